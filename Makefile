@@ -1,0 +1,53 @@
+# Two commands do everything on a fresh machine with Python 3.11+, make and git:
+#   make report    trains, samples, scores and typesets the table on the mini scale
+#   make test      lint, types and the test suite's fast part (see also: make test-all)
+PYTHON ?= python3
+CORES ?= all
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.synced
+
+# One process, one thread: two processes with two threads each collapse on two cores.
+export OMP_NUM_THREADS ?= 1
+
+.PHONY: report test test-all lint format pretrain lock clean
+
+report: $(STAMP)
+	$(BIN)/snakemake --cores $(CORES) reports/table.pdf
+
+test: $(STAMP)
+	$(BIN)/python -m pytest -m "not slow and not gpu"
+
+test-all: $(STAMP)
+	$(BIN)/python -m pytest -m "not gpu"
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/snakefmt --check Snakefile
+	$(BIN)/snakemake --lint
+
+format: $(STAMP)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/snakefmt Snakefile
+
+# Remakes the miniature's weights under mini/weights from nothing (about two hours on two cores).
+pretrain: $(STAMP)
+	$(BIN)/python -m mini.pretrain
+
+# The environment is a function of requirements.lock alone.
+$(STAMP): requirements.lock pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements.lock
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	touch $@
+
+lock:
+	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header \
+	  --no-emit-index-url --no-emit-find-links -o requirements.lock requirements.in
+
+clean:
+	rm -rf results data reports/figures reports/table.pdf reports/table.csv reports/table.md reports/table.tex .snakemake

@@ -1,0 +1,1 @@
+"""The method: Adversarial Diffusion Distillation, and nothing about evaluation."""

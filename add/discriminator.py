@@ -1,0 +1,193 @@
+"""Discriminator heads D_k on frozen features and their conditioning, after StyleGAN-T (paper, section 3.1).
+
+A head: a convolution over single positions, a residual block over nine neighbours with circular padding, each
+followed by local batch norm and LeakyReLU 0.2, and a projection to one logit a position. Spectral norm on
+every convolution. Token sequences (B, C, L) are convolved in one dimension, feature maps (B, C, H, W) in two.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils.parametrizations import spectral_norm
+
+from add.features import FeatureShape
+
+TAPS = {1: 9, 2: 3}  # kernel side by number of spatial dimensions: nine taps either way
+CONDITIONS = ("text", "image")
+SLOPE = 0.2
+
+
+def virtual_batches(batch: int, size: int) -> list[tuple[int, int]]:
+    """Split a batch into ceil(batch / size) virtual batches of consecutive samples, as equal as possible.
+
+    Returns at most two runs (number of virtual batches, samples in each); the larger come first. So no
+    virtual batch exceeds `size`, and a remainder never ends up as a sample normalised by itself: 9 by 8 is 5
+    + 4, not 8 + 1.
+    """
+    groups = -(-batch // size)
+    small, larger = divmod(batch, groups)
+    runs = [(larger, small + 1), (groups - larger, small)]
+    return [run for run in runs if run[0] > 0]
+
+
+class LocalBatchNorm(nn.Module):
+    """Batch norm over virtual batches, without running statistics: training and evaluation do the same.
+
+    Input (B, C, ...). Each channel is normalised over the samples and positions of its virtual batch of (at
+    most) `virtual_batch` consecutive samples, see `virtual_batches`; then a learnt affine map a channel.
+    """
+
+    def __init__(self, channels: int, virtual_batch: int = 8, eps: float = 1e-5) -> None:
+        super().__init__()
+        if virtual_batch < 1:
+            raise ValueError(f"virtual_batch must be at least 1, not {virtual_batch}")
+        self.virtual_batch, self.eps = virtual_batch, eps
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (B, C, ...), normalised."""
+        done, outputs = 0, []
+        for groups, samples in virtual_batches(len(x), self.virtual_batch):
+            outputs.append(self._normalise(x[done : done + groups * samples], groups))
+            done += groups * samples
+        return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
+
+    def _normalise(self, x: Tensor, groups: int) -> Tensor:
+        grouped = x.reshape(groups, -1, x.shape[1], math.prod(x.shape[2:]))
+        centred = grouped - grouped.mean((1, 3), keepdim=True)
+        variance = centred.square().mean((1, 3), keepdim=True)
+        scale = (variance + self.eps).rsqrt() * self.weight[:, None]
+        return (centred * scale + self.bias[:, None]).reshape(x.shape)
+
+
+class Block(nn.Module):
+    """Spectrally normalised circular convolution (k taps a dimension), local batch norm, LeakyReLU."""
+
+    def __init__(self, inputs: int, outputs: int, dimensions: int, taps: int, virtual_batch: int) -> None:
+        super().__init__()
+        make = nn.Conv1d if dimensions == 1 else nn.Conv2d
+        # No bias: the norm would subtract it, and Adam would turn its vanishing gradient into a random walk.
+        self.conv = spectral_norm(
+            make(inputs, outputs, taps, padding=taps // 2, padding_mode="circular", bias=False)
+        )
+        self.norm = LocalBatchNorm(outputs, virtual_batch)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, ...) to (B, C', ...), same positions."""
+        return F.leaky_relu(self.norm(self.conv(x)), SLOPE)
+
+
+class Head(nn.Module):
+    """One D_k: features (B, C, ...) and condition embeddings to one logit a position, (B, L)."""
+
+    def __init__(
+        self,
+        shape: FeatureShape,
+        condition_dims: Mapping[str, int],
+        width: int,
+        virtual_batch: int,
+        max_channels: int | None,
+    ) -> None:
+        super().__init__()
+        dimensions = len(shape.size)
+        taps = TAPS[dimensions]
+        if min(shape.size) < taps // 2:
+            raise ValueError(
+                f"features of size {shape.size} are smaller than the circular padding {taps // 2}"
+            )
+        channels = min(shape.channels, max_channels or shape.channels)
+        self.point = Block(shape.channels, channels, dimensions, 1, virtual_batch)
+        self.residual = Block(channels, channels, dimensions, taps, virtual_batch)
+        self.project = spectral_norm(nn.Conv1d(channels, width if condition_dims else 1, 1))
+        self.maps = nn.ModuleDict({name: nn.Linear(dim, width) for name, dim in condition_dims.items()})
+        for linear in self.maps.values():
+            # The map of c has unit variance whatever c's dimension: text and image weigh alike.
+            assert isinstance(linear, nn.Linear)
+            nn.init.normal_(linear.weight, std=1 / math.sqrt(linear.in_features * len(self.maps)))
+            nn.init.zeros_(linear.bias)
+
+    def forward(self, features: Tensor, conditions: Mapping[str, Tensor]) -> Tensor:
+        """features (B, C, L) or (B, C, H, W), conditions of normalised (B, D). Returns logits (B, L)."""
+        h = self.point(features)
+        h = (h + self.residual(h)) / math.sqrt(2)
+        out = self.project(h.flatten(2))
+        if not self.maps:
+            return out[:, 0]
+        c = torch.stack([linear(conditions[name]) for name, linear in self.maps.items()]).sum(0)
+        return torch.einsum("bwl,bw->bl", out, c) / math.sqrt(out.shape[1])
+
+
+class Discriminator(nn.Module):
+    """All trainable heads over one frozen feature network's layers, conditioned by projection.
+
+    shapes: one a layer. condition_dims: the subset of {"text", "image"} that is used, with the dimension of
+    each embedding; empty for none. width: channels of the map of c that the head's output is projected on.
+    virtual_batch: of the local batch norm. max_channels: the first convolution narrows wider features to
+    this; None keeps the feature's own width, as StyleGAN-T does.
+
+    state_dict holds the spectral norms' vectors; loading it restores the heads to the bit. In training mode
+    each forward pass moves those vectors by one power iteration.
+    """
+
+    def __init__(
+        self,
+        shapes: Sequence[FeatureShape],
+        condition_dims: Mapping[str, int],
+        width: int = 64,
+        virtual_batch: int = 8,
+        max_channels: int | None = None,
+    ) -> None:
+        super().__init__()
+        unknown = set(condition_dims) - set(CONDITIONS)
+        if unknown or not shapes:
+            raise ValueError(
+                f"discriminator: unknown conditioning {sorted(unknown)}; use {', '.join(CONDITIONS)}"
+                if unknown
+                else "discriminator: no features, so no heads; name some layers of the feature network"
+            )
+        self.shapes = tuple(shapes)
+        # Canonical order, so that the same seed gives the same heads however the subset was written.
+        self.condition_dims = {name: condition_dims[name] for name in CONDITIONS if name in condition_dims}
+        self.heads = nn.ModuleList(
+            Head(shape, self.condition_dims, width, virtual_batch, max_channels) for shape in self.shapes
+        )
+
+    def forward(
+        self, features: Sequence[Tensor], conditions: Mapping[str, Tensor] | None = None
+    ) -> list[Tensor]:
+        """Logits, one (B, L_k) a head, of features (B, C_k, ...) and conditions {"text": (B, D), ...}.
+
+        Exactly the configured conditions must be given. Each embedding is normalised to zero mean and unit
+        variance over its elements, so that none dominates by its scale.
+        Raises ValueError for missing, additional or wrongly sized conditions, and features of other shapes.
+        """
+        normalised = self._normalised(conditions or {})
+        if len(features) != len(self.shapes):
+            raise ValueError(f"discriminator: {len(features)} features for {len(self.shapes)} heads")
+        for k, (f, shape) in enumerate(zip(features, self.shapes, strict=True)):
+            if f.ndim != 2 + len(shape.size) or f.shape[1] != shape.channels:
+                raise ValueError(
+                    f"discriminator: features {k} have shape {tuple(f.shape)}, the head was made for"
+                    f" (B, {', '.join(map(str, (shape.channels, *shape.size)))})"
+                )
+        return [head(f, normalised) for head, f in zip(self.heads, features, strict=True)]
+
+    def _normalised(self, conditions: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        if set(conditions) != set(self.condition_dims):
+            raise ValueError(
+                f"discriminator: conditioned on {sorted(self.condition_dims) or 'nothing'}, got"
+                f" {sorted(conditions) or 'nothing'}"
+            )
+        for name, dim in self.condition_dims.items():
+            if conditions[name].ndim != 2 or conditions[name].shape[1] != dim:
+                raise ValueError(
+                    f"discriminator: condition {name!r} has shape {tuple(conditions[name].shape)},"
+                    f" not (B, {dim})"
+                )
+        return {name: F.layer_norm(conditions[name], (dim,)) for name, dim in self.condition_dims.items()}

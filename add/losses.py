@@ -1,0 +1,221 @@
+"""Adversarial and distillation losses of ADD (paper, section 3.2 and 3.3).
+
+Reductions, because the weights lambda and gamma mean nothing without them:
+  hinge         sum over heads; mean over batch and over a head's tokens
+  R1            sum over heads and over an input's elements; mean over batch
+  distillation  sum over channels; mean over pixels and over batch
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from add.noise import coefficients, ddim_step, ddim_timesteps, epsilon_from, x0_from
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from add.noise import NoiseSchedule
+
+DistillationForm = Literal["exponential", "sds", "nfsd"]
+Conditioning = Literal["text", "null", "negative"]
+Predict = Callable[["Tensor", "Tensor", Conditioning], "Tensor"]
+
+
+@dataclass(frozen=True)
+class Nfsd:
+    """Settings of noise-free score distillation (arXiv 2310.17590). How ADD set them is not published.
+
+    guidance: the factor s of d_C. threshold: timesteps below it take d_D = eps(x_t; null). negative: whether
+    there is a negative prompt; without one it is the null prompt, d_D is zero from the threshold on, and the
+    teacher's pass for it is saved.
+    """
+
+    guidance: float = 7.5
+    threshold: int = 200
+    negative: bool = True
+
+
+def hinge_generator(logits: Sequence[Tensor]) -> Tensor:
+    """Student's adversarial loss -sum_k mean(D_k(F_k(xhat))) (eq. 2). logits: one (B, L_k) a head. Scalar."""
+    import torch
+
+    return -torch.stack([head.mean() for head in logits]).sum()
+
+
+def hinge_discriminator(real: Sequence[Tensor], fake: Sequence[Tensor]) -> Tensor:
+    """Heads' loss sum_k mean(max(0, 1 - real_k)) + mean(max(0, 1 + fake_k)), without R1 (eq. 3). Scalar.
+
+    real, fake: one (B, L_k) a head. Raises ValueError when the numbers of heads differ.
+    """
+    import torch
+
+    terms = [(1 - r).relu().mean() + (1 + f).relu().mean() for r, f in zip(real, fake, strict=True)]
+    return torch.stack(terms).sum()
+
+
+def logit_gaps(real: Sequence[Tensor], fake: Sequence[Tensor]) -> Tensor:
+    """mean(real_k) - mean(fake_k) for each head (K,), detached: above zero where a head tells them apart."""
+    import torch
+
+    return torch.stack([(r.mean() - f.mean()).detach() for r, f in zip(real, fake, strict=True)])
+
+
+def r1_penalty(logits: Sequence[Tensor], inputs: Sequence[Tensor]) -> Tensor:
+    """R1 with respect to the heads' inputs: sum_k mean_b ||d sum(D_k) / d F_k||^2 (eq. 3). Scalar.
+
+    logits: one (B, L_k) a head; inputs: the features (B, ...) that the very heads were given, each requiring
+    a gradient. Not pixels and not parameters: the frozen network is not passed, and the heads are penalised
+    for steepness where they look. A head's logits are summed over its tokens, the squares over the elements
+    of a sample's features. (Local batch norm couples the samples of a virtual batch, so "the gradient of
+    sample b" is that of all their logits.) Each head is differentiated by its own input only, so features
+    that depend on one another in one frozen network do not leak into each other's penalty.
+
+    Raises ValueError when an input does not require a gradient.
+    """
+    import torch
+
+    penalties = []
+    for k, (head, features) in enumerate(zip(logits, inputs, strict=True)):
+        if not features.requires_grad:
+            raise ValueError(
+                f"R1: the input of head {k} does not require a gradient; call requires_grad_() on it"
+            )
+        (gradient,) = torch.autograd.grad(head.sum(), features, create_graph=True)
+        penalties.append(gradient.square().sum() / len(gradient))
+    return torch.stack(penalties).sum()
+
+
+def distillation_weight(schedule: NoiseSchedule, t: Tensor, form: DistillationForm) -> Tensor:
+    """c(t), float32 (B,), of the distillation loss (section 3.3) at t (B,).
+
+    exponential: alpha_t. sds: alpha_t w(t) / (2 sigma_t) with w(t) = sigma_t^2, that is alpha_t sigma_t / 2.
+    nfsd: as sds, since it changes the target and not the weight. Raises ValueError for another form.
+    """
+    alpha, sigma = coefficients(schedule, t, 1)
+    if form == "exponential":
+        return alpha
+    if form in ("sds", "nfsd"):
+        return alpha * sigma / 2
+    raise ValueError(f"distillation form {form!r} is not one of exponential, sds, nfsd")
+
+
+def distillation_loss(x: Tensor, target: Tensor, weights: Tensor) -> Tensor:
+    """mean_b c_b ||x_b - sg(target_b)||^2, the square summed over channels and averaged over pixels. Scalar.
+
+    x, target: (B, C, ...); weights: (B,). No gradient reaches the target. In latent space with the SDS
+    weight, d loss / d x = w(t) (eps_psi - eps') / (B * pixels), the SDS gradient up to that constant. Raises
+    ValueError when the shapes differ (broadcasting would hide it).
+    """
+    import torch
+
+    if x.shape != target.shape or weights.shape != x.shape[:1]:
+        raise ValueError(
+            f"distillation: x {tuple(x.shape)}, target {tuple(target.shape)} and weights"
+            f" {tuple(weights.shape)} do not belong together; expected (B, C, ...), the same, and (B,)"
+        )
+    difference = x - target.detach()
+    # Half precision would lose most of the sum over pixels.
+    squares = difference.to(torch.promote_types(difference.dtype, torch.float32)).square().sum(1)
+    return (weights * squares.flatten(1).mean(1)).mean()
+
+
+def nfsd_direction(
+    predict: Predict, schedule: NoiseSchedule, x_t: Tensor, t: Tensor, settings: Nfsd
+) -> Tensor:
+    """d_D + s d_C (B, ...) of NFSD at x_t, which takes the place of SDS's eps_psi - eps'.
+
+    d_C = eps(text) - eps(null). d_D = eps(null) for the samples with t below the threshold, otherwise
+    eps(null) - eps(negative). No noise is subtracted: that is its point.
+    """
+    null = epsilon_from(schedule, predict(x_t, t, "null"), x_t, t)
+    text = epsilon_from(schedule, predict(x_t, t, "text"), x_t, t)
+    early = (t < settings.threshold).view((-1,) + (1,) * (x_t.ndim - 1))
+    if not settings.negative:
+        domain = null.where(early, null.new_zeros(()))
+    elif bool(early.all()):
+        domain = null
+    else:
+        negative = epsilon_from(schedule, predict(x_t, t, "negative"), x_t, t)
+        domain = null.where(early, null - negative)
+    return domain + settings.guidance * (text - null)
+
+
+def guided_estimates(
+    predict: Predict, schedule: NoiseSchedule, x_t: Tensor, t: Tensor, guidance: float
+) -> tuple[Tensor, Tensor]:
+    """Teacher's x_0 and epsilon (B, ...) at x_t with eps = eps_null + w (eps_text - eps_null).
+
+    With w = 1 only the text pass is made.
+    """
+    output = predict(x_t, t, "text")
+    if guidance != 1.0:
+        # At fixed x_t every prediction type is affine in epsilon: guiding the output guides epsilon.
+        null = predict(x_t, t, "null")
+        output = null + guidance * (output - null)
+    return x0_from(schedule, output, x_t, t), epsilon_from(schedule, output, x_t, t)
+
+
+def teacher_target(
+    predict: Predict,
+    schedule: NoiseSchedule,
+    x0: Tensor,
+    noise: Tensor,
+    t: Tensor,
+    *,
+    steps: int = 1,
+    form: DistillationForm = "exponential",
+    guidance: float = 1.0,
+    nfsd: Nfsd | None = None,
+) -> Tensor:
+    """Teacher's target (B, ...) for the student's x_0, in the teacher's latent space (section 3.3).
+
+    predict(x_t, t, conditioning) is the frozen teacher: its raw output for x_t (B, ...), t long (B,) and the
+    conditioning "text", "null" or "negative". It is only ever given the *diffused* student output: x0 is
+    detached and diffused to t with `noise` before the first call. x0, noise: (B, ...); t: long (B,), 1 ..
+    T-1.
+
+    A deterministic DDIM chain runs over `ddim_timesteps(t, steps)`; its last x_0 is the target (exponential,
+    sds). NFSD changes the target: base - (sigma_t / alpha_t)(d_D + s d_C), applied at the chain's last
+    timestep, where base is the clean latent that was diffused there: x0 itself for one step, else the chain's
+    previous estimate (guided by `guidance`).
+
+    Raises ValueError for a t below 1, steps below 1, form nfsd without settings, and form nfsd at a timestep
+    whose alpha is 0.
+    """
+    import torch
+
+    if form == "nfsd" and nfsd is None:
+        raise ValueError(
+            "form 'nfsd' needs its settings (guidance, threshold, negative): pass nfsd=Nfsd(...)"
+        )
+    with torch.no_grad():
+        base, eps = x0.detach(), noise
+        timesteps = ddim_timesteps(t, steps)
+        for now in timesteps[:-1]:
+            x_t = ddim_step(schedule, base, eps, now)
+            base, eps = guided_estimates(predict, schedule, x_t, now, guidance)
+        # For one step this is the forward process itself: the student's output, diffused with `noise`.
+        x_t = ddim_step(schedule, base, eps, timesteps[-1])
+        if form == "nfsd" and nfsd is not None:
+            return nfsd_target(predict, schedule, base, x_t, timesteps[-1], nfsd)
+        return guided_estimates(predict, schedule, x_t, timesteps[-1], guidance)[0]
+
+
+def nfsd_target(
+    predict: Predict, schedule: NoiseSchedule, base: Tensor, x_t: Tensor, t: Tensor, settings: Nfsd
+) -> Tensor:
+    """base - (sigma_t / alpha_t)(d_D + s d_C); with the SDS weight the gradient is w(t) (d_D + s d_C).
+
+    base (B, ...): the clean latent of which x_t is the diffusion. Raises ValueError where alpha_t = 0.
+    """
+    alpha, sigma = coefficients(schedule, t, x_t.ndim)
+    if not bool((alpha > 0).all()):
+        raise ValueError(
+            "NFSD's target divides by alpha, which is 0 at timestep"
+            f" {int(t[(alpha == 0).flatten()][0])} (zero terminal SNR); lower the upper end of"
+            " training.distillation_timesteps"
+        )
+    return base - sigma / alpha * nfsd_direction(predict, schedule, x_t, t, settings)

@@ -1,0 +1,103 @@
+"""How is a student trained? The settings of a scale, each of which a row may override as `training.<key>`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, ValidationInfo, field_validator
+
+from add.spec_types import Count, Decay, Fraction, Frozen, NonNegative, Positive, Seed, increasing
+
+
+class Optimiser(Frozen):
+    """AdamW. `warmup` in steps, linear; `clip` the gradient's norm (null: not clipped)."""
+
+    lr: Positive
+    betas: tuple[Decay, Decay]
+    weight_decay: NonNegative
+    warmup: Annotated[int, Field(ge=0)]
+    clip: Positive | None
+    decay: Literal["none", "cosine"]
+
+
+class Nfsd(Frozen):
+    """NFSD's target (arXiv 2310.17590): s, the t below which d_D is unconditional, the negative prompt."""
+
+    guidance: NonNegative
+    threshold: Annotated[int, Field(ge=0, le=1000)]
+    negative_prompt: str
+
+
+class Training(Frozen):
+    """How a student is trained. Timesteps count 0..999; t = 999 is fed as pure noise."""
+
+    steps: Count
+    batch: Count
+    """Images an optimiser step, over all `accumulate` parts."""
+    accumulate: Count
+    student_timesteps: Annotated[tuple[int, ...], Field(min_length=1)]
+    student_timestep_weights: Annotated[tuple[Positive, ...], Field(min_length=1)]
+    """Relative probability of each student timestep."""
+    distillation_timesteps: tuple[int, int]
+    """The range, both ends included, from which the teacher's t is drawn uniformly."""
+    teacher_guidance: NonNegative
+    nfsd: Nfsd
+    augmentation: Fraction
+    crop_probability: Fraction
+    head_width: Count
+    virtual_batch: Count
+    student_optimiser: Optimiser
+    head_optimiser: Optimiser
+    ema: Decay
+    precision: Literal["float32", "bf16"]
+    threads: Count
+    """Threads of the process: the result's bits depend on it, so it is fixed whatever `--cores` is."""
+    checkpoint_every: Count
+    log_every: Count
+    pictures_every: Count
+
+    @field_validator("student_timesteps")
+    @classmethod
+    def _student_timesteps(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        increasing(value)
+        if value[0] <= 0:
+            raise ValueError(f"holds {value[0]}: no t = 0, where the student would be given the clean image")
+        if value[-1] > 999:
+            raise ValueError(f"holds {value[-1]}: the schedule's last timestep is 999")
+        return value
+
+    @field_validator("distillation_timesteps")
+    @classmethod
+    def _distillation_timesteps(cls, value: tuple[int, int]) -> tuple[int, int]:
+        if not 0 < value[0] < value[1] <= 999:
+            raise ValueError(f"should be two timesteps with 0 < first < last <= 999, not {list(value)}")
+        return value
+
+    @field_validator("student_timestep_weights")
+    @classmethod
+    def _one_weight_each(cls, value: tuple[float, ...], info: ValidationInfo) -> tuple[float, ...]:
+        timesteps = info.data.get("student_timesteps", value)  # absent where they are wrong themselves
+        if len(timesteps) != len(value):
+            raise ValueError(f"holds {len(value)} weights for {len(timesteps)} student_timesteps")
+        return value
+
+    @field_validator("accumulate")
+    @classmethod
+    def _equal_parts(cls, value: int, info: ValidationInfo) -> int:
+        batch = info.data.get("batch", value)
+        if batch % value:
+            raise ValueError(f"a batch of {batch} does not split into {value} equal parts")
+        return value
+
+
+class ScaleTraining(Training):
+    """A scale's training settings: those of a run, and the training seeds (an axis, no property of a run)."""
+
+    seeds: Annotated[tuple[Seed, ...], Field(min_length=1)]
+
+    @field_validator("seeds")
+    @classmethod
+    def _distinct(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        if len(set(value)) != len(value):
+            raise ValueError(f"names a seed twice: {list(value)}")
+        return value

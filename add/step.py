@@ -1,0 +1,272 @@
+"""One training step of ADD: what a batch is, and the two players' losses (paper, section 3)."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from add.augment import augment, random_crop
+from add.data.captioned import CaptionedImages, load_images, sample_indices
+from add.discriminator import Discriminator
+from add.features import FeatureNetwork, load_features
+from add.losses import (
+    Conditioning,
+    Nfsd,
+    distillation_loss,
+    distillation_weight,
+    hinge_discriminator,
+    hinge_generator,
+    logit_gaps,
+    r1_penalty,
+    teacher_target,
+)
+from add.networks import DiffusionNetwork, load_diffusion, student_x0
+from add.spec import Run
+from add.spec_scale import Network
+from add.weights import check_weights, local_directory
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One part of a step's batch. Its draws are functions of (seed, step, part) alone, the same for all variants.
+
+    real: (B, 3, H, W) in [-1, 1]; s, t: long (B,), the student's and the teacher's timesteps; noise, noise_t:
+    latent noise (B, C, h, w) for each; s, t and the noises do not depend on the variant, so rows are paired.
+    """
+
+    real: Tensor
+    prompts: tuple[str, ...]
+    s: Tensor
+    t: Tensor
+    noise: Tensor
+    noise_t: Tensor
+    draws: torch.Generator
+
+
+@dataclass(frozen=True)
+class Players:
+    """Everything frozen around the student. What a variant does not use is None."""
+
+    student: DiffusionNetwork
+    teacher: DiffusionNetwork | None
+    features: FeatureNetwork | None
+    c_text: Any
+    c_img: FeatureNetwork | None
+    shared_latents: bool
+
+
+def generator(seed: int, step: int, part: int, purpose: str) -> torch.Generator:
+    """A CPU generator that depends on its arguments alone, so that resuming needs no stored random state."""
+    key = hashlib.sha256(f"{seed}/{step}/{part}/{purpose}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(key[:7], "big"))
+
+
+def check_networks(run: Run) -> dict[str, str]:
+    """sha256 of the weights of every network that the run uses, by name.
+
+    Raises WeightsError where weights are missing or are not those that the spec names.
+    """
+    networks = run.networks
+    named: dict[str, Network] = {**networks.diffusion, **networks.features}
+    named |= {k: v for k, v in (("c_text", networks.c_text), ("c_img", networks.c_img)) if v is not None}
+    return {k: check_weights(local_directory(n.path, n.revision), n.sha256) for k, n in named.items()}
+
+
+def load_players(run: Run, device: str) -> Players:
+    """Load the frozen networks that the run uses."""
+    from add.conditions import load_text_condition
+
+    variant, networks = run.variant, run.networks
+    student = load_diffusion(run.student.path, run.student.revision, device)
+    teacher = None
+    if variant.loss.distillation != "none":
+        same = variant.teacher == variant.student
+        teacher = student if same else load_diffusion(run.teacher.path, run.teacher.revision, device)
+    features = None
+    if variant.loss.adversarial > 0:
+        net = networks.features[variant.discriminator.features]
+        features = load_features(
+            net.path,
+            revision=net.revision,
+            layers=net.layers,
+            image_size=net.image_size,
+            mean=net.mean,
+            std=net.std,
+        ).to(device)
+    c_img = None
+    if networks.c_img is not None:
+        net = networks.c_img
+        c_img = load_features(
+            net.path, revision=net.revision, image_size=net.image_size, mean=net.mean, std=net.std
+        ).to(device)
+    c_text = None if networks.c_text is None else load_text_condition(networks.c_text, device)
+    pair = [n for n in (variant.student, variant.teacher) if n in networks.diffusion]
+    latents = {networks.diffusion[name].latents or name for name in pair}
+    return Players(student, teacher, features, c_text, c_img, len(latents) == 1)
+
+
+def make_heads(run: Run, players: Players, resolution: int, seed: int) -> Discriminator | None:
+    """The untrained heads, or None where the variant has no adversarial loss."""
+    if players.features is None:
+        return None
+    device = players.student.device
+    example = torch.zeros(1, 3, resolution, resolution, device=device)
+    dims = {name: c.shape[1] for name, c in conditions(players, example, ("",)).items()}
+    torch.manual_seed(seed)
+    settings = run.training
+    shapes = players.features.shapes(resolution)
+    return Discriminator(shapes, dims, settings.head_width, settings.virtual_batch).to(device)
+
+
+def draw_batch(
+    run: Run,
+    data: CaptionedImages,
+    resolution: int,
+    latent: tuple[int, ...],
+    seed: int,
+    step: int,
+    part: int,
+    device: str,
+) -> Batch:
+    """Read and draw part `part` of the batch of `step`; latent: shape (C, h, w) of the student's latents."""
+    settings = run.training
+    size = settings.batch // settings.accumulate
+    indices = sample_indices(len(data), step * settings.batch + part * size, size, seed)
+    draws = generator(seed, step, part, "batch")
+    weights = torch.tensor(settings.student_timestep_weights)
+    chosen = torch.multinomial(weights, size, replacement=True, generator=draws)
+    low, high = settings.distillation_timesteps
+    caption = torch.rand(size, generator=draws).tolist()
+    texts = [data.captions[i] for i in indices]
+    prompts = tuple(t[int(u * len(t))] for t, u in zip(texts, caption, strict=True))
+    return Batch(
+        real=load_images([data.files[i] for i in indices], resolution).to(device),
+        prompts=prompts,
+        s=torch.tensor(settings.student_timesteps)[chosen].to(device),
+        t=torch.randint(low, high + 1, (size,), generator=draws).to(device),
+        noise=torch.randn(size, *latent, generator=draws).to(device),
+        noise_t=torch.randn(size, *latent, generator=draws).to(device),
+        draws=generator(seed, step, part, "augmentation"),
+    )
+
+
+@torch.no_grad()
+def conditions(players: Players, real: Tensor, prompts: tuple[str, ...]) -> dict[str, Tensor]:
+    """The discriminator's c_text of the captions and c_img of the *real* images, those that the variant uses."""
+    found = {}
+    if players.c_text is not None:
+        found["text"] = players.c_text(prompts)
+    if players.c_img is not None:
+        found["image"] = players.c_img.pooled(real)
+    return found
+
+
+def seen(run: Run, images: Tensor, features: FeatureNetwork, draws: torch.Generator) -> list[Tensor]:
+    """Features of images (B, 3, H, W) as the discriminator sees them: augmented, cropped, resized."""
+    settings = run.training
+    images = augment(images, settings.augmentation, draws)
+    return features(random_crop(images, features.image_size, settings.crop_probability, draws))
+
+
+def target_of(
+    run: Run, players: Players, latents: Tensor, images: Tensor, batch: Batch
+) -> tuple[Tensor, Tensor]:
+    """The teacher's target for a student's output, and the weight c(t) (B,).
+
+    The target is in the space that the loss compares in: teacher latents, or decoded to pixels. Where student and
+    teacher share no latent space, the student's *image* is encoded by the teacher's VAE first.
+    """
+    teacher, variant, settings = players.teacher, run.variant, run.training
+    if teacher is None or variant.loss.distillation == "none":
+        raise ValueError("this variant distils nothing; it has no target")
+    form = variant.loss.distillation
+    with torch.no_grad():
+        x0 = latents.detach() if players.shared_latents else teacher.encode(images.detach())
+        texts = {"text": teacher.embed(batch.prompts)}
+
+        def predict(x_t: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
+            if conditioning not in texts:
+                words = "" if conditioning == "null" else settings.nfsd.negative_prompt
+                texts[conditioning] = teacher.embed([words]).expand(len(x_t), -1, -1)
+            return teacher.predict(x_t, t, texts[conditioning])
+
+        target = teacher_target(
+            predict,
+            teacher.schedule,
+            x0,
+            batch.noise_t if x0.shape == batch.noise_t.shape else _noise_like(x0, batch),
+            batch.t,
+            steps=variant.teacher_steps,
+            form=form,
+            guidance=settings.teacher_guidance,
+            nfsd=Nfsd(settings.nfsd.guidance, settings.nfsd.threshold, bool(settings.nfsd.negative_prompt)),
+        )
+        if variant.loss.space == "pixel":
+            target = teacher.decode(target)
+    return target, distillation_weight(teacher.schedule, batch.t, form)
+
+
+def _noise_like(x0: Tensor, batch: Batch) -> Tensor:
+    return torch.randn(x0.shape, generator=batch.draws).to(x0.device)
+
+
+def student_output(run: Run, players: Players, unet: Any, batch: Batch) -> tuple[Tensor, Tensor]:
+    """The student's x_0 prediction as latents and, decoded, as images; both carry its gradient."""
+    with torch.no_grad():
+        x0 = players.student.encode(batch.real)
+        text = players.student.embed(batch.prompts)
+    latents = student_x0(players.student, unet, x0, batch.noise, batch.s, text)
+    return latents, players.student.decode(latents)
+
+
+def losses(
+    run: Run, players: Players, unet: Any, heads: Discriminator | None, batch: Batch
+) -> tuple[Tensor, Tensor | None, dict[str, Tensor]]:
+    """The student's loss, the heads' loss (None without them) and detached values to log.
+
+    One decode serves both of the student's losses. Both players are judged with the parameters of the step's
+    beginning; in the student's pass the heads collect no gradient, in theirs the student's output is detached.
+    """
+    variant = run.variant
+    latents, images = student_output(run, players, unet, batch)
+    student_loss = torch.zeros((), device=images.device)
+    head_loss: Tensor | None = None
+    values: dict[str, Tensor] = {}
+    if variant.loss.distillation != "none":
+        target, weight = target_of(run, players, latents, images, batch)
+        ours = images if variant.loss.space == "pixel" else latents
+        distil = distillation_loss(ours, target, weight)
+        student_loss = student_loss + variant.loss.distillation_weight * distil
+        values["loss_distill"] = distil.detach()
+    if heads is not None and players.features is not None:
+        given = conditions(players, batch.real, batch.prompts)
+        fake = seen(run, images, players.features, batch.draws)
+        heads.requires_grad_(False)
+        adversarial = hinge_generator(heads(fake, given))
+        student_loss = student_loss + variant.loss.adversarial * adversarial
+        heads.requires_grad_(True)
+        with torch.no_grad():
+            real = seen(run, batch.real, players.features, batch.draws)
+        head_loss, head_values = discriminator_loss(run, heads, real, [f.detach() for f in fake], given)
+        values |= {"loss_g_adv": adversarial.detach(), **head_values}
+    values["loss_g"] = student_loss.detach()
+    return student_loss, head_loss, values
+
+
+def discriminator_loss(
+    run: Run, heads: Discriminator, real: list[Tensor], fake: list[Tensor], given: Mapping[str, Tensor]
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Hinge loss and R1 of the heads on detached features, and values to log, each head's logit gap among them."""
+    inputs = [f.detach().requires_grad_(True) for f in real]
+    real_logits, fake_logits = heads(inputs, given), heads(fake, given)
+    hinge = hinge_discriminator(real_logits, fake_logits)
+    r1 = r1_penalty(real_logits, inputs)
+    gaps = logit_gaps(real_logits, fake_logits)
+    values = {"loss_d": hinge.detach(), "r1": r1.detach(), "gap": gaps.mean()}
+    values |= {f"gap_{k}": gap for k, gap in enumerate(gaps)}
+    return hinge + run.variant.discriminator.r1_gamma * r1, values

@@ -1,0 +1,1 @@
+"""The command line over the variants: list, show, diff, validate, explain."""

@@ -1,0 +1,173 @@
+"""From what the networks said to the metrics of a result: value, interval, and the protocol of each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from add.weights import file_hash
+from eval.metrics.alignment import Scene, alignment, scenes_of
+from eval.metrics.clip_score import clip_score
+from eval.metrics.features import RESIZE_FILTER
+from eval.metrics.frechet import Statistics, bootstrap_interval, frechet_distance, statistics
+from eval.metrics.kid import kernel_distance
+from eval.metrics.protocol import ImageRule, Network, PromptRule, Protocol, Source
+from eval.panel import Measured, Panel, measure
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from add.spec_scale import Scale
+
+DEFINITIONS = {
+    "fid": "squared Frechet distance of Gaussians, covariance with n - 1, float64",
+    "kid": "unbiased squared MMD of all images, kernel (x.y / d + 1)^3",
+    "clip_score": "mean cosine of image and prompt embeddings",
+    "alignment": "share of images with every stated attribute right by the oracle",
+}
+COVERS = {
+    "fid": "images (bootstrap, 95%)",
+    "kid": "images (jackknife, 95%)",
+    "clip_score": "images (standard error, 95%)",
+    "alignment": "images (Wilson, 95%)",
+}
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The real images that FID and KID compare with: features (m, d) and what follows from them alone."""
+
+    source: Source
+    features: NDArray[np.float32]
+    statistics: Statistics
+    within_kernel: float
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Metrics of one image set as in result.json, and the protocols they name; `features` for further use."""
+
+    metrics: dict[str, dict[str, Any]]
+    protocols: dict[str, dict[str, Any]]
+    features: NDArray[np.float32] | None
+
+
+def score_images(
+    batches: Iterable[NDArray[np.uint8]],
+    prompts: Sequence[str],
+    name: str,
+    scale: Scale,
+    panel: Panel,
+    reference: Reference,
+) -> Scored:
+    """Every metric that applies to images made for (or, real ones, described by) the prompts of set `name`.
+
+    FID and KID need a set whose prompts describe photographs (kind coco); alignment needs scenes.
+    """
+    photographs = scale.sampling.prompts[name].kind == "coco"
+    scenes = _scenes(scale, panel, prompts)
+    measured = measure(
+        batches,
+        extractor=panel.extractor if photographs else None,
+        clip=panel.clip,
+        prompts=prompts,
+        oracle=panel.oracle if scenes is not None else None,
+    )
+    metrics = _metrics(measured, scenes, reference, scale.evaluation.bootstrap)
+    protocols: dict[str, dict[str, Any]] = {}
+    rule = prompt_rule(scale, name, len(prompts))
+    for metric, entry in metrics.items():
+        protocol = _protocol(metric, scale, rule, panel, reference.source)
+        entry["protocol"] = protocol.id()
+        protocols[protocol.id()] = protocol.values()
+    return Scored(metrics, protocols, measured.features)
+
+
+def image_rule(scale: Scale) -> ImageRule:
+    """How images reach the networks at this scale."""
+    evaluation = scale.evaluation
+    return ImageRule(
+        resolution=evaluation.resolution,
+        crop=evaluation.crop,
+        resize_filter=f"{RESIZE_FILTER}; CLIP: its own",
+    )
+
+
+def prompt_rule(scale: Scale, name: str, count: int) -> PromptRule:
+    """Where the `count` prompts of set `name` come from. Raises OSError where the file cannot be read."""
+    config = scale.sampling.prompts[name]
+    file = config.annotations if config.kind == "coco" else config.file
+    facts: dict[str, Any] = {"name": name, "kind": config.kind, "file": file, "count": count}
+    facts["sha256"] = file_hash(Path(file))
+    if config.kind == "coco":
+        drawn = config.caption_rule == "random"
+        return PromptRule(
+            **facts, caption_rule=config.caption_rule, rule_seed=config.rule_seed if drawn else None
+        )
+    return PromptRule(**facts, exclude_challenges=config.exclude_challenges, rule_seed=config.rule_seed)
+
+
+def _scenes(scale: Scale, panel: Panel, prompts: Sequence[str]) -> list[Scene] | None:
+    if panel.scenes is None or scale.evaluation.oracle is None:
+        return None
+    return scenes_of(prompts, panel.scenes, Path(scale.evaluation.oracle.scenes))
+
+
+def _metrics(
+    measured: Measured, scenes: list[Scene] | None, reference: Reference, resamples: int
+) -> dict[str, dict[str, Any]]:
+    metrics: dict[str, dict[str, Any]] = {}
+    if measured.features is not None:
+        value = frechet_distance(statistics(measured.features), reference.statistics)
+        spread = bootstrap_interval(measured.features, reference.statistics, resamples)
+        metrics["fid"] = _entry("fid", value, (spread.low, spread.high))
+        kid = kernel_distance(measured.features, reference.features, within_reference=reference.within_kernel)
+        metrics["kid"] = _entry("kid", kid.value, kid.interval)
+    if measured.cosines is not None:
+        score = clip_score(measured.cosines)
+        metrics["clip_score"] = _entry("clip_score", score.value, score.interval)
+    if measured.answers is not None and scenes is not None:
+        right = alignment(measured.answers, scenes)
+        metrics["alignment"] = {
+            **_entry("alignment", right.value, right.interval),
+            "groups": right.groups,
+        }
+    return metrics
+
+
+def _entry(metric: str, value: float, interval: tuple[float, float]) -> dict[str, Any]:
+    return {"value": value, "interval": list(interval), "interval_covers": COVERS[metric]}
+
+
+def _protocol(metric: Any, scale: Scale, prompts: PromptRule, panel: Panel, reference: Source) -> Protocol:
+    networks: dict[str, Network | None] = {
+        "fid": panel.extractor.network,
+        "kid": panel.extractor.network,
+        "clip_score": panel.clip.network,
+        "alignment": panel.oracle.extractor.network if panel.oracle else None,
+    }
+    network = networks[metric]
+    oracle = scale.evaluation.oracle
+    if network is None:
+        raise ValueError(f"{metric} was measured without its network")
+    scenes = None
+    if metric == "alignment" and oracle is not None and panel.scenes is not None:
+        file = Path(oracle.scenes)
+        scenes = Source(file=oracle.scenes, sha256=file_hash(file), count=len(panel.scenes))
+    return Protocol(
+        schema=1,
+        metric=metric,
+        definition=DEFINITIONS[metric],
+        images=prompts.count,
+        sampling_seed=scale.sampling.seed,
+        prompts=prompts,
+        image_rule=image_rule(scale),
+        network=network,
+        reference=reference if metric in ("fid", "kid") else None,
+        scenes=scenes,
+    )

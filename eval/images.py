@@ -1,0 +1,198 @@
+"""Reading image sets: what was sampled, and what it is compared with. A broken or incomplete set is refused.
+
+Every reader yields uint8 RGB arrays (N, H, W, 3) in a fixed order, decoded once. Nothing is skipped: an error
+names the file and says what is wrong with it.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eval.decode import Crop, ImageSetError, decode_image, decode_sample, to_square
+
+INDEX_COLUMNS = ("file", "prompt_id", "prompt", "seed", "image_seed")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One line of a sample directory's index.csv."""
+
+    file: str
+    prompt_id: str
+    prompt: str
+    seed: int
+    image_seed: int
+
+
+@dataclass(frozen=True)
+class SampleSet:
+    """A finished sample directory: square 8-bit RGB PNGs of side `resolution`, in the order of the index."""
+
+    directory: Path
+    resolution: int
+    steps: int
+    seconds: float
+    samples: tuple[Sample, ...]
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def batches(self, size: int) -> Iterator[NDArray[np.uint8]]:
+        """Arrays (n, resolution, resolution, 3), n <= size. Raises ImageSetError at a broken or odd file."""
+        for start in range(0, len(self.samples), size):
+            chunk = self.samples[start : start + size]
+            yield np.stack([decode_sample(self.directory / s.file, self.resolution) for s in chunk])
+
+    def sha256(self) -> str:
+        """sha256 over the names and bytes of the images, in order."""
+        return _set_hash([self.directory / s.file for s in self.samples])
+
+
+@dataclass(frozen=True)
+class ImageFolder:
+    """Photographs on disk, brought to `resolution` x `resolution` by `crop` as they are read, in this
+    order.
+    """
+
+    files: tuple[Path, ...]
+    resolution: int
+    crop: Crop
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def batches(self, size: int) -> Iterator[NDArray[np.uint8]]:
+        """Arrays (n, resolution, resolution, 3), n <= size. Raises ImageSetError at a broken file."""
+        for start in range(0, len(self.files), size):
+            chunk = self.files[start : start + size]
+            yield np.stack([to_square(decode_image(f), self.resolution, self.crop) for f in chunk])
+
+    def sha256(self) -> str:
+        """sha256 over the names and bytes of the images, in order."""
+        return _set_hash(self.files)
+
+
+def read_samples(directory: Path, resolution: int) -> SampleSet:
+    """Open a sample directory (index.csv, samples.json, PNGs). Raises ImageSetError where it is not whole.
+
+    The images themselves are decoded, and checked, by `batches`.
+    """
+    finished = directory / "samples.json"
+    if not finished.is_file():
+        raise ImageSetError(finished, "is missing: sampling did not finish; run it again before scoring")
+    facts = _facts(finished)
+    samples = _read_index(directory / "index.csv")
+    if facts["count"] != len(samples):
+        raise ImageSetError(finished, f"count is {facts['count']}, but index.csv lists {len(samples)} images")
+    listed = {s.file for s in samples}
+    present = {f.name for f in directory.iterdir() if f.suffix.lower() in SUFFIXES}
+    for name in sorted(listed - present):
+        raise ImageSetError(directory / name, f"is missing ({len(listed - present)} of {len(listed)} are)")
+    for name in sorted(present - listed):
+        raise ImageSetError(directory / name, "is not in index.csv; the directory holds more than one set")
+    return SampleSet(directory, resolution, facts["steps"], float(facts["seconds"]), samples)
+
+
+def image_folder(directory: Path, resolution: int, crop: Crop, count: int | None = None) -> ImageFolder:
+    """The first `count` images (all if None) of a flat folder, sorted by name. Raises ImageSetError.
+
+    Hidden files are ignored; anything else that is not an image is refused.
+    """
+    if not directory.is_dir():
+        raise ImageSetError(directory, "no such directory")
+    files = []
+    for entry in sorted(directory.iterdir(), key=lambda f: f.name):
+        if entry.name.startswith("."):
+            continue
+        if entry.is_dir() or entry.suffix.lower() not in SUFFIXES:
+            raise ImageSetError(
+                entry, f"is not an image; a reference is a flat folder of {', '.join(SUFFIXES)}"
+            )
+        files.append(entry)
+    if count is not None and len(files) < count:
+        raise ImageSetError(directory, f"{count} images are asked for, {len(files)} are there")
+    if not files:
+        raise ImageSetError(directory, "holds no images")
+    return ImageFolder(tuple(files[:count]), resolution, crop)
+
+
+def named_images(directory: Path, names: Sequence[str], resolution: int, crop: Crop) -> ImageFolder:
+    """The images `names` of a folder, in that order, as a COCO file lists them. Raises ImageSetError.
+
+    Absent files are counted and the first ones named; `present` gives the subset that is there.
+    """
+    if not directory.is_dir():
+        raise ImageSetError(directory, "no such directory")
+    absent = [name for name in names if not (directory / name).is_file()]
+    if absent:
+        some = ", ".join(absent[:5]) + (", ..." if len(absent) > 5 else "")
+        raise ImageSetError(directory, f"{len(absent)} of {len(names)} images are missing: {some}")
+    return ImageFolder(tuple(directory / name for name in names), resolution, crop)
+
+
+def present(directory: Path, names: Sequence[str]) -> tuple[str, ...]:
+    """Those of `names` that are in the folder, in the same order: for work on a stated subset."""
+    return tuple(name for name in names if (directory / name).is_file())
+
+
+def _facts(path: Path) -> dict[str, Any]:
+    try:
+        facts = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ImageSetError(path, f"not JSON: {error}") from error
+    kinds: dict[str, tuple[type, ...]] = {"steps": (int,), "count": (int,), "seconds": (int, float)}
+    for key, kind in kinds.items():
+        if not isinstance(facts, dict) or not isinstance(facts.get(key), kind):
+            raise ImageSetError(path, f"field {key!r} is missing or not a number")
+    return dict(facts)
+
+
+def _read_index(path: Path) -> tuple[Sample, ...]:
+    if not path.is_file():
+        raise ImageSetError(path, "is missing, though samples.json is there; sample again")
+    samples: list[Sample] = []
+    seen: set[str] = set()
+    with path.open(encoding="utf-8", newline="") as stream:
+        reader = csv.reader(stream, strict=True)
+        header = next(reader, [])
+        if tuple(header) != INDEX_COLUMNS:
+            raise ImageSetError(path, f"line 1: the columns are {header}, not {list(INDEX_COLUMNS)}")
+        for row in reader:
+            samples.append(_sample(path, reader.line_num, row))
+            if samples[-1].file in seen:
+                raise ImageSetError(path, f"line {reader.line_num}: {samples[-1].file} is listed twice")
+            seen.add(samples[-1].file)
+    if not samples:
+        raise ImageSetError(path, "lists no images")
+    return tuple(samples)
+
+
+def _sample(path: Path, line: int, row: list[str]) -> Sample:
+    if len(row) != len(INDEX_COLUMNS):
+        raise ImageSetError(path, f"line {line}: {len(row)} fields, not {len(INDEX_COLUMNS)}")
+    if Path(row[0]).name != row[0] or Path(row[0]).suffix.lower() != ".png":
+        raise ImageSetError(path, f"line {line}: {row[0]!r} is not the name of a PNG beside the index")
+    try:
+        return Sample(row[0], row[1], row[2], int(row[3]), int(row[4]))
+    except ValueError as error:
+        raise ImageSetError(
+            path, f"line {line}: seed or image_seed is not a whole number: {error}"
+        ) from error
+
+
+def _set_hash(files: Sequence[Path]) -> str:
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(file.name.encode())
+        digest.update(file.read_bytes())
+    return digest.hexdigest()

@@ -1,0 +1,1 @@
+"""One file a metric, and the protocol that every figure carries."""

@@ -1,0 +1,176 @@
+"""Does the image show what its prompt says? Known exactly where the scene behind each prompt is known.
+
+A classifier (the oracle) with outputs named 'group:value' reads each image; within a group the highest
+output is its answer. An image is all right if every group that its scene states is answered correctly.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from add.weights import WeightsError, check_weights, local_directory
+from eval.metrics.features import Batch, Extractor, Normalise, described, load_frozen, quiet
+
+if TYPE_CHECKING:
+    import torch
+
+    from add.spec_scale import Oracle as OracleSpec
+
+Scene = Mapping[str, str | None]
+"""Group -> value; None where the prompt leaves the group open, and any answer will do."""
+
+
+class SceneError(ValueError):
+    """A scenes file that does not fit the oracle or the prompts."""
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """Share of images that are all right, its Wilson 95% interval, and the accuracy of each group.
+
+    A group's accuracy is over the images whose scene states it; a group that no scene states is left out.
+    """
+
+    value: float
+    interval: tuple[float, float]
+    groups: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Oracle:
+    """The classifier: its outputs' groups in order, each with its values and their places among the
+    outputs.
+    """
+
+    extractor: Extractor
+    groups: dict[str, dict[str, int]]
+
+    def answers(self, batch: Batch) -> list[dict[str, str]]:
+        """For each of the n images, the value that the oracle sees in each group."""
+        logits = self.extractor(batch)
+        columns = {group: self._best(logits, values) for group, values in self.groups.items()}
+        return [{group: column[i] for group, column in columns.items()} for i in range(len(logits))]
+
+    @staticmethod
+    def _best(logits: NDArray[np.float32], values: Mapping[str, int]) -> list[str]:
+        names, places = list(values), list(values.values())
+        return [names[k] for k in logits[:, places].argmax(axis=1)]
+
+
+def load_oracle(spec: OracleSpec, device: str = "cpu") -> Oracle:
+    """The oracle that a scale names. Raises WeightsError where its weights or its output names are not
+    right.
+    """
+    from transformers import AutoModelForImageClassification
+
+    directory = local_directory(spec.path, spec.revision)
+    sha256 = check_weights(directory, spec.sha256)
+    with quiet():
+        model = load_frozen(AutoModelForImageClassification, directory, device)
+    scale = Normalise.of(spec, device)
+
+    def forward(pixels: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = model(pixel_values=scale(pixels)).logits
+        return logits
+
+    network = described("transformers, classifier of 'group:value'", spec, sha256)
+    extractor = Extractor(network, spec.image_size, forward, device)
+    return Oracle(extractor, _groups(directory, model.config.id2label))
+
+
+def _groups(directory: Path, names: Mapping[int, str]) -> dict[str, dict[str, int]]:
+    groups: dict[str, dict[str, int]] = {}
+    for place, name in sorted((int(k), v) for k, v in names.items()):
+        group, colon, value = name.partition(":")
+        if not (group and colon and value):
+            raise WeightsError(f"{directory}: output {place} is called {name!r}, not 'group:value'")
+        if value in groups.setdefault(group, {}):
+            raise WeightsError(f"{directory}: two outputs are called {name!r}")
+        groups[group][value] = place
+    for group, values in groups.items():
+        if len(values) < 2:
+            raise WeightsError(
+                f"{directory}: group {group!r} has one value only; there is nothing to tell apart"
+            )
+    return groups
+
+
+def read_scenes(file: Path, groups: Mapping[str, Mapping[str, int]]) -> dict[str, Scene]:
+    """Prompt -> scene, from {"prompts": {prompt: {group: value or null, ...}}}.
+
+    Every scene must mention every group of the oracle, and only values that the oracle knows. Raises
+    SceneError.
+    """
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise SceneError(f"{file}: cannot be read: {error}") from error
+    scenes = content.get("prompts") if isinstance(content, dict) else None
+    if not isinstance(scenes, dict):
+        raise SceneError(f"{file}: field 'prompts' is missing, or is not an object")
+    for prompt, scene in scenes.items():
+        _check_scene(file, prompt, scene, groups)
+    return scenes
+
+
+def _check_scene(file: Path, prompt: str, scene: object, groups: Mapping[str, Mapping[str, int]]) -> None:
+    where = f"{file}, prompts[{prompt!r}]"
+    if not isinstance(scene, dict) or set(scene) != set(groups):
+        found = sorted(scene) if isinstance(scene, dict) else scene
+        raise SceneError(f"{where}: the groups are {found}, the oracle's are {sorted(groups)}")
+    for group, value in scene.items():
+        if value is not None and value not in groups[group]:
+            raise SceneError(
+                f"{where}.{group}: the oracle knows no {value!r}, only {', '.join(groups[group])}"
+            )
+    if all(value is None for value in scene.values()):
+        raise SceneError(f"{where}: states nothing, so any image would be right")
+
+
+def scenes_of(prompts: Sequence[str], scenes: Mapping[str, Scene], file: Path) -> list[Scene] | None:
+    """The scene of each prompt; None if no prompt has one (the set is not of this world).
+
+    Raises SceneError where some have one and others do not: the score would silently be of a part.
+    """
+    absent = [prompt for prompt in prompts if prompt not in scenes]
+    if not absent:
+        return [scenes[prompt] for prompt in prompts]
+    if len(absent) == len(prompts):
+        return None
+    raise SceneError(
+        f"{file}: {len(absent)} of {len(prompts)} prompts have no scene, the first is {absent[0]!r}"
+    )
+
+
+def alignment(answers: Sequence[Mapping[str, str]], scenes: Sequence[Scene]) -> Alignment:
+    """Compare the oracle's answers with the scenes, image by image; at least one image."""
+    if len(answers) != len(scenes) or not scenes:
+        raise ValueError(f"{len(answers)} answers and {len(scenes)} scenes do not pair up")
+    hits: dict[str, list[bool]] = {}
+    right = 0
+    for answer, scene in zip(answers, scenes, strict=True):
+        stated = {group: value for group, value in scene.items() if value is not None}
+        for group, value in stated.items():
+            hits.setdefault(group, []).append(answer[group] == value)
+        right += all(answer[group] == value for group, value in stated.items())
+    groups = {group: sum(found) / len(found) for group, found in hits.items()}
+    return Alignment(right / len(scenes), wilson(right, len(scenes)), groups)
+
+
+def wilson(successes: int, trials: int, z: float = 1.959963984540054) -> tuple[float, float]:
+    """Wilson's score interval of a share (J. Am. Stat. Assoc. 22, 1927); right also at 0 and at 1."""
+    if not 0 <= successes <= trials or trials < 1:
+        raise ValueError(f"{successes} of {trials} is not a share")
+    share, square = successes / trials, z * z
+    centre = (share + square / (2 * trials)) / (1 + square / trials)
+    half = z / (1 + square / trials) * math.sqrt(share * (1 - share) / trials + square / (4 * trials**2))
+    low, high = max(0.0, centre - half), min(1.0, centre + half)
+    return (0.0 if successes == 0 else low), (1.0 if successes == trials else high)

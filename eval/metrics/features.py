@@ -1,0 +1,193 @@
+"""The features that FID and KID compare: images -> one vector each, by a frozen network.
+
+Resizing is clean-fid's (Parmar et al., arXiv 2104.11222): Pillow's antialiased bicubic filter on each
+channel in floating point, without rounding. One decode and, for networks of one size, one resize feed every
+network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from add.weights import WeightsError, check_weights, local_directory
+from eval.metrics.protocol import Network
+
+if TYPE_CHECKING:
+    import torch
+
+    from add.spec_scale import Extractor as ExtractorSpec
+    from add.spec_scale import ImageNetwork
+
+RESIZE_FILTER = "clean-fid: Pillow bicubic, antialiased, floating point"
+INCEPTION_FILE = "inception-2015-12-05.pt"
+INCEPTION_SIZE = 299
+INCEPTION_SOURCE = (
+    f"https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/metrics/{INCEPTION_FILE}"
+)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Images uint8 (n, H, W, 3); what is resized once is kept for the next network of that size."""
+
+    images: NDArray[np.uint8]
+    _resized: dict[int, torch.Tensor] = field(default_factory=dict, repr=False)
+
+    def resized(self, size: int) -> torch.Tensor:
+        """float32 (n, 3, size, size), 0 to 255."""
+        if size not in self._resized:
+            self._resized[size] = clean_resize(self.images, size)
+        return self._resized[size]
+
+
+@dataclass(frozen=True)
+class Extractor:
+    """A frozen network; `network` is its entry in the protocol."""
+
+    network: Network
+    size: int
+    forward: Callable[[torch.Tensor], torch.Tensor]
+    device: str
+
+    def __call__(self, batch: Batch) -> NDArray[np.float32]:
+        """Features float32 (n, d)."""
+        import torch
+
+        with torch.inference_mode():
+            features = self.forward(batch.resized(self.size).to(self.device))
+        return np.asarray(features.float().cpu().numpy())
+
+
+def load_extractor(spec: ExtractorSpec, device: str = "cpu") -> Extractor:
+    """The extractor that a scale names. Raises WeightsError where its weights are absent or others."""
+    if spec.kind == "inception":
+        return load_inception(spec, device)
+    return load_pooled(spec, device)
+
+
+def load_pooled(spec: ImageNetwork, device: str = "cpu") -> Extractor:
+    """The pooled output of a transformers image model, as the features."""
+    from transformers import AutoModel
+
+    directory = local_directory(spec.path, spec.revision)
+    network = described("transformers, pooled output", spec, check_weights(directory, spec.sha256))
+    with quiet():
+        model = load_frozen(AutoModel, directory, device)
+    scale = Normalise.of(spec, device)
+
+    def forward(pixels: torch.Tensor) -> torch.Tensor:
+        pooled = model(pixel_values=scale(pixels)).pooler_output
+        if pooled is None:
+            raise WeightsError(
+                f"{directory}: {type(model).__name__} has no pooled output to take as features"
+            )
+        return pooled.flatten(1)
+
+    return Extractor(network, spec.image_size, forward, device)
+
+
+def load_inception(spec: ImageNetwork, device: str = "cpu") -> Extractor:
+    """Inception-v3 as FID has used it since 2017: clean-fid's wrapper of the TorchScript file, 2048 features.
+
+    It takes 299 x 299 and normalises by itself, so image_size must be 299; mean and std are not used.
+    """
+    directory = Path(spec.path)
+    file = directory / INCEPTION_FILE if directory.is_dir() else directory
+    if file.name != INCEPTION_FILE or not file.is_file():
+        raise WeightsError(
+            f"{file}: no Inception weights; download {INCEPTION_SOURCE} and let evaluation.extractor.path "
+            f"name the file, or the directory that holds it as {INCEPTION_FILE}"
+        )
+    if spec.image_size != INCEPTION_SIZE:
+        raise WeightsError(
+            f"{file}: Inception takes {INCEPTION_SIZE} pixels; image_size is {spec.image_size}"
+        )
+    sha256 = check_weights(file, spec.sha256)
+    from cleanfid.inception_torchscript import InceptionV3W
+
+    model = InceptionV3W(str(file.parent), download=False, resize_inside=False).to(device).eval()
+    network = Network(
+        kind="inception (TorchScript, 2048 features)",
+        id=spec.path,
+        revision=spec.revision,
+        sha256=sha256,
+        image_size=INCEPTION_SIZE,
+    )
+    return Extractor(network, INCEPTION_SIZE, model, device)
+
+
+def clean_resize(images: NDArray[np.uint8], size: int) -> torch.Tensor:
+    """float32 (n, 3, size, size), 0 to 255, of images uint8 (n, H, W, 3), by clean-fid's own resizer."""
+    import torch
+    from cleanfid.resize import make_resizer
+
+    resize = make_resizer("PIL", False, "bicubic", (size, size))
+    stacked = np.stack([resize(image) for image in images])
+    return torch.from_numpy(np.ascontiguousarray(stacked.transpose(0, 3, 1, 2)))
+
+
+@dataclass(frozen=True)
+class Normalise:
+    """0 to 255 -> (0 to 1, less mean, over std), channel by channel."""
+
+    mean: torch.Tensor
+    std: torch.Tensor
+
+    @classmethod
+    def of(cls, spec: ImageNetwork, device: str) -> Normalise:
+        """As the network's entry in the scale says."""
+        import torch
+
+        mean, std = (torch.tensor(v, device=device).view(1, 3, 1, 1) for v in (spec.mean, spec.std))
+        return cls(mean, std)
+
+    def __call__(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Pixels (n, 3, h, w), 0 to 255, as the network takes them."""
+        return (pixels / 255 - self.mean) / self.std
+
+
+def described(kind: str, spec: ImageNetwork, sha256: str) -> Network:
+    """A network's entry in a protocol."""
+    return Network(
+        kind=kind,
+        id=spec.path,
+        revision=spec.revision,
+        sha256=sha256,
+        image_size=spec.image_size,
+        mean=spec.mean,
+        std=spec.std,
+    )
+
+
+def load_frozen(family: Any, directory: Path, device: str) -> Any:
+    """A transformers network in float32 and evaluation mode (weights may be stored in half precision)."""
+    import torch
+
+    try:
+        model = family.from_pretrained(directory, dtype=torch.float32, use_safetensors=True)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise WeightsError(f"{directory}: transformers cannot load it: {error}") from error
+    return model.to(device).eval().requires_grad_(False)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without transformers' progress bars and its report of the classifier head left unused."""
+    from transformers.utils import logging
+
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()

@@ -1,0 +1,145 @@
+"""Under which protocol was a number measured? A figure never travels without it, nor into another's column.
+
+A protocol states everything that changes a figure without being a property of the system measured: prompts
+and caption rule, resolution, crop, filter, file format, extractor and the hash of its weights, reference,
+number of images, sampling seed. The number of student steps and the training seed are the system's, and are
+not here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Sha256 = str
+
+LABELS = frozenset({"id", "revision", "file"})
+"""Fields that say where something was found: shown to the reader, but not part of the identity."""
+
+
+class ProtocolMismatchError(ValueError):
+    """Numbers that were measured differently were about to be compared."""
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class PromptRule(_Part):
+    """Which prompts: `file` holds them, `sha256` is its hash, the rest is the rule that chose among them."""
+
+    name: str
+    kind: Literal["coco", "partiprompts"]
+    file: str
+    sha256: Sha256
+    count: int
+    caption_rule: Literal["first", "random"] | None = None
+    exclude_challenges: tuple[str, ...] = ()
+    rule_seed: int | None = None
+
+
+class ImageRule(_Part):
+    """How images reach the measurement: side in pixels, crop of photographs, filters, file format."""
+
+    resolution: int
+    crop: Literal["none", "center"]
+    crop_filter: str = "Pillow bicubic, antialiased, 8 bit"
+    resize_filter: str
+    file_format: str = "PNG, RGB, 8 bit"
+
+
+class Network(_Part):
+    """A measuring network: id and revision as configured, and the sha256 that makes it this network."""
+
+    kind: str
+    id: str
+    revision: str | None = None
+    sha256: Sha256
+    image_size: int | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+
+
+class Source(_Part):
+    """Data compared with: a file or an image folder, its hash (of names and bytes), its number of entries."""
+
+    file: str
+    sha256: Sha256
+    count: int
+
+
+class Protocol(_Part):
+    """The whole protocol of one metric on one prompt set; `definition` is the estimator in words."""
+
+    schema_: Literal[1] = Field(default=1, alias="schema")
+    metric: Literal["fid", "kid", "clip_score", "alignment"]
+    definition: str
+    images: int
+    sampling_seed: int
+    prompts: PromptRule
+    image_rule: ImageRule
+    network: Network
+    reference: Source | None = None
+    scenes: Source | None = None
+
+    def values(self) -> dict[str, Any]:
+        """The protocol as JSON values, labels included."""
+        return self.model_dump(mode="json", by_alias=True)
+
+    def id(self) -> str:
+        """12 hex digits of the sha256 of the canonical JSON; LABELS do not count."""
+        return protocol_id(self.values())
+
+
+def canonical_json(value: Any) -> str:
+    """JSON with sorted keys and no white space: equal values give equal text."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def protocol_id(values: Mapping[str, Any]) -> str:
+    """The 12-hex id of a protocol given as JSON values, e.g. out of a result.json."""
+    return hashlib.sha256(canonical_json(_identity(values)).encode()).hexdigest()[:12]
+
+
+def one_protocol(ids: Iterable[str], protocols: Mapping[str, Mapping[str, Any]]) -> str:
+    """The id that all `ids` share; to be called on every column of a table.
+
+    Raises ProtocolMismatchError that names the fields that differ (or the id that nothing explains), and on
+    no id.
+    """
+    distinct = sorted(set(ids))
+    for identity in distinct:
+        if identity not in protocols:
+            raise ProtocolMismatchError(
+                f"protocol {identity} is not among the protocols that came with the numbers"
+            )
+    if not distinct:
+        raise ProtocolMismatchError("a column without numbers has no protocol")
+    first, *rest = distinct
+    for other in rest:
+        fields = ", ".join(_differences(protocols[first], protocols[other]))
+        raise ProtocolMismatchError(
+            f"protocols {first} and {other} differ in {fields}; they cannot share a column"
+        )
+    return first
+
+
+def _identity(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _identity(item) for key, item in value.items() if key not in LABELS}
+    if isinstance(value, list | tuple):
+        return [_identity(item) for item in value]
+    return value
+
+
+def _differences(a: Any, b: Any, path: str = "") -> list[str]:
+    if isinstance(a, Mapping) and isinstance(b, Mapping):
+        found = []
+        for key in sorted({*a, *b} - LABELS):
+            found += _differences(a.get(key), b.get(key), f"{path}.{key}" if path else str(key))
+        return found
+    return [] if a == b else [f"{path} ({a!r} against {b!r})"]

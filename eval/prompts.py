@@ -1,0 +1,226 @@
+"""Which prompts, in which order, by which rule: COCO captions and PartiPrompts.
+
+Both readers are strict: what is not exactly as published is refused with file, line or field, and reason. A
+prompt is passed on as it stands in the file, with its quotes, trailing spaces and line breaks; tokenizers
+drop such white space, and this reader does not guess which of it was meant.
+"""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import hashlib
+import io
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from add.spec_scale import CocoPrompts, PartiPrompts
+
+CaptionRule = Literal["first", "random"]
+
+PARTI_COLUMNS = ("Prompt", "Category", "Challenge")
+
+
+class PromptError(ValueError):
+    """A prompt file that is not as it should be; `where` is a line ('line 7') or a field ('images[3].id')."""
+
+    def __init__(self, file: Path, where: str | None, reason: str) -> None:
+        self.file, self.where, self.reason = file, where, reason
+        super().__init__(f"{file}{', ' + where if where else ''}: {reason}")
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One prompt. `image_id` and `file_name` name the photograph that a COCO caption describes."""
+
+    prompt_id: str
+    prompt: str
+    category: str | None = None
+    challenge: str | None = None
+    image_id: int | None = None
+    file_name: str | None = None
+
+
+def read_prompts(config: CocoPrompts | PartiPrompts) -> tuple[Prompt, ...]:
+    """The prompts of one entry of a scale's `sampling.prompts`. Raises PromptError."""
+    if config.kind == "coco":
+        return read_coco(Path(config.annotations), config.caption_rule, config.rule_seed, config.count)
+    return read_parti(Path(config.file), config.exclude_challenges, config.rule_seed, config.count)
+
+
+def read_coco(
+    file: Path, caption_rule: CaptionRule = "first", rule_seed: int = 0, count: int | None = None
+) -> tuple[Prompt, ...]:
+    """One caption for each of the first `count` images (all if None) of a COCO captions file, by image id.
+
+    caption_rule 'first' takes an image's caption with the lowest annotation id; 'random' takes one by a
+    hash of (rule_seed, image id), so the choice for one image does not depend on `count` or on the other
+    images. The prompt id is the image id. Raises PromptError.
+    """
+    content = _json(file)
+    names = _coco_images(file, content)
+    captions = _coco_captions(file, content, names)
+    for image_id in names:
+        if image_id not in captions:
+            raise PromptError(file, "annotations", f"image {image_id} has no caption")
+    chosen = sorted(names)[: _checked_count(file, count, len(names), "images")]
+    prompts = []
+    for image_id in chosen:
+        options = sorted(captions[image_id])
+        pick = 0 if caption_rule == "first" else _draw(rule_seed, str(image_id)) % len(options)
+        prompts.append(Prompt(str(image_id), options[pick][1], image_id=image_id, file_name=names[image_id]))
+    return tuple(prompts)
+
+
+def read_parti(
+    file: Path, exclude_challenges: Iterable[str] = (), rule_seed: int = 0, count: int | None = None
+) -> tuple[Prompt, ...]:
+    """`count` prompts (all if None) of a PartiPrompts TSV without the named challenges, in the file's
+    order.
+
+    Quotes are characters like any other. Of the prompts left, those with the `count` lowest hashes of
+    (rule_seed, prompt) are taken, so a smaller choice is part of a larger one. The prompt id is 'parti-'
+    and the 1-based row, so it does not depend on what was excluded. Raises PromptError.
+    """
+    rows = _parti_rows(file)
+    known = {p.challenge or "" for p in rows}
+    excluded = set(exclude_challenges)
+    for name in sorted(excluded - known):
+        close = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.0)
+        raise PromptError(file, "Challenge", f"no challenge is called {name!r}; the nearest is {close[0]!r}")
+    left = [p for p in rows if p.challenge not in excluded]
+    wanted = _checked_count(file, count, len(left), "prompts")
+    chosen = {p.prompt_id for p in sorted(left, key=lambda p: _draw(rule_seed, p.prompt))[:wanted]}
+    return tuple(p for p in left if p.prompt_id in chosen)
+
+
+def _draw(seed: int, key: str) -> int:
+    return int.from_bytes(hashlib.sha256(f"{seed}:{key}".encode()).digest()[:8], "big")
+
+
+def _checked_count(file: Path, count: int | None, available: int, what: str) -> int:
+    if count is None:
+        return available
+    if count < 1:
+        raise PromptError(file, None, f"count is {count}, and must be at least 1")
+    if count > available:
+        raise PromptError(file, None, f"{count} {what} are asked for, {available} are there")
+    return count
+
+
+def _text(file: Path) -> str:
+    try:
+        raw = file.read_bytes()
+    except OSError as error:
+        raise PromptError(file, None, f"cannot be read: {error.strerror}") from error
+    if raw.startswith(b"\xef\xbb\xbf"):
+        raise PromptError(file, "line 1", "starts with a byte order mark; save it as UTF-8 without one")
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        reason = f"byte {raw[error.start]:#04x} is not UTF-8 ({error.reason})"
+        raise PromptError(file, f"line {line}", reason) from error
+
+
+def _json(file: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(_text(file))
+    except json.JSONDecodeError as error:
+        raise PromptError(file, f"line {error.lineno}", f"not JSON: {error.msg}") from error
+    if not isinstance(content, dict):
+        raise PromptError(file, None, "a COCO file is an object with 'images' and 'annotations'")
+    return content
+
+
+def _entries(file: Path, content: dict[str, Any], key: str) -> list[dict[str, Any]]:
+    entries = content.get(key)
+    if not isinstance(entries, list):
+        raise PromptError(file, key, "missing, or not a list; is this a COCO captions file?")
+    if not entries:
+        raise PromptError(file, key, "is empty")
+    for i, entry in enumerate(entries):
+        if not isinstance(entry, dict):
+            raise PromptError(file, f"{key}[{i}]", "is not an object")
+    return entries
+
+
+def _field(file: Path, where: str, entry: dict[str, Any], key: str, kind: type[Any]) -> Any:
+    value = entry.get(key)
+    if type(value) is not kind:
+        found = "missing" if key not in entry else f"{value!r}"
+        raise PromptError(file, f"{where}.{key}", f"must be of type {kind.__name__}, is {found}")
+    return value
+
+
+def _coco_images(file: Path, content: dict[str, Any]) -> dict[int, str]:
+    names: dict[int, str] = {}
+    seen: set[str] = set()
+    for i, entry in enumerate(_entries(file, content, "images")):
+        image_id = _field(file, f"images[{i}]", entry, "id", int)
+        name = _field(file, f"images[{i}]", entry, "file_name", str)
+        if image_id in names:
+            raise PromptError(file, f"images[{i}].id", f"image {image_id} is listed twice")
+        if name in seen:
+            raise PromptError(file, f"images[{i}].file_name", f"{name!r} is listed twice")
+        names[image_id] = name
+        seen.add(name)
+    return names
+
+
+def _coco_captions(
+    file: Path, content: dict[str, Any], names: dict[int, str]
+) -> dict[int, list[tuple[int, str]]]:
+    captions: dict[int, list[tuple[int, str]]] = defaultdict(list)
+    seen: set[int] = set()
+    for i, entry in enumerate(_entries(file, content, "annotations")):
+        where = f"annotations[{i}]"
+        annotation_id = _field(file, where, entry, "id", int)
+        image_id = _field(file, where, entry, "image_id", int)
+        caption = _field(file, where, entry, "caption", str)
+        if annotation_id in seen:
+            raise PromptError(file, f"{where}.id", f"annotation {annotation_id} is listed twice")
+        if image_id not in names:
+            raise PromptError(file, f"{where}.image_id", f"no image has the id {image_id}")
+        if not caption.strip():
+            raise PromptError(file, f"{where}.caption", "is empty")
+        seen.add(annotation_id)
+        captions[image_id].append((annotation_id, caption))
+    return captions
+
+
+def _parti_rows(file: Path) -> list[Prompt]:
+    reader = csv.reader(io.StringIO(_text(file), newline=""), delimiter="\t", quoting=csv.QUOTE_NONE)
+    header = next(reader, [])
+    places = _columns(file, header)
+    prompts: list[Prompt] = []
+    first_line: dict[str, int] = {}
+    for row in reader:
+        where = f"line {reader.line_num}"
+        if len(row) != len(header):
+            reason = f"has {len(row)} tab-separated fields, the header has {len(header)}"
+            raise PromptError(file, where, reason)
+        text, category, challenge = (row[k] for k in places)
+        for name, value in zip(PARTI_COLUMNS, (text, category, challenge), strict=True):
+            if not value.strip():
+                raise PromptError(file, where, f"{name} is empty")
+        if text in first_line:
+            raise PromptError(file, where, f"the prompt is already in line {first_line[text]}: {text!r}")
+        first_line[text] = reader.line_num
+        prompts.append(Prompt(f"parti-{len(prompts) + 1:04d}", text, category, challenge))
+    if not prompts:
+        raise PromptError(file, None, "holds no prompts")
+    return prompts
+
+
+def _columns(file: Path, header: Sequence[str]) -> list[int]:
+    for name in PARTI_COLUMNS:
+        if header.count(name) != 1:
+            problem = "is missing" if name not in header else "is there twice"
+            raise PromptError(file, "line 1", f"column {name!r} {problem}; the header is {list(header)}")
+    return [header.index(name) for name in PARTI_COLUMNS]

@@ -1,0 +1,228 @@
+"""The reference's features, and what real images score: the floor under every FID of a scale.
+
+    python -m eval.reference --scale config/mini.yaml --out results/mini/reference
+
+writes features.safetensors ('reference' (m, d) float32, and 'real.<prompt set>' for the photographs that the
+prompts describe) and, last, reference.json: for each such set all metrics of the real images and how much FID
+rises when they are blurred, which says whether the extractor sees texture at all. `floor` (what a perfect
+generator would score) and `blur_factor` repeat those of the first set.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from add.spec_yaml import SpecError
+from add.weights import WeightsError, file_hash
+from eval.decode import ImageSetError
+from eval.entries import Reference, image_rule, score_images
+from eval.images import ImageFolder, image_folder, named_images, present
+from eval.metrics.alignment import SceneError
+from eval.metrics.features import Extractor
+from eval.metrics.frechet import frechet_distance, statistics
+from eval.metrics.kid import mean_kernel
+from eval.metrics.protocol import Source, canonical_json
+from eval.panel import Panel, load_panel, measure
+from eval.prompts import PromptError, read_coco
+from eval.provenance import commit, hardware, versions, write_json
+
+if TYPE_CHECKING:
+    from add.spec_scale import CocoPrompts, Scale
+
+REFUSALS = (ImageSetError, PromptError, SceneError, SpecError, WeightsError)
+"""What a command answers with one line: wrong input. Anything else is a fault of ours, and is raised."""
+
+BLUR = 0.5
+"""Standard deviation in pixels of the Gaussian that the real images are blurred with."""
+
+
+def make_reference(
+    scale: Scale, out: Path, device: str = "cpu", present_only: bool = False
+) -> dict[str, Any]:
+    """Measure the real images and write both files; returns reference.json's content.
+
+    present_only works on those photographs of a prompt set that are on disk, and states how many they are.
+    Raises ImageSetError, PromptError, SceneError, WeightsError.
+    """
+    started = time.perf_counter()
+    evaluation = scale.evaluation
+    folder = image_folder(
+        Path(evaluation.reference.images), evaluation.resolution, evaluation.crop, evaluation.reference.count
+    )
+    panel = load_panel(scale, device)
+    measured = measure(folder.batches(evaluation.batch), extractor=panel.extractor)
+    source = Source(file=evaluation.reference.images, sha256=folder.sha256(), count=len(folder))
+    reference = _reference(source, measured.features)
+    features = {"reference": reference.features}
+    real: list[dict[str, Any]] = []
+    protocols: dict[str, dict[str, Any]] = {}
+    for name, config in scale.sampling.prompts.items():
+        if config.kind == "coco":
+            entry, found, used = _real(name, config, scale, panel, reference, present_only)
+            real.append(entry)
+            features[f"real.{name}"] = found
+            protocols |= used
+    if not real:
+        raise ImageSetError(
+            Path(evaluation.reference.images), "no prompt set is of kind coco: nothing to compare with"
+        )
+    first = real[0]
+    _save(out / "features.safetensors", features)
+    content = {
+        "schema": 1,
+        "scale": scale.name,
+        "settings": _settings(scale, panel.extractor),
+        "reference": source.model_dump(mode="json"),
+        "features_sha256": file_hash(out / "features.safetensors"),
+        "floor": {metric: entry["value"] for metric, entry in first["metrics"].items()},
+        "blur_factor": first["blur"]["factor"],
+        "real": real,
+        "protocols": protocols,
+        "provenance": {
+            "versions": versions(),
+            "commit": commit(),
+            "hardware": hardware(device),
+            "weights": panel.weights(),
+            "seconds": round(time.perf_counter() - started, 3),
+        },
+    }
+    write_json(out / "reference.json", content)
+    return content
+
+
+def load_reference(directory: Path, scale: Scale, extractor: Extractor) -> Reference:
+    """The reference that `make_reference` wrote. Raises ImageSetError where it was made under other
+    settings.
+    """
+    from safetensors.numpy import load_file
+
+    file = directory / "reference.json"
+    if not file.is_file():
+        raise ImageSetError(
+            file, f"is missing; make it: python -m eval.reference --scale ... --out {directory}"
+        )
+    content = json.loads(file.read_text(encoding="utf-8"))
+    wanted = _settings(scale, extractor)
+    for key, value in wanted.items():
+        if canonical_json(content["settings"].get(key)) != canonical_json(value):
+            found = content["settings"].get(key)
+            raise ImageSetError(file, f"was made with {key} = {found}, now it is {value}; make it again")
+    tensors = directory / "features.safetensors"
+    if not tensors.is_file() or file_hash(tensors) != content["features_sha256"]:
+        raise ImageSetError(
+            tensors, "is missing, or is not what reference.json was made with; make both again"
+        )
+    return _reference(Source(**content["reference"]), load_file(tensors)["reference"])
+
+
+def photographs(config: CocoPrompts) -> Path:
+    """COCO's layout: annotations/captions_<split>.json lies beside the folder <split> of its images."""
+    file = Path(config.annotations)
+    if not file.name.startswith("captions_"):
+        raise ImageSetError(file, "is not called captions_<split>.json, so its folder of images is not known")
+    return file.parent.parent / file.stem.removeprefix("captions_")
+
+
+def _real(
+    name: str, config: CocoPrompts, scale: Scale, panel: Panel, reference: Reference, present_only: bool
+) -> tuple[dict[str, Any], NDArray[np.float32], dict[str, dict[str, Any]]]:
+    evaluation = scale.evaluation
+    prompts = read_coco(Path(config.annotations), config.caption_rule, config.rule_seed, config.count)
+    directory = photographs(config)
+    if present_only:
+        there = set(present(directory, [p.file_name or "" for p in prompts]))
+        prompts = tuple(p for p in prompts if p.file_name in there)
+    names = [p.file_name or "" for p in prompts]
+    folder = named_images(directory, names, evaluation.resolution, evaluation.crop)
+    texts = [p.prompt for p in prompts]
+    scored = score_images(folder.batches(evaluation.batch), texts, name, scale, panel, reference)
+    if scored.features is None:
+        raise ValueError(f"{name}: no features were taken")
+    soft = measure(_blurred(folder, evaluation.batch), extractor=panel.extractor).features
+    if soft is None:
+        raise ValueError(f"{name}: no features were taken")
+    blurred = frechet_distance(statistics(soft), reference.statistics)
+    floor = scored.metrics["fid"]["value"]
+    same = folder.sha256() == reference.source.sha256  # then the floor is nought, and no measure of anything
+    entry = {
+        "prompts": name,
+        "images": len(folder),
+        "listed": config.count,
+        "metrics": scored.metrics,
+        "blur": {"sigma_pixels": BLUR, "fid": blurred, "factor": None if same else blurred / floor},
+    }
+    return entry, scored.features, scored.protocols
+
+
+def _reference(source: Source, features: NDArray[np.float32] | None) -> Reference:
+    if features is None:
+        raise ValueError("the reference has no features")
+    return Reference(source, features, statistics(features), mean_kernel(features))
+
+
+def _settings(scale: Scale, extractor: Extractor) -> dict[str, Any]:
+    return {
+        "extractor": extractor.network.model_dump(mode="json", exclude={"id", "revision"}),
+        "image_rule": image_rule(scale).model_dump(mode="json"),
+        "images": scale.evaluation.reference.images,
+        "count": scale.evaluation.reference.count,
+    }
+
+
+def _blurred(folder: ImageFolder, size: int) -> Iterator[NDArray[np.uint8]]:
+    from scipy.ndimage import gaussian_filter
+
+    for images in folder.batches(size):
+        soft = gaussian_filter(images.astype(np.float32), sigma=(0, BLUR, BLUR, 0), mode="nearest")
+        yield np.rint(soft).clip(0, 255).astype(np.uint8)
+
+
+def _save(path: Path, tensors: dict[str, NDArray[np.float32]]) -> None:
+    from safetensors.numpy import save_file
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    save_file({key: np.ascontiguousarray(value) for key, value in tensors.items()}, part)
+    part.replace(path)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line; 1 and one line on stderr where the input is refused."""
+    from add.load import load_scale
+
+    parser = argparse.ArgumentParser(prog="python -m eval.reference", description="Measure the real images.")
+    parser.add_argument("--scale", type=Path, required=True, help="config/<scale>.yaml")
+    parser.add_argument("--out", type=Path, required=True, help="directory for the two files")
+    parser.add_argument("--device", default="cpu", help="torch device (default: cpu)")
+    parser.add_argument(
+        "--present-only", action="store_true", help="measure those listed photographs that are on disk"
+    )
+    options = parser.parse_args(arguments)
+    import torch
+
+    try:
+        scale = load_scale(options.scale)
+        torch.set_num_threads(scale.training.threads)
+        content = make_reference(scale, options.out, options.device, options.present_only)
+    except REFUSALS as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    for entry in content["real"]:
+        fid, factor = entry["metrics"]["fid"]["value"], entry["blur"]["factor"]
+        rise = "" if factor is None else f", times {factor:.2f} when blurred"
+        print(f"{entry['prompts']}: {entry['images']} real images, FID {fid:.2f}{rise}", file=sys.stderr)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

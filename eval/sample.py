@@ -1,0 +1,111 @@
+"""Sample a system: `python -m eval.sample --system DIR --scale config/mini.yaml --out DIR/samples`.
+
+Writes one directory a prompt set and number of steps: images, `index.csv`, and last `samples.json`, without
+which readers take the set for unfinished. An image depends on (system, prompt, seed) alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from eval.prompts import Prompt, read_prompts
+
+if TYPE_CHECKING:
+    from add.spec_scale import Scale
+    from eval.systems import System
+
+
+def image_seed(prompt: Prompt, seed: int) -> int:
+    """Seed of the image's own generator, 0 .. 2^63 - 1: a hash of prompt id, prompt and sampling seed."""
+    key = hashlib.sha256(f"{prompt.prompt_id}\0{prompt.prompt}\0{seed}".encode()).digest()
+    return int.from_bytes(key[:8], "big") >> 1
+
+
+def sample_set(
+    system: System, prompts: Sequence[Prompt], steps: int, seed: int, batch: int, out: Path, name: str
+) -> None:
+    """Sample every prompt once into `out`, which is emptied first."""
+    from PIL import Image
+    from tqdm import tqdm
+
+    started = time.perf_counter()
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir(parents=True)
+    rows: list[tuple[str, str, str, int, int]] = []
+    for start in tqdm(range(0, len(prompts), batch), desc=out.name, mininterval=5):
+        part = prompts[start : start + batch]
+        seeds = [image_seed(prompt, seed) for prompt in part]
+        # A last short batch is filled up: matrix products round differently for another batch size, which
+        # moves a value in some ten thousand by one of its 256 levels.
+        fill = batch - len(part)
+        texts = [prompt.prompt for prompt in part] + [part[-1].prompt] * fill
+        images = system.images(texts, seeds + [seeds[-1]] * fill, steps)
+        for i, (prompt, its_seed) in enumerate(zip(part, seeds, strict=True)):
+            file = f"{start + i:06d}.png"
+            Image.fromarray(images[i]).save(out / file, compress_level=1)
+            rows.append((file, prompt.prompt_id, prompt.prompt, seed, its_seed))
+    with (out / "index.csv").open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(("file", "prompt_id", "prompt", "seed", "image_seed"))
+        writer.writerows(rows)
+    facts = {
+        "system": name,
+        "prompts": out.name.rsplit("-", 1)[0],
+        "steps": steps,
+        "guidance": system.guidance,
+        "count": len(rows),
+        "seed": seed,
+        "seconds": round(time.perf_counter() - started, 3),
+    }
+    partial = out / ".samples.json.partial"
+    partial.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+    partial.replace(out / "samples.json")
+
+
+def sample_scale(
+    system: System, scale: Scale, steps: Sequence[int], out: Path, only: Sequence[str] = ()
+) -> None:
+    """Sample every prompt set of the scale (or those named in `only`) by each number of steps."""
+    for name, rule in scale.sampling.prompts.items():
+        if only and name not in only:
+            continue
+        prompts = read_prompts(rule)
+        for k in steps:
+            folder = out / f"{name}-{k}step"
+            sample_set(system, prompts, k, scale.sampling.seed, scale.sampling.batch, folder, system.name)
+
+
+def main() -> None:
+    """Parse the command line and sample."""
+    parser = argparse.ArgumentParser(prog="python -m eval.sample", description=__doc__)
+    parser.add_argument("--system", required=True, help="a student's directory, or any diffusers pipeline")
+    parser.add_argument("--scale", type=Path, required=True, help="config/<scale>.yaml: prompts, seed, steps")
+    parser.add_argument("--out", type=Path, required=True, help="directory of the sample sets")
+    parser.add_argument("--steps", type=int, nargs="*", help="numbers of steps (default: the scale's)")
+    parser.add_argument("--prompts", nargs="*", default=(), help="prompt sets (default: all)")
+    parser.add_argument("--guidance", type=float, default=1.0, help="for pipelines that are no student")
+    parser.add_argument("--device", help="default: cuda where there is one")
+    arguments = parser.parse_args()
+
+    import torch
+
+    from add.load import load_scale
+    from eval.systems import load_system
+
+    scale = load_scale(arguments.scale)
+    torch.set_num_threads(scale.training.threads)
+    device = arguments.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    system = load_system(arguments.system, arguments.guidance, device)
+    sample_scale(system, scale, arguments.steps or scale.sampling.steps, arguments.out, arguments.prompts)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,169 @@
+"""Score one run and seed: every set of samples it has, by every metric that applies, into one result.json.
+
+    python -m eval.score --run results/mini/baseline/seed0 --scale config/mini.yaml --out result.json
+
+The samples must be whole, and made for just the prompts and the seed that the scale names.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from eval.decode import ImageSetError
+from eval.entries import Reference, score_images
+from eval.images import SampleSet, read_samples
+from eval.panel import Panel, load_panel
+from eval.prompts import Prompt, read_prompts
+from eval.provenance import commit, hardware, versions, write_json
+from eval.reference import REFUSALS, load_reference
+
+if TYPE_CHECKING:
+    from add.spec_scale import Scale
+
+
+def score_run(run: Path, scale: Scale, reference_directory: Path, device: str = "cpu") -> dict[str, Any]:
+    """The content of result.json for the run directory results/<scale>/<run>/seed<k>.
+
+    Raises ImageSetError (a set that is missing, incomplete, broken or made for other prompts), PromptError,
+    SceneError, SpecError, WeightsError.
+    """
+    from add.load import load_run
+    from add.resolve import spec_hash
+
+    started = time.perf_counter()
+    spec = load_run(run / "spec.json")
+    train = _json(run / "train" / "train.json", "training did not finish")
+    seed = training_seed(run)
+    prompts = {name: read_prompts(config) for name, config in scale.sampling.prompts.items()}
+    sets: dict[tuple[str, int], SampleSet] = {
+        (name, steps): open_samples(run, name, steps, prompts[name], scale)
+        for name in prompts
+        for steps in scale.sampling.steps
+    }
+    panel = load_panel(scale, device)
+    reference = load_reference(reference_directory, scale, panel.extractor)
+    systems, protocols = score_sets(sets, prompts, scale, panel, reference)
+    provenance = {
+        "versions": versions(),
+        "commit": commit(),
+        "hardware": hardware(device),
+        "weights": panel.weights(),
+        "train": train,
+        "sample_seconds": {_folder(*key): samples.seconds for key, samples in sets.items()},
+        "sample_sha256": {_folder(*key): samples.sha256() for key, samples in sets.items()},
+        "score_seconds": round(time.perf_counter() - started, 3),
+    }
+    return {
+        "schema": 1,
+        "scale": scale.name,
+        "run": spec.name,
+        "seed": seed,
+        "spec_hash": spec_hash(spec),
+        "systems": systems,
+        "protocols": protocols,
+        "provenance": provenance,
+    }
+
+
+def score_sets(
+    sets: dict[tuple[str, int], SampleSet],
+    prompts: dict[str, tuple[Prompt, ...]],
+    scale: Scale,
+    panel: Panel,
+    reference: Reference,
+) -> tuple[list[dict[str, Any]], dict[str, dict[str, Any]]]:
+    """Each set's entry of `systems`, by number of steps and then prompt set, and all protocols by id."""
+    systems: list[dict[str, Any]] = []
+    protocols: dict[str, dict[str, Any]] = {}
+    for (name, steps), samples in sorted(sets.items(), key=lambda item: (item[0][1], item[0][0])):
+        texts = [p.prompt for p in prompts[name]]
+        batches = samples.batches(scale.evaluation.batch)
+        scored = score_images(batches, texts, name, scale, panel, reference)
+        systems.append({"steps": steps, "prompts": name, "images": len(samples), "metrics": scored.metrics})
+        protocols |= scored.protocols
+        values = ", ".join(f"{metric} {entry['value']:.4g}" for metric, entry in scored.metrics.items())
+        print(f"{_folder(name, steps)}: {len(samples)} images, {values}", file=sys.stderr, flush=True)
+    return systems, protocols
+
+
+def open_samples(run: Path, name: str, steps: int, prompts: Sequence[Prompt], scale: Scale) -> SampleSet:
+    """The samples of one prompt set and step count. Raises ImageSetError where they are not what the scale
+    asks.
+    """
+    directory = run / "samples" / _folder(name, steps)
+    samples = read_samples(directory, scale.evaluation.resolution)
+    index = directory / "index.csv"
+    if samples.steps != steps:
+        raise ImageSetError(
+            directory / "samples.json", f"says {samples.steps} steps, the folder says {steps}"
+        )
+    if len(samples) != len(prompts):
+        raise ImageSetError(index, f"lists {len(samples)} images, set {name!r} has {len(prompts)} prompts")
+    for number, (sample, prompt) in enumerate(zip(samples.samples, prompts, strict=True), start=1):
+        if (sample.prompt_id, sample.prompt) != (prompt.prompt_id, prompt.prompt):
+            found, wanted = (sample.prompt_id, sample.prompt), (prompt.prompt_id, prompt.prompt)
+            raise ImageSetError(
+                index, f"entry {number} is for {found}, set {name!r} has {wanted}; sample again"
+            )
+        if sample.seed != scale.sampling.seed:
+            raise ImageSetError(
+                index, f"entry {number} has seed {sample.seed}, the scale {scale.sampling.seed}; sample again"
+            )
+    return samples
+
+
+def training_seed(run: Path) -> int:
+    """The k of a run directory's last part, seed<k>. Raises ImageSetError where it is called otherwise."""
+    found = re.fullmatch(r"seed(\d+)", run.resolve().name)
+    if found is None:
+        raise ImageSetError(run, "is not a run directory: results/<scale>/<run>/seed<k>")
+    return int(found[1])
+
+
+def _folder(name: str, steps: int) -> str:
+    return f"{name}-{steps}step"
+
+
+def _json(path: Path, absent: str) -> Any:
+    if not path.is_file():
+        raise ImageSetError(path, f"is missing: {absent}")
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ImageSetError(path, f"not JSON: {error}") from error
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line; 1 and one line on stderr where the input is refused."""
+    from add.load import load_scale
+
+    parser = argparse.ArgumentParser(prog="python -m eval.score", description="Score one run's samples.")
+    parser.add_argument("--run", type=Path, required=True, help="results/<scale>/<run>/seed<k>")
+    parser.add_argument("--scale", type=Path, required=True, help="config/<scale>.yaml")
+    parser.add_argument("--out", type=Path, required=True, help="result.json")
+    parser.add_argument("--reference", type=Path, help="default: results/<scale>/reference, beside the runs")
+    parser.add_argument("--device", default="cpu", help="torch device (default: cpu)")
+    options = parser.parse_args(arguments)
+    import torch
+
+    try:
+        scale = load_scale(options.scale)
+        torch.set_num_threads(scale.training.threads)
+        reference = options.reference or options.run.resolve().parent.parent / "reference"
+        result = score_run(options.run, scale, reference, options.device)
+    except REFUSALS as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    write_json(options.out, result)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,124 @@
+"""Supervised networks that only the evaluation sees: the oracle and the FID extractor."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from mini.pretrain.data import batches, photographs, to_tensor
+from mini.pretrain.loop import Average, fit, write_card
+from mini.pretrain.targets import (
+    NUISANCES,
+    attribute_hits,
+    attribute_labels,
+    attribute_loss,
+    label_names,
+    nuisance_values,
+)
+from mini.pretrain.views import gaussian_blur
+
+INPUT = 64
+"""Side in pixels to which every feature network's input is enlarged: a ResNet's stem divides by four."""
+
+
+def residual_config(hidden: tuple[int, ...], depths: tuple[int, ...], **more: Any) -> Any:
+    """A transformers ResNetConfig of basic blocks, three stages: maps of 16x16, 8x8 and 4x4 from 64x64."""
+    from transformers import ResNetConfig
+
+    return ResNetConfig(
+        embedding_size=hidden[0],
+        hidden_sizes=list(hidden),
+        depths=list(depths),
+        layer_type="basic",
+        hidden_act="relu",
+        **more,
+    )
+
+
+def enlarge(images: torch.Tensor) -> torch.Tensor:
+    """Bilinear to INPUT x INPUT; a mean of 0.5 and deviation of 0.5 maps [0, 1] to the [-1, 1] used here."""
+    return F.interpolate(images, size=(INPUT, INPUT), mode="bilinear", align_corners=False)
+
+
+def build(
+    names: list[str], hidden: tuple[int, ...] = (32, 64, 128), depths: tuple[int, ...] = (2, 2, 2)
+) -> nn.Module:
+    """An untrained ResNetForImageClassification with one output a name."""
+    from transformers import ResNetForImageClassification
+
+    ids = dict(enumerate(names))
+    config = residual_config(hidden, depths, id2label=ids, label2id={v: k for k, v in ids.items()})
+    return ResNetForImageClassification(config)
+
+
+def train(
+    out: Path, *, seed: int, steps: int, nuisances: bool, batch: int = 64, lr: float = 2e-3, n: int = 30000
+) -> None:
+    """Train the oracle (attributes alone) or, with `nuisances`, the FID extractor (attributes and the renderer's).
+
+    The oracle sees blurred and noisy pictures too, so that it judges content and not finish. The extractor must
+    tell how much a picture was blurred: its features keep texture and sharpness.
+    """
+    torch.manual_seed(seed)
+    shot = 1 if nuisances else 0
+    scenes, photos, pictures = photographs("evaluation", n, shot)
+    images, labels, values = to_tensor(pictures), attribute_labels(scenes), nuisance_values(photos)
+    test_scenes, test_photos, test_pictures = photographs("val", 1000)
+    test_images, test_labels = to_tensor(test_pictures), attribute_labels(test_scenes)
+    names = label_names() + (list(NUISANCES) if nuisances else [])
+    classes = len(label_names())
+    network = build(names)
+    average = Average(network, decay=0.99)
+    order = batches(n, batch, steps, seed)
+    generator = torch.Generator().manual_seed(seed)
+
+    def loss(step: int) -> torch.Tensor:
+        index = order[step]
+        blur = torch.rand(batch, generator=generator) * (torch.rand(batch, generator=generator) < 0.5)
+        x = gaussian_blur(images[index], blur)
+        if not nuisances:
+            x = x + 0.06 * torch.rand(batch, 1, 1, 1, generator=generator) * torch.randn(
+                x.shape, generator=generator
+            )
+        logits = network(enlarge(x)).logits
+        value = attribute_loss(logits[:, :classes], labels[index])
+        if nuisances:
+            target = torch.cat([values[index], (blur[:, None] - 0.25) / 0.33], 1)
+            value = value + 2.0 * F.mse_loss(logits[:, classes:], target)
+        return value
+
+    seconds = fit(network.parameters(), loss, steps, lr, name=str(out), after=average.update)
+    average.swap()
+    network.train()
+    with torch.no_grad():  # batch statistics of the averaged weights
+        for index in order[-50:]:
+            network(enlarge(images[index]))
+    network.eval()
+    with torch.no_grad():
+        logits = torch.cat([network(enlarge(p)).logits for p in test_images.split(200)])
+    hits = attribute_hits(logits[:, :classes], test_labels)
+    quality: dict[str, Any] = {"all_right": round(float(hits.all(1).float().mean()), 4), "images": len(hits)}
+    if nuisances:
+        truth = nuisance_values(test_photos)
+        error = (logits[:, classes:-1] - truth).square().mean(0) / truth.var(0)
+        quality["r_squared"] = dict(zip(NUISANCES, (1 - error).round(decimals=3).tolist(), strict=False))
+    network.half().save_pretrained(out)
+    task = (
+        "attributes, renderer's nuisance values and blur" if nuisances else "attributes, under blur and noise"
+    )
+    write_card(
+        out,
+        {
+            "network": "ResNetForImageClassification, basic blocks, 32-64-128, input 64x64",
+            "recipe": f"supervised by {task}; AdamW {lr} cosine, batch {batch}, moving average .99, seed {seed}",
+            "data": f"{n} photographs of the world's evaluation split",
+            "steps": steps,
+            "cpu_seconds": round(seconds),
+            "quality": quality,
+        },
+    )
+    print(out, quality, flush=True)

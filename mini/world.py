@@ -1,0 +1,214 @@
+"""The built-in world: captioned scenes whose ground truth is known.
+
+A *scene* (what the caption says) is one to three coloured shapes on a background; a *photograph* (what the
+caption does not say) is light, texture, position jitter and sensor noise. Both are struct-of-arrays, one
+entry an image, so that a scene can be photographed more than once. `mini.render` turns them into pixels and
+`mini.dataset` into COCO and PartiPrompts files.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, fields
+from typing import Literal, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+SHAPES = ("circle", "square", "triangle", "diamond", "cross", "ring")
+COLOURS = ("red", "orange", "yellow", "green", "cyan", "blue", "purple", "pink")
+SIZES = ("small", "large")
+BACKGROUNDS = ("snow", "stone", "sand", "night")
+LAYOUTS = ("single", "row", "column", "triple")
+"""`row` and `column` hold two objects (left then right, top then bottom); `triple` three alike in a row."""
+
+Split = Literal["train", "discriminator", "evaluation", "val", "reference"]
+SPLITS: tuple[Split, ...] = ("train", "discriminator", "evaluation", "val", "reference")
+"""Image splits: diffusion and VAE; the discriminator's networks; the evaluation's networks; prompts; FID."""
+
+_BACKGROUND_PHRASE = {"snow": "in the snow", "stone": "on stone", "sand": "on sand", "night": "at night"}
+_CHUNK = 2048  # scenes are drawn in chunks of this size, so that the first n do not depend on the total
+_SCENE_BUCKETS = {"val": (0, 1), "reference": (1, 2)}  # tenths of the space of two-object scenes
+_PARTS = TypeVar("_PARTS", "Scenes", "Photographs")
+
+
+@dataclass(frozen=True)
+class Scenes:
+    """What the captions say. Object 0 is the left or upper one; in `single` and `triple`, object 1 repeats it.
+
+    layout, background: (N,) int64 indices into LAYOUTS and BACKGROUNDS.
+    shape, colour, size: (N, 2) int64 indices into SHAPES, COLOURS and SIZES.
+    """
+
+    layout: NDArray[np.int64]
+    background: NDArray[np.int64]
+    shape: NDArray[np.int64]
+    colour: NDArray[np.int64]
+    size: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.layout)
+
+
+@dataclass(frozen=True)
+class Photographs:
+    """What the captions do not say: all (N,) float64 but `centre`, (N, 3, 2) jitter in pixels.
+
+    light: direction the light comes from, radians. light_strength: 0.5 to 1. stripe_angle: radians.
+    stripe_frequency: cycles a pixel. stripe_phase: radians. stripe_strength, noise: in units of pixel range.
+    noise_seed: (N,) int64.
+    """
+
+    light: NDArray[np.float64]
+    light_strength: NDArray[np.float64]
+    stripe_angle: NDArray[np.float64]
+    stripe_frequency: NDArray[np.float64]
+    stripe_phase: NDArray[np.float64]
+    stripe_strength: NDArray[np.float64]
+    noise: NDArray[np.float64]
+    radius: NDArray[np.float64]
+    centre: NDArray[np.float64]
+    tint: NDArray[np.float64]
+    noise_seed: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.light)
+
+
+def take(parts: _PARTS, index: NDArray[np.int64] | slice) -> _PARTS:
+    """The entries of `parts` at `index`, in that order."""
+    return type(parts)(**{f.name: getattr(parts, f.name)[index] for f in fields(parts)})
+
+
+def _join(parts: list[_PARTS], n: int) -> _PARTS:
+    kind = type(parts[0])
+    return kind(**{f.name: np.concatenate([getattr(p, f.name) for p in parts])[:n] for f in fields(kind)})
+
+
+def _rng(split: str, purpose: str, chunk: int, seed: int) -> np.random.Generator:
+    key = hashlib.sha256(f"{split}/{purpose}/{chunk}/{seed}".encode()).digest()
+    return np.random.Generator(np.random.PCG64(int.from_bytes(key[:16], "little")))
+
+
+def scene_key(scenes: Scenes) -> NDArray[np.int64]:
+    """One integer a scene graph, (N,): equal if and only if the scenes have the same captions."""
+    key = scenes.layout * len(BACKGROUNDS) + scenes.background
+    for k in (0, 1):
+        for values, names in ((scenes.shape, SHAPES), (scenes.colour, COLOURS), (scenes.size, SIZES)):
+            key = key * len(names) + values[:, k]
+    return key
+
+
+def _draw_scenes(rng: np.random.Generator, n: int) -> Scenes:
+    # 0 single, 1 row and 2 column of different objects, 3 two alike, 4 three alike
+    kind = rng.choice(5, n, p=(0.25, 0.275, 0.275, 0.1, 0.1))
+    shape = rng.integers(len(SHAPES), size=(n, 2))
+    colour = rng.integers(len(COLOURS), size=(n, 2))
+    size = rng.integers(len(SIZES), size=(n, 2))
+    background = rng.integers(len(BACKGROUNDS), size=n)
+    clash = (shape[:, 0] == shape[:, 1]) & (colour[:, 0] == colour[:, 1])
+    colour[clash, 1] = (colour[clash, 1] + rng.integers(1, len(COLOURS), size=int(clash.sum()))) % len(
+        COLOURS
+    )
+    alike = (kind == 0) | (kind >= 3)
+    for values in (shape, colour, size):
+        values[alike, 1] = values[alike, 0]
+    size[kind == 4] = 0  # three large ones do not fit
+    layout = np.array([0, 1, 2, 1, 3])[kind]
+    return Scenes(layout, background, shape, colour, size)
+
+
+def draw_scenes(split: Split, n: int, seed: int = 0) -> Scenes:
+    """The first `n` scenes of a split.
+
+    Scenes with two different objects are divided among the splits by a hash of the scene graph: a
+    two-object caption of `val` or `reference` is never seen in training.
+    """
+    if split not in SPLITS:
+        raise ValueError(f"unknown split {split!r}; the world has {', '.join(SPLITS)}")
+    low, high = _SCENE_BUCKETS.get(split, (2, 10))
+    parts: list[Scenes] = []
+    chunk = 0
+    while sum(map(len, parts)) < n:
+        scenes = _draw_scenes(_rng(split, "scene", chunk, seed), _CHUNK)
+        # Knuth's multiplicative hash; its upper bits decide
+        bucket = (((scene_key(scenes) * 2654435761) & 0xFFFFFFFF) >> 16) % 10
+        two = (scenes.layout == 1) | (scenes.layout == 2)
+        alike = (
+            two & (scenes.shape[:, 0] == scenes.shape[:, 1]) & (scenes.colour[:, 0] == scenes.colour[:, 1])
+        )
+        mine = ~(two & ~alike) | ((bucket >= low) & (bucket < high))
+        # keep the layouts' shares: singles must not gain from the rejected pairs
+        share = (high - low) / 10
+        mine &= (two & ~alike) | (_rng(split, "keep", chunk, seed).random(_CHUNK) < share)
+        parts.append(take(scenes, np.flatnonzero(mine)))
+        chunk += 1
+    return _join(parts, n)
+
+
+def _draw_photographs(rng: np.random.Generator, n: int) -> Photographs:
+    return Photographs(
+        light=rng.uniform(0, 2 * np.pi, n),
+        light_strength=rng.uniform(0.5, 1.0, n),
+        stripe_angle=rng.uniform(0, np.pi, n),
+        stripe_frequency=rng.uniform(0.13, 0.24, n),
+        stripe_phase=rng.uniform(0, 2 * np.pi, n),
+        stripe_strength=rng.uniform(0.04, 0.09, n),
+        noise=rng.uniform(0.004, 0.016, n),
+        radius=rng.uniform(-1, 1, n),
+        centre=rng.uniform(-1, 1, (n, 3, 2)),
+        tint=rng.uniform(-1, 1, (n, 3)),
+        noise_seed=rng.integers(2**31, size=n),
+    )
+
+
+def draw_photographs(split: Split, n: int, seed: int = 0, shot: int = 0) -> Photographs:
+    """Light, texture, jitter and noise for the first `n` scenes of a split; `shot` k is the k-th picture."""
+    chunks = range(-(-n // _CHUNK))
+    return _join([_draw_photographs(_rng(split, f"photo{shot}", c, seed), _CHUNK) for c in chunks], n)
+
+
+def _object_phrase(scenes: Scenes, i: int, k: int, count: str = "a", plural: str = "") -> str:
+    size, colour, shape = SIZES[scenes.size[i, k]], COLOURS[scenes.colour[i, k]], SHAPES[scenes.shape[i, k]]
+    plural = "es" if plural and shape == "cross" else plural
+    return f"{count} {size} {colour} {shape}{plural}"
+
+
+def is_alike(scenes: Scenes, i: int) -> bool:
+    """Whether scene `i` shows two or three objects that do not differ."""
+    if LAYOUTS[scenes.layout[i]] == "triple":
+        return True
+    same = all(v[i, 0] == v[i, 1] for v in (scenes.shape, scenes.colour, scenes.size))
+    return bool(LAYOUTS[scenes.layout[i]] == "row" and same)
+
+
+def captions(scenes: Scenes, i: int) -> tuple[str, ...]:
+    """Every caption of scene `i`: one, or for two different objects one from each object's side."""
+    place = _BACKGROUND_PHRASE[BACKGROUNDS[scenes.background[i]]]
+    layout = LAYOUTS[scenes.layout[i]]
+    if layout == "triple" or is_alike(scenes, i):
+        return (f"{_object_phrase(scenes, i, 0, 'three' if layout == 'triple' else 'two', 's')} {place}",)
+    first = _object_phrase(scenes, i, 0)
+    if layout == "single":
+        return (f"{first} {place}",)
+    second = _object_phrase(scenes, i, 1)
+    there, back = ("left of", "right of") if layout == "row" else ("above", "below")
+    return (f"{first} {there} {second} {place}", f"{second} {back} {first} {place}")
+
+
+def scene_graph(scenes: Scenes, i: int) -> dict[str, object]:
+    """Scene `i` as plain data: layout, background, objects (left or upper first), each with three attributes."""
+    layout = LAYOUTS[scenes.layout[i]]
+    count = {"single": 1, "row": 2, "column": 2, "triple": 3}[layout]
+    return {
+        "layout": layout,
+        "background": BACKGROUNDS[scenes.background[i]],
+        "objects": [
+            {
+                "shape": SHAPES[scenes.shape[i, min(k, 1)]],
+                "colour": COLOURS[scenes.colour[i, min(k, 1)]],
+                "size": SIZES[scenes.size[i, min(k, 1)]],
+            }
+            for k in range(count)
+        ],
+    }

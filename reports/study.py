@@ -1,0 +1,129 @@
+"""What the report is about: the table's rows, the runs behind them and every setting, as plain values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from add.resolve import Table, spec_hash
+from add.spec import Scale, Variant
+
+
+class ReportError(Exception):
+    """Raised where a report would have to leave something out, mix two things, or guess."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of a sub-table. Several rows may name one run: the shared default is in all six sub-tables."""
+
+    part: str
+    question: str
+    label: str
+    run: str
+    default: bool
+    published_fid: float | None = None
+    published_clip_score: float | None = None
+
+
+@dataclass(frozen=True)
+class Study:
+    """One scale's table before anything was measured.
+
+    `published` and `chosen` are flattened settings (dotted key, value as text): the first are stated in the
+    paper, the second are this project's own ("ours").
+    """
+
+    scale: str
+    description: str
+    notice: str | None
+    seeds: tuple[int, ...]
+    rows: tuple[Row, ...]
+    spec_hashes: dict[str, str]
+    published: tuple[tuple[str, str], ...]
+    chosen: tuple[tuple[str, str], ...]
+
+    @property
+    def runs(self) -> tuple[str, ...]:
+        """The distinct runs, in the order in which the table first names them."""
+        return tuple(dict.fromkeys(row.run for row in self.rows))
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The sub-tables' letters, in order."""
+        return tuple(dict.fromkeys(row.part for row in self.rows))
+
+    def rows_of(self, part: str) -> tuple[Row, ...]:
+        """The rows of one sub-table, in order."""
+        return tuple(row for row in self.rows if row.part == part)
+
+    def name_of(self, run: str) -> str:
+        """A run's name for a reader: the label of the first row that uses it, with its sub-table's letter."""
+        row = next(row for row in self.rows if row.run == run)
+        return "default" if row.default else f"({row.part}) {row.label}"
+
+    def full_name_of(self, run: str) -> str:
+        """As `name_of`, with the question where a label ("2", "none") says nothing alone."""
+        row = next(row for row in self.rows if row.run == run)
+        if row.default or len(row.label) > 6 or any(letter.isdigit() for letter in row.label[1:]):
+            return self.name_of(run)
+        return f"({row.part}) {row.question[:1].lower()}{row.question[1:]}: {row.label}"
+
+    def is_default(self, run: str) -> bool:
+        """Whether this run is the shared default."""
+        return any(row.default for row in self.rows if row.run == run)
+
+
+def study_from_spec(scale: Scale, baseline: Variant, resolved: Table) -> Study:
+    """The study that a resolved specification describes."""
+    rows = tuple(
+        Row(
+            part=cell.part,
+            question=cell.question,
+            label=cell.label,
+            run=cell.run,
+            default=cell.is_default,
+            published_fid=cell.published.fid if cell.published else None,
+            published_clip_score=cell.published.clip_score if cell.published else None,
+        )
+        for cell in resolved.cells
+    )
+    settings = scale.model_dump(mode="json")
+    for key in ("name", "description", "notice"):
+        settings.pop(key, None)
+    return Study(
+        scale=scale.name,
+        description=scale.description,
+        notice=getattr(scale, "notice", None),
+        seeds=tuple(scale.training.seeds),
+        rows=rows,
+        spec_hashes={name: spec_hash(run) for name, run in resolved.runs.items()},
+        published=flatten(baseline.model_dump(mode="json")),
+        chosen=flatten(settings),
+    )
+
+
+def flatten(tree: Any, prefix: str = "") -> tuple[tuple[str, str], ...]:
+    """A nested JSON value as (dotted key, text) pairs, in its order; a list of scalars is one pair."""
+    if isinstance(tree, dict) and tree:
+        return tuple(
+            pair
+            for key, value in tree.items()
+            for pair in flatten(value, f"{prefix}.{key}" if prefix else str(key))
+        )
+    if isinstance(tree, list) and any(isinstance(item, dict | list) for item in tree):
+        return tuple(pair for i, item in enumerate(tree) for pair in flatten(item, f"{prefix}.{i}"))
+    return ((prefix, as_text(tree)),)
+
+
+def as_text(value: Any) -> str:
+    """A scalar, or a list of scalars, as a reader expects it in a table."""
+    if value is None or value == {} or value == []:
+        return "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, list):
+        return ", ".join(as_text(item) for item in value)
+    return str(value)

@@ -1,0 +1,68 @@
+"""Makes the report: `python -m reports.table --scale config/mini.yaml --results results/mini --out reports`.
+
+Writes table.csv, table.md, table.tex, table.pdf and figures/ below --out; same results, same bytes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from add.load import BASELINE, load_ablations, load_baseline, load_scale
+from add.resolve import resolve
+from add.spec import SpecError
+from reports.cells import collect
+from reports.csvfile import render_csv
+from reports.document import write_document
+from reports.figures import draw_figures
+from reports.latex import render_latex
+from reports.markdown import render_markdown
+from reports.study import ReportError, Study, study_from_spec
+
+
+def make_report(study: Study, results: Path, out: Path) -> None:
+    """Writes every output of the report for one scale's results (results/<scale>) below `out`.
+
+    Raises:
+        ReportError: results are missing, stale or malformed, or cannot stand in one table. Nothing is written
+            before all results are read and compared.
+    """
+    report = collect(study, results)
+    out.mkdir(parents=True, exist_ok=True)
+    figures = draw_figures(report, results, out / "figures")
+    write_document(report, results, figures, out / "table.pdf")
+    for name, text in (
+        ("table.csv", render_csv(report)),
+        ("table.md", render_markdown(report)),
+        ("table.tex", render_latex(report)),
+    ):
+        beside = out / f".{name}.part"
+        beside.write_text(text, encoding="utf-8", newline="\n")
+        beside.replace(out / name)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line. Returns the exit status: 1, with the reason on stderr, where it refuses."""
+    parser = argparse.ArgumentParser(
+        prog="python -m reports.table", description="Makes the report of a scale."
+    )
+    parser.add_argument("--scale", type=Path, required=True, help="the scale's YAML, e.g. config/mini.yaml")
+    parser.add_argument("--ablations", type=Path, default=Path("ablations"), help="folder of ablation YAMLs")
+    parser.add_argument("--results", type=Path, required=True, help="e.g. results/mini")
+    parser.add_argument("--out", type=Path, default=Path("reports"), help="where the report is written")
+    options = parser.parse_args(arguments)
+    try:
+        scale = load_scale(options.scale)
+        baseline = load_baseline(options.ablations / f"{BASELINE}.yaml")
+        table = resolve(scale, baseline, load_ablations(options.ablations))
+        make_report(study_from_spec(scale, baseline, table), options.results, options.out)
+    except (ReportError, SpecError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

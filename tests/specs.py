@@ -1,0 +1,43 @@
+"""A copy of the repository's settings in a temporary directory, and edits of it, for several tests."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from add.resolve import Table, load_ablations, load_baseline, load_scale, resolve
+
+ROOT = Path(__file__).parents[1]
+
+ONE_ROW = """\
+part: g
+question: lambda
+rows:
+  - label: lambda 1
+    set: {loss.distillation_weight: 1.0}
+"""
+
+
+def copy_settings(to: Path) -> Path:
+    """ablations/ and config/ below `to`."""
+    for folder in ("ablations", "config"):
+        shutil.copytree(ROOT / folder, to / folder)
+    return to
+
+
+def edit(path: Path, old: str, new: str) -> int:
+    """Replaces the first `old`, which must be there; returns the line it starts on, from 1."""
+    text = path.read_text("utf-8")
+    assert old in text, f"{path} no longer holds {old!r}"
+    path.write_text(text.replace(old, new, 1), "utf-8")
+    return text[: text.index(old)].count("\n") + 1
+
+
+def table_of(root: Path, scale: str = "mini") -> Table:
+    """The table that the settings below `root` make."""
+    ablations = root / "ablations"
+    return resolve(
+        load_scale(root / f"config/{scale}.yaml"),
+        load_baseline(ablations / "baseline.yaml"),
+        load_ablations(ablations),
+    )

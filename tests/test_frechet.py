@@ -1,0 +1,141 @@
+"""The Fréchet term: against the textbook, a closed form, clean-fid, and its own properties."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from eval.metrics.frechet import (
+    Statistics,
+    bootstrap_interval,
+    frechet_distance,
+    frechet_distance_reference,
+    statistics,
+)
+
+
+def features(n: int, d: int, seed: int, shift: float = 0.0) -> np.ndarray:
+    """(n, d) correlated features with scales over two decades, as networks have them."""
+    generator = np.random.default_rng(seed)
+    mix = generator.normal(size=(d, d)) / np.sqrt(d) * np.logspace(-1, 1, d)
+    return generator.normal(size=(n, d)) @ mix + shift
+
+
+def pair(n: int, d: int, seed: int = 0) -> tuple[Statistics, Statistics]:
+    return statistics(features(n, d, seed)), statistics(features(n + 7, d, seed + 1, 0.3))
+
+
+def test_statistics_are_numpys() -> None:
+    x = features(50, 6, 0).astype(np.float32)
+    found = statistics(x)
+    assert found.count == 50
+    assert found.mean.dtype == found.covariance.dtype == np.float64
+    np.testing.assert_allclose(found.mean, x.astype(np.float64).mean(0), rtol=1e-12)
+    np.testing.assert_allclose(found.covariance, np.cov(x.astype(np.float64), rowvar=False), rtol=1e-10)
+
+
+@pytest.mark.parametrize("d", [1, 2, 17, 64])
+def test_agrees_with_the_textbook_to_1e_8(d: int) -> None:
+    a, b = pair(4 * d + 8, d)
+    assert frechet_distance(a, b) == pytest.approx(frechet_distance_reference(a, b), rel=1e-8)
+
+
+def test_agrees_with_clean_fid_to_1e_8() -> None:
+    fid = pytest.importorskip("cleanfid.fid")
+    a, b = pair(300, 48)
+    theirs = fid.frechet_distance(a.mean, a.covariance, b.mean, b.covariance)
+    assert frechet_distance(a, b) == pytest.approx(float(theirs), rel=1e-8)
+
+
+@given(
+    st.lists(st.tuples(*[st.floats(0, 50)] * 2, *[st.floats(-20, 20)] * 2), min_size=1, max_size=12),
+)
+@settings(max_examples=60, deadline=None)
+def test_the_closed_form_of_diagonal_covariances(rows: list[tuple[float, float, float, float]]) -> None:
+    s1, s2, m1, m2 = np.array(rows).T
+    a, b = Statistics(m1, np.diag(s1**2), 9), Statistics(m2, np.diag(s2**2), 9)
+    expected = np.square(m1 - m2).sum() + np.square(s1 - s2).sum()
+    assert frechet_distance(a, b) == pytest.approx(
+        expected, rel=1e-8, abs=1e-9 * (1 + s1.max() + s2.max()) ** 2
+    )
+
+
+@given(st.integers(0, 10_000), st.integers(2, 12), st.integers(2, 30))
+@settings(max_examples=40, deadline=None)
+def test_it_is_a_distance_for_any_number_of_images(seed: int, d: int, n: int) -> None:
+    """Symmetric, not negative, nought for the same set, unmoved by a common rotation; also where n < d."""
+    x, y = features(n, d, seed), features(n + 3, d, seed + 1, 0.5)
+    a, b = statistics(x), statistics(y)
+    scale = np.trace(a.covariance) + np.trace(b.covariance)
+    forth = frechet_distance(a, b)
+    assert forth >= -1e-9 * scale
+    assert frechet_distance(b, a) == pytest.approx(forth, rel=1e-7, abs=1e-7 * scale)
+    assert abs(frechet_distance(a, a)) < 1e-7 * scale
+    turn, _ = np.linalg.qr(np.random.default_rng(seed).normal(size=(d, d)))
+    turned = frechet_distance(statistics(x @ turn), statistics(y @ turn))
+    assert turned == pytest.approx(forth, rel=1e-6, abs=1e-6 * scale)
+
+
+def test_fewer_images_than_dimensions_against_an_exact_value() -> None:
+    """tr (C1 C2)^(1/2) is the nuclear norm of X1 X2^T / n: no eigenvalue of a singular matrix is involved."""
+    x, y = features(12, 40, 0), features(15, 40, 1, 0.5)
+    a, b = statistics(x), statistics(y)
+    product = (x - x.mean(0)) @ (y - y.mean(0)).T
+    root = np.linalg.norm(product, "nuc") / np.sqrt(11 * 14)
+    gap = a.mean - b.mean
+    exact = gap @ gap + np.trace(a.covariance) + np.trace(b.covariance) - 2 * root
+    assert frechet_distance(a, b) == pytest.approx(exact, rel=1e-10)
+
+
+def test_dead_features_change_nothing() -> None:
+    """A unit that never fires makes both covariances singular, which Cholesky alone does not survive."""
+    x, y = features(60, 8, 0), features(60, 8, 1, 0.2)
+    padded = [statistics(np.hstack([z, np.zeros((60, 3))])) for z in (x, y)]
+    assert frechet_distance(*padded) == pytest.approx(
+        frechet_distance(statistics(x), statistics(y)), rel=1e-10
+    )
+
+
+def test_what_is_not_a_feature_set_is_refused() -> None:
+    with pytest.raises(ValueError, match="at least 2 images"):
+        statistics(np.ones((1, 4)))
+    broken = np.ones((4, 4))
+    broken[2, 1] = np.nan
+    with pytest.raises(ValueError, match="image 2 are not finite"):
+        statistics(broken)
+    with pytest.raises(ValueError, match="cannot be compared"):
+        frechet_distance(pair(20, 3)[0], pair(20, 4)[0])
+
+
+def test_the_interval_is_the_spread_of_resampled_values() -> None:
+    """Against the plain loop over resampled rows, with the same draws."""
+    x, reference = features(60, 5, 0, 0.4), statistics(features(90, 5, 1))
+    generator = np.random.default_rng(3)
+    plain = [frechet_distance(statistics(x[generator.integers(0, 60, 60)]), reference) for _ in range(25)]
+    found = bootstrap_interval(x, reference, 25, seed=3)
+    value = frechet_distance(statistics(x), reference)
+    assert found.deviation == pytest.approx(np.std(plain, ddof=1), rel=1e-9)
+    assert (found.low + found.high) / 2 == pytest.approx(value, rel=1e-12)
+    assert found.high - found.low == pytest.approx(2 * 1.96 * found.deviation)
+    assert bootstrap_interval(x, reference, 25, seed=3) == found
+
+
+def test_the_interval_narrows_with_more_images() -> None:
+    reference = statistics(features(400, 6, 1))
+    few = bootstrap_interval(features(80, 6, 2), reference, 60)
+    many = bootstrap_interval(features(1280, 6, 2), reference, 60)
+    assert many.deviation < 0.5 * few.deviation
+    with pytest.raises(ValueError, match="at least 2 resamples"):
+        bootstrap_interval(features(80, 6, 2), reference, 1)
+
+
+def test_200_resamples_of_1000_images_take_seconds() -> None:
+    """CPU time, as other processes may be busy; the bound is several times what one core needs."""
+    reference = statistics(features(1200, 128, 1))
+    started = time.process_time()
+    bootstrap_interval(features(1000, 128, 2), reference, 200)
+    assert time.process_time() - started < 6
