@@ -22,13 +22,17 @@ from addbench.workflow import gpu_jobs, plain, report_figures, scale_file, value
 SCALE_FILE = scale_file(config.get("scale", "mini"))
 ABLATIONS = Path(config.get("ablations", "ablations"))
 SCALE = load_scale(SCALE_FILE)
-TABLE = resolve(SCALE, load_baseline(ABLATIONS / "baseline.yaml"), load_ablations(ABLATIONS))
+TABLE = resolve(
+    SCALE, load_baseline(ABLATIONS / "baseline.yaml"), load_ablations(ABLATIONS)
+)
 RESULTS = f"results/{SCALE.name}"
 DATA = f"{SCALE.data.root}/dataset.json"
 SEEDS = SCALE.training.seeds
 # 1 where jobs use a GPU, else 0; profiles/default allows one such job at a time.
 GPU = gpu_jobs(config.get("gpu"))
-PYTHON = sys.executable
+
+# The jobs' python is the one that runs Snakemake, also where its environment is not activated.
+shell.prefix(f'export PATH="{Path(sys.executable).parent}:$PATH"; ')
 
 
 report: "reports/captions/workflow.rst"
@@ -52,15 +56,17 @@ rule data:
     """The scale's data set (and, for smoke, its networks), where a module of the project makes it."""
     output:
         ensure(DATA, non_empty=True),
-    params:
-        build=SCALE.data.build,
-        root=SCALE.data.root,
     log:
         f"{RESULTS}/logs/data.log",
     benchmark:
         f"{RESULTS}/benchmarks/data.tsv"
+    conda:
+        "environment.yml"
+    params:
+        build=SCALE.data.build,
+        root=subpath(output[0], parent=True),
     shell:
-        "{PYTHON} -m {params.build} --out {params.root} > {log} 2>&1"
+        "python -m {params.build} --out {params.root} > {log} 2>&1"
 
 
 rule reference:
@@ -70,17 +76,20 @@ rule reference:
     output:
         features=f"{RESULTS}/reference/features.safetensors",
         facts=f"{RESULTS}/reference/reference.json",
-    params:
-        values=values(SCALE.evaluation, SCALE.sampling.prompts),
-        scale=SCALE_FILE,
     log:
         f"{RESULTS}/logs/reference.log",
     benchmark:
         f"{RESULTS}/benchmarks/reference.tsv"
+    conda:
+        "environment.yml"
     resources:
         gpu=GPU,
+    params:
+        values=values(SCALE.evaluation, SCALE.sampling.prompts),
+        scale=SCALE_FILE,
+        out=subpath(output.facts, parent=True),
     shell:
-        "{PYTHON} -m eval.reference --scale {params.scale} --out {RESULTS}/reference > {log} 2>&1"
+        "python -m eval.reference --scale {params.scale} --out {params.out} > {log} 2>&1"
 
 
 rule train:
@@ -92,18 +101,20 @@ rule train:
         spec=f"{RESULTS}/{{run}}/seed{{seed}}/spec.json",
         log=f"{RESULTS}/{{run}}/seed{{seed}}/train/log.jsonl",
         facts=ensure(f"{RESULTS}/{{run}}/seed{{seed}}/train/train.json", non_empty=True),
-    params:
-        spec=lambda wildcards: plain(TABLE.runs[wildcards.run]),
-        out=lambda wildcards: f"{RESULTS}/{wildcards.run}/seed{wildcards.seed}",
     log:
         f"{RESULTS}/logs/train-{{run}}-seed{{seed}}.log",
     benchmark:
         f"{RESULTS}/benchmarks/train-{{run}}-seed{{seed}}.tsv"
+    conda:
+        "environment.yml"
     resources:
         gpu=GPU,
+    params:
+        spec=lambda wildcards: plain(TABLE.runs[wildcards.run]),
+        out=subpath(output.student, parent=True),
     shell:
         "printf '%s\\n' {params.spec:q} > {output.spec} && "
-        "{PYTHON} -m add.train --spec {output.spec} --seed {wildcards.seed} --out {params.out} > {log} 2>&1"
+        "python -m add.train --spec {output.spec} --seed {wildcards.seed} --out {params.out} > {log} 2>&1"
 
 
 rule sample:
@@ -116,18 +127,20 @@ rule sample:
             prompts=SCALE.sampling.prompts,
             steps=SCALE.sampling.steps,
         ),
-    params:
-        values=values(SCALE.sampling),
-        scale=SCALE_FILE,
-        out=lambda wildcards: f"{RESULTS}/{wildcards.run}/seed{wildcards.seed}/samples",
     log:
         f"{RESULTS}/logs/sample-{{run}}-seed{{seed}}.log",
     benchmark:
         f"{RESULTS}/benchmarks/sample-{{run}}-seed{{seed}}.tsv"
+    conda:
+        "environment.yml"
     resources:
         gpu=GPU,
+    params:
+        values=values(SCALE.sampling),
+        scale=SCALE_FILE,
+        out=subpath(output[0], ancestor=2),
     shell:
-        "{PYTHON} -m eval.sample --system {input.student} --scale {params.scale} --out {params.out} > {log} 2>&1"
+        "python -m eval.sample --system {input.student} --scale {params.scale} --out {params.out} > {log} 2>&1"
 
 
 rule score:
@@ -136,21 +149,24 @@ rule score:
         samples=rules.sample.output,
         spec=rules.train.output.spec,
         facts=rules.train.output.facts,
-        reference=rules.reference.output,
+        reference=rules.reference.output.facts,
     output:
         f"{RESULTS}/{{run}}/seed{{seed}}/result.json",
-    params:
-        values=values(SCALE.evaluation, SCALE.sampling),
-        scale=SCALE_FILE,
-        run=lambda wildcards: f"{RESULTS}/{wildcards.run}/seed{wildcards.seed}",
     log:
         f"{RESULTS}/logs/score-{{run}}-seed{{seed}}.log",
     benchmark:
         f"{RESULTS}/benchmarks/score-{{run}}-seed{{seed}}.tsv"
+    conda:
+        "environment.yml"
     resources:
         gpu=GPU,
+    params:
+        values=values(SCALE.evaluation, SCALE.sampling),
+        scale=SCALE_FILE,
+        run=subpath(output[0], parent=True),
+        reference=subpath(input.reference, parent=True),
     shell:
-        "{PYTHON} -m eval.score --run {params.run} --scale {params.scale} --reference {RESULTS}/reference "
+        "python -m eval.score --run {params.run} --scale {params.scale} --reference {params.reference} "
         "--out {output} > {log} 2>&1"
 
 
@@ -161,20 +177,39 @@ rule report:
         logs=expand(rules.train.output.log, run=TABLE.runs, seed=SEEDS),
         reference=rules.reference.output.facts,
     output:
-        pdf=report("reports/table.pdf", caption="reports/captions/table.pdf.rst", category="Table"),
-        csv=report("reports/table.csv", caption="reports/captions/table.csv.rst", category="Table"),
-        markdown=report("reports/table.md", caption="reports/captions/table.md.rst", category="Table"),
-        latex=report("reports/table.tex", caption="reports/captions/table.tex.rst", category="Table"),
+        pdf=report(
+            "reports/table.pdf",
+            caption="reports/captions/table.pdf.rst",
+            category="Table",
+        ),
+        csv=report(
+            "reports/table.csv",
+            caption="reports/captions/table.csv.rst",
+            category="Table",
+        ),
+        markdown=report(
+            "reports/table.md",
+            caption="reports/captions/table.md.rst",
+            category="Table",
+        ),
+        latex=report(
+            "reports/table.tex",
+            caption="reports/captions/table.tex.rst",
+            category="Table",
+        ),
         figures=report_figures(report, SCALE.sampling.steps),
+    log:
+        f"{RESULTS}/logs/report.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/report.tsv"
+    conda:
+        "environment.yml"
     params:
         cells=plain(TABLE.cells),
         scale_values=values(SCALE),
         scale=SCALE_FILE,
         ablations=ABLATIONS.as_posix(),
-    log:
-        f"{RESULTS}/logs/report.log",
-    benchmark:
-        f"{RESULTS}/benchmarks/report.tsv"
+        results=subpath(input.reference, ancestor=2),
     shell:
-        "{PYTHON} -m reports.table --scale {params.scale} --ablations {params.ablations} --results {RESULTS} "
+        "python -m reports.table --scale {params.scale} --ablations {params.ablations} --results {params.results} "
         "--out reports > {log} 2>&1"

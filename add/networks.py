@@ -147,8 +147,8 @@ def save_student(network: DiffusionNetwork, unet: Any, timesteps: Sequence[int],
     """
     from diffusers import LCMScheduler, StableDiffusionPipeline
 
-    keep = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas")
-    keep += ("prediction_type", "rescale_betas_zero_snr")
+    keep = {"num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas"}
+    keep |= {"prediction_type", "rescale_betas_zero_snr"}
     config = {key: value for key, value in network.scheduler_config.items() if key in keep}
     scheduler = LCMScheduler(
         **config,

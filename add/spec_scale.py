@@ -159,10 +159,14 @@ class Evaluation(Frozen):
 
 
 class Scale(Document):
-    """Everything but the variant. The code never asks for `name`: it names a directory and heads a page."""
+    """Everything but the variant. The code never asks for `name`: it names a directory and heads a page.
+
+    `notice` is printed on every page of the report.
+    """
 
     name: Name
     description: Text
+    notice: Text | None = None
     networks: Networks
     data: Data
     training: ScaleTraining

@@ -100,9 +100,9 @@ def load_players(run: Run, device: str) -> Players:
         ).to(device)
     c_img = None
     if networks.c_img is not None:
-        net = networks.c_img
+        given = networks.c_img
         c_img = load_features(
-            net.path, revision=net.revision, image_size=net.image_size, mean=net.mean, std=net.std
+            given.path, revision=given.revision, image_size=given.image_size, mean=given.mean, std=given.std
         ).to(device)
     c_text = None if networks.c_text is None else load_text_condition(networks.c_text, device)
     pair = [n for n in (variant.student, variant.teacher) if n in networks.diffusion]

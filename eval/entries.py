@@ -130,7 +130,10 @@ def _metrics(
         metrics["kid"] = _entry("kid", kid.value, kid.interval)
     if measured.cosines is not None:
         score = clip_score(measured.cosines)
-        metrics["clip_score"] = _entry("clip_score", score.value, score.interval)
+        metrics["clip_score"] = {
+            **_entry("clip_score", score.value, score.interval),
+            "stderr": score.error,
+        }
     if measured.answers is not None and scenes is not None:
         right = alignment(measured.answers, scenes)
         metrics["alignment"] = {

@@ -18,7 +18,7 @@ from PIL import Image
 
 from mini.pretrain.targets import attribute_names
 from mini.render import render
-from mini.world import LAYOUTS, Scenes, Split, captions, draw_photographs, draw_scenes, is_alike, scene_graph
+from mini.world import LAYOUTS, Scenes, Split, caption, draw_photographs, draw_scenes, is_alike, scene_graph
 
 WRITTEN: tuple[Split, ...] = ("train", "val", "reference")
 _CATEGORY = {"snow": "Snow", "stone": "Stone", "sand": "Sand", "night": "Night"}
@@ -37,8 +37,7 @@ def write_split(root: Path, split: Split, n: int) -> Scenes:
         Image.fromarray(pictures[i]).save(folder / name, compress_level=1)
         side = pictures.shape[1]
         images.append({"id": i + 1, "file_name": name, "width": side, "height": side, "license": 1})
-        for caption in captions(scenes, i):
-            annotations.append({"id": len(annotations) + 1, "image_id": i + 1, "caption": caption})
+        annotations.append({"id": i + 1, "image_id": i + 1, "caption": caption(scenes, i)})
     info = {"description": f"built-in world of captioned scenes, {split} split", "version": "1"}
     content = {
         "info": info,
@@ -52,13 +51,13 @@ def write_split(root: Path, split: Split, n: int) -> Scenes:
     return scenes
 
 
-def challenge(scenes: Scenes, i: int, side: int) -> str:
-    """PartiPrompts' challenge that the caption from `side` (0 first, 1 second object) of scene `i` poses."""
+def challenge(scenes: Scenes, i: int) -> str:
+    """PartiPrompts' challenge that the caption of scene `i` poses."""
     if LAYOUTS[scenes.layout[i]] == "single":
         return "Basic"
     if is_alike(scenes, i):
         return "Quantity"
-    return "Properties & Positioning" if side == 0 else "Linguistic Structures"
+    return "Properties & Positioning" if LAYOUTS[scenes.layout[i]] == "row" else "Perspective"
 
 
 def write_prompts(root: Path, n: int, skip: int) -> list[tuple[str, dict[str, str]]]:
@@ -66,11 +65,9 @@ def write_prompts(root: Path, n: int, skip: int) -> list[tuple[str, dict[str, st
     scenes = draw_scenes("val", skip + 4 * n + 64)
     rows: dict[str, tuple[str, str, str, dict[str, str]]] = {}
     for i in range(skip, len(scenes)):
-        texts = captions(scenes, i)
-        side = i % len(texts)
         graph = scene_graph(scenes, i)
         category = _CATEGORY[str(graph["background"])]
-        rows.setdefault(texts[side], (category, challenge(scenes, i, side), "", attribute_names(scenes, i)))
+        rows.setdefault(caption(scenes, i), (category, challenge(scenes, i), "", attribute_names(scenes, i)))
         if len(rows) == n:
             break
     with (root / "PartiPrompts.tsv").open("w", encoding="utf-8", newline="") as file:
@@ -91,7 +88,7 @@ def write_dataset(root: Path, train: int, val: int, reference: int, prompts: int
         scenes = write_split(partial, split, n)
         if split != "train":
             for i in range(n):
-                graphs |= dict.fromkeys(captions(scenes, i), attribute_names(scenes, i))
+                graphs[caption(scenes, i)] = attribute_names(scenes, i)
     graphs |= dict(write_prompts(partial, prompts, skip=val))
     (partial / "scenes.json").write_text(json.dumps({"prompts": graphs}, indent=0) + "\n", encoding="utf-8")
     counts = {"train": train, "val": val, "reference": reference, "prompts": prompts}

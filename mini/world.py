@@ -182,8 +182,16 @@ def is_alike(scenes: Scenes, i: int) -> bool:
     return bool(LAYOUTS[scenes.layout[i]] == "row" and same)
 
 
+def caption(scenes: Scenes, i: int) -> str:
+    """The caption of scene `i`; of two different objects it names the left or upper one first."""
+    return captions(scenes, i)[0]
+
+
 def captions(scenes: Scenes, i: int) -> tuple[str, ...]:
-    """Every caption of scene `i`: one, or for two different objects one from each object's side."""
+    """The caption of scene `i` and, for two different objects, its paraphrase from the other one's side.
+
+    The image-text networks learn both; data sets, prompts and the diffusion models have the first alone.
+    """
     place = _BACKGROUND_PHRASE[BACKGROUNDS[scenes.background[i]]]
     layout = LAYOUTS[scenes.layout[i]]
     if layout == "triple" or is_alike(scenes, i):

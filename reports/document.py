@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
+import textwrap
 from importlib.resources import files
 from pathlib import Path
 
@@ -66,7 +67,7 @@ def _sample_page(report: Report, results: Path, root: Path) -> Data:
         for i, run in enumerate(report.study.runs)
     ]
     return {
-        "prompts": blocks[0].prompts,
+        "prompts": [_short(prompt, 120) for prompt in blocks[0].prompts],
         "blocks": [steps_text(block.where.steps) for block in blocks],
         "seed": blocks[0].training_seed,
         "set": blocks[0].where.prompts,
@@ -81,12 +82,17 @@ def _teaser(report: Report, results: Path, root: Path) -> Data:
     blocks = _samples(report, results, TEASER_PROMPTS)
     return {
         "label": label_of(report, run),
-        "prompts": blocks[0].prompts,
+        "prompts": [_short(prompt, 70) for prompt in blocks[0].prompts],
         "rows": [
             {"title": steps_text(block.where.steps), "tiles": _tiles(block, run, root, f"teaser-{k}")}
             for k, block in enumerate(blocks)
         ],
     }
+
+
+def _short(prompt: str, most: int) -> str:
+    """A prompt cut at a word, marked by an ellipsis: one long prompt must not push a page over."""
+    return textwrap.shorten(prompt, most, placeholder=" \N{HORIZONTAL ELLIPSIS}")
 
 
 def _samples(report: Report, results: Path, most: int) -> tuple[Samples, ...]:

@@ -77,6 +77,18 @@ def test_table_one_is_on_the_first_page_and_the_samples_on_one(paper):
     assert places["samples start"] == places["samples end"] == 2
 
 
+def test_a_long_prompt_does_not_push_the_pages_over(tmp_path):
+    study = paper_study(seeds=(0,))
+    write_results(study, tmp_path / "results", images=6)
+    for index in (tmp_path / "results").glob("*/seed0/samples/*/index.csv"):
+        index.write_text(index.read_text().replace("a ", "a very very very " * 12))
+    root = tmp_path / "root"
+    root.mkdir()
+    prepare(collect(study, tmp_path / "results"), tmp_path / "results", (), root)
+    places = {found["value"]["what"]: found["value"]["page"] for found in query(root, "<place>")}
+    assert places == {"table": 1, "teaser": 1, "samples start": 2, "samples end": 2}
+
+
 def test_the_document_holds_every_cell_and_every_run(paper):
     data = json.loads((paper / "data.json").read_text())
     rows = [row for part in data["table"]["parts"] for row in part["rows"]]

@@ -15,7 +15,7 @@ import pytest
 
 from tests.smoke import REPOSITORY
 
-PARTS = ("add", "addbench", "eval", "reports", "config", "profiles")
+PARTS = ("add", "addbench", "eval", "mini", "reports", "config", "profiles")
 TEACHER_STEPS = """\
 part: f
 question: Teacher steps
@@ -73,21 +73,9 @@ def stages(run: str) -> set[str]:
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the project in which two runs and their report have been made."""
     directory = tmp_path_factory.mktemp("workflow")
+    outputs = ("__pycache__", "figures", "table.pdf", "table.csv", "table.md", "table.tex", "weights")
     for part in PARTS:
-        shutil.copytree(
-            REPOSITORY / part,
-            directory / part,
-            ignore=shutil.ignore_patterns("__pycache__", "figures", "table.*"),
-        )
-    # table.* above are outputs; the modules and captions of that name are not
-    for file in [
-        *(REPOSITORY / "reports").glob("table.py"),
-        *(REPOSITORY / "reports" / "captions").glob("table.*"),
-    ]:
-        shutil.copy(file, directory / file.relative_to(REPOSITORY))
-    shutil.copytree(
-        REPOSITORY / "mini", directory / "mini", ignore=shutil.ignore_patterns("weights", "__pycache__")
-    )
+        shutil.copytree(REPOSITORY / part, directory / part, ignore=shutil.ignore_patterns(*outputs))
     shutil.copy(REPOSITORY / "Snakefile", directory)
     (directory / "ablations").mkdir()
     shutil.copy(REPOSITORY / "ablations" / "baseline.yaml", directory / "ablations")

@@ -67,8 +67,8 @@ def load_images(files: Sequence[Path], resolution: int) -> Tensor:
     arrays = []
     for file in files:
         try:
-            with Image.open(file) as image:
-                image = ImageOps.exif_transpose(image).convert("RGB")
+            with Image.open(file) as opened:
+                image = ImageOps.exif_transpose(opened).convert("RGB")
         except (UnidentifiedImageError, OSError) as error:
             raise ValueError(f"{file}: cannot be read as an image: {error}") from None
         if image.size != (resolution, resolution):

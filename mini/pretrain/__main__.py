@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 
 def _vae(name: str, seed: int) -> Callable[[Path], None]:
@@ -24,15 +25,18 @@ def _vae(name: str, seed: int) -> Callable[[Path], None]:
     return run
 
 
-def _diffusion(
-    name: str, seed: int, channels: tuple[int, int], text: tuple[int, int], steps: int
-) -> Callable[[Path], None]:
-    def run(out: Path) -> None:
-        from mini.pretrain.diffusion import train
+def _sd21(out: Path) -> None:
+    from mini.pretrain.diffusion import Phase, train
 
-        train(out / name, seed=seed, channels=channels, text=text, steps=steps)
+    size: dict[str, Any] = {"channels": (32, 64), "text": (96, 3)}
+    train(out / "sd21", seed=21, phases=(Phase(7700, 64, 1e-3, paraphrases=True),), **size)
+    train(out / "sd21", seed=1021, phases=(Phase(8000, 32, 1e-3),), start=out / "sd21", **size)
 
-    return run
+
+def _sdxl(out: Path) -> None:
+    from mini.pretrain.diffusion import Phase, train
+
+    train(out / "sdxl", seed=42, channels=(48, 96), text=(128, 3), phases=(Phase(8000, 32, 1.2e-3),))
 
 
 def _classifier(name: str, seed: int, steps: int, nuisances: bool) -> Callable[[Path], None]:
@@ -78,8 +82,8 @@ STAGES: dict[str, tuple[str, tuple[str, ...], Callable[[Path], None]]] = {
     # stage: the directory whose card says that it is done, the stages that it needs, and what runs it
     "sd21-vae": ("sd21/vae", (), _vae("sd21", 21)),
     "sdxl-vae": ("sdxl/vae", (), _vae("sdxl", 42)),
-    "sd21": ("sd21", ("sd21-vae",), _diffusion("sd21", 21, (32, 64), (96, 3), 7700)),
-    "sdxl": ("sdxl", ("sdxl-vae",), _diffusion("sdxl", 42, (48, 96), (128, 3), 4700)),
+    "sd21": ("sd21", ("sd21-vae",), _sd21),
+    "sdxl": ("sdxl", ("sdxl-vae",), _sdxl),
     "oracle": ("oracle", (), _classifier("oracle", 1, 1500, nuisances=False)),
     "eval_extractor": ("eval_extractor", (), _classifier("eval_extractor", 2, 2200, nuisances=True)),
     "eval_clip": ("eval_clip", (), _evaluation_clip),

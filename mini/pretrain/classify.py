@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 from torch.nn import functional as F
 
 from mini.pretrain.data import batches, photographs, to_tensor
@@ -46,7 +45,7 @@ def enlarge(images: torch.Tensor) -> torch.Tensor:
 
 def build(
     names: list[str], hidden: tuple[int, ...] = (32, 64, 128), depths: tuple[int, ...] = (2, 2, 2)
-) -> nn.Module:
+) -> Any:
     """An untrained ResNetForImageClassification with one output a name."""
     from transformers import ResNetForImageClassification
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -22,7 +23,7 @@ def info_nce(a: torch.Tensor, b: torch.Tensor, temperature: float = 0.1) -> torc
     return 0.5 * (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target))
 
 
-def build(hidden: tuple[int, ...]) -> nn.Module:
+def build(hidden: tuple[int, ...]) -> Any:
     """An untrained transformers ResNetModel for 64x64 inputs, one block a stage."""
     from transformers import ResNetModel
 

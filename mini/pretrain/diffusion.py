@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional as F
 
@@ -26,7 +29,7 @@ SCHEDULE = {
 }
 
 
-def build_unet(channels: tuple[int, int], text_width: int) -> nn.Module:
+def build_unet(channels: tuple[int, int], text_width: int) -> Any:
     """An untrained UNet2DConditionModel on 4x8x8 latents, attention at both resolutions."""
     from diffusers import UNet2DConditionModel
 
@@ -44,7 +47,7 @@ def build_unet(channels: tuple[int, int], text_width: int) -> nn.Module:
     )
 
 
-def build_text_encoder(width: int, layers: int, vocabulary: int, length: int) -> nn.Module:
+def build_text_encoder(width: int, layers: int, vocabulary: int, length: int) -> Any:
     """An untrained CLIPTextModel whose special tokens are the last two of the vocabulary."""
     from transformers import CLIPTextConfig, CLIPTextModel
 
@@ -72,7 +75,7 @@ def caption_tokens(tokenizer: Any, scenes: Scenes) -> tuple[torch.Tensor, np.nda
 
 
 @torch.no_grad()
-def encode(vae: nn.Module, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def encode(vae: Any, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Mean and standard deviation of the latents of `images` (N, 3, H, W), each (N, 4, h, w)."""
     parts = [vae.encode(part).latent_dist for part in images.split(200)]
     return torch.cat([p.mean for p in parts]), torch.cat([p.std for p in parts])
@@ -90,21 +93,38 @@ def velocity_batch(
     return t, a * latents + s * noise, a * noise - s * latents
 
 
+@dataclass(frozen=True)
+class Phase:
+    """One stretch of training: AdamW at `lr` with cosine decay; `paraphrases` adds the other side's captions."""
+
+    steps: int
+    batch: int
+    lr: float
+    paraphrases: bool = False
+
+
 def train(
     out: Path,
     *,
     seed: int,
     channels: tuple[int, int],
     text: tuple[int, int],
-    steps: int,
-    batch: int = 64,
-    lr: float = 1e-3,
+    phases: tuple[Phase, ...],
+    start: Path | None = None,
     n: int = 30000,
 ) -> None:
-    """Train UNet and text encoder (width, layers) on the latents of `out`/vae; save the pipeline to `out`."""
-    from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline
+    """Train UNet and text encoder (width, layers) on the latents of `out`/vae; save the pipeline to `out`.
+
+    Each phase starts from the moving average that the one before ended with; the first from nothing, or from
+    the pipeline at `start`.
+    """
+    from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+    from transformers import CLIPTextModel
 
     torch.manual_seed(seed)
+    earlier = (
+        {} if start is None else {"start": json.loads((start / "CARD.json").read_text(encoding="utf-8"))}
+    )
     vae = AutoencoderKL.from_pretrained(out / "vae", torch_dtype=torch.float32).eval().requires_grad_(False)
     tokenizer = build_tokenizer()
     moments, tokens, counts = [], [], []
@@ -117,62 +137,82 @@ def train(
     mean, std = (torch.cat(parts) for parts in zip(*moments, strict=True))
     ids, count = torch.cat(tokens), np.concatenate(counts)
     null = tokenizer([""], padding="max_length", return_tensors="pt").input_ids
-    text_encoder = build_text_encoder(*text, vocabulary=len(tokenizer), length=tokenizer.model_max_length)
-    unet = build_unet(channels, text[0])
+    if start is None:
+        text_encoder = build_text_encoder(*text, vocabulary=len(tokenizer), length=tokenizer.model_max_length)
+        unet = build_unet(channels, text[0])
+    else:
+        text_encoder = CLIPTextModel.from_pretrained(start, subfolder="text_encoder", dtype=torch.float32)
+        unet = UNet2DConditionModel.from_pretrained(start, subfolder="unet", torch_dtype=torch.float32)
     scheduler = DDIMScheduler(**SCHEDULE, clip_sample=False, set_alpha_to_one=True, steps_offset=1)
     alphas, sigmas = scheduler.alphas_cumprod.sqrt(), (1 - scheduler.alphas_cumprod).sqrt()
-    average = Average(unet, text_encoder)
-    order = batches(len(mean), batch, steps, seed)
-    generator = torch.Generator().manual_seed(seed)
-    choice = np.random.default_rng(seed).random((steps, batch))
-
-    def loss(step: int) -> torch.Tensor:
-        index = order[step]
-        latents = mean[index] + std[index] * torch.randn(mean[index].shape, generator=generator)
-        side = torch.from_numpy((choice[step] * 2 * (count[index] > 1)).astype(np.int64))
-        prompt = ids[index, side]
-        dropped = torch.rand(batch, generator=generator) < 0.1
-        prompt = torch.where(dropped[:, None], null, prompt)
-        t, noised, target = velocity_batch(alphas, sigmas, latents, generator)
-        states = text_encoder(prompt).last_hidden_state
-        return F.mse_loss(unet(noised, t, states).sample, target)
-
-    def save() -> None:
-        average.swap()
-        StableDiffusionPipeline(
-            vae=vae,
-            text_encoder=text_encoder,
-            tokenizer=tokenizer,
-            unet=unet,
-            scheduler=scheduler,
-            safety_checker=None,
-            feature_extractor=None,
-            requires_safety_checker=False,
-        ).save_pretrained(out)
-        average.swap()
-
-    def after(step: int) -> None:
-        average.update(step)
-        if (step + 1) % 1000 == 0:
-            save()
-
     parameters = [*unet.parameters(), *text_encoder.parameters()]
-    seconds = fit(parameters, loss, steps, lr, name=str(out), after=after)
-    average.swap()
+    seconds = 0.0
+    for number, phase in enumerate(phases):
+        average = Average(unet, text_encoder)
+        order = batches(len(mean), phase.batch, phase.steps, seed + number)
+        generator = torch.Generator().manual_seed(seed + number)
+        choice = np.random.default_rng(seed + number).random((phase.steps, phase.batch))
+
+        def loss(
+            step: int,
+            phase: Phase = phase,
+            order: NDArray[np.int64] = order,
+            generator: torch.Generator = generator,
+            choice: NDArray[np.float64] = choice,
+        ) -> torch.Tensor:
+            index = order[step]
+            latents = mean[index] + std[index] * torch.randn(mean[index].shape, generator=generator)
+            other = phase.paraphrases & (choice[step] >= 0.5) & (count[index] > 1)
+            prompt = ids[index, torch.from_numpy(other.astype(np.int64))]
+            dropped = torch.rand(phase.batch, generator=generator) < 0.1
+            prompt = torch.where(dropped[:, None], null, prompt)
+            t, noised, target = velocity_batch(alphas, sigmas, latents, generator)
+            states = text_encoder(prompt).last_hidden_state
+            return F.mse_loss(unet(noised, t, states).sample, target)
+
+        def after(step: int, average: Average = average) -> None:
+            average.update(step)
+            if (step + 1) % 1000 == 0:
+                average.swap()
+                save_pipeline(out, vae, text_encoder, tokenizer, unet, scheduler)
+                average.swap()
+
+        name = f"{out} phase {number + 1}"
+        seconds += fit(parameters, loss, phase.steps, phase.lr, name=name, after=after)
+        average.swap()
     for module in (vae, unet, text_encoder):
         module.half()
-    average.live, average.mean = [], []
-    save()
+    save_pipeline(out, vae, text_encoder, tokenizer, unet, scheduler)
     size = sum(p.numel() for p in unet.parameters()), sum(p.numel() for p in text_encoder.parameters())
+    steps = [f"{p.steps} of batch {p.batch} at {p.lr}{' with paraphrases' * p.paraphrases}" for p in phases]
     write_card(
         out,
         {
             "network": f"StableDiffusionPipeline: UNet {channels} of {size[0]}, text encoder of {size[1]} parameters",
-            "recipe": f"v-prediction, zero terminal SNR, AdamW {lr} cosine, batch {batch}, captions dropped 10%, "
+            "recipe": "v-prediction, zero terminal SNR, AdamW with cosine decay, captions dropped 10%, "
             f"moving average .999, UNet and text encoder from scratch together, seed {seed}",
             "data": f"2 photographs of each of {n} scenes of the world's train split",
-            "steps": steps,
+            "steps": ", then ".join(steps),
             "cpu_seconds": round(seconds),
             "quality": {},
+            **earlier,
         },
     )
+
+
+def save_pipeline(
+    out: Path, vae: Any, text_encoder: nn.Module, tokenizer: Any, unet: nn.Module, scheduler: Any
+) -> None:
+    """Save the parts as a StableDiffusionPipeline directory."""
+    from diffusers import StableDiffusionPipeline
+
+    StableDiffusionPipeline(
+        vae=vae,
+        text_encoder=text_encoder,
+        tokenizer=tokenizer,
+        unet=unet,
+        scheduler=scheduler,
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    ).save_pretrained(out)

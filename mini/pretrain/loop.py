@@ -70,7 +70,7 @@ class Average:
     def update(self, step: int) -> None:
         """Fold the live parameters in; the decay ramps up over the first steps."""
         decay = min(self.decay, (step + 1) / (step + 10))
-        torch._foreach_lerp_(self.mean, self.live, 1 - decay)
+        torch._foreach_lerp_(self.mean, list[torch.Tensor](self.live), 1 - decay)
 
     @torch.no_grad()
     def swap(self) -> None:

@@ -12,7 +12,7 @@ import torch
 from mini.pretrain.classify import enlarge
 from mini.pretrain.data import to_tensor
 from mini.pretrain.targets import attribute_hits, attribute_labels
-from mini.world import captions, draw_scenes
+from mini.world import caption, draw_scenes
 
 
 @torch.no_grad()
@@ -21,7 +21,7 @@ def teacher_quality(pipeline: Any, oracle: Any, n: int, guidance: float, steps: 
     from eval.systems import System
 
     scenes = draw_scenes("val", n)
-    prompts = [captions(scenes, i)[0] for i in range(n)]
+    prompts = [caption(scenes, i) for i in range(n)]
     system = System("teacher", pipeline, {}, guidance)
     images = np.concatenate(
         [system.images(prompts[i : i + 50], list(range(i, min(i + 50, n))), steps) for i in range(0, n, 50)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -10,7 +11,7 @@ from mini.pretrain.data import batches, photographs, to_tensor
 from mini.pretrain.loop import Average, fit, write_card
 
 
-def build() -> torch.nn.Module:
+def build() -> Any:
     """An untrained AutoencoderKL of 0.68M parameters, down-sampling by four."""
     from diffusers import AutoencoderKL
 
@@ -28,7 +29,7 @@ def build() -> torch.nn.Module:
 
 
 @torch.no_grad()
-def fold_normalisation(vae: torch.nn.Module, latents: torch.Tensor) -> None:
+def fold_normalisation(vae: Any, latents: torch.Tensor) -> None:
     """Make the latents of `vae` zero-mean and unit-variance per channel, exactly, by its 1x1 convolutions.
 
     `latents` (N, C, h, w) is a sample of the present ones. Every pipeline then works with a scaling factor
@@ -45,7 +46,7 @@ def fold_normalisation(vae: torch.nn.Module, latents: torch.Tensor) -> None:
 
 
 @torch.no_grad()
-def psnr(vae: torch.nn.Module, images: torch.Tensor) -> float:
+def psnr(vae: Any, images: torch.Tensor) -> float:
     """Peak signal-to-noise ratio in dB of the reconstructed `images` (N, 3, H, W) in [-1, 1], mean of images."""
     error = []
     for part in images.split(100):
