@@ -16,10 +16,10 @@ report: $(STAMP)
 	$(BIN)/snakemake --cores $(CORES) reports/table.pdf
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -m "not slow and not gpu"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not gpu"
 
 test-all: $(STAMP)
-	$(BIN)/python -m pytest -m "not gpu"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not gpu"
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from scipy.ndimage import gaussian_filter
 
+from add.weights import weights_hash
 from mini.pretrain.data import batches
 from mini.pretrain.loop import Average, warm_cosine
+from mini.pretrain.pin import pin
 from mini.pretrain.tokens import MAX_LENGTH, build_tokenizer
 from mini.pretrain.vae import build, fold_normalisation
 from mini.pretrain.views import gaussian_blur, rotate_colours
@@ -88,3 +92,19 @@ def test_batches_are_whole_epochs():
 @pytest.mark.parametrize(("step", "expected"), [(0, 0.01), (99, 1.0), (100, 1.0), (1000, 0.0)])
 def test_the_schedule_warms_up_and_ends_at_zero(step: int, expected: float):
     assert warm_cosine(step, 1000) == pytest.approx(expected, abs=1e-9)
+
+
+def test_hashes_are_pinned_beside_their_paths_and_comments_stay(tmp_path: Path):
+    for name in ("one", "two"):
+        (tmp_path / "mini/weights" / name).mkdir(parents=True)
+        (tmp_path / "mini/weights" / name / "model.safetensors").write_bytes(name.encode())
+    text = (
+        "a:\n  path: mini/weights/one   # ours\n  revision: null\n  sha256: null   # ours\n"
+        'b:\n  model: "local-dir:mini/weights/two"\n  sha256: 00\n'
+        "c:\n  path: elsewhere\n  sha256: null\n"
+    )
+    lines = pin(text, tmp_path).splitlines()
+    assert lines[3] == f"  sha256: {weights_hash(tmp_path / 'mini/weights/one')}  # ours"
+    assert lines[6] == f"  sha256: {weights_hash(tmp_path / 'mini/weights/two')}"
+    assert lines[9] == "  sha256: null"
+    assert pin("\n".join(lines) + "\n", tmp_path).splitlines() == lines

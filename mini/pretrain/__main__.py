@@ -129,6 +129,10 @@ def main() -> None:
         for wave in waves:
             list(pool.map(lambda stage: _run_apart(stage, arguments.out, logs), wave))
     _teacher_quality(arguments.out)
+    if arguments.out == Path("mini/weights"):
+        from mini.pretrain.pin import pin_file
+
+        pin_file(Path("config/mini.yaml"))
 
 
 if __name__ == "__main__":
