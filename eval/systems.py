@@ -11,8 +11,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-STUDENT_FILE = "student.json"
-
 
 @dataclass(frozen=True)
 class System:
@@ -66,6 +64,8 @@ def load_system(directory: str, guidance: float = 1.0, device: str = "cpu") -> S
     import torch
     from diffusers import DiffusionPipeline
     from diffusers.utils import logging
+
+    from add.networks import STUDENT_FILE
 
     logging.disable_progress_bar()
     pipeline = DiffusionPipeline.from_pretrained(directory, torch_dtype=torch.float32).to(device)

@@ -14,37 +14,21 @@ import torch
 from mini.dataset import write_dataset
 from mini.pretrain.classify import build as build_classifier
 from mini.pretrain.contrast import build as build_features
-from mini.pretrain.diffusion import SCHEDULE, build_text_encoder, build_unet
+from mini.pretrain.diffusion import SCHEDULE, build_text_encoder, build_unet, save_pipeline
 from mini.pretrain.targets import label_names
 from mini.pretrain.tokens import build_tokenizer
+from mini.pretrain.vae import build as build_vae
 
 
 def write_pipeline(out: Path, channels: tuple[int, int], width: int) -> None:
     """A StableDiffusionPipeline directory with untrained networks."""
-    from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline
+    from diffusers import DDIMScheduler
 
     tokenizer = build_tokenizer()
-    vae = AutoencoderKL(
-        down_block_types=("DownEncoderBlock2D",) * 3,
-        up_block_types=("UpDecoderBlock2D",) * 3,
-        block_out_channels=(8, 8, 8),
-        layers_per_block=1,
-        latent_channels=4,
-        norm_num_groups=4,
-        sample_size=32,
-        scaling_factor=1.0,
-        mid_block_add_attention=False,
-    )
-    StableDiffusionPipeline(
-        vae=vae,
-        text_encoder=build_text_encoder(width, 1, len(tokenizer), tokenizer.model_max_length),
-        tokenizer=tokenizer,
-        unet=build_unet(channels, width),
-        scheduler=DDIMScheduler(**SCHEDULE, clip_sample=False, set_alpha_to_one=True, steps_offset=1),
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    ).save_pretrained(out)
+    text_encoder = build_text_encoder(width, 1, len(tokenizer), tokenizer.model_max_length)
+    scheduler = DDIMScheduler(**SCHEDULE, clip_sample=False, set_alpha_to_one=True, steps_offset=1)
+    unet = build_unet(channels, width)
+    save_pipeline(out, build_vae((8, 8, 8), 4), text_encoder, tokenizer, unet, scheduler)
 
 
 def write_networks(root: Path) -> None:

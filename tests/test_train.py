@@ -211,6 +211,26 @@ def test_other_variants_train_and_leave_what_readers_expect(smoke: Path, tmp_pat
     assert json.loads((tmp_path / "train" / "train.json").read_text())["steps"] == 2
 
 
+@pytest.mark.parametrize(
+    ("variant", "training"),
+    [
+        ({"loss.space": "latent"}, {}),
+        (
+            {"loss.distillation": "nfsd"},
+            {"nfsd": {"guidance": 7.5, "threshold": 200, "negative_prompt": "blurry"}},
+        ),
+        ({}, {"teacher_guidance": 2.0, "augmentation": 1.0, "accumulate": 2, "virtual_batch": 2}),
+        ({}, {"precision": "bf16"}),
+    ],
+    ids=["latent", "nfsd with a negative prompt", "guided, augmented, accumulated", "bf16"],
+)
+def test_settings_that_no_row_of_the_table_uses_train_too(
+    smoke: Path, tmp_path: Path, variant: dict[str, object], training: dict[str, object]
+):
+    train(smoke_run(variant=variant, steps=2, log_every=1, **training), 0, tmp_path)
+    assert len((tmp_path / "train" / "log.jsonl").read_text().splitlines()) == 2
+
+
 def student_bytes(out: Path) -> bytes:
     return (out / "student" / "unet" / "diffusion_pytorch_model.safetensors").read_bytes()
 

@@ -11,17 +11,17 @@ from mini.pretrain.data import batches, photographs, to_tensor
 from mini.pretrain.loop import Average, fit, write_card
 
 
-def build() -> Any:
-    """An untrained AutoencoderKL of 0.68M parameters, down-sampling by four."""
+def build(channels: tuple[int, int, int] = (16, 32, 64), groups: int = 8) -> Any:
+    """An untrained AutoencoderKL, down-sampling by four; 0.68M parameters with the channels of the miniature."""
     from diffusers import AutoencoderKL
 
     return AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * 3,
         up_block_types=("UpDecoderBlock2D",) * 3,
-        block_out_channels=(16, 32, 64),
+        block_out_channels=channels,
         layers_per_block=1,
         latent_channels=4,
-        norm_num_groups=8,
+        norm_num_groups=groups,
         sample_size=32,
         scaling_factor=1.0,
         mid_block_add_attention=False,
