@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -225,7 +226,7 @@ def test_other_variants_train_and_leave_what_readers_expect(smoke: Path, tmp_pat
     ids=["latent", "nfsd with a negative prompt", "guided, augmented, accumulated", "bf16"],
 )
 def test_settings_that_no_row_of_the_table_uses_train_too(
-    smoke: Path, tmp_path: Path, variant: dict[str, object], training: dict[str, object]
+    smoke: Path, tmp_path: Path, variant: dict[str, Any], training: dict[str, Any]
 ):
     train(smoke_run(variant=variant, steps=2, log_every=1, **training), 0, tmp_path)
     assert len((tmp_path / "train" / "log.jsonl").read_text().splitlines()) == 2
