@@ -192,11 +192,11 @@ def test_explain_says_that_training_was_cut_off(addbench, root):
 def test_explain_names_each_changed_setting_with_both_values(addbench, root):
     record(root)
     edit(root / "ablations/baseline.yaml", "2.5", "5.0")
-    edit(root / "config/mini.yaml", "steps: 250", "steps: 300")
+    edit(root / "config/mini.yaml", "steps: 200", "steps: 300")
     assert addbench("explain", "baseline")[1].splitlines() == [
         "results/mini/baseline/seed0: 2 settings changed",
         "  loss.distillation_weight: 2.5 -> 5.0",
-        "  training.steps: 250 -> 300",
+        "  training.steps: 200 -> 300",
     ]
 
 

@@ -211,7 +211,7 @@ def test_a_value_of_the_scale_changes_every_run_and_the_seeds_none(tmp_path):
     root = copy_settings(tmp_path)
     edit(root / "config/mini.yaml", "seeds: [0]", "seeds: [0, 1, 2]")
     assert table_of(root).runs == table_of(ROOT).runs
-    edit(root / "config/mini.yaml", "steps: 250", "steps: 251")
+    edit(root / "config/mini.yaml", "steps: 200", "steps: 251")
     assert _changed(table_of(ROOT), table_of(root)) == set(RUNS)
 
 

@@ -76,7 +76,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     outputs = ("__pycache__", "figures", "table.pdf", "table.csv", "table.md", "table.tex", "weights")
     for part in PARTS:
         shutil.copytree(REPOSITORY / part, directory / part, ignore=shutil.ignore_patterns(*outputs))
-    shutil.copy(REPOSITORY / "Snakefile", directory)
+    for name in ("Snakefile", "environment.yml"):
+        shutil.copy(REPOSITORY / name, directory)
     (directory / "ablations").mkdir()
     shutil.copy(REPOSITORY / "ablations" / "baseline.yaml", directory / "ablations")
     (directory / "ablations" / "teacher_steps.yaml").write_text(TEACHER_STEPS)
