@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import time
@@ -13,6 +12,8 @@ from typing import Any
 import torch
 from torch import nn
 from tqdm import tqdm
+
+from add.weights import weights_hash
 
 
 def warm_cosine(step: int, steps: int, warmup: int = 100) -> float:
@@ -81,16 +82,7 @@ class Average:
             mean.copy_(kept)
 
 
-def directory_hash(directory: Path) -> str:
-    """sha256 over the names and bytes of every safetensors file below `directory`."""
-    digest = hashlib.sha256()
-    for file in sorted(directory.rglob("*.safetensors")):
-        digest.update(file.relative_to(directory).as_posix().encode())
-        digest.update(file.read_bytes())
-    return digest.hexdigest()
-
-
 def write_card(directory: Path, card: dict[str, Any]) -> None:
     """Write CARD.json (recipe, data, steps, quality, hash of the weights) beside the weights."""
-    card = {**card, "sha256": directory_hash(directory), "torch": torch.__version__.split("+")[0]}
+    card = {**card, "sha256": weights_hash(directory), "torch": torch.__version__.split("+")[0]}
     (directory / "CARD.json").write_text(json.dumps(card, indent=2, sort_keys=False) + "\n")
