@@ -45,9 +45,9 @@ $(STAMP): requirements.lock pyproject.toml
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	touch $@
 
-lock:
-	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header \
+lock: $(STAMP)
+	$(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-header \
 	  --no-emit-index-url --no-emit-find-links -o requirements.lock requirements.in
 
 clean:
-	rm -rf results data reports/figures reports/table.pdf reports/table.csv reports/table.md reports/table.tex .snakemake
+	rm -rf results data reports/figures reports/table.pdf reports/table.csv reports/table.md reports/table.tex reports/ratings.csv .snakemake
