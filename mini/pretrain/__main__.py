@@ -26,26 +26,37 @@ def _vae(name: str, seed: int) -> Callable[[Path], None]:
 
 
 def _sd21(out: Path) -> None:
-    from mini.pretrain.diffusion import Phase, train
+    from mini.pretrain.diffusion import train
 
+    here = out / "sd21"
     size: dict[str, Any] = {"channels": (32, 64), "text": (96, 3)}
-    train(out / "sd21", seed=21, phases=(Phase(7700, 64, 1e-3, paraphrases=True),), **size)
-    train(out / "sd21", seed=1021, phases=(Phase(8000, 32, 1e-3),), start=out / "sd21", **size)
+    train(here, seed=21, steps=7700, batch=64, lr=1e-3, paraphrases=True, **size)
+    train(here, seed=1021, steps=8000, batch=32, lr=1e-3, start=here, **size)
+    train(here, seed=2021, steps=12000, batch=32, lr=1e-3, start=here, **size)
+    train(here, seed=3021, steps=10000, batch=32, lr=8e-4, start=here, **size)
 
 
 def _sdxl(out: Path) -> None:
-    from mini.pretrain.diffusion import Phase, train
+    from mini.pretrain.diffusion import train
 
-    train(out / "sdxl", seed=42, channels=(48, 96), text=(128, 3), phases=(Phase(8000, 32, 1.2e-3),))
+    here = out / "sdxl"
+    size: dict[str, Any] = {"channels": (48, 96), "text": (128, 3)}
+    train(here, seed=42, steps=8000, batch=32, lr=1.2e-3, **size)
+    train(here, seed=1042, steps=9000, batch=32, lr=1.2e-3, start=here, **size)
+    train(here, seed=2042, steps=8000, batch=32, lr=1e-3, start=here, **size)
 
 
-def _classifier(name: str, seed: int, steps: int, nuisances: bool) -> Callable[[Path], None]:
-    def run(out: Path) -> None:
-        from mini.pretrain.classify import train
+def _oracle(out: Path) -> None:
+    from mini.pretrain.classify import train
 
-        train(out / name, seed=seed, steps=steps, nuisances=nuisances)
+    vaes = (out / "sd21" / "vae", out / "sdxl" / "vae")
+    train(out / "oracle", seed=1, steps=2500, nuisances=False, vaes=vaes)
 
-    return run
+
+def _eval_extractor(out: Path) -> None:
+    from mini.pretrain.classify import train
+
+    train(out / "eval_extractor", seed=2, steps=2200, nuisances=True)
 
 
 def _contrastive(
@@ -84,8 +95,8 @@ STAGES: dict[str, tuple[str, tuple[str, ...], Callable[[Path], None]]] = {
     "sdxl-vae": ("sdxl/vae", (), _vae("sdxl", 42)),
     "sd21": ("sd21", ("sd21-vae",), _sd21),
     "sdxl": ("sdxl", ("sdxl-vae",), _sdxl),
-    "oracle": ("oracle", (), _classifier("oracle", 1, 1500, nuisances=False)),
-    "eval_extractor": ("eval_extractor", (), _classifier("eval_extractor", 2, 2200, nuisances=True)),
+    "oracle": ("oracle", ("sd21-vae", "sdxl-vae"), _oracle),
+    "eval_extractor": ("eval_extractor", (), _eval_extractor),
     "eval_clip": ("eval_clip", (), _evaluation_clip),
     "vit_s_dinov1": ("vit_s_dinov1", (), _contrastive("vit_s_dinov1", 3, 1000, (24, 48, 96), instance=False)),
     "vit_s_dinov2": ("vit_s_dinov2", (), _contrastive("vit_s_dinov2", 4, 1200, (32, 64, 128), instance=True)),

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional as F
 
@@ -93,30 +91,23 @@ def velocity_batch(
     return t, a * latents + s * noise, a * noise - s * latents
 
 
-@dataclass(frozen=True)
-class Phase:
-    """One stretch of training: AdamW at `lr` with cosine decay; `paraphrases` adds the other side's captions."""
-
-    steps: int
-    batch: int
-    lr: float
-    paraphrases: bool = False
-
-
 def train(
     out: Path,
     *,
     seed: int,
     channels: tuple[int, int],
     text: tuple[int, int],
-    phases: tuple[Phase, ...],
+    steps: int,
+    batch: int,
+    lr: float,
+    paraphrases: bool = False,
     start: Path | None = None,
     n: int = 30000,
 ) -> None:
     """Train UNet and text encoder (width, layers) on the latents of `out`/vae; save the pipeline to `out`.
 
-    Each phase starts from the moving average that the one before ended with; the first from nothing, or from
-    the pipeline at `start`.
+    AdamW at `lr` with cosine decay, from nothing or from the pipeline at `start` (which may be `out`);
+    `paraphrases` draws between a scene's two captions, otherwise each scene has its first.
     """
     from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
     from transformers import CLIPTextModel
@@ -145,54 +136,44 @@ def train(
         unet = UNet2DConditionModel.from_pretrained(start, subfolder="unet", torch_dtype=torch.float32)
     scheduler = DDIMScheduler(**SCHEDULE, clip_sample=False, set_alpha_to_one=True, steps_offset=1)
     alphas, sigmas = scheduler.alphas_cumprod.sqrt(), (1 - scheduler.alphas_cumprod).sqrt()
+    average = Average(unet, text_encoder)
+    order = batches(len(mean), batch, steps, seed)
+    generator = torch.Generator().manual_seed(seed)
+    choice = np.random.default_rng(seed).random((steps, batch))
+
+    def loss(step: int) -> torch.Tensor:
+        index = order[step]
+        latents = mean[index] + std[index] * torch.randn(mean[index].shape, generator=generator)
+        other = paraphrases & (choice[step] >= 0.5) & (count[index] > 1)
+        prompt = ids[index, torch.from_numpy(other.astype(np.int64))]
+        dropped = torch.rand(batch, generator=generator) < 0.1
+        prompt = torch.where(dropped[:, None], null, prompt)
+        t, noised, target = velocity_batch(alphas, sigmas, latents, generator)
+        states = text_encoder(prompt).last_hidden_state
+        return F.mse_loss(unet(noised, t, states).sample, target)
+
+    def after(step: int) -> None:
+        average.update(step)
+        if (step + 1) % 1000 == 0:
+            average.swap()
+            save_pipeline(out, vae, text_encoder, tokenizer, unet, scheduler)
+            average.swap()
+
     parameters = [*unet.parameters(), *text_encoder.parameters()]
-    seconds = 0.0
-    for number, phase in enumerate(phases):
-        average = Average(unet, text_encoder)
-        order = batches(len(mean), phase.batch, phase.steps, seed + number)
-        generator = torch.Generator().manual_seed(seed + number)
-        choice = np.random.default_rng(seed + number).random((phase.steps, phase.batch))
-
-        def loss(
-            step: int,
-            phase: Phase = phase,
-            order: NDArray[np.int64] = order,
-            generator: torch.Generator = generator,
-            choice: NDArray[np.float64] = choice,
-        ) -> torch.Tensor:
-            index = order[step]
-            latents = mean[index] + std[index] * torch.randn(mean[index].shape, generator=generator)
-            other = phase.paraphrases & (choice[step] >= 0.5) & (count[index] > 1)
-            prompt = ids[index, torch.from_numpy(other.astype(np.int64))]
-            dropped = torch.rand(phase.batch, generator=generator) < 0.1
-            prompt = torch.where(dropped[:, None], null, prompt)
-            t, noised, target = velocity_batch(alphas, sigmas, latents, generator)
-            states = text_encoder(prompt).last_hidden_state
-            return F.mse_loss(unet(noised, t, states).sample, target)
-
-        def after(step: int, average: Average = average) -> None:
-            average.update(step)
-            if (step + 1) % 1000 == 0:
-                average.swap()
-                save_pipeline(out, vae, text_encoder, tokenizer, unet, scheduler)
-                average.swap()
-
-        name = f"{out} phase {number + 1}"
-        seconds += fit(parameters, loss, phase.steps, phase.lr, name=name, after=after)
-        average.swap()
+    seconds = fit(parameters, loss, steps, lr, name=str(out), after=after)
+    average.swap()
     for module in (vae, unet, text_encoder):
         module.half()
     save_pipeline(out, vae, text_encoder, tokenizer, unet, scheduler)
     size = sum(p.numel() for p in unet.parameters()), sum(p.numel() for p in text_encoder.parameters())
-    steps = [f"{p.steps} of batch {p.batch} at {p.lr}{' with paraphrases' * p.paraphrases}" for p in phases]
     write_card(
         out,
         {
             "network": f"StableDiffusionPipeline: UNet {channels} of {size[0]}, text encoder of {size[1]} parameters",
             "recipe": "v-prediction, zero terminal SNR, AdamW with cosine decay, captions dropped 10%, "
-            f"moving average .999, UNet and text encoder from scratch together, seed {seed}",
+            f"moving average .999, UNet and text encoder trained together, seed {seed}",
             "data": f"2 photographs of each of {n} scenes of the world's train split",
-            "steps": ", then ".join(steps),
+            "steps": f"{steps} of batch {batch} at {lr}{' with paraphrases' * paraphrases}",
             "cpu_seconds": round(seconds),
             "quality": {},
             **earlier,
