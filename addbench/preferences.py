@@ -1,0 +1,137 @@
+"""Check preference files, import votes from other tools, export tasks to them."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from eval.preferences.record import QUESTIONS, RATER_KINDS
+
+if TYPE_CHECKING:
+    from eval.preferences.problem import Problem
+    from eval.preferences.record import Vote
+
+_FORMATS = ("lmarena", "evalica", "pickapic", "hpdv2", "label-studio")
+_TEXTS = {
+    "study": "id of the study that these votes make up",
+    "rater": "who voted, where the file does not say and all rows are one rater's",
+    "prompt-id": "id of the prompt, where all rows are on one",
+    "prompt": "the prompt, where the file does not say",
+    "rater-column": "the column that names the rater",
+    "prompt-id-column": "the column that holds the id of the prompt",
+    "prompt-column": "the column that holds the prompt",
+}
+_DECISIONS = {
+    "row-is": (("prompt", "rater"), "every row is another prompt (or rater), named by its line"),
+    "time-zone": (("UTC", "unknown"), "the zone of times that have none"),
+    "both-bad": (("tie",), "count 'both are bad' as a tie"),
+    "unanswered": (("leave-out",), "leave out rows without an answer, and say how many"),
+    "same-system": (("leave-out",), "leave out rows that compare a system with itself, and say how many"),
+}
+
+
+def add_arguments(command: argparse.ArgumentParser) -> None:
+    """`preferences check FILE...`, `preferences import FILE ...`, `preferences export FILE ...`."""
+    actions = command.add_subparsers(dest="action", required=True, metavar="ACTION")
+    check = actions.add_parser("check", help="say whether files can be read, or all that is wrong with them")
+    check.add_argument(
+        "files", nargs="+", type=Path, metavar="FILE", help="a preference file, or a folder of them"
+    )
+    check.add_argument(
+        "--system", action="append", metavar="NAME", help="a system that may occur (may be repeated)"
+    )
+    bring = actions.add_parser("import", help="turn the votes of another tool into a preference file")
+    bring.add_argument("file", type=Path, metavar="FILE")
+    bring.add_argument(
+        "--format", choices=("auto", *_FORMATS), default="auto", help="(default: by the header)"
+    )
+    bring.add_argument("--out", type=Path, required=True, metavar="FILE", help="the preference file to write")
+    for name, text in _TEXTS.items():
+        bring.add_argument(f"--{name}", metavar=name.rsplit("-", maxsplit=1)[-1].upper(), help=text)
+    bring.add_argument("--question", choices=QUESTIONS, help="what the raters were asked")
+    bring.add_argument("--rater-kind", choices=RATER_KINDS, help="what the raters are")
+    bring.add_argument(
+        "--shown-left", choices=("a", "b", "none"), default="none", help="(default: none, not known)"
+    )
+    bring.add_argument(
+        "--image-systems", type=Path, metavar="FILE", help="JSON object {image id: system} (HPDv2)"
+    )
+    for name, (choices, text) in _DECISIONS.items():
+        bring.add_argument(f"--{name}", choices=choices, help=text)
+    give = actions.add_parser("export", help="write the tasks of a study for another tool")
+    give.add_argument("file", type=Path, metavar="FILE", help="a study.json, or a CSV of pairs")
+    give.add_argument("--format", choices=("label-studio",), required=True)
+    give.add_argument(
+        "--image-url", required=True, metavar="PREFIX", help="what stands before an image's file name"
+    )
+    give.add_argument(
+        "--list", metavar="NAME", help="one rater's list of the study (default: every comparison once)"
+    )
+    give.add_argument(
+        "--out", type=Path, required=True, metavar="FILE", help="tasks (JSON); the labels go beside it"
+    )
+
+
+def report(options: argparse.Namespace) -> tuple[str, int]:
+    """What was found or written. Raises PreferenceError with every problem of every file."""
+    return {"check": _check, "import": _import, "export": _export}[options.action](options), 0
+
+
+def _check(options: argparse.Namespace) -> str:
+    from eval.preferences.key import read_keys
+    from eval.preferences.reader import PreferenceError, read_folder, read_votes
+
+    lines: list[str] = []
+    problems: list[Problem] = []
+    for file in options.files:
+        try:
+            if file.is_dir():
+                votes = read_folder(file, options.system)
+            else:
+                votes = read_votes(file, options.system, read_keys(file.parent))
+        except PreferenceError as error:
+            problems += error.problems
+        else:
+            lines.append(f"{file}: {summary(votes)}")
+    if problems:
+        raise PreferenceError(problems)
+    return "\n".join(lines)
+
+
+def _import(options: argparse.Namespace) -> str:
+    from dataclasses import fields
+
+    from eval.preferences.importers import Options, import_votes
+    from eval.preferences.reader import write_votes
+
+    given = Options(**{field.name: getattr(options, field.name) for field in fields(Options)})
+    imported = import_votes(options.file, given, options.format)
+    write_votes(options.out, imported.votes)
+    return "\n".join(
+        [f"{options.out}: {summary(imported.votes)}", *(f"note: {note}" for note in imported.notes)]
+    )
+
+
+def _export(options: argparse.Namespace) -> str:
+    from eval.preferences.importers.label_studio_tasks import export_tasks
+
+    count = export_tasks(options.file, options.image_url, options.out, options.list)
+    return f"{options.out}: {count} tasks; labelling configuration: {options.out.with_suffix('.xml')}"
+
+
+def summary(votes: Sequence[Vote]) -> str:
+    """How many votes, raters, prompts, systems and ties, in one line; attention checks apart."""
+    real = [vote for vote in votes if vote.attention_check == "no"]
+    ties = sum(vote.winner == "tie" for vote in real)
+    systems = {name for vote in real for name in (vote.system_a, vote.system_b)}
+    counts = [
+        (len(real), "vote"),
+        (len({(vote.rater_kind, vote.rater) for vote in votes}), "rater"),
+        (len({(vote.study, vote.prompt_id) for vote in real}), "prompt"),
+        (len(systems), "system"),
+        (ties, "tie"),
+        (len(votes) - len(real), "attention check"),
+    ]
+    return ", ".join(f"{count} {what}{'' if count == 1 else 's'}" for count, what in counts)

@@ -1,0 +1,1 @@
+"""Preference records and what is made of them: studies, readers, ratings."""

@@ -1,0 +1,163 @@
+"""What is wrong with a row of a preference file, and with a row beside the rows before it?"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+
+from eval.preferences.damage import cell_damage
+from eval.preferences.key import ATTENTION_CHECK, StudyKey
+from eval.preferences.problem import Problem, nearest
+from eval.preferences.record import COLUMNS, QUESTIONS, RATER_KINDS, UNKNOWN, WINNERS, Vote
+from eval.preferences.times import time_problem
+
+CHOICES: Mapping[str, tuple[str, ...]] = {
+    "question": QUESTIONS,
+    "winner": WINNERS,
+    "rater_kind": RATER_KINDS,
+    "shown_left": ("a", "b", "none"),
+    "attention_check": ("no", "a", "b"),
+}
+_MAY_BE_UNKNOWN = ("time", "image_a", "image_b")
+_EMPTY = {
+    "rater": "who voted? A vote without a rater cannot be used; give the rater's id",
+    "winner": "what was chosen? An empty winner is not a tie; write a, b or tie, or take the row out",
+    "shown_left": "is empty; write a, b, or none where it is not known",
+    "attention_check": "is empty; write no, or the side that was expected",
+    "time": f"is empty; where it is not known, write {UNKNOWN}",
+    "image_a": f"is empty; where it is not known, write {UNKNOWN}",
+    "image_b": f"is empty; where it is not known, write {UNKNOWN}",
+}
+
+
+def cell_problems(cells: Mapping[str, str], mixed: bool = False) -> Iterator[tuple[str, str, str]]:
+    """(column, value, reason) of each cell that is wrong by itself. mixed: see damage.cell_damage."""
+    for column in COLUMNS:
+        value = cells[column]
+        if reason := _cell_reason(column, value, cells, mixed):
+            yield column, value, reason
+
+
+def _cell_reason(column: str, value: str, cells: Mapping[str, str], mixed: bool) -> str | None:
+    if not value:
+        return _EMPTY.get(column, "is empty")
+    if column == "time":
+        return None if value == UNKNOWN else time_problem(value)
+    if column in CHOICES:
+        return None if value in CHOICES[column] else _choice_reason(column, value, cells)
+    if reason := cell_damage(value, column == "prompt", mixed):
+        return reason
+    if value == UNKNOWN and column not in _MAY_BE_UNKNOWN:
+        return f"must be known; only {', '.join(_MAY_BE_UNKNOWN)} may be {UNKNOWN}"
+    return None
+
+
+def _choice_reason(column: str, value: str, cells: Mapping[str, str]) -> str:
+    if column in ("winner", "attention_check", "shown_left"):
+        if value in (cells["system_a"], cells["system_b"]):
+            side = "a" if value == cells["system_a"] else "b"
+            return f"is the name of system_{side}; write {side}"
+        if value.lower() in ("left", "right"):
+            return "is a side of the screen; write a or b, the system that stood there"
+    wrong = f"is no {column}; {nearest(value, CHOICES[column])}"
+    return f"{wrong}; {column} is never guessed" if column == "winner" else wrong
+
+
+def pair_problems(cells: Mapping[str, str]) -> Iterator[tuple[str, str, str]]:
+    """(column, value, reason) of what is wrong between the cells of one row."""
+    both = cells["system_a"], cells["system_b"]
+    if both[0] == both[1]:
+        yield "system_b", cells["system_b"], "is system_a too; a vote compares two different systems"
+    elif cells["image_a"] == cells["image_b"] != UNKNOWN and ATTENTION_CHECK not in both:
+        yield "image_b", cells["image_b"], "is image_a too; the rater would have seen one image twice"
+    for side, other in (("a", "b"), ("b", "a")):
+        if cells[f"system_{side}"] == ATTENTION_CHECK and cells["attention_check"] != other:
+            reason = (
+                f"system_{side} is {ATTENTION_CHECK}, so any attentive rater prefers {other}; write {other}"
+            )
+            yield "attention_check", cells["attention_check"], reason
+
+
+class Resolver:
+    """Codes to names, and unknown systems, for the rows of a file."""
+
+    def __init__(self, systems: Collection[str] | None, keys: Mapping[str, StudyKey]) -> None:
+        self._systems = None if systems is None else {*systems, ATTENTION_CHECK}
+        self._keys = keys
+
+    def resolve(self, cells: dict[str, str]) -> Iterator[tuple[str, str, str]]:
+        """Replaces codes by names in `cells`; yields (column, value, reason) of what is not known."""
+        key = self._keys.get(cells["study"])
+        for side in ("a", "b"):
+            for kind in ("system", "image"):
+                column = f"{kind}_{side}"
+                value = cells[column]
+                if key is not None and value not in (UNKNOWN, ATTENTION_CHECK):
+                    name = key.system(value) if kind == "system" else key.image(value)
+                    if name is None:
+                        codes = key.systems if kind == "system" else key.images
+                        few = f"; {nearest(value, codes)}" if codes else ""
+                        yield column, value, f"is no {kind} code of the study {key.study!r}{few}"
+                        continue
+                    cells[column] = name
+                if kind == "system" and self._systems is not None and cells[column] not in self._systems:
+                    yield column, value, self._unknown(cells[column], value, cells["study"], key)
+
+    def _unknown(self, name: str, value: str, study: str, key: StudyKey | None) -> str:
+        assert self._systems is not None
+        known = nearest(name, self._systems - {ATTENTION_CHECK})
+        if key is None:
+            hint = f"if it is a code of the study {study!r}, put that study's key file beside the votes"
+            return f"is no known system; {known}; {hint}"
+        behind = f" stands for {name!r}, which" if name != value else ""
+        return f"{behind} is no known system; {known}".lstrip()
+
+
+class Seen:
+    """The rows so far, of one file or of several: what the next row may not contradict or repeat."""
+
+    def __init__(self) -> None:
+        self._first: dict[tuple[object, ...], tuple[object, Path, int]] = {}
+        self._votes: dict[tuple[object, ...], tuple[Path, int]] = {}
+
+    def problems(self, vote: Vote, file: Path) -> Iterator[Problem]:
+        """What is wrong with the vote beside the earlier ones."""
+        comparison = vote.comparison
+        if (found := self._votes.get(comparison)) is None:
+            self._votes[comparison] = file, vote.line
+        else:
+            where = _place(found[0], found[1], file)
+            reason = (
+                f"the same rater already answered this comparison in {where} (same study, question, prompt and "
+                "images, in either order); delete one of the two"
+            )
+            yield Problem(file, vote.line, "rater", vote.rater, reason)
+        yield from self._one(vote, file, "rater_kind", vote.rater_kind, ("rater", vote.rater), "the rater")
+        prompt_key = ("prompt", vote.study, vote.prompt_id)
+        yield from self._one(vote, file, "prompt", vote.prompt, prompt_key, f"prompt_id {vote.prompt_id!r}")
+        for column, image, system in (
+            ("image_a", vote.image_a, vote.system_a),
+            ("image_b", vote.image_b, vote.system_b),
+        ):
+            if image != UNKNOWN:
+                yield from self._image(vote, file, column, image, system)
+
+    def _one(
+        self, vote: Vote, file: Path, column: str, value: str, key: tuple[object, ...], what: str
+    ) -> Iterator[Problem]:
+        first, where, line = self._first.setdefault(key, (value, file, vote.line))
+        if first != value:
+            reason = f"{what} has another {column} in {_place(where, line, file)}: {str(first)[:60]!r}"
+            yield Problem(
+                file, vote.line, column, value, f"{reason}; each has one, so one of the rows is wrong"
+            )
+
+    def _image(self, vote: Vote, file: Path, column: str, image: str, system: str) -> Iterator[Problem]:
+        first, where, line = self._first.setdefault(("image", vote.study, image), (system, file, vote.line))
+        if first != system and ATTENTION_CHECK not in (first, system):
+            reason = f"is an image of {system!r} here, and of {first!r} in {_place(where, line, file)}"
+            yield Problem(file, vote.line, column, image, f"{reason}; an image has one system")
+
+
+def _place(file: Path, line: int, here: Path) -> str:
+    return f"line {line}" if file == here else f"{file}, line {line}"

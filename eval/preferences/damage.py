@@ -1,0 +1,137 @@
+"""Is a file, or a cell of it, damaged? Encodings, byte order marks, and what spreadsheets do to cells.
+
+The text that comes back is meant for finding further problems of the same file: bytes that are not UTF-8 stand
+in it as surrogates (errors="surrogateescape"), and `cell_damage` names them in the cell that holds them.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+_BOM = b"\xef\xbb\xbf"
+_CONTAINERS = {
+    b"PK\x03\x04": "is a spreadsheet or an archive (.xlsx, .ods, .zip)",
+    b"\x1f\x8b": "is compressed (gzip)",
+    b"\xd0\xcf\x11\xe0": "is an old spreadsheet (.xls)",
+    b"PAR1": "is a Parquet file",
+}
+_WIDE = {
+    b"\xff\xfe\x00\x00": "UTF-32",
+    b"\x00\x00\xfe\xff": "UTF-32",
+    b"\xff\xfe": "UTF-16",
+    b"\xfe\xff": "UTF-16",
+}
+
+FORMULA_STARTS = "=+-@"
+_FORMULA = re.compile(
+    r"""=\s*(?:[A-Za-z_][\w.]*\s*\(|\$?[A-Za-z]{1,3}\$?[0-9]+\b|[-+@("'0-9])|[=+@-][^|]*\|.*!""", re.S
+)
+_ERRORS = ("#NAME?", "#REF!", "#VALUE!", "#N/A", "#DIV/0!", "#NUM!", "#NULL!")
+_NOTHING = ("nan", "none", "null", "na", "n/a", "<na>", "nat")
+_MONTH = r"(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*"
+_DATE = re.compile(
+    rf"[0-9]{{1,2}}[-./ ]{_MONTH}(?:[-./ ][0-9]{{2,4}})?|{_MONTH}[-./ ][0-9]{{1,4}}"
+    r"|[0-9]{1,2}([./-])[0-9]{1,2}\1[0-9]{2}(?:[0-9]{2})?",
+    re.I,
+)
+_SCIENTIFIC = re.compile(r"[0-9](?:[.,][0-9]+)?E[+-][0-9]{2,3}")  # with a sign: 58210e39 is a good hash
+
+
+def decoded(raw: bytes) -> tuple[str, list[tuple[int, str]]]:
+    """The text of a file, without its byte order mark, and (line, what is wrong with the file as a whole).
+
+    The text is empty where the rest of the file cannot be judged.
+    """
+    if not raw:
+        return "", [(0, "is empty: 0 bytes; did the export fail?")]
+    for start, what in _CONTAINERS.items():
+        if raw.startswith(start):
+            return "", [(0, f"{what}, not text; save it as CSV, UTF-8, with commas")]
+    for start, what in _WIDE.items():
+        if raw.startswith(start):
+            return "", [
+                (1, f"is {what} ('Unicode text' of a spreadsheet); save it as 'CSV UTF-8' without a mark")
+            ]
+    if raw.count(0) * 4 > len(raw):
+        return "", [(1, "is UTF-16 without a mark (every second byte is zero); save it as UTF-8")]
+    problems = []
+    if raw.startswith(_BOM):
+        raw = raw[len(_BOM) :]
+        problems.append((1, "starts with a byte order mark (EF BB BF); save it as UTF-8 without one"))
+    if not raw.strip():
+        return "", [*problems, (0, "is empty: it holds nothing but white space")]
+    return raw.decode("utf-8", errors="surrogateescape"), problems
+
+
+def mixes_encodings(text: str) -> bool:
+    """Whether text that `decoded` made has letters of both kinds: some that are UTF-8, some that are not."""
+    return any("\x80" <= c < "\udc80" or c > "\udcff" for c in text) and has_bad_bytes(text)
+
+
+def has_bad_bytes(text: str) -> bool:
+    """Whether some byte was not UTF-8."""
+    return not text.isascii() and any("\udc80" <= c <= "\udcff" for c in text)
+
+
+def cell_damage(value: str, is_text: bool, mixed: bool = False) -> str | None:
+    """What is wrong with a cell that is not empty, whatever its column; None if nothing is.
+
+    is_text: the cell is a prompt, in which line breaks, white space at the ends and most signs are allowed.
+    mixed: other cells of the file hold letters that are UTF-8, so the file has two encodings.
+    """
+    if not value.isprintable() and (reason := _odd_character(value, is_text, mixed)):
+        return reason
+    if "\ufffd" in value:
+        return (
+            "holds U+FFFD: a letter was lost when an earlier program read a wrong encoding; export it again"
+        )
+    if value in _ERRORS:
+        return "is what a spreadsheet writes for a broken formula; restore the cell from the original export"
+    if is_text:
+        if _FORMULA.match(value):
+            return "starts like a spreadsheet formula, and a spreadsheet would run it; it is not a prompt"
+        return None if value.strip() else "holds nothing but white space"
+    return _damaged_id(value)
+
+
+def _odd_character(value: str, is_text: bool, mixed: bool) -> str | None:
+    for char in value:
+        if "\udc80" <= char <= "\udcff":
+            byte = ord(char) - 0xDC00
+            letter = bytes([byte]).decode("cp1252", errors="replace")
+            why = (
+                "other cells are UTF-8, so the file mixes two encodings"
+                if mixed
+                else "the file may be Latin-1"
+            )
+            return f"byte {byte:#04x} ({letter!r} in Windows-1252) is not UTF-8; {why}; export all of it as UTF-8"
+        if char == "\ufeff":
+            return "holds a byte order mark (U+FEFF); were files joined? join them again without their marks"
+        if char == "\0":
+            return "holds a NUL byte; the file is damaged, export it again"
+        kind = unicodedata.category(char)
+        if kind == "Cc" and not (is_text and char in "\t\n\r"):
+            return f"holds the control character U+{ord(char):04X}; delete it"
+        if kind == "Cf" and not is_text:
+            return f"holds the invisible character U+{ord(char):04X}; delete it"
+        if kind == "Cs":
+            return f"holds half a character (U+{ord(char):04X}); export it again as UTF-8"
+    return None
+
+
+def _damaged_id(value: str) -> str | None:
+    if value != value.strip():
+        if not value.strip():
+            return "holds nothing but white space"
+        side = "ends" if value == value.lstrip() else "starts"
+        return f"{side} with white space, so it would count as another value; delete the white space"
+    if value[0] in FORMULA_STARTS:
+        return f"starts with {value[0]!r}, which a spreadsheet takes for a formula; rename it"
+    if value.lower() in _NOTHING:
+        return "is what programs write for an empty cell; give the real value"
+    if _SCIENTIFIC.fullmatch(value):
+        return "is a number in scientific notation: a spreadsheet rounded an id; restore it from the original export"
+    if _DATE.fullmatch(value):
+        return "is a date: a spreadsheet took an id for one; restore it from the original export"
+    return None

@@ -1,0 +1,174 @@
+"""Builds votes from the entries of a foreign file: what the file says, what the options say, and nothing else."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, cast
+
+from eval.preferences.importers.options import Options
+from eval.preferences.importers.source import Entry, Source
+from eval.preferences.problem import PreferenceError, Problem, nearest
+from eval.preferences.reader import check_votes
+from eval.preferences.record import UNKNOWN, Vote
+
+_FIELDS = ("study", "question", "rater", "rater_kind", "prompt_id", "prompt")
+_HAVE_COLUMN = ("rater", "prompt_id", "prompt")
+_DECISIONS = {
+    "both_bad": ("say that both are bad", "--both-bad tie", "counted as ties"),
+    "unanswered": ("hold no answer", "--unanswered leave-out", "left out"),
+    "same_system": (
+        "compare a system with itself, which says nothing of systems",
+        "--same-system leave-out",
+        "left out",
+    ),
+    "time_zone": (
+        "have a time without a zone",
+        "--time-zone UTC or --time-zone unknown",
+        "read by --time-zone",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Imported:
+    """The votes of a foreign file, each with its line there, and notes on what an option decided, with counts."""
+
+    votes: tuple[Vote, ...]
+    notes: tuple[str, ...]
+
+
+class Builder:
+    """Collects votes and problems. says: {field of a vote: column of this format that holds it}."""
+
+    def __init__(self, source: Source, options: Options, says: Mapping[str, str]) -> None:
+        self._source, self._options = source, options
+        self._problems: list[Problem] = []
+        self._votes: list[Vote] = []
+        self._counts: dict[str, list[int]] = {}
+        self._columns = dict(self._sources(says))
+        if self._problems:
+            raise PreferenceError(self._problems)
+
+    def _sources(self, says: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+        """(field, column) of each field that the file states; a problem for each that is stated twice or never."""
+        present = set(self._source.columns)
+        for field in _FIELDS:
+            option = f"--{field.replace('_', '-')}"
+            column = getattr(self._options, f"{field}_column", None)
+            if column is not None and column not in present:
+                reason = f"{option}-column: the file has no such column; {nearest(column, present)}"
+                self._problem(1, column, "", reason)
+            if column is None and says.get(field) in present:
+                column = says[field]
+            value = getattr(self._options, field)
+            by_row = self._options.row_is == "rater" and field == "rater"
+            by_row |= self._options.row_is == "prompt" and field == "prompt_id"
+            if column is not None and (value is not None or by_row):
+                given = f"--row-is {self._options.row_is}" if by_row else option
+                self._problem(1, column, "", f"the file states the {field}; leave out {given}")
+            elif column is None and value is None and not by_row:
+                more = f" or {option}-column COLUMN" if field in _HAVE_COLUMN else ""
+                self._problem(1, "", "", f"the file does not state the {field}; give {option}{more}")
+            if column is not None:
+                yield field, column
+
+    def _problem(self, line: int, column: str, value: Any, reason: str) -> None:
+        self._problems.append(Problem(self._source.file, line, column, str(value), reason))
+
+    def refuse(self, entry: Entry, column: str, reason: str, value: Any = None) -> None:
+        """Notes a problem with an entry; `value` is what its column holds unless given."""
+        shown = entry.values.get(column, "") if value is None else value
+        self._problem(entry.line, column, shown, reason)
+
+    def decide(self, entry: Entry, what: str) -> bool:
+        """Counts a row that needs a decision; whether an option has taken it. `finish` refuses the others."""
+        self._counts.setdefault(what, []).append(entry.line)
+        return getattr(self._options, what) is not None
+
+    def text(self, entry: Entry, column: str) -> str:
+        """A cell as text: texts and whole numbers as they are. Notes a problem for anything else."""
+        value = entry.values.get(column)
+        if not isinstance(value, str | int) or isinstance(value, bool):
+            self.refuse(entry, column, "must be a text or a whole number", value=repr(value))
+            return ""
+        text = str(value)
+        if any("\ud800" <= char <= "\udfff" for char in text):
+            self.refuse(entry, column, "holds half a character (a lone surrogate); export it again")
+            return ""
+        return text
+
+    def field(self, entry: Entry, name: str) -> str:
+        """A field of the vote, from its column, its option, or the number of the row."""
+        if name in self._columns:
+            return self.text(entry, self._columns[name])
+        value = getattr(self._options, name)
+        return str(value) if value is not None else f"row-{entry.line}"
+
+    def time(self, entry: Entry, column: str | None) -> str:
+        """The time in UTC; `unknown` where the file has none."""
+        value = entry.values.get(column) if column else None
+        if value is None or value == "":
+            return UNKNOWN
+        try:
+            moment = _moment(value)
+        except (ValueError, OverflowError):
+            self.refuse(entry, column or "", "is no time that can be read: neither ISO 8601 nor Unix seconds")
+            return UNKNOWN
+        if moment.tzinfo is None:
+            if not self.decide(entry, "time_zone") or self._options.time_zone == "unknown":
+                return UNKNOWN
+            moment = moment.replace(tzinfo=UTC)
+        return moment.astimezone(UTC).replace(tzinfo=None).isoformat() + "Z"
+
+    def add(self, entry: Entry, systems: tuple[str, str], winner: str, *, time: str, **more: str) -> None:
+        """One vote. more: image_a, image_b, shown_left, attention_check, and fields of this entry alone."""
+        if systems[0] == systems[1]:
+            self.decide(entry, "same_system")
+            return
+        values: dict[str, Any] = {name: self.field(entry, name) for name in _FIELDS if name not in more}
+        values |= {"image_a": UNKNOWN, "image_b": UNKNOWN, "attention_check": "no"}
+        values |= {"shown_left": self._options.shown_left, **more}
+        self._votes.append(
+            Vote(
+                system_a=systems[0],
+                system_b=systems[1],
+                winner=cast(Any, winner),
+                time=time,
+                line=entry.line,
+                **values,
+            )
+        )
+
+    def finish(self) -> Imported:
+        """The votes. Raises PreferenceError with every problem, those of the schema included."""
+        notes = []
+        for what, lines in self._counts.items():
+            reason, option, done = _DECISIONS[what]
+            count = f"{len(lines)} of {len(self._source.entries)} entries" if len(lines) != 1 else "1 entry"
+            if getattr(self._options, what) is None:
+                self._problem(lines[0], "", "", f"{count} (this is the first) {reason}; decide with {option}")
+            else:
+                notes.append(f"{count}, first in line {lines[0]}, {reason}: {done}")
+        if self._problems:
+            raise PreferenceError(self._problems)
+        check_votes(self._source.file, self._votes)
+        return Imported(tuple(self._votes), tuple(notes))
+
+
+def choice(choices: Mapping[str, str], value: Any) -> str | None:
+    """What a text stands for; None for anything else, a value of JSON that is no text included."""
+    return choices.get(value) if isinstance(value, str) else None
+
+
+def _moment(value: Any) -> datetime:
+    if not isinstance(value, str | int | float) or isinstance(value, bool):
+        raise ValueError
+    if isinstance(value, str) and not re.fullmatch(r"[0-9]{9,11}(\.[0-9]+)?", value):
+        return datetime.fromisoformat(value)
+    seconds = float(value)
+    if not 1e8 < seconds < 1e11:
+        raise ValueError
+    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=seconds)

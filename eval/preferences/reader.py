@@ -1,0 +1,211 @@
+"""Reads and writes preference files: strictly, and with every problem of a file at once.
+
+The schema is eval/preferences/record.py; docs/preferences.md is the same for people. Nothing is dropped, filled in
+or counted as a tie: a file is read as it stands, or refused.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from eval.preferences.checks import Resolver, Seen, cell_problems, pair_problems
+from eval.preferences.damage import decoded, mixes_encodings
+from eval.preferences.key import KEY_SUFFIX, StudyKey, read_keys, write_whole
+from eval.preferences.problem import PreferenceError, Problem, nearest, one_problem
+from eval.preferences.record import COLUMNS, Vote
+from eval.preferences.table import Row, parsed, written
+
+__all__ = ["PreferenceError", "Problem", "check_votes", "read_folder", "read_votes", "write_votes"]
+
+_OTHER_SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "vertical bars"}
+_COMPANIONS = (".md", KEY_SUFFIX)
+
+
+def read_votes(
+    file: Path, systems: Collection[str] | None = None, keys: Mapping[str, StudyKey] | None = None
+) -> tuple[Vote, ...]:
+    """The votes of one file, in order. Raises PreferenceError with every problem.
+
+    keys: {study: key}; codes of these studies are replaced by names, and codes that the key lacks are refused.
+    systems: the names that may occur after that; None takes every name.
+    """
+    votes, problems = _read(file, Resolver(systems, keys or {}), Seen())
+    if problems:
+        raise PreferenceError(problems)
+    return tuple(votes)
+
+
+def read_folder(
+    folder: Path, systems: Collection[str] | None = None, keys: Mapping[str, StudyKey] | None = None
+) -> tuple[Vote, ...]:
+    """The votes of all *.csv of a folder, files in sorted order. Raises PreferenceError with every problem.
+
+    keys: those of the folder's *.key.json if None. A vote that is in two files is refused, and so is a file that
+    is neither votes nor key (a spreadsheet, say): it may hold votes. Notes (*.md) and hidden files are passed over.
+    A folder without votes gives none; a folder that is not there is refused.
+    """
+    if not folder.is_dir():
+        raise one_problem(folder, "is no folder")
+    known = read_keys(folder) if keys is None else keys
+    resolver, seen = Resolver(systems, known), Seen()
+    votes: list[Vote] = []
+    problems: list[Problem] = []
+    for file in sorted(folder.iterdir()):
+        if file.name.startswith(".") or file.name.endswith(_COMPANIONS):
+            continue
+        if file.suffix != ".csv" or file.is_dir():
+            reason = (
+                "is no preference file (*.csv) and no key file; votes in it would be lost: convert or move it"
+            )
+            problems.append(Problem(file, 0, "", "", reason))
+            continue
+        found, wrong = _read(file, resolver, seen)
+        votes += found
+        problems += wrong
+    if problems:
+        raise PreferenceError(problems)
+    return tuple(votes)
+
+
+def write_votes(file: Path, votes: Sequence[Vote]) -> None:
+    """Writes a preference file, whole or not at all; read_votes gives the same votes back.
+
+    Raises PreferenceError for votes that read_votes would refuse, so that no file is written that cannot be read.
+    """
+    numbered = []
+    line = 2
+    for vote in votes:
+        numbered.append(dataclasses.replace(vote, line=line))
+        line += 1 + vote.prompt.count("\n")
+    check_votes(file, numbered)
+    rows = [COLUMNS, *([str(getattr(vote, name)) for name in COLUMNS] for vote in votes)]
+    write_whole(file, written(rows))
+
+
+def check_votes(file: Path, votes: Sequence[Vote]) -> None:
+    """Holds votes against every rule that needs no bytes. Raises PreferenceError with the votes' own lines."""
+    if not votes:
+        raise one_problem(file, "holds no votes")
+    seen = Seen()
+    problems: list[Problem] = []
+    for vote in votes:
+        cells = {name: getattr(vote, name) for name in COLUMNS}
+        found = [*cell_problems(cells), *pair_problems(cells)]
+        problems += [Problem(file, vote.line, *problem) for problem in found]
+        if not found:
+            problems += seen.problems(vote, file)
+    if problems:
+        raise PreferenceError(problems)
+
+
+def _read(file: Path, resolver: Resolver, seen: Seen) -> tuple[list[Vote], list[Problem]]:
+    try:
+        raw = file.read_bytes()
+    except OSError as error:
+        return [], [Problem(file, 0, "", "", f"cannot be read: {error.strerror}")]
+    text, faults = decoded(raw)
+    problems = [Problem(file, line, "", "", reason) for line, reason in faults]
+    if not text:
+        return [], problems
+    rows, fault = parsed(text)
+    problems += _header_problems(file, rows[0] if rows else None, text)
+    broken = []
+    if fault is not None:
+        column = COLUMNS[fault.place] if fault.place < len(COLUMNS) else ""
+        reason = f"{fault.reason} (the rest of the file was not read)"
+        broken = [Problem(file, fault.line, column, fault.value, reason)]
+    if not rows:
+        return [], problems + broken
+    if rows[0].cells != COLUMNS:
+        return [], problems
+    if len(rows) == 1 and not broken:
+        problems.append(Problem(file, 1, "", "", "holds the header and no votes; was the export cut off?"))
+    mixed = mixes_encodings(text)
+    votes: list[Vote] = []
+    for row in rows[1:]:
+        found = _vote(row, resolver, mixed)
+        if isinstance(found, Vote):
+            votes.append(found)
+            problems += seen.problems(found, file)
+        else:
+            problems += [Problem(file, row.line, *problem) for problem in found]
+    return votes, problems + broken
+
+
+def _vote(row: Row, resolver: Resolver, mixed: bool) -> Vote | list[tuple[str, str, str]]:
+    """The vote of a row, or (column, value, reason) of what is wrong with it."""
+    if wrong := _shape_problem(row):
+        return [wrong]
+    cells = dict(zip(COLUMNS, row.cells, strict=True))
+    problems = list(cell_problems(cells, mixed))
+    bad = {column for column, _, _ in problems}
+    if not bad & {"system_a", "system_b", "image_a", "image_b", "attention_check"}:
+        problems += pair_problems(cells)
+    if not bad & {"system_a", "system_b", "image_a", "image_b", "study"}:
+        same_codes = bool(problems)
+        problems += resolver.resolve(cells)
+        if not same_codes and not problems:
+            problems += pair_problems(cells)  # two codes may stand for one system
+    if problems:
+        return problems
+    values: dict[str, Any] = cells
+    return Vote(**values, line=row.line)
+
+
+def _shape_problem(row: Row) -> tuple[str, str, str] | None:
+    count, wanted = len(row.cells), len(COLUMNS)
+    if row.cells == ("",):
+        return "", "", "is an empty line; delete it"
+    if row.cells == COLUMNS:
+        return "", "", "repeats the header; were files joined? delete the line"
+    if not any(cell.strip() for cell in row.cells):
+        return "", "", "is a row of empty cells, as a spreadsheet leaves behind; delete it"
+    if count > wanted:
+        hint = "a prompt with a comma must be in double quotes"
+        return "", ",".join(row.cells[wanted:]), f"has {count} cells, the header has {wanted}; {hint}"
+    if count < wanted:
+        missing = ", ".join(COLUMNS[count:])
+        return (
+            COLUMNS[count],
+            "",
+            f"has {count} cells, the header has {wanted}: {missing} missing; was it cut off?",
+        )
+    return None
+
+
+def _header_problems(file: Path, header: Row | None, text: str) -> Iterator[Problem]:
+    if header is None or header.cells == COLUMNS:
+        return
+    first = text.split("\n", 1)[0].strip()
+    if first.startswith("sep="):
+        yield Problem(file, 1, "", first, "is a spreadsheet's hint, not a header; delete the line")
+        return
+    for separator, name in _OTHER_SEPARATORS.items():
+        if first.count(separator) >= len(COLUMNS) // 2:
+            yield Problem(file, 1, "", first, f"is separated by {name}; save the file with commas")
+            return
+    cells = header.cells
+    if not set(cells) & set(COLUMNS):
+        reason = f"is no header of a preference file; the first line must be {','.join(COLUMNS)}"
+        yield Problem(file, 1, "", first, reason)
+        return
+    yield from (Problem(file, 1, *problem) for problem in _column_problems(cells))
+
+
+def _column_problems(cells: tuple[str, ...]) -> Iterator[tuple[str, str, str]]:
+    missing = [name for name in COLUMNS if name not in cells]
+    for place, name in enumerate(cells):
+        if name not in COLUMNS:
+            what = f"is {'an unknown column' if name else 'a column without a name'} (number {place + 1})"
+            yield name, name, f"{what}; {nearest(name, missing) if missing else 'delete it in every row'}"
+        elif cells.index(name) < place:
+            yield name, name, "is in the header twice"
+    for name in missing:
+        yield name, "", f"the column is missing; the header must be {','.join(COLUMNS)}"
+    if not missing and len(cells) == len(COLUMNS):
+        place = next(i for i, name in enumerate(cells) if name != COLUMNS[i])
+        reason = f"stands where {COLUMNS[place]} must stand; the columns have a fixed order"
+        yield cells[place], cells[place], reason
