@@ -1,0 +1,206 @@
+"""Make a study: `python -m eval.preferences.study.make --systems FILE --out DIR --raters N ...`.
+
+Writes study.json, images/, pages/ and the key. Give raters the pages alone; the key says which system is which.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import shutil
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from eval.decode import ImageSetError
+from eval.preferences.key import ATTENTION_CHECK as ATTENTION
+from eval.preferences.key import KEY_SUFFIX, StudyKey, write_key
+from eval.preferences.study.blind import code, destroyed, png
+from eval.preferences.study.design import Comparison, DesignError, Settings, design
+from eval.preferences.study.page import offline_page
+from eval.preferences.study.plan import WORDINGS, Study, Trial, image_file
+from eval.preferences.study.sources import Source, SourceError, prompts_of, read_sources
+
+LARGEST_SIDE = 512
+"""Section 4.2: images are shown at 512 x 512, larger outputs downsampled."""
+_HEAVY_PAGE = 100 * 2**20
+
+
+def make_study(
+    sources: Sequence[Source],
+    prompts: Mapping[str, str],
+    settings: Settings,
+    out: Path,
+    *,
+    side: int | None = None,
+    ties: bool = True,
+) -> Study:
+    """Write a study into `out`, which must be empty or absent; whole or not at all. The same input, the same bytes.
+
+    side: pixels of the images shown; by default that of the smallest system's, at most 512. Raises DesignError,
+    ImageSetError, FileExistsError.
+    """
+    if out.exists() and any(out.iterdir()):
+        raise FileExistsError(f"{out}: is not empty, and may hold answers; give a new directory")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as scratch:
+        work = Path(scratch) / "study"
+        (work / "images").mkdir(parents=True)
+        (work / "pages").mkdir()
+        study = _write(work, {source.name: source for source in sources}, prompts, settings, side, ties)
+        if out.exists():
+            out.rmdir()
+        shutil.move(work, out)
+    return study
+
+
+def _write(
+    work: Path,
+    sources: Mapping[str, Source],
+    prompts: Mapping[str, str],
+    settings: Settings,
+    side: int | None,
+    ties: bool,
+) -> Study:
+    side = _side(sources, side)
+    plan = design(list(sources), list(prompts), settings)
+    lists = {
+        name: tuple(_trial(f"t{k:04d}", each, settings.seed) for k, each in enumerate(comparisons, start=1))
+        for name, comparisons in plan.items()
+    }
+    images = _images(work, sources, plan, settings.seed, side)
+    study = Study(
+        study="study-unnamed",
+        resolution=side,
+        ties=ties,
+        questions=dict(WORDINGS),
+        prompts=dict(prompts),
+        lists=lists,
+    )
+    digest = hashlib.sha256(study.model_dump_json().encode())
+    for image in images:
+        digest.update(image_file(work, image).read_bytes())
+    # Another design, other prompts or other pixels are another study: their votes must not be taken for these.
+    study = study.model_copy(update={"study": code(settings.seed, "study", digest.hexdigest(), length=8)})
+    systems = {_system(name, settings.seed): name for name in (*sources, ATTENTION)}
+    write_key(work / f"{study.study}{KEY_SUFFIX}", StudyKey(study.study, systems, images))
+    text = json.dumps(study.model_dump(), ensure_ascii=False, separators=(",", ":"))
+    (work / "study.json").write_text(text + "\n", encoding="utf-8", newline="")
+    for name in study.lists:
+        page = work / "pages" / f"{name}.html"
+        page.write_text(offline_page(study, name, work), encoding="utf-8", newline="")
+    return study
+
+
+def _side(sources: Mapping[str, Source], side: int | None) -> int:
+    smallest = min(sources.values(), key=lambda source: source.resolution)
+    if side is None:
+        return min(smallest.resolution, LARGEST_SIDE)
+    if not 1 <= side <= smallest.resolution:
+        raise DesignError(
+            f"size {side}: the images of {smallest.name!r} have {smallest.resolution} pixels a side, and none is "
+            "enlarged; an image enlarged would be known by its blur"
+        )
+    return side
+
+
+def _system(name: str, seed: int) -> str:
+    return code(seed, "sys", name)
+
+
+def _image(comparison: Comparison, system: str, seed: int) -> str:
+    """The code of the image by `system` in this comparison; a destroyed image has the code of its own."""
+    if system == ATTENTION:
+        (other,) = {comparison.left, comparison.right} - {ATTENTION}
+        return code(seed, "img", ATTENTION, other, comparison.prompt_id)
+    return code(seed, "img", system, comparison.prompt_id)
+
+
+def _trial(name: str, comparison: Comparison, seed: int) -> Trial:
+    """The comparison in codes; a and b by code, so that which is which says nothing."""
+    a, b = sorted((comparison.left, comparison.right), key=lambda system: _system(system, seed))
+    return Trial(
+        id=name,
+        prompt_id=comparison.prompt_id,
+        question=comparison.question,
+        system_a=_system(a, seed),
+        system_b=_system(b, seed),
+        image_a=_image(comparison, a, seed),
+        image_b=_image(comparison, b, seed),
+        left="a" if comparison.left == a else "b",
+        check="no" if not comparison.check else "b" if a == ATTENTION else "a",
+    )
+
+
+def _images(
+    work: Path,
+    sources: Mapping[str, Source],
+    plan: Mapping[str, Sequence[Comparison]],
+    seed: int,
+    side: int,
+) -> dict[str, str]:
+    """Write every image that is shown; code -> source image id, sorted by code."""
+    written: dict[str, str] = {}
+    for comparison in (each for comparisons in plan.values() for each in comparisons):
+        for system in (comparison.left, comparison.right):
+            image, prompt_id = _image(comparison, system, seed), comparison.prompt_id
+            if image in written:
+                continue
+            shown = (
+                system if system != ATTENTION else next(iter({comparison.left, comparison.right} - {system}))
+            )
+            pixels = sources[shown].pixels(prompt_id, side)
+            written[image] = sources[shown].image_id(prompt_id)
+            if system == ATTENTION:
+                draw = hashlib.sha256(f"{seed}:{image}".encode()).digest()
+                pixels = destroyed(pixels, int.from_bytes(draw[:8], "big"))
+                written[image] += ", destroyed"
+            image_file(work, image).write_bytes(png(pixels))
+    return dict(sorted(written.items()))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command. Exit status 1 and one line on stderr where the study cannot be made."""
+    parser = argparse.ArgumentParser(prog="python -m eval.preferences.study.make", description=__doc__)
+    parser.add_argument("--systems", type=Path, required=True, help="JSON list of {name, samples}")
+    parser.add_argument("--out", type=Path, required=True, help="a new directory")
+    parser.add_argument("--raters", type=int, required=True)
+    parser.add_argument(
+        "--votes-per-pair",
+        type=int,
+        required=True,
+        help="for each pair of systems and question, over all prompts",
+    )
+    parser.add_argument("--seed", type=int, required=True, help="keep it as secret as the key")
+    parser.add_argument("--prompts", type=int, help="how many, by a seeded rule (default: all)")
+    parser.add_argument("--trials-per-rater", type=int, default=200, help="at most (default: 200)")
+    parser.add_argument("--check-share", type=float, default=1 / 15, help="attention checks (default: 1/15)")
+    parser.add_argument(
+        "--size", type=int, help="pixels a side (default: the smallest system's, at most 512)"
+    )
+    parser.add_argument("--no-ties", action="store_true", help="raters must choose, as in the paper")
+    options = parser.parse_args(arguments)
+    settings = Settings(
+        options.raters, options.votes_per_pair, options.seed, options.trials_per_rater, options.check_share
+    )
+    try:
+        sources = read_sources(options.systems)
+        prompts = prompts_of(sources, options.prompts, options.seed)
+        study = make_study(
+            sources, prompts, settings, options.out, side=options.size, ties=not options.no_ties
+        )
+    except (DesignError, SourceError, ImageSetError, FileExistsError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    lengths = [len(trials) for trials in study.lists.values()]
+    print(f"{study.study}: {len(lengths)} raters, {min(lengths)} to {max(lengths)} comparisons each")
+    largest = max((options.out / "pages" / f"{name}.html").stat().st_size for name in study.lists)
+    if largest > _HEAVY_PAGE:
+        print(f"note: the largest page has {largest / 2**20:.0f} MiB; the server sends images one at a time")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

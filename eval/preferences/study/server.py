@@ -1,0 +1,229 @@
+"""Several raters at once: `python -m eval.preferences.study.server --study DIR --port P`, and `--export FILE`.
+
+Serves the page, the images of the study by their codes, and nothing else of the directory: not the key.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ipaddress
+import sys
+import tempfile
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+from urllib.parse import urlsplit
+
+from pydantic import Field, ValidationError
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import FileResponse, HTMLResponse, JSONResponse, Response
+from starlette.routing import Route
+
+from eval.preferences.reader import write_votes
+from eval.preferences.record import Winner
+from eval.preferences.study.page import served_page
+from eval.preferences.study.plan import PlanError, Strict, Study, image_file, rater_name, read_study
+from eval.preferences.study.store import KnownRaterError, RefusedError, Store
+
+_LARGEST_BODY = 4096
+
+Key = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+class JoinRequest(Strict):
+    """Body of POST /api/join."""
+
+    rater: str
+    resume: bool = False
+
+
+class UndoRequest(Strict):
+    """Body of POST /api/undo. key: drawn by the client, the same when it sends this again."""
+
+    rater: str
+    trial: str
+    key: Key
+
+
+class VoteRequest(UndoRequest):
+    """Body of POST /api/vote."""
+
+    winner: Winner
+
+
+def create_app(study: Study, directory: Path, store: Store, hosts: Sequence[str] = ()) -> Starlette:
+    """The server of one study. hosts: names other than localhost under which it may be addressed."""
+    page, policy = served_page(study)
+    images = frozenset(study.images())
+
+    async def show_page(request: Request) -> Response:
+        return HTMLResponse(page)
+
+    async def show_image(request: Request) -> Response:
+        # Only a code of this study becomes a path.
+        code = request.path_params["code"]
+        if code not in images:
+            return _error(404, "no such image")
+        return FileResponse(image_file(directory, code), media_type="image/png")
+
+    async def join(request: Request) -> Response:
+        asked = JoinRequest.model_validate_json(await _body(request))
+        rater = _rater(asked.rater)
+        joined = await run_in_threadpool(store.join, rater, asked.resume)
+        # What the page need not know, it is not told: systems, and which trials are checks.
+        hidden = {"system_a", "system_b", "check"}
+        trials = [trial.model_dump(exclude=hidden) for trial in study.lists[joined.name]]
+        prompts = {trial["prompt_id"]: study.prompts[trial["prompt_id"]] for trial in trials}
+        return JSONResponse({"rater": rater, "trials": trials, "prompts": prompts, "answers": joined.answers})
+
+    async def vote(request: Request) -> Response:
+        asked = VoteRequest.model_validate_json(await _body(request))
+        values = (_rater(asked.rater), asked.trial, asked.winner, asked.key, _now())
+        await run_in_threadpool(store.vote, *values)
+        return JSONResponse({"saved": asked.key})
+
+    async def undo(request: Request) -> Response:
+        asked = UndoRequest.model_validate_json(await _body(request))
+        await run_in_threadpool(store.undo, _rater(asked.rater), asked.trial, asked.key, _now())
+        return JSONResponse({"saved": asked.key})
+
+    async def export_csv(request: Request) -> Response:
+        # It holds all raters' names and answers: for the organiser, on this machine.
+        if request.client is None or not ipaddress.ip_address(request.client.host).is_loopback:
+            return _error(403, "only on the server's own machine; or use --export there")
+        text = await run_in_threadpool(_csv, store)
+        if text is None:
+            return _error(409, "no votes yet")
+        return Response(text, media_type="text/csv; charset=utf-8")
+
+    def guarded(handler: Handler) -> Handler:
+        async def handle(request: Request) -> Response:
+            response = _refusal(request, hosts) or await _answer(handler, request)
+            response.headers["Content-Security-Policy"] = policy
+            response.headers["X-Content-Type-Options"] = "nosniff"
+            response.headers["Cross-Origin-Resource-Policy"] = "same-origin"
+            response.headers["Cache-Control"] = "no-store"
+            return response
+
+        return handle
+
+    pages = (("/", show_page), ("/images/{code}.png", show_image), ("/export.csv", export_csv))
+    actions = (("/api/join", join), ("/api/vote", vote), ("/api/undo", undo))
+    return Starlette(
+        routes=[
+            *(Route(path, guarded(handler), methods=["GET"]) for path, handler in pages),
+            *(Route(path, guarded(handler), methods=["POST"]) for path, handler in actions),
+        ]
+    )
+
+
+def export(store: Store, file: Path) -> int:
+    """Write all votes as a preference file and return how many; without votes there is no file."""
+    if votes := store.votes():
+        write_votes(file, votes)
+    return len(votes)
+
+
+def _csv(store: Store) -> bytes | None:
+    with tempfile.TemporaryDirectory() as scratch:
+        file = Path(scratch) / "votes.csv"
+        return file.read_bytes() if export(store, file) else None
+
+
+async def _answer(handler: Handler, request: Request) -> Response:
+    try:
+        return await handler(request)
+    except KnownRaterError as error:
+        return JSONResponse({"error": str(error), "known": True}, 409)
+    except RefusedError as error:
+        return _error(409, str(error))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "body"
+        return _error(422, f"{where}: {first['msg']}")
+
+
+def _refusal(request: Request, hosts: Sequence[str]) -> Response | None:
+    """Requests that another web site made the browser send: by a foreign origin, or by a name of its own."""
+    host = request.url.hostname or ""
+    if not (_is_address(host) or host in ("localhost", *hosts)):
+        return _error(421, f"this server is not called {host!r}; start it with --allow-host to let it be")
+    if request.method != "POST":
+        return None
+    origin = request.headers.get("origin")
+    if origin is not None and urlsplit(origin).netloc != request.headers.get("host"):
+        return _error(403, "sent by another web site")
+    if request.headers.get("content-type", "").split(";")[0].strip() != "application/json":
+        return _error(415, "the body must be application/json")
+    return None
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+async def _body(request: Request) -> bytes:
+    body = b""
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > _LARGEST_BODY:
+            raise RefusedError(f"the request is longer than {_LARGEST_BODY} bytes")
+    return body
+
+
+def _rater(text: str) -> str:
+    if (name := rater_name(text)) is None:
+        raise RefusedError("the rater's name must be 1 to 40 letters, digits, spaces and . _ ' -")
+    return name
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _error(status: int, reason: str) -> Response:
+    return JSONResponse({"error": reason}, status)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command. Exit status 1 and one line on stderr where the study cannot be served."""
+    import uvicorn
+
+    parser = argparse.ArgumentParser(prog="python -m eval.preferences.study.server", description=__doc__)
+    parser.add_argument("--study", type=Path, required=True, help="a directory that `make` wrote")
+    parser.add_argument("--port", type=int, default=8000)
+    parser.add_argument(
+        "--host", default="127.0.0.1", help="0.0.0.0 lets other machines in (default: 127.0.0.1)"
+    )
+    parser.add_argument("--allow-host", action="append", default=[], help="a host name of this machine")
+    parser.add_argument("--votes", type=Path, help="the SQLite file (default: votes.sqlite3 in the study)")
+    parser.add_argument("--export", type=Path, metavar="FILE", help="write the votes as CSV and stop")
+    options = parser.parse_args(arguments)
+    try:
+        study = read_study(options.study)
+        store = Store(options.votes or options.study / "votes.sqlite3", study)
+    except PlanError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    if options.export is not None:
+        if (count := export(store, options.export)) == 0:
+            print("error: nobody has voted yet; no file was written", file=sys.stderr)
+            return 1
+        print(f"{options.export}: {count} votes")
+        return 0
+    print(f"{study.study}: raters open http://{options.host}:{options.port}/", flush=True)
+    app = create_app(study, options.study, store, options.allow_host)
+    uvicorn.run(app, host=options.host, port=options.port, log_level="warning")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,136 @@
+"""What is compared: the systems' sample directories, which must hold the same prompts."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from eval.decode import ImageSetError, decode_sample, to_square
+from eval.images import Sample, SampleSet, read_samples
+from eval.preferences.damage import cell_damage
+
+
+class SourceError(ValueError):
+    """Systems that cannot be compared; the message names the file or the system."""
+
+
+class Entry(BaseModel):
+    """One entry of the systems file. samples: a sample directory, from the current directory."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    name: str = Field(min_length=1)
+    samples: str = Field(min_length=1)
+
+
+@dataclass(frozen=True)
+class Source:
+    """A system and its images, one a prompt id."""
+
+    name: str
+    directory: Path
+    resolution: int
+    samples: dict[str, Sample]
+
+    def image_id(self, prompt_id: str) -> str:
+        """What the key calls the image: the system's name and the file's."""
+        return f"{self.name}/{self.samples[prompt_id].file}"
+
+    def pixels(self, prompt_id: str, side: int) -> NDArray[np.uint8]:
+        """uint8 (side, side, 3); larger images are downsampled, as the paper does. Raises ImageSetError."""
+        pixels = decode_sample(self.directory / self.samples[prompt_id].file, self.resolution)
+        return to_square(Image.fromarray(pixels), side, "none")
+
+
+def read_sources(file: Path) -> tuple[Source, ...]:
+    """The systems of a systems file, all with the same prompts. Raises SourceError or ImageSetError."""
+    try:
+        entries = TypeAdapter(list[Entry]).validate_json(file.read_bytes(), strict=True)
+    except OSError as error:
+        raise SourceError(f"{file}: cannot be read: {error.strerror}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the file"
+        raise SourceError(
+            f'{file}, {where}: {first["msg"]}; it is a list of {{"name": ..., "samples": ...}}'
+        ) from error
+    for field in ("name", "samples"):
+        values = [getattr(entry, field) for entry in entries]
+        for value in values:
+            if values.count(value) > 1:
+                raise SourceError(f"{file}: {field} {value!r} is there twice")
+    for entry in entries:
+        if damage := cell_damage(entry.name, is_text=False):
+            raise SourceError(f"{file}: the name {entry.name!r} {damage}")
+    sources = tuple(_source(entry) for entry in entries)
+    for source in sources[1:]:
+        _same_prompts(sources[0], source)
+    return sources
+
+
+def prompts_of(sources: Sequence[Source], count: int | None, seed: int) -> dict[str, str]:
+    """Prompt id -> prompt, in the samples' order: all, or those with the `count` lowest hashes of (seed, prompt).
+
+    Raises SourceError where fewer are there.
+    """
+    prompts = {key: sample.prompt for key, sample in sources[0].samples.items()}
+    if count is None:
+        return prompts
+    if not 1 <= count <= len(prompts):
+        raise SourceError(f"{count} prompts are asked for, {len(prompts)} have images")
+    ranked = sorted(prompts, key=lambda key: hashlib.sha256(f"{seed}:{prompts[key]}".encode()).digest())
+    chosen = set(ranked[:count])
+    return {key: text for key, text in prompts.items() if key in chosen}
+
+
+def _source(entry: Entry) -> Source:
+    directory = Path(entry.samples)
+    # read_samples asks for the side that is to be measured; here it is whatever the first image has.
+    listed = read_samples(directory, 1)
+    side = _side(listed)
+    samples: dict[str, Sample] = {}
+    for sample in listed.samples:
+        if sample.prompt_id in samples:
+            raise SourceError(
+                f"{directory / 'index.csv'}: prompt {sample.prompt_id!r} has two images; a study shows one a system"
+            )
+        samples[sample.prompt_id] = sample
+        # Votes with such a prompt could be given, but not read.
+        for value, is_text in ((sample.prompt_id, False), (sample.prompt, True)):
+            if damage := cell_damage(value, is_text) if value else "is empty":
+                raise SourceError(f"{directory / 'index.csv'}: {value!r} {damage}")
+    return Source(entry.name, directory, side, samples)
+
+
+def _side(listed: SampleSet) -> int:
+    first = listed.directory / listed.samples[0].file
+    try:
+        with Image.open(first) as image:
+            width, height = image.size
+    except (OSError, SyntaxError) as error:
+        raise ImageSetError(first, f"cannot be decoded: {error}") from error
+    if width != height:
+        raise ImageSetError(first, f"is {width}x{height}, and must be square")
+    return width
+
+
+def _same_prompts(first: Source, other: Source) -> None:
+    for one, two in ((first, other), (other, first)):
+        if missing := [key for key in one.samples if key not in two.samples]:
+            some = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
+            raise SourceError(
+                f"{two.directory}: {two.name!r} has no image for {len(missing)} prompts that {one.name!r} has: {some}"
+            )
+    for key, sample in first.samples.items():
+        if sample.prompt != other.samples[key].prompt:
+            raise SourceError(
+                f"{other.directory / 'index.csv'}: prompt {key!r} is {json.dumps(other.samples[key].prompt)}, but "
+                f"{json.dumps(sample.prompt)} for {first.name!r}"
+            )
