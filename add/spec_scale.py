@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer
 
+from add.spec_study import Study
 from add.spec_training import ScaleTraining
 from add.spec_types import Channels, Count, Deviations, Document, Frozen, Name, Seed, Sha256, Text, increasing
 
@@ -74,13 +75,23 @@ class Data(RunData):
 
 
 class CocoPrompts(Frozen):
-    """The first `count` images of a COCO annotation file, each with one caption chosen by `caption_rule`."""
+    """The first `count` images of a COCO annotation file, each with one caption chosen by `caption_rule`.
+
+    `present` states that only so many of the listed photographs are on disk, and restricts the set to these.
+    """
 
     kind: Literal["coco"]
     annotations: Text
     caption_rule: Literal["first", "random"]
     rule_seed: Seed
     count: Count
+    present: Count | None = None
+
+    @model_serializer(mode="wrap")
+    def _whole_sets_as_ever(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # A set that is whole has the values it had before `present` existed: nothing is run again for it.
+        values: dict[str, Any] = handler(self)
+        return values if self.present is not None else {k: v for k, v in values.items() if k != "present"}
 
 
 class PartiPrompts(Frozen):
@@ -161,7 +172,7 @@ class Evaluation(Frozen):
 class Scale(Document):
     """Everything but the variant. The code never asks for `name`: it names a directory and heads a page.
 
-    `notice` is printed on every page of the report.
+    `notice` is printed on every page of the report. A scale without `study` has no ratings in its report.
     """
 
     name: Name
@@ -172,3 +183,4 @@ class Scale(Document):
     training: ScaleTraining
     sampling: Sampling
     evaluation: Evaluation
+    study: Study | None = None

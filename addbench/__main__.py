@@ -11,9 +11,10 @@ import sys
 from collections.abc import Sequence
 
 from add.spec_yaml import SpecError
-from addbench import diff, explain, show, validate
+from addbench import adopt, diff, explain, preferences, show, validate
 from addbench import list as list_cells
 from addbench.project import UnknownRunError
+from eval.preferences.problem import PreferenceError
 
 _SUBCOMMANDS = {
     "list": list_cells,
@@ -21,6 +22,8 @@ _SUBCOMMANDS = {
     "diff": diff,
     "validate": validate,
     "explain": explain,
+    "adopt": adopt,
+    "preferences": preferences,
 }
 
 
@@ -30,8 +33,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command = _SUBCOMMANDS[options.command]
     try:
         text, code = command.report(options)
-    except SpecError as error:
+    except (SpecError, PreferenceError) as error:
         print(error, file=sys.stderr)
+        return 1
+    except adopt.AdoptError as error:
+        print("\n".join(f"addbench adopt: {line}" for line in str(error).splitlines()), file=sys.stderr)
         return 1
     except UnknownRunError as error:
         print(f"addbench {options.command}: {error}", file=sys.stderr)

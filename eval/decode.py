@@ -8,11 +8,11 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
+
+from add.data.decode import upright_rgb
 
 Crop = Literal["none", "center"]
-
-_WHITE = (255, 255, 255, 255)
 
 
 class ImageSetError(ValueError):
@@ -26,24 +26,13 @@ class ImageSetError(ValueError):
 def decode_image(path: Path) -> Image.Image:
     """A photograph as an upright 8-bit RGB image. Raises ImageSetError where it is broken.
 
-    The EXIF orientation is applied, transparency is laid over white, 16-bit grey is scaled to 8 bits, CMYK
-    and palettes are converted. Images of several frames and of floating-point pixels are refused.
+    By the rule that training images follow too (`add.data.decode.upright_rgb`); what it refuses is refused.
     """
     image = _opened(path)
-    if (frames := getattr(image, "n_frames", 1)) > 1:
-        raise ImageSetError(path, f"holds {frames} frames; one image a file")
-    upright = ImageOps.exif_transpose(image)
-    if upright.mode.startswith("I;16"):
-        grey = np.asarray(upright).astype(np.float64) / 257
-        return Image.fromarray(np.rint(grey).astype(np.uint8)).convert("RGB")
-    if upright.mode in ("I", "F"):
-        raise ImageSetError(
-            path, f"has pixels of mode {upright.mode}, whose range is not known; save it with 8 bits"
-        )
-    if upright.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in upright.info:
-        layer = upright.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", layer.size, _WHITE), layer).convert("RGB")
-    return upright.convert("RGB")
+    try:
+        return upright_rgb(image)
+    except ValueError as error:
+        raise ImageSetError(path, str(error)) from error
 
 
 def to_square(image: Image.Image, resolution: int, crop: Crop) -> NDArray[np.uint8]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,13 +17,15 @@ from eval.metrics.clip_score import clip_score
 from eval.metrics.features import RESIZE_FILTER
 from eval.metrics.frechet import Statistics, bootstrap_interval, frechet_distance, statistics
 from eval.metrics.kid import kernel_distance
-from eval.metrics.protocol import ImageRule, Network, PromptRule, Protocol, Source
+from eval.metrics.protocol import ImageRule, Network, PromptRule, Protocol, Source, Subset
 from eval.panel import Measured, Panel, measure
+from eval.prompts import read_captions
+from eval.subset import stated_subset
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from add.spec_scale import Scale
+    from add.spec_scale import CocoPrompts, Scale
 
 DEFINITIONS = {
     "fid": "squared Frechet distance of Gaussians, covariance with n - 1, float64",
@@ -107,9 +110,40 @@ def prompt_rule(scale: Scale, name: str, count: int) -> PromptRule:
     if config.kind == "coco":
         drawn = config.caption_rule == "random"
         return PromptRule(
-            **facts, caption_rule=config.caption_rule, rule_seed=config.rule_seed if drawn else None
+            **facts,
+            caption_rule=config.caption_rule,
+            rule_seed=config.rule_seed if drawn else None,
+            subset=subset_of(config),
         )
     return PromptRule(**facts, exclude_challenges=config.exclude_challenges, rule_seed=config.rule_seed)
+
+
+def subset_of(config: CocoPrompts) -> Subset | None:
+    """The part of the listed photographs that a set is restricted to; None where it is not.
+
+    Raises PromptError, ImageSetError.
+    """
+    if config.present is None:
+        return None
+    file = Path(config.annotations)
+    names = list(read_captions(file)[0].values())
+    there = stated_subset(file, names, config.present)
+    digest = hashlib.sha256("\n".join(there).encode()).hexdigest()
+    return Subset(present=len(there), listed=len(names), sha256=digest)
+
+
+def rank_note(images: int, references: int, dimensions: int) -> str | None:
+    """What a reader of an FID must know where a covariance of its features is singular; else None.
+
+    n images give a covariance of rank n - 1 at most. The distance is then still defined, but most directions
+    were never measured, and its bias depends strongly on n.
+    """
+    if min(images, references) > dimensions:
+        return None
+    return (
+        f"FID of {images} images against {references} in {dimensions} features: a covariance has a rank of at "
+        f"most {min(images, references) - 1}; compare only with FIDs of the same numbers of images"
+    )
 
 
 def _scenes(scale: Scale, panel: Panel, prompts: Sequence[str]) -> list[Scene] | None:
@@ -126,6 +160,9 @@ def _metrics(
         value = frechet_distance(statistics(measured.features), reference.statistics)
         spread = bootstrap_interval(measured.features, reference.statistics, resamples)
         metrics["fid"] = _entry("fid", value, (spread.low, spread.high))
+        count, dimensions = measured.features.shape
+        if note := rank_note(count, reference.statistics.count, dimensions):
+            metrics["fid"]["note"] = note
         kid = kernel_distance(measured.features, reference.features, within_reference=reference.within_kernel)
         metrics["kid"] = _entry("kid", kid.value, kid.interval)
     if measured.cosines is not None:

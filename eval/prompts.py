@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from eval.subset import stated_subset
+
 if TYPE_CHECKING:
     from add.spec_scale import CocoPrompts, PartiPrompts
 
@@ -47,27 +49,31 @@ class Prompt:
 
 
 def read_prompts(config: CocoPrompts | PartiPrompts) -> tuple[Prompt, ...]:
-    """The prompts of one entry of a scale's `sampling.prompts`. Raises PromptError."""
+    """The prompts of one entry of a scale's `sampling.prompts`. Raises PromptError, ImageSetError."""
     if config.kind == "coco":
-        return read_coco(Path(config.annotations), config.caption_rule, config.rule_seed, config.count)
+        file = Path(config.annotations)
+        return read_coco(file, config.caption_rule, config.rule_seed, config.count, config.present)
     return read_parti(Path(config.file), config.exclude_challenges, config.rule_seed, config.count)
 
 
 def read_coco(
-    file: Path, caption_rule: CaptionRule = "first", rule_seed: int = 0, count: int | None = None
+    file: Path,
+    caption_rule: CaptionRule = "first",
+    rule_seed: int = 0,
+    count: int | None = None,
+    present: int | None = None,
 ) -> tuple[Prompt, ...]:
     """One caption for each of the first `count` images (all if None) of a COCO captions file, by image id.
 
     caption_rule 'first' takes an image's caption with the lowest annotation id; 'random' takes one by a
     hash of (rule_seed, image id), so the choice for one image does not depend on `count` or on the other
-    images. The prompt id is the image id. Raises PromptError.
+    images. `present` restricts the choice to the photographs that are on disk, which must be so many
+    (`eval.subset`). The prompt id is the image id. Raises PromptError; ImageSetError by `present`.
     """
-    content = _json(file)
-    names = _coco_images(file, content)
-    captions = _coco_captions(file, content, names)
-    for image_id in names:
-        if image_id not in captions:
-            raise PromptError(file, "annotations", f"image {image_id} has no caption")
+    names, captions = read_captions(file)
+    if present is not None:
+        there = set(stated_subset(file, list(names.values()), present))
+        names = {image_id: name for image_id, name in names.items() if name in there}
     chosen = sorted(names)[: _checked_count(file, count, len(names), "images")]
     prompts = []
     for image_id in chosen:
@@ -75,6 +81,20 @@ def read_coco(
         pick = 0 if caption_rule == "first" else _draw(rule_seed, str(image_id)) % len(options)
         prompts.append(Prompt(str(image_id), options[pick][1], image_id=image_id, file_name=names[image_id]))
     return tuple(prompts)
+
+
+def read_captions(file: Path) -> tuple[dict[int, str], dict[int, list[tuple[int, str]]]]:
+    """Every image of a COCO captions file: id -> file name, and id -> (annotation id, caption), one or more.
+
+    Raises PromptError.
+    """
+    content = _json(file)
+    names = _coco_images(file, content)
+    captions = _coco_captions(file, content, names)
+    for image_id in names:
+        if image_id not in captions:
+            raise PromptError(file, "annotations", f"image {image_id} has no caption")
+    return names, captions
 
 
 def read_parti(

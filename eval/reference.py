@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from add.spec_yaml import SpecError
 from add.weights import WeightsError, file_hash
 from eval.decode import ImageSetError
-from eval.entries import Reference, image_rule, score_images
+from eval.entries import Reference, image_rule, score_images, subset_of
 from eval.images import ImageFolder, image_folder, named_images, present
 from eval.metrics.alignment import SceneError
 from eval.metrics.features import Extractor
@@ -33,8 +33,9 @@ from eval.metrics.frechet import frechet_distance, statistics
 from eval.metrics.kid import mean_kernel
 from eval.metrics.protocol import Source, canonical_json
 from eval.panel import Panel, load_panel, measure
-from eval.prompts import PromptError, read_coco
+from eval.prompts import PromptError, read_prompts
 from eval.provenance import commit, hardware, versions, write_json
+from eval.subset import photograph_folder
 
 if TYPE_CHECKING:
     from add.spec_scale import CocoPrompts, Scale
@@ -81,6 +82,7 @@ def make_reference(
     content = {
         "schema": 1,
         "scale": scale.name,
+        "notice": scale.notice,
         "settings": _settings(scale, panel.extractor),
         "reference": source.model_dump(mode="json"),
         "features_sha256": file_hash(out / "features.safetensors"),
@@ -126,18 +128,15 @@ def load_reference(directory: Path, scale: Scale, extractor: Extractor) -> Refer
 
 
 def photographs(config: CocoPrompts) -> Path:
-    """COCO's layout: annotations/captions_<split>.json lies beside the folder <split> of its images."""
-    file = Path(config.annotations)
-    if not file.name.startswith("captions_"):
-        raise ImageSetError(file, "is not called captions_<split>.json, so its folder of images is not known")
-    return file.parent.parent / file.stem.removeprefix("captions_")
+    """The folder of the images that a set's captions describe. Raises ImageSetError."""
+    return photograph_folder(Path(config.annotations))
 
 
 def _real(
     name: str, config: CocoPrompts, scale: Scale, panel: Panel, reference: Reference, present_only: bool
 ) -> tuple[dict[str, Any], NDArray[np.float32], dict[str, dict[str, Any]]]:
     evaluation = scale.evaluation
-    prompts = read_coco(Path(config.annotations), config.caption_rule, config.rule_seed, config.count)
+    prompts = read_prompts(config)
     directory = photographs(config)
     if present_only:
         there = set(present(directory, [p.file_name or "" for p in prompts]))
@@ -154,10 +153,12 @@ def _real(
     blurred = frechet_distance(statistics(soft), reference.statistics)
     floor = scored.metrics["fid"]["value"]
     same = folder.sha256() == reference.source.sha256  # then the floor is nought, and no measure of anything
+    subset = subset_of(config)
     entry = {
         "prompts": name,
         "images": len(folder),
         "listed": config.count,
+        "subset": subset.model_dump(mode="json") if subset else None,
         "metrics": scored.metrics,
         "blur": {"sigma_pixels": BLUR, "fid": blurred, "factor": None if same else blurred / floor},
     }
@@ -218,9 +219,13 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     for entry in content["real"]:
-        fid, factor = entry["metrics"]["fid"]["value"], entry["blur"]["factor"]
-        rise = "" if factor is None else f", times {factor:.2f} when blurred"
-        print(f"{entry['prompts']}: {entry['images']} real images, FID {fid:.2f}{rise}", file=sys.stderr)
+        fid, factor, subset = entry["metrics"]["fid"], entry["blur"]["factor"], entry["subset"]
+        rise = ", the very reference" if factor is None else f", times {factor:.2f} when blurred"
+        part = f" of the {subset['present']} on disk ({subset['listed']} are listed)" if subset else ""
+        line = f"{entry['prompts']}: {entry['images']} real images{part}, FID {round(fid['value'], 2) + 0.0:.2f}{rise}"
+        print(line + (f"\n  {fid['note']}" if "note" in fid else ""), file=sys.stderr)
+    if scale.notice:
+        print(f"notice: {scale.notice}", file=sys.stderr)
     return 0
 
 

@@ -63,6 +63,7 @@ def score_run(run: Path, scale: Scale, reference_directory: Path, device: str = 
     return {
         "schema": 1,
         "scale": scale.name,
+        "notice": scale.notice,
         "run": spec.name,
         "seed": seed,
         "spec_hash": spec_hash(spec),
@@ -89,7 +90,9 @@ def score_sets(
         systems.append({"steps": steps, "prompts": name, "images": len(samples), "metrics": scored.metrics})
         protocols |= scored.protocols
         values = ", ".join(f"{metric} {entry['value']:.4g}" for metric, entry in scored.metrics.items())
-        print(f"{_folder(name, steps)}: {len(samples)} images, {values}", file=sys.stderr, flush=True)
+        notes = {entry["note"]: None for entry in scored.metrics.values() if "note" in entry}
+        lines = [f"{_folder(name, steps)}: {len(samples)} images, {values}", *(f"  {note}" for note in notes)]
+        print("\n".join(lines), file=sys.stderr, flush=True)
     return systems, protocols
 
 
@@ -162,6 +165,8 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     write_json(options.out, result)
+    if scale.notice:
+        print(f"notice: {scale.notice}", file=sys.stderr)
     return 0
 
 

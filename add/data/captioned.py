@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,14 +32,11 @@ def load_coco(images: Path, annotations: Path) -> CaptionedImages:
         raise ValueError(f"{annotations}: no such file; it should hold the training captions") from None
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise ValueError(f"{annotations}: not JSON in UTF-8: {error}") from None
-    for section, fields in (("images", ("id", "file_name")), ("annotations", ("id", "image_id", "caption"))):
-        for i, entry in enumerate(content.get(section, ())):
-            lacking = [f for f in fields if f not in entry]
-            if lacking:
-                raise ValueError(f"{annotations}: {section}[{i}] lacks {', '.join(lacking)}")
-    names = {entry["id"]: entry["file_name"] for entry in content.get("images", ())}
+    listed = _entries(annotations, content, "images", {"id": int, "file_name": str})
+    notes = _entries(annotations, content, "annotations", {"id": int, "image_id": int, "caption": str})
+    names = {entry["id"]: entry["file_name"] for entry in listed}
     captions: dict[int, list[str]] = {}
-    for entry in sorted(content.get("annotations", ()), key=lambda a: a["id"]):
+    for entry in sorted(notes, key=lambda a: a["id"]):
         if entry["image_id"] not in names:
             raise ValueError(
                 f"{annotations}: annotation {entry['id']} is of image {entry['image_id']}, not listed"
@@ -57,19 +55,42 @@ def load_coco(images: Path, annotations: Path) -> CaptionedImages:
     return CaptionedImages(tuple(images / names[i] for i in ids), tuple(tuple(captions[i]) for i in ids))
 
 
+def _entries(file: Path, content: Any, section: str, fields: dict[str, type]) -> list[dict[str, Any]]:
+    """The objects of one section, each with its fields and an id of its own. Raises ValueError."""
+    entries = content.get(section, []) if isinstance(content, dict) else None
+    if not isinstance(entries, list):
+        raise ValueError(f"{file}: holds no list {section!r}; is this a COCO captions file?")
+    seen: set[int] = set()
+    for i, entry in enumerate(entries):
+        found = entry if isinstance(entry, dict) else {}
+        lacking = [f for f in fields if f not in found]
+        if lacking:
+            raise ValueError(f"{file}: {section}[{i}] lacks {', '.join(lacking)}")
+        for field, kind in fields.items():
+            if type(found[field]) is not kind:
+                raise ValueError(f"{file}: {section}[{i}].{field} is {found[field]!r}, not {kind.__name__}")
+        if found["id"] in seen:
+            raise ValueError(f"{file}: {section}[{i}]: id {found['id']} is there twice")
+        seen.add(found["id"])
+    return entries
+
+
 def load_images(files: Sequence[Path], resolution: int) -> Tensor:
     """RGB images as (B, 3, resolution, resolution) float32 in [-1, 1]: shorter side resized, centre crop.
 
-    Raises ValueError naming a file that cannot be decoded whole.
+    Photographs of any mode, as the images that are measured (`add.data.decode`). Raises ValueError naming a
+    file that cannot be decoded whole.
     """
-    from PIL import Image, ImageOps, UnidentifiedImageError
+    from PIL import Image, ImageOps
+
+    from add.data.decode import upright_rgb
 
     arrays = []
     for file in files:
         try:
             with Image.open(file) as opened:
-                image = ImageOps.exif_transpose(opened).convert("RGB")
-        except (UnidentifiedImageError, OSError) as error:
+                image = upright_rgb(opened)
+        except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
             raise ValueError(f"{file}: cannot be read as an image: {error}") from None
         if image.size != (resolution, resolution):
             image = ImageOps.fit(image, (resolution, resolution), Image.Resampling.BICUBIC)

@@ -13,7 +13,7 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
 Sha256 = str
 
@@ -29,8 +29,19 @@ class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
+class Subset(_Part):
+    """Those of the `listed` photographs that are on disk; `sha256` is that of their sorted names."""
+
+    present: int
+    listed: int
+    sha256: Sha256
+
+
 class PromptRule(_Part):
-    """Which prompts: `file` holds them, `sha256` is its hash, the rest is the rule that chose among them."""
+    """Which prompts: `file` holds them, `sha256` is its hash, the rest is the rule that chose among them.
+
+    `subset` is stated where the choice was among a part of the listed photographs.
+    """
 
     name: str
     kind: Literal["coco", "partiprompts"]
@@ -40,6 +51,13 @@ class PromptRule(_Part):
     caption_rule: Literal["first", "random"] | None = None
     exclude_challenges: tuple[str, ...] = ()
     rule_seed: int | None = None
+    subset: Subset | None = None
+
+    @model_serializer(mode="wrap")
+    def _whole_sets_as_ever(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Protocols of whole sets keep the id that they had before there were subsets.
+        values: dict[str, Any] = handler(self)
+        return values if self.subset is not None else {k: v for k, v in values.items() if k != "subset"}
 
 
 class ImageRule(_Part):

@@ -1,0 +1,179 @@
+"""Are the captions, photographs and prompts that an adopted scale names all there, and whole?
+
+    python -m eval.adopted --out data/coco
+
+is the `data` stage of config/coco.yaml where `addbench adopt` wrote that file: it reads everything once by the
+readers of the later stages, and leaves annotations/captions_train.json, which lists what is trained on (the
+photographs on disk, with all their captions), and last dataset.json, which says how much there is of each.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from eval.decode import ImageSetError, decode_image
+from eval.images import image_folder
+from eval.prompts import PromptError, read_captions, read_prompts
+from eval.provenance import write_json
+from eval.subset import on_disk, photograph_folder
+
+if TYPE_CHECKING:
+    from add.spec_scale import CocoPrompts, Scale
+
+BUILD = "eval.adopted"
+"""This module as a scale names it in `data.build`."""
+
+TRAINING_LIST = "annotations/captions_train.json"
+
+
+@dataclass(frozen=True)
+class Photographs:
+    """A COCO captions file: image id -> file name, image id -> (annotation id, caption); what is on disk."""
+
+    annotations: Path
+    names: dict[int, str]
+    captions: dict[int, list[tuple[int, str]]]
+    present: tuple[str, ...]
+
+    @property
+    def folder(self) -> Path:
+        """Where the photographs are."""
+        return photograph_folder(self.annotations)
+
+    @property
+    def caption_count(self) -> int:
+        """The number of captions of all listed images."""
+        return sum(map(len, self.captions.values()))
+
+    def missing(self) -> str | None:
+        """One line about the listed photographs that are not on disk; None where all are."""
+        absent = sorted(set(self.names.values()) - set(self.present))
+        if not absent:
+            return None
+        return (
+            f"{self.folder}: {len(absent)} of the {len(self.names)} photographs that {self.annotations.name} "
+            f"lists are missing, the first is {absent[0]}"
+        )
+
+
+def read_photographs(annotations: Path) -> Photographs:
+    """Read the captions and look which photographs are there. Raises PromptError, ImageSetError."""
+    names, captions = read_captions(annotations)
+    return Photographs(annotations, names, captions, on_disk(annotations, list(names.values())))
+
+
+def image_modes(folder: Path, names: Sequence[str]) -> dict[str, int]:
+    """Decode every photograph whole; how many have which Pillow mode on disk.
+
+    Raises ImageSetError that names every broken one.
+    """
+    from PIL import Image
+    from tqdm import tqdm
+
+    modes: Counter[str] = Counter()
+    broken: list[ImageSetError] = []
+    for name in tqdm(names, desc="photographs", mininterval=5, disable=len(names) < 500):
+        try:
+            decode_image(folder / name)
+        except ImageSetError as error:
+            broken.append(error)
+            continue
+        with Image.open(folder / name) as image:
+            modes[image.mode] += 1
+    if broken:
+        first, *rest = broken
+        also = f"; {len(rest)} more: {'; '.join(map(str, rest))}" if rest else ""
+        raise ImageSetError(first.path, first.reason + also)
+    return dict(sorted(modes.items()))
+
+
+def inspect(scale: Scale) -> tuple[dict[str, Any], dict[str, Any]]:
+    """dataset.json's content and the training list's, once all that the scale names has been read.
+
+    Raises PromptError, ImageSetError; ValueError where no prompt set is of kind coco.
+    """
+    config = _coco(scale)
+    found = read_photographs(Path(config.annotations))
+    if config.present is None and (missing := found.missing()):
+        raise ImageSetError(found.folder, f"{missing.partition(': ')[2]}; a part must be stated (`present`)")
+    counts = {name: len(read_prompts(prompts)) for name, prompts in scale.sampling.prompts.items()}
+    reference = scale.evaluation.reference
+    image_folder(Path(reference.images), scale.evaluation.resolution, scale.evaluation.crop, reference.count)
+    modes = image_modes(found.folder, found.present)
+    listing = _training_list(found)
+    facts = {
+        "scale": scale.name,
+        "notice": scale.notice,
+        "captions": {"file": config.annotations, "images": len(found.names), "captions": found.caption_count},
+        "photographs": {
+            "folder": found.folder.as_posix(),
+            "listed": len(found.names),
+            "present": len(found.present),
+            "modes": modes,
+        },
+        "prompts": counts,
+        "reference": {"folder": reference.images, "images": reference.count},
+        "training": {"images": len(listing["images"]), "captions": len(listing["annotations"])},
+    }
+    return facts, listing
+
+
+def write_data(root: Path, facts: dict[str, Any], listing: dict[str, Any]) -> None:
+    """Write both files below `root`. One that would not change is left alone: its age decides what is rerun."""
+    for path, content in ((root / TRAINING_LIST, listing), (root / "dataset.json", facts)):
+        if not path.is_file() or path.read_text(encoding="utf-8") != _text(content):
+            write_json(path, content)
+
+
+def _text(content: dict[str, Any]) -> str:
+    return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+
+
+def _coco(scale: Scale) -> CocoPrompts:
+    for prompts in scale.sampling.prompts.values():
+        if prompts.kind == "coco":
+            return prompts
+    raise ValueError(f"scale {scale.name} has no prompt set of kind coco")
+
+
+def _training_list(found: Photographs) -> dict[str, Any]:
+    there = set(found.present)
+    ids = sorted(image_id for image_id, name in found.names.items() if name in there)
+    title = f"{len(ids)} of the {len(found.names)} images of {found.annotations.name}: those on disk"
+    return {
+        "info": {"description": title},
+        "images": [{"id": i, "file_name": found.names[i]} for i in ids],
+        "annotations": [
+            {"id": number, "image_id": i, "caption": text} for i in ids for number, text in found.captions[i]
+        ],
+    }
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; 1 and one line on stderr where the input is refused."""
+    from add.load import load_scale
+    from add.spec_yaml import SpecError
+
+    parser = argparse.ArgumentParser(prog="python -m eval.adopted", description=__doc__)
+    parser.add_argument("--out", type=Path, required=True, help="data/<scale>, for config/<scale>.yaml")
+    options = parser.parse_args(arguments)
+    try:
+        scale = load_scale(Path("config") / f"{options.out.name}.yaml")
+        facts, listing = inspect(scale)
+    except (ImageSetError, PromptError, SpecError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    write_data(options.out, facts, listing)
+    print(json.dumps(facts, indent=2))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
