@@ -2,9 +2,12 @@
 #
 #     data -> reference ------------------+
 #       \--> train -> sample -> score -> report
+#                \--> study_samples -> automatic -> ratings -/      (and the folder of people's votes -> ratings)
+#                          \--> study
 #
 #     snakemake --cores all reports/table.pdf                 the table, on the mini scale
 #     snakemake --cores all --config scale=smoke              the same on another scale
+#     snakemake --cores all study                             the annotators' pages: results/<scale>/study/pages
 #
 # Every value that decides a result reaches its rule through `params`, resolved from the YAML files before the
 # first job starts: editing a comment reruns nothing, changing a value reruns the runs that it reaches.
@@ -17,6 +20,7 @@ min_version("9.0")
 sys.path.insert(0, workflow.basedir)
 
 from add.resolve import load_ablations, load_baseline, load_scale, resolve
+from addbench.study import study_plan
 from addbench.workflow import gpu_jobs, plain, report_figures, scale_file, values
 
 SCALE_FILE = scale_file(config.get("scale", "mini"))
@@ -28,6 +32,10 @@ TABLE = resolve(
 RESULTS = f"results/{SCALE.name}"
 DATA = f"{SCALE.data.root}/dataset.json"
 SEEDS = SCALE.training.seeds
+# What people compare; its systems, and the votes that there are now.
+STUDY = study_plan(SCALE, TABLE, RESULTS)
+# A study is never made again in its place, since people may be answering it: give another directory.
+STUDY_DIRECTORY = config.get("study", f"{RESULTS}/study")
 # 1 where jobs use a GPU, else 0; profiles/default allows one such job at a time.
 GPU = gpu_jobs(config.get("gpu"))
 
@@ -45,6 +53,7 @@ wildcard_constraints:
 
 localrules:
     all,
+    systems,
 
 
 rule all:
@@ -85,7 +94,7 @@ rule reference:
     resources:
         gpu=GPU,
     params:
-        values=values(SCALE.evaluation, SCALE.sampling.prompts),
+        values=values(SCALE.evaluation, SCALE.sampling.prompts, SCALE.notice),
         scale=SCALE_FILE,
         out=subpath(output.facts, parent=True),
     shell:
@@ -161,7 +170,7 @@ rule score:
     resources:
         gpu=GPU,
     params:
-        values=values(SCALE.evaluation, SCALE.sampling),
+        values=values(SCALE.evaluation, SCALE.sampling, SCALE.notice),
         scale=SCALE_FILE,
         run=subpath(output[0], parent=True),
         reference=subpath(input.reference, parent=True),
@@ -170,12 +179,129 @@ rule score:
         "--out {output} > {log} 2>&1"
 
 
+rule study_samples:
+    """Images of the systems that only the study compares: other numbers of steps, pretrained pipelines."""
+    input:
+        DATA,
+        STUDY.extra_students,
+    output:
+        STUDY.extra_samples,
+    log:
+        f"{RESULTS}/logs/study_samples.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/study_samples.tsv"
+    conda:
+        "environment.yml"
+    resources:
+        gpu=GPU,
+    params:
+        jobs=STUDY.jobs,
+        values=values(SCALE.sampling),
+        scale=SCALE_FILE,
+    shell:
+        "python -m eval.preferences.sample_study --scale {params.scale} --jobs {params.jobs:q} > {log} 2>&1"
+
+
+rule systems:
+    """What is compared under which name: the list that the study, the raters and the report read."""
+    output:
+        f"{RESULTS}/ratings/systems.json",
+    log:
+        f"{RESULTS}/logs/systems.log",
+    conda:
+        "environment.yml"
+    params:
+        entries=STUDY.entries,
+    shell:
+        "printf '%s\\n' {params.entries:q} > {output} 2> {log}"
+
+
+rule study:
+    """The annotators' pages, and beside them the key to their codes. The output only says that they were made."""
+    input:
+        systems=rules.systems.output,
+        samples=STUDY.samples,
+    output:
+        f"{STUDY_DIRECTORY}.made",
+    log:
+        f"{RESULTS}/logs/study.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/study.tsv"
+    conda:
+        "environment.yml"
+    params:
+        design=STUDY.options,
+        out=subpath(output[0], strip_suffix=".made"),
+    shell:
+        "python -m eval.preferences.study.make --systems {input.systems} --out {params.out} {params.design} "
+        "> {log} 2>&1 && cp {log} {output}"
+
+
+rule automatic:
+    """The automatic raters' votes on every pair, as a preference file that says what they are."""
+    input:
+        DATA,
+        systems=rules.systems.output,
+        samples=STUDY.samples,
+        reference=rules.reference.output.facts,
+    output:
+        f"{RESULTS}/ratings/automatic.csv",
+    log:
+        f"{RESULTS}/logs/automatic.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/automatic.tsv"
+    conda:
+        "environment.yml"
+    resources:
+        gpu=GPU,
+    params:
+        raters=values(STUDY.design.automatic if STUDY.design else (), SCALE.evaluation),
+        scale=SCALE_FILE,
+        reference=subpath(input.reference, parent=True),
+    shell:
+        "python -m eval.preferences.automatic --systems {input.systems} --scale {params.scale} "
+        "--reference {params.reference} --out {output} > {log} 2>&1"
+
+
+rule ratings:
+    """People's votes and the automatic raters', each kind rated by itself."""
+    input:
+        DATA,
+        STUDY.records,
+        STUDY.keys,
+        systems=rules.systems.output,
+        automatic=rules.automatic.output,
+    output:
+        json=f"{RESULTS}/ratings/ratings.json",
+        csv=report(
+            "reports/ratings.csv",
+            caption="reports/captions/ratings.csv.rst",
+            category="Ratings",
+        ),
+    log:
+        f"{RESULTS}/logs/ratings.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/ratings.tsv"
+    conda:
+        "environment.yml"
+    params:
+        seed=STUDY.design.seed if STUDY.design else 0,
+        scale=SCALE_FILE,
+        study=STUDY_DIRECTORY,
+    shell:
+        "python -m eval.preferences.rate_votes --scale {params.scale} --systems {input.systems} "
+        "--automatic {input.automatic} --study {params.study} --json {output.json} --csv {output.csv} "
+        "> {log} 2>&1"
+
+
 rule report:
     """The table in four formats, the figures, and the typeset document."""
     input:
         results=expand(rules.score.output, run=TABLE.runs, seed=SEEDS),
         logs=expand(rules.train.output.log, run=TABLE.runs, seed=SEEDS),
         reference=rules.reference.output.facts,
+        ratings=rules.ratings.output.json if STUDY.systems else [],
+        compared=STUDY.samples,
     output:
         pdf=report(
             "reports/table.pdf",
@@ -197,7 +323,7 @@ rule report:
             caption="reports/captions/table.tex.rst",
             category="Table",
         ),
-        figures=report_figures(report, SCALE.sampling.steps),
+        figures=report_figures(report, SCALE.sampling.steps, bool(STUDY.systems)),
     log:
         f"{RESULTS}/logs/report.log",
     benchmark:

@@ -9,7 +9,8 @@ from typing import TypeVar
 from add.load import BASELINE, load_ablations, load_baseline, load_scale
 from add.resolve import resolve
 from add.spec_yaml import SpecError, raise_all
-from addbench.project import ABLATIONS, CONFIG, scale_path
+from addbench.project import ABLATIONS, CONFIG, RESULTS, scale_path
+from addbench.study import study_plan
 
 _LOADED = TypeVar("_LOADED")
 
@@ -39,7 +40,9 @@ def report(options: argparse.Namespace) -> tuple[str, int]:
     for scale in scales:
         if scale is not None and baseline is not None and ablations is not None:
             table = attempt(lambda scale=scale: resolve(scale, baseline, ablations))  # type: ignore[misc]
-            counts += [f"{scale.name}: {len(table.cells)} cells, {len(table.runs)} runs"] if table else []
+            if table is not None:
+                attempt(lambda scale=scale, table=table: study_plan(scale, table, RESULTS.as_posix()))  # type: ignore[misc]
+                counts.append(f"{scale.name}: {len(table.cells)} cells, {len(table.runs)} runs")
     raise_all(problems)
     files = len(paths) + 1 + len(ablations or ())
     return f"{files} files are valid ({'; '.join(counts)})", 0

@@ -13,6 +13,9 @@ from pydantic import BaseModel
 FIGURES = ("ranks", "steps", "scatter", "gap", "losses")
 """Figures of the report, each with a caption of its name under reports/captions; the samples come besides."""
 
+RATING_FIGURES = ("winrates", "elo", "pairs")
+"""Figures of a report with ratings, likewise."""
+
 
 def scale_file(scale: str) -> str:
     """config/<scale>.yaml for a scale's name; a path to a YAML file stands for itself."""
@@ -54,9 +57,12 @@ def gpu_jobs(setting: Any) -> int:
     return int(any(Path(device).exists() for device in ("/dev/nvidia0", "/dev/kfd")))
 
 
-def report_figures(flag: Callable[..., Any], steps: Sequence[int]) -> list[Any]:
-    """The report's figures as PNG, each flagged for `snakemake --report`, and as PDF; `steps` are those sampled."""
-    captions = {name: name for name in FIGURES}
+def report_figures(flag: Callable[..., Any], steps: Sequence[int], rated: bool) -> list[Any]:
+    """The report's figures as PNG, each flagged for `snakemake --report`, and as PDF.
+
+    steps: those sampled. rated: whether the scale has a study, and so ratings.
+    """
+    captions = {name: name for name in (*FIGURES, *(RATING_FIGURES if rated else ()))}
     captions |= {f"samples-{k}step": "samples" for k in (min(steps), max(steps))}
     files: list[Any] = []
     for figure, caption in captions.items():

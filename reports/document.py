@@ -13,6 +13,7 @@ from reports.cells import Report
 from reports.document_data import Data, document_data, label_of
 from reports.figures import Drawn
 from reports.layout import steps_text
+from reports.ratings_page import RatingsPage
 from reports.samples import Samples, read_samples, tile
 
 PAGE_PROMPTS = 5
@@ -22,13 +23,22 @@ _TILE = 128  # pixels
 _CREATED = 1701129600
 
 
-def write_document(report: Report, results: Path, figures: tuple[Drawn, ...], output: Path) -> None:
-    """Typesets the report. Raises ReportError where samples are missing or differ between runs."""
+def write_document(
+    report: Report,
+    results: Path,
+    figures: tuple[Drawn, ...],
+    output: Path,
+    rated: RatingsPage | None = None,
+) -> None:
+    """Typesets the report, with pages of ratings where there are any.
+
+    Raises ReportError where samples are missing or differ between runs.
+    """
     import typst
 
     with tempfile.TemporaryDirectory() as temporary:
         root = Path(temporary)
-        prepare(report, results, figures, root)
+        prepare(report, results, figures, root, rated)
         output.parent.mkdir(parents=True, exist_ok=True)
         whole = root / "whole.pdf"
         typst.compile(
@@ -44,15 +54,22 @@ def write_document(report: Report, results: Path, figures: tuple[Drawn, ...], ou
         beside.replace(output)
 
 
-def prepare(report: Report, results: Path, figures: tuple[Drawn, ...], root: Path) -> None:
+def prepare(
+    report: Report,
+    results: Path,
+    figures: tuple[Drawn, ...],
+    root: Path,
+    rated: RatingsPage | None = None,
+) -> None:
     """Lays out a folder that typst compiles: the template, data.json, figures and sample tiles."""
     template = files("reports").joinpath("document.typ").read_text(encoding="utf-8")
     (root / "document.typ").write_text(template, encoding="utf-8")
-    for figure in figures:
+    for figure in (*figures, *(rated.figures if rated else ())):
         shutil.copyfile(figure.pdf, root / f"{figure.name}.pdf")
     data = document_data(report, figures)
     data["samples"] = _sample_page(report, results, root)
     data["teaser"] = _teaser(report, results, root)
+    data["ratings"] = rated.data if rated else None
     (root / "data.json").write_text(json.dumps(data, ensure_ascii=False, indent=1), encoding="utf-8")
 
 

@@ -31,7 +31,8 @@ class Study:
     """One scale's table before anything was measured.
 
     `published` and `chosen` are flattened settings (dotted key, value as text): the first are stated in the
-    paper, the second are this project's own ("ours").
+    paper, the second are this project's own ("ours"). `focus` names the systems whose win rates are shown; a
+    scale whose votes are not rated has none.
     """
 
     scale: str
@@ -42,6 +43,7 @@ class Study:
     spec_hashes: dict[str, str]
     published: tuple[tuple[str, str], ...]
     chosen: tuple[tuple[str, str], ...]
+    focus: tuple[str, ...] = ()
 
     @property
     def runs(self) -> tuple[str, ...]:
@@ -89,7 +91,7 @@ def study_from_spec(scale: Scale, baseline: Variant, resolved: Table) -> Study:
         for cell in resolved.cells
     )
     settings = scale.model_dump(mode="json")
-    for key in ("name", "description", "notice"):
+    for key in ("name", "description", "notice", "study"):  # the page of ratings states the study itself
         settings.pop(key, None)
     return Study(
         scale=scale.name,
@@ -100,6 +102,7 @@ def study_from_spec(scale: Scale, baseline: Variant, resolved: Table) -> Study:
         spec_hashes={name: spec_hash(run) for name, run in resolved.runs.items()},
         published=flatten(baseline.model_dump(mode="json")),
         chosen=flatten(settings),
+        focus=scale.study.focus if scale.study is not None else (),
     )
 
 

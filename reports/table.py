@@ -19,6 +19,8 @@ from reports.document import write_document
 from reports.figures import draw_figures
 from reports.latex import render_latex
 from reports.markdown import render_markdown
+from reports.ratings_data import read_preferences
+from reports.ratings_page import ratings_page
 from reports.study import ReportError, Study, study_from_spec
 
 
@@ -30,9 +32,11 @@ def make_report(study: Study, results: Path, out: Path) -> None:
             before all results are read and compared.
     """
     report = collect(study, results)
+    preferences = read_preferences(study, results)
     out.mkdir(parents=True, exist_ok=True)
     figures = draw_figures(report, results, out / "figures")
-    write_document(report, results, figures, out / "table.pdf")
+    rated = ratings_page(preferences, out / "figures") if preferences is not None else None
+    write_document(report, results, figures, out / "table.pdf", rated)
     for name, text in (
         ("table.csv", render_csv(report)),
         ("table.md", render_markdown(report)),

@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw
 
 from eval.metrics.protocol import protocol_id
 from reports.study import Row, Study
+from tests.ratings_fixture import write_fixture_ratings
 
 # part, question, ((label, run or None for the default, published FID, published CLIP score), ...)
 PAPER = (
@@ -118,8 +119,11 @@ def chance(*key: object) -> float:
     return int(digest("/".join(map(str, key)), 8), 16) / 16**8
 
 
-def write_results(study: Study, results: Path, images: int = 8) -> None:
-    """results/<run>/seed<k>/{result.json, train/log.jsonl, samples/} for every run of the study."""
+def write_results(study: Study, results: Path, images: int = 8, ratings: bool = True) -> None:
+    """results/<run>/seed<k>/{result.json, train/log.jsonl, samples/} for every run of the study.
+
+    ratings: an oracle's ratings of two systems besides, where the study has systems of interest.
+    """
     for run in study.runs:
         for seed in study.seeds:
             folder = results / run / f"seed{seed}"
@@ -130,6 +134,8 @@ def write_results(study: Study, results: Path, images: int = 8) -> None:
                 _write_samples(folder / "samples" / f"coco-{steps}step", run, steps, images)
     (results / "reference").mkdir(parents=True)
     write_json(results / "reference" / "reference.json", reference_of(images))
+    if study.focus and ratings:
+        write_fixture_ratings(results, people=False, systems=(*study.focus, "another"), size=10)
 
 
 def write_json(path: Path, value: Any) -> None:

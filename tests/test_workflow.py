@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import os
 import re
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from eval.preferences.reader import read_votes, write_votes
 from tests.smoke import REPOSITORY
 
 PARTS = ("add", "addbench", "eval", "mini", "reports", "config", "profiles")
@@ -49,9 +51,9 @@ def snakemake(directory: Path, *arguments: str) -> subprocess.CompletedProcess[s
     )
 
 
-def planned(directory: Path) -> set[str]:
+def planned(directory: Path, *targets: str) -> set[str]:
     """What a dry run would do: 'rule' or 'rule run'."""
-    result = snakemake(directory, "--dry-run")
+    result = snakemake(directory, "--dry-run", *targets)
     assert result.returncode == 0, result.stdout + result.stderr
     text = result.stdout + result.stderr
     jobs = set()
@@ -73,7 +75,16 @@ def stages(run: str) -> set[str]:
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the project in which two runs and their report have been made."""
     directory = tmp_path_factory.mktemp("workflow")
-    outputs = ("__pycache__", "figures", "table.pdf", "table.csv", "table.md", "table.tex", "weights")
+    outputs = (
+        "__pycache__",
+        "figures",
+        "table.pdf",
+        "table.csv",
+        "table.md",
+        "table.tex",
+        "ratings.csv",
+        "weights",
+    )
     for part in PARTS:
         shutil.copytree(REPOSITORY / part, directory / part, ignore=shutil.ignore_patterns(*outputs))
     for name in ("Snakefile", "environment.yml"):
@@ -130,7 +141,7 @@ def test_a_baseline_value_reruns_exactly_the_runs_that_do_not_override_it(finish
     assert changed != text
     file.write_text(changed)
     try:
-        assert planned(finished) == stages("baseline") | {"report"}
+        assert planned(finished) == stages("baseline") | {"study_samples", "automatic", "ratings", "report"}
     finally:
         file.write_text(text)
 
@@ -155,6 +166,91 @@ def test_a_broken_setting_stops_before_anything_runs_and_says_where(finished: Pa
     text = result.stdout + result.stderr
     assert "distillation_weight.yaml:5" in text
     assert "loss.distillation_weight" in text
+
+
+def test_a_preference_file_dropped_in_makes_the_ratings_and_the_report_anew_and_nothing_else(finished: Path):
+    assert {row["rater_kind"] for row in ratings_of(finished)} == {"oracle"}
+    folder = finished / "results/smoke/preferences"
+    folder.mkdir()
+    votes = read_votes(finished / "results/smoke/ratings/automatic.csv")
+    people = [
+        dataclasses.replace(v, rater=rater, rater_kind="human", study="by-hand", shown_left="a")
+        for rater in ("anna", "ben")
+        for v in votes
+    ]
+    write_votes(folder / "people.csv", people)
+    assert planned(finished) == {"ratings", "report"}
+    before = (finished / "reports/table.pdf").read_bytes()
+    result = snakemake(finished)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert planned(finished) == set()
+    assert {row["rater_kind"] for row in ratings_of(finished)} == {"human", "oracle"}
+    assert (finished / "reports/table.pdf").read_bytes() != before
+    # Another vote in the same file, and a note beside it.
+    write_votes(folder / "people.csv", people[:-1])
+    (folder / "README.md").write_text("notes")
+    assert planned(finished) == {"ratings", "report"}
+    write_votes(folder / "people.csv", people)
+
+
+def test_a_preference_file_that_is_wrong_stops_the_ratings_with_its_line(finished: Path):
+    folder = finished / "results/smoke/preferences"
+    folder.mkdir(exist_ok=True)
+    good = (finished / "results/smoke/ratings/automatic.csv").read_text().splitlines()
+    (folder / "bad.csv").write_text("\n".join([*good[:2], good[2].replace(",oracle,", ",robot,")]) + "\n")
+    try:
+        result = snakemake(finished)
+        assert result.returncode != 0
+        assert re.search(r"bad\.csv.*3.*robot", (finished / "results/smoke/logs/ratings.log").read_text())
+    finally:
+        (folder / "bad.csv").unlink()
+    assert snakemake(finished).returncode == 0
+
+
+def test_the_study_is_made_once_and_its_answers_are_never_overwritten(finished: Path):
+    assert planned(finished, "study") == {"study"}
+    result = snakemake(finished, "study")
+    assert result.returncode == 0, result.stdout + result.stderr
+    folder = finished / "results/smoke/study"
+    pages = sorted(file.name for file in (folder / "pages").iterdir())
+    assert pages == ["rater-01.html", "rater-02.html"]
+    (key,) = folder.glob("*.key.json")
+    names = set(json.loads(key.read_text())["systems"].values())
+    assert names == {
+        *("baseline, 1 step", "baseline, 2 steps", "baseline, 4 steps"),
+        *("SD2.1 teacher, 3 steps", "attention-check"),
+    }
+    for page in (folder / "pages").iterdir():
+        assert not any(name in page.read_text() for name in names)
+    assert planned(finished) == set(), "the study is no part of the report"
+    config = finished / "config/smoke.yaml"
+    text = config.read_text()
+    config.write_text(text.replace("votes_per_pair: 2", "votes_per_pair: 3"))
+    try:
+        assert planned(finished, "study") == {"study"}
+        assert snakemake(finished, "study").returncode != 0
+        assert "may hold answers" in (finished / "results/smoke/logs/study.log").read_text()
+        assert (folder / "study.json").exists()
+        assert key.exists()
+    finally:
+        config.write_text(text)
+
+
+def test_an_unknown_run_in_the_study_stops_before_anything_runs_and_says_where(finished: Path):
+    config = finished / "config/smoke.yaml"
+    text = config.read_text()
+    config.write_text(text.replace("run: baseline, seed: 0, steps: 2", "run: baselin, seed: 0, steps: 2"))
+    try:
+        result = snakemake(finished, "--dry-run")
+    finally:
+        config.write_text(text)
+    assert result.returncode != 0
+    assert re.search(r"smoke\.yaml:\d+: .*'baselin'; did you mean 'baseline'", result.stdout + result.stderr)
+
+
+def ratings_of(directory: Path) -> list[dict[str, str]]:
+    with (directory / "reports" / "ratings.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
 
 
 def test_gpu_jobs_never_run_two_at_a_time_whatever_the_cores(finished: Path, tmp_path: Path):

@@ -1,0 +1,1 @@
+"""From votes to ratings: the paper's ELO, Bradley-Terry with intervals, win rates, and what the votes are worth."""

@@ -1,0 +1,105 @@
+"""The paper's ELO: K = 1, start 1000, S in {0, 1}, the mean over 1000 random orders of the votes.
+
+E1 = 1 / (1 + 10^((R2 - R1) / 400)) and R1 <- R1 + K (S1 - E1), likewise R2 (paper, section on user studies).
+The reported rating is the mean over the two questions, which is the caller's to take: each question has its
+own games. The paper describes no ties. By default they are left out, since S is 0 or 1; counting each as
+S = 1/2 is there as an option and is not the paper's. After 400 games K = 1 is far from converged, so this is
+a reproduction; the estimate is Bradley-Terry's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+
+from eval.preferences.ratings.tally import Array, Index, Tally
+
+Ties = Literal["left out", "half"]
+
+START = 1000.0
+K = 1.0
+
+_BLOCK = 256  # votes whose players are looked up in advance
+_TOGETHER = 40_000_000  # places in orders that are in memory at once
+
+
+def elo(votes: Tally, shuffles: int = 1000, *, seed: int = 0, ties: Ties = "left out") -> Array:
+    """ELO (n,) of the n systems, the mean over `shuffles` >= 1 random orders. A system without a counted vote
+    stays at 1000.
+
+    All orders are played at once, one vote of each at a time. The result depends on the seed and on the order
+    of the votes, by a standard error of a few hundredths of a point at 1000 shuffles.
+    """
+    if shuffles < 1:
+        raise ValueError(f"shuffles is {shuffles}, and must be at least 1")
+    first, second, score = games(votes, ties)
+    n, total, done = len(votes.systems), np.zeros(len(votes.systems)), 0
+    generator = np.random.default_rng(seed)
+    chunk = max(1, _TOGETHER // max(1, len(score)))
+    while done < shuffles:
+        count = min(chunk, shuffles - done)
+        orders = _orders(len(score), count, generator)
+        total += _play(first, second, score, orders, n).sum(axis=0)
+        done += count
+    return np.asarray(total / shuffles)
+
+
+def slow_elo(votes: Tally, shuffles: int = 1000, *, seed: int = 0, ties: Ties = "left out") -> list[float]:
+    """What `elo` gives, written as the paper has it: for each order, one game after the other. For tests."""
+    first, second, score = (column.tolist() for column in games(votes, ties))
+    orders = _orders(len(score), shuffles, np.random.default_rng(seed)).tolist()
+    total = [0.0 for _ in votes.systems]
+    for order in orders:
+        for system, rating in enumerate(_play_slowly(first, second, score, order, len(votes.systems))):
+            total[system] += rating
+    return [value / shuffles for value in total]
+
+
+def games(votes: Tally, ties: Ties = "left out") -> tuple[Index, Index, Array]:
+    """The votes that count: first and second system and the first one's S."""
+    if ties not in ("left out", "half"):
+        raise ValueError(f"ties is {ties!r}; it is 'left out' or 'half'")
+    counted = np.ones(votes.votes, bool) if ties == "half" else votes.score != 0.5
+    return votes.first[counted], votes.second[counted], votes.score[counted]
+
+
+def _orders(games: int, count: int, generator: np.random.Generator) -> np.ndarray:
+    """Random orders (count, games); the next ones of the generator, whatever was drawn in one call."""
+    return generator.permuted(np.tile(np.arange(games, dtype=np.int32), (count, 1)), axis=1)
+
+
+def _play(first: Index, second: Index, score: Array, orders: np.ndarray, n: int) -> Array:
+    """Ratings (count, n) after all games of each order."""
+    count, length = orders.shape
+    ratings = np.full(count * n, START)
+    home = np.arange(count) * n
+    for begin in range(0, length, _BLOCK):
+        block = np.ascontiguousarray(orders[:, begin : begin + _BLOCK].T)
+        for one, two, result in zip(home + first[block], home + second[block], score[block], strict=True):
+            rating_one, rating_two = ratings[one], ratings[two]
+            gain = rating_two - rating_one
+            gain *= np.log(10) / 400
+            np.exp(gain, out=gain)
+            gain += 1
+            np.divide(K, gain, out=gain)
+            np.subtract(K * result, gain, out=gain)
+            ratings[one] = rating_one + gain
+            ratings[two] = rating_two - gain
+    return ratings.reshape(count, n)
+
+
+def _play_slowly(
+    first: Sequence[int], second: Sequence[int], score: Sequence[float], order: Sequence[int], n: int
+) -> list[float]:
+    rating = [1000.0] * n
+    for game in order:
+        one, two, s1 = first[game], second[game], score[game]
+        expected1 = 1 / (1 + 10 ** ((rating[two] - rating[one]) / 400))
+        expected2 = 1 / (1 + 10 ** ((rating[one] - rating[two]) / 400))
+        rating[one], rating[two] = (
+            rating[one] + 1 * (s1 - expected1),
+            rating[two] + 1 * ((1 - s1) - expected2),
+        )
+    return rating

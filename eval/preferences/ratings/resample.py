@@ -1,0 +1,149 @@
+"""95% intervals for ratings, by resampling raters and prompts rather than single votes.
+
+Votes of one rater share that rater's taste, and votes on one prompt share its difficulty, so whole raters and
+whole prompts are drawn with replacement. Votes are counted per cluster and pair once; a resample is then a
+row of multiplicities times that table, and all resamples are solved in one batch.
+
+Two ways of clustering are put together as Cameron, Gelbach and Miller do (J. Business & Econ. Statistics 29,
+2011): the covariance over raters, plus that over prompts, minus that over (rater, prompt) cells, which both
+of the others hold. The sum may come out too small, even negative, by chance; it is never taken to be less than the
+least of its three terms, none of which exceeds the truth on average. Drawing raters and prompts at once and
+multiplying their multiplicities (the "pigeonhole" bootstrap) counts a single vote's own noise three times
+(Owen, Annals of Applied Statistics 1, 2007): its 95% intervals cover 98 to 100% where that noise dominates, as
+it does in votes. benchmarks/ratings_coverage.py shows both.
+
+G clusters drawn from themselves vary by (G - 1)/G too little, which is corrected; quantiles are Student's t
+with Satterthwaite's degrees of freedom, but no fewer than the smaller G - 1, since 20 raters are few.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from eval.preferences.ratings.bradley_terry import Strengths, solve
+from eval.preferences.ratings.tally import Array, Index, Tally
+
+Cluster = Literal["rater", "prompt"]
+
+LEVEL = 0.95
+
+
+class NoIntervalError(ValueError):
+    """Votes of which nothing can be resampled."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """One term of a covariance (m, m): added or taken away (`sign`), estimated from `clusters` clusters."""
+
+    covariance: Array
+    clusters: int
+    sign: int = 1
+
+
+@dataclass(frozen=True)
+class Spread:
+    """How uncertain m estimates are together: one part, or those of raters, prompts and (taken away) cells."""
+
+    parts: tuple[Part, ...]
+
+    def half_width(self, contrasts: Array) -> Array:
+        """Half the width of the 95% intervals of `contrasts` (c, m) of the estimates: (c,)."""
+        from scipy.stats import t
+
+        error, freedom = self.error(contrasts)
+        return np.asarray(t.ppf((1 + LEVEL) / 2, freedom) * error)
+
+    def error(self, contrasts: Array) -> tuple[Array, Array]:
+        """Standard errors (c,) of contrasts (c, m), and their degrees of freedom (c,)."""
+        terms = np.array([((contrasts @ p.covariance) * contrasts).sum(axis=1) for p in self.parts])
+        signs = np.array([p.sign for p in self.parts])
+        freedoms = np.array([max(1, p.clusters - 1) for p in self.parts], np.float64)
+        variance = np.maximum(signs @ terms, terms.min(axis=0))
+        shares = ((terms / np.maximum(variance, 1e-300)) ** 2 / freedoms[:, None]).sum(axis=0)
+        freedom = np.maximum(freedoms.min(), 1 / np.maximum(shares, 1e-9))
+        return np.sqrt(variance), freedom
+
+
+def ways(votes: Tally, raters_vary: bool = True) -> tuple[Cluster, ...]:
+    """What to resample: raters and prompts, where there are two or more of each; `raters_vary` is False where
+    the raters are no sample from a population, as programs are not. Raises NoIntervalError with neither."""
+    chosen: list[Cluster] = []
+    if raters_vary and len(votes.raters) > 1:
+        chosen.append("rater")
+    if len(votes.prompts) > 1:
+        chosen.append("prompt")
+    if not chosen:
+        raise NoIntervalError(
+            "all votes are on one prompt, and there are no raters to resample: no interval can be had"
+        )
+    return tuple(chosen)
+
+
+def resampled(
+    votes: Tally,
+    by: Cluster,
+    resamples: int,
+    generator: np.random.Generator,
+    *,
+    start: Array | None = None,
+    half_wins: bool = False,
+) -> Strengths:
+    """Bradley-Terry strengths (resamples, n) of votes whose raters, or prompts, are drawn with replacement.
+
+    `start` (n,) is where Newton's method begins, for speed. With `half_wins` every resample gets half wins as
+    `solve` does, as when the votes themselves needed them; otherwise only those resamples that need them do.
+    """
+    cluster, count = (votes.rater, len(votes.raters)) if by == "rater" else (votes.prompt, len(votes.prompts))
+    multiplicity = generator.multinomial(count, np.full(count, 1 / count), size=resamples)
+    won, total = _sums(votes, cluster, count, multiplicity)
+    return solve(won, total, votes.ends, len(votes.systems), start=start, half_wins=half_wins)
+
+
+def spread(votes: Tally, values: Array, draws: dict[Cluster, Strengths]) -> Spread:
+    """The uncertainty of strengths `values` (n,), from draws for each way of clustering."""
+    parts = []
+    for by, drawn in draws.items():
+        count = len(votes.raters) if by == "rater" else len(votes.prompts)
+        covariance = np.cov(drawn.values, rowvar=False) * (count / (count - 1))
+        parts.append(Part(np.atleast_2d(covariance), count))
+    if len(parts) == 2:
+        parts.append(cells(votes, values))
+    return Spread(tuple(parts))
+
+
+def cells(votes: Tally, values: Array) -> Part:
+    """What a resampling of (rater, prompt) cells would give, to first order: the sandwich estimate, to be taken
+    away once where raters and prompts were both resampled."""
+    n = len(votes.systems)
+    chance = 1 / (1 + np.exp(values[votes.second] - values[votes.first]))
+    surprise = votes.score - chance
+    cell, where = np.unique(votes.rater * len(votes.prompts) + votes.prompt, return_inverse=True)
+    count = len(cell)
+    gradient = np.bincount(where * n + votes.first, surprise, count * n)
+    gradient -= np.bincount(where * n + votes.second, surprise, count * n)
+    gradient = gradient.reshape(count, n)
+    weight = chance * (1 - chance)
+    both = np.concatenate([votes.first * n + votes.second, votes.second * n + votes.first])
+    hessian = -np.bincount(both, np.tile(weight, 2), n * n).reshape(n, n)
+    hessian -= np.diag(hessian.sum(axis=1))
+    inverse = np.linalg.pinv(hessian, hermitian=True)
+    # Not gradient.T @ gradient: on so tall a matrix two BLAS threads wait for each other for seconds.
+    squares = np.einsum("ci,cj->ij", gradient, gradient)
+    return Part(inverse @ squares @ inverse, count, -1)
+
+
+def _sums(votes: Tally, cluster: Index, count: int, multiplicity: Index) -> tuple[Array, Array]:
+    """First wins and votes (b, K) of each resample with multiplicities (b, count)."""
+    pairs = len(votes.ends[0])
+    slot = cluster * pairs + votes.pair
+    # Half wins are counted twice, as whole numbers, which single precision adds exactly up to 2^24.
+    kind = np.float32 if 2 * votes.votes * int(multiplicity.max()) < 2**24 else np.float64
+    table = np.empty((count, 2 * pairs), kind)
+    table[:, :pairs] = np.bincount(slot, 2 * votes.score, count * pairs).reshape(count, pairs)
+    table[:, pairs:] = np.bincount(slot, None, count * pairs).reshape(count, pairs)
+    sums = (multiplicity.astype(kind) @ table).astype(np.float64)
+    return sums[:, :pairs] / 2, sums[:, pairs:]

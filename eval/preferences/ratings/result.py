@@ -1,0 +1,148 @@
+"""What a rating is, and how it is kept: ratings.json in full, ratings.csv with one line a system."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import json
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from eval.preferences.ratings.agreement import Alpha, Share
+from eval.preferences.ratings.pairs import PairRate
+from eval.preferences.record import Question, RaterKind
+
+Rated = Question | Literal["both"]
+
+RATED: tuple[Rated, ...] = ("quality", "alignment", "both")
+
+ALL = "all"
+"""The category of ratings over all prompts."""
+
+COLUMNS = (
+    *("rater_kind", "question", "category", "system", "votes", "wins", "ties", "losses"),
+    *("elo", "rating", "low", "high", "rank", "clusters"),
+)
+"""The header of ratings.csv."""
+
+
+@dataclass(frozen=True)
+class SystemRating:
+    """One system: its votes, the paper's ELO, and the Bradley-Terry rating with its 95% interval.
+
+    rating, low, high: on ELO's scale, 400/ln 10 points per unit of log strength, the systems' mean 1000. rank: 1 +
+    the number of systems clearly above, those whose difference to this one has an interval above 0.
+    """
+
+    system: str
+    votes: int
+    wins: int
+    ties: int
+    losses: int
+    elo: float
+    rating: float
+    low: float
+    high: float
+    rank: int
+
+
+@dataclass(frozen=True)
+class Diagnostics:
+    """What the votes behind a rating are worth.
+
+    tie_rate: share of ties. position_bias: share of left among decided votes with known sides. transitive_share:
+    see agreement.py. smallest_difference: from a win rate of 1/2, see there. checks_passed, checks_failed: attention
+    checks of this kind of raters, all questions; excluded_raters: who failed more than half of them, and whose votes
+    are therefore not rated. half_wins: whether half wins were added, since some systems lost no vote to any other
+    (bradley_terry.py); half_win_share: the share of resamples that needed them. notes: what else a reader must know.
+    """
+
+    votes: int
+    prompts: int
+    raters: int
+    tie_rate: float
+    position_bias: Share | None
+    alpha: Alpha
+    transitive_share: float | None
+    smallest_difference: float
+    checks_passed: int
+    checks_failed: int
+    excluded_raters: tuple[str, ...]
+    half_wins: bool
+    half_win_share: float
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Ratings:
+    """All systems under one kind of raters, one question (or both) and one category of prompts ("all": any).
+
+    systems: the best rating first. pairs: in the order of names. clusters: what the intervals resample, in words.
+    resamples, shuffles, seed: of the intervals and of the ELO.
+    """
+
+    rater_kind: RaterKind
+    question: Rated
+    category: str
+    clusters: str
+    resamples: int
+    shuffles: int
+    seed: int
+    systems: tuple[SystemRating, ...]
+    pairs: tuple[PairRate, ...]
+    diagnostics: Diagnostics
+
+
+def write_ratings(ratings: Sequence[Ratings], csv: Path, json: Path) -> None:
+    """Writes ratings.csv and ratings.json, each whole or not at all. Without ratings: a header, an empty list."""
+    _write(csv, _table(ratings))
+    _write(json, _text(ratings))
+
+
+def read_ratings(json: Path) -> tuple[Ratings, ...]:
+    """What `write_ratings` wrote. Raises ValueError with file, field and reason."""
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        content = json.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{json}: cannot be read: {error}") from error
+    try:
+        return TypeAdapter(tuple[Ratings, ...]).validate_json(content, strict=True, extra="forbid")
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the file"
+        raise ValueError(f"{json}, {where}: {first['msg']}; write it anew from the votes") from error
+
+
+def _text(ratings: Iterable[Ratings]) -> str:
+    content = [dataclasses.asdict(r) for r in ratings]
+    return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _table(ratings: Iterable[Ratings]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for r in ratings:
+        for s in r.systems:
+            points = [f"{value:.2f}" for value in (s.elo, s.rating, s.low, s.high)]
+            counts = [s.votes, s.wins, s.ties, s.losses]
+            writer.writerow(
+                [r.rater_kind, r.question, r.category, s.system, *counts, *points, s.rank, r.clusters]
+            )
+    return text.getvalue()
+
+
+def _write(file: Path, text: str) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    partial = file.with_name(f".{file.name}.{os.getpid()}.partial")
+    try:
+        partial.write_bytes(text.encode())
+        partial.replace(file)
+    finally:
+        partial.unlink(missing_ok=True)
