@@ -30,7 +30,12 @@ TABLE = resolve(
     SCALE, load_baseline(ABLATIONS / "baseline.yaml"), load_ablations(ABLATIONS)
 )
 RESULTS = f"results/{SCALE.name}"
-DATA = f"{SCALE.data.root}/dataset.json"
+# A scale without a module that makes its data names files that are already there.
+DATA = (
+    f"{SCALE.data.root}/dataset.json"
+    if SCALE.data.build
+    else SCALE.data.train.annotations
+)
 SEEDS = SCALE.training.seeds
 # What people compare; its systems, and the votes that there are now.
 STUDY = study_plan(SCALE, TABLE, RESULTS)
@@ -61,21 +66,23 @@ rule all:
         "reports/table.pdf",
 
 
-rule data:
-    """The scale's data set (and, for smoke, its networks), where a module of the project makes it."""
-    output:
-        ensure(DATA, non_empty=True),
-    log:
-        f"{RESULTS}/logs/data.log",
-    benchmark:
-        f"{RESULTS}/benchmarks/data.tsv"
-    conda:
-        "environment.yml"
-    params:
-        build=SCALE.data.build,
-        root=subpath(output[0], parent=True),
-    shell:
-        "python -m {params.build} --out {params.root} > {log} 2>&1"
+if SCALE.data.build:
+
+    rule data:
+        """The scale's data set (and, for smoke, its networks), where a module of the project makes it."""
+        output:
+            ensure(DATA, non_empty=True),
+        log:
+            f"{RESULTS}/logs/data.log",
+        benchmark:
+            f"{RESULTS}/benchmarks/data.tsv"
+        conda:
+            "environment.yml"
+        params:
+            build=SCALE.data.build,
+            root=subpath(output[0], parent=True),
+        shell:
+            "python -m {params.build} --out {params.root} > {log} 2>&1"
 
 
 rule reference:
