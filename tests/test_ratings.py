@@ -16,6 +16,7 @@ from eval.preferences.ratings.pairs import DesignEffect, design_effect, pair_rat
 from eval.preferences.ratings.result import COLUMNS
 from eval.preferences.ratings.summary import (
     DisconnectedError,
+    InattentiveError,
     NoIntervalError,
     Ratings,
     rate,
@@ -131,7 +132,9 @@ def test_checks_judge_raters_and_enter_no_rating() -> None:
 def test_a_kind_whose_raters_all_failed_is_an_error() -> None:
     votes = [vote("ant", "bee", "a", k, rater="x") for k in range(5)]
     votes += [vote("ant", "attention-check", "b", 50 + k, rater="x", attention_check="a") for k in range(2)]
-    with pytest.raises(ValueError, match="all human raters with votes failed their attention checks: x"):
+    with pytest.raises(
+        InattentiveError, match="all human raters with votes failed their attention checks: x"
+    ):
         rate(votes, **FAST)
 
 

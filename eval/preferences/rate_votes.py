@@ -73,7 +73,13 @@ def _keys(folder: Path, study: Path) -> Mapping[str, StudyKey]:
 def main(arguments: list[str] | None = None) -> int:
     """The command line; 1 and the reasons on stderr where votes are refused."""
     from add.load import load_scale
-    from eval.preferences.ratings.summary import DisconnectedError, NoIntervalError, rate, write_ratings
+    from eval.preferences.ratings.summary import (
+        DisconnectedError,
+        InattentiveError,
+        NoIntervalError,
+        rate,
+        write_ratings,
+    )
 
     parser = argparse.ArgumentParser(prog="python -m eval.preferences.rate_votes", description=__doc__)
     parser.add_argument("--scale", type=Path, required=True, help="config/<scale>.yaml")
@@ -90,7 +96,7 @@ def main(arguments: list[str] | None = None) -> int:
         votes = all_votes(scale, names, prompts, options.automatic, options.study)
         categories = {prompt.prompt_id: prompt.category or "" for prompt in prompts}
         ratings = rate(votes, categories, seed=scale.study.seed if scale.study else 0)
-    except (*REFUSALS, DisconnectedError, NoIntervalError) as error:
+    except (*REFUSALS, DisconnectedError, InattentiveError, NoIntervalError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     for file in (options.json, options.csv):

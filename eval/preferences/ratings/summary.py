@@ -30,6 +30,7 @@ __all__ = [
     "ALL",
     "Diagnostics",
     "DisconnectedError",
+    "InattentiveError",
     "NoIntervalError",
     "PairRate",
     "Ratings",
@@ -40,6 +41,10 @@ __all__ = [
 ]
 
 _FEWEST_RESAMPLES = 100
+
+
+class InattentiveError(ValueError):
+    """Every rater of a kind failed the attention checks: what is left of these votes is none."""
 
 
 def rate(
@@ -57,7 +62,7 @@ def rate(
     mean of the two questions' ELO, as the paper does. A category whose systems votes do not link is left out, and so
     is "both" where a question lacks a system; the notes of the ratings over all prompts say so. The order of the
     votes does not matter. Raises DisconnectedError and NoIntervalError (both ValueError) for all prompts together,
-    ValueError where all raters of a kind are excluded, for resamples < 100 and for shuffles < 1.
+    InattentiveError where all raters of a kind are excluded, ValueError for resamples < 100 and for shuffles < 1.
     """
     if resamples < _FEWEST_RESAMPLES:
         raise ValueError(f"resamples is {resamples}; an interval needs at least {_FEWEST_RESAMPLES}")
@@ -82,7 +87,10 @@ def _rate_kind(
     excluded = inattentive(checks)
     kept = [v for v in votes if v.attention_check == "no" and v.rater not in excluded]
     if not kept and excluded:
-        raise ValueError(f"all {kind} raters with votes failed their attention checks: {', '.join(excluded)}")
+        raise InattentiveError(
+            f"all {kind} raters with votes failed their attention checks: {', '.join(excluded)}; "
+            "take their files out of the folder of preference files, or add another rater's"
+        )
     passed = sum(v.passed for v in checks)
     made: list[Ratings] = []
     left_out: list[tuple[Rated, str]] = []
