@@ -32,8 +32,6 @@ def _sd21(out: Path) -> None:
     size: dict[str, Any] = {"channels": (32, 64), "text": (96, 3)}
     train(here, seed=21, steps=7700, batch=64, lr=1e-3, paraphrases=True, **size)
     train(here, seed=1021, steps=8000, batch=32, lr=1e-3, start=here, **size)
-    train(here, seed=2021, steps=12000, batch=32, lr=1e-3, start=here, **size)
-    train(here, seed=3021, steps=10000, batch=32, lr=8e-4, start=here, **size)
 
 
 def _sdxl(out: Path) -> None:
@@ -42,15 +40,12 @@ def _sdxl(out: Path) -> None:
     here = out / "sdxl"
     size: dict[str, Any] = {"channels": (48, 96), "text": (128, 3)}
     train(here, seed=42, steps=8000, batch=32, lr=1.2e-3, **size)
-    train(here, seed=1042, steps=9000, batch=32, lr=1.2e-3, start=here, **size)
-    train(here, seed=2042, steps=8000, batch=32, lr=1e-3, start=here, **size)
 
 
 def _oracle(out: Path) -> None:
     from mini.pretrain.classify import train
 
-    vaes = (out / "sd21" / "vae", out / "sdxl" / "vae")
-    train(out / "oracle", seed=1, steps=2500, nuisances=False, vaes=vaes)
+    train(out / "oracle", seed=1, steps=1500, nuisances=False)
 
 
 def _eval_extractor(out: Path) -> None:
@@ -95,7 +90,7 @@ STAGES: dict[str, tuple[str, tuple[str, ...], Callable[[Path], None]]] = {
     "sdxl-vae": ("sdxl/vae", (), _vae("sdxl", 42)),
     "sd21": ("sd21", ("sd21-vae",), _sd21),
     "sdxl": ("sdxl", ("sdxl-vae",), _sdxl),
-    "oracle": ("oracle", ("sd21-vae", "sdxl-vae"), _oracle),
+    "oracle": ("oracle", (), _oracle),
     "eval_extractor": ("eval_extractor", (), _eval_extractor),
     "eval_clip": ("eval_clip", (), _evaluation_clip),
     "vit_s_dinov1": ("vit_s_dinov1", (), _contrastive("vit_s_dinov1", 3, 1000, (24, 48, 96), instance=False)),
