@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
-from reports.plot_scatter import spread_out
+from reports.plot_labels import PointLabel, label_points
 from reports.plot_style import BLUE, FAINT, GREY, INK, log_if_wide, new_figure
 from reports.ratings_data import KINDS, QUESTIONS, Preferences
 
@@ -14,7 +13,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _PANEL = 3.1  # inches
-_LABEL = 0.15  # inches between two labels' centres
 
 
 def plot_elo(preferences: Preferences) -> Figure:
@@ -64,37 +62,4 @@ def _panel(axes: Axes, preferences: Preferences, kind: str) -> None:
     axes.set_xlabel(f"Seconds an image{addition}")
     axes.set_ylabel("Rating (ELO's scale)")
     axes.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=2, borderpad=0)
-    _labels(axes, preferences, points)
-
-
-def _labels(axes: Axes, preferences: Preferences, points: list[tuple[str, float, float]]) -> None:
-    """Names in the right margin in the order of the marks' heights, each joined to its mark by a line."""
-    figure = axes.get_figure(root=True)
-    assert figure is not None  # for mypy: these axes were made in a figure
-    axes.autoscale_view()  # matplotlib scales when it draws, too late for positions taken here
-    box = axes.get_window_extent()
-    heights = [float((axes.transData.transform((x, y))[1] - box.y0) / box.height) for _, x, y in points]
-    gap = _LABEL * figure.dpi / box.height
-    for (name, x, y), at in zip(points, spread_out(heights, gap, -0.02, 1.02), strict=True):
-        if not math.isfinite(at):
-            raise ValueError(f"{name}: its rating is not finite")
-        colour = BLUE if name in preferences.focus else INK
-        axes.annotate(
-            name,
-            xy=(x, y),
-            xytext=(1.04, at),
-            textcoords="axes fraction",
-            ha="left",
-            va="center",
-            size=7.5,
-            color=colour,
-            annotation_clip=False,
-            arrowprops={
-                "arrowstyle": "-",
-                "color": BLUE if colour == BLUE else GREY,
-                "linewidth": 0.35,
-                "shrinkA": 0,
-                "shrinkB": 3,
-                "relpos": (0.0, 0.5),
-            },
-        )
+    label_points(axes, [PointLabel(name, x, y, name in preferences.focus) for name, x, y in points])

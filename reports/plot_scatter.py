@@ -11,44 +11,15 @@ from reports.cells import Estimate, Report, Slice
 from reports.labels import plain_label
 from reports.layout import steps_text
 from reports.numbers import fixed, style_of
-from reports.plot_style import BLUE, FAINT, GREY, INK, VERMILLION, log_if_wide, new_figure, whiskers
+from reports.plot_labels import PointLabel, label_points
+from reports.plot_style import BLUE, FAINT, INK, VERMILLION, log_if_wide, new_figure, whiskers
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 _PANEL = 4.2  # inches
-_LABEL = 0.145  # inches between two labels' centres
 _FLOOR = -0.11  # where the margin's text ends, as a share of the axes' height
-
-
-def spread_out(positions: Sequence[float], gap: float, low: float, high: float) -> list[float]:
-    """Positions moved as little as needed to lie at least `gap` apart within [low, high], order kept.
-
-    Where they cannot all fit, they are spread evenly over the range.
-    """
-    order = sorted(range(len(positions)), key=lambda i: (positions[i], i))
-    gap = min(gap, (high - low) / max(1, len(order) - 1))
-    # Blocks of touching labels, each at its members' mean: the least-squares answer without bounds.
-    blocks: list[list[int]] = []
-    for i in order:
-        blocks.append([i])
-        while len(blocks) > 1 and _start(blocks[-1], positions, gap, low, high) < (
-            _start(blocks[-2], positions, gap, low, high) + gap * len(blocks[-2])
-        ):
-            last = blocks.pop()
-            blocks[-1] += last
-    placed = [0.0] * len(positions)
-    for block in blocks:
-        start = _start(block, positions, gap, low, high)
-        for k, i in enumerate(block):
-            placed[i] = start + gap * k
-    return placed
-
-
-def _start(block: list[int], positions: Sequence[float], gap: float, low: float, high: float) -> float:
-    centre = sum(positions[i] - gap * k for k, i in enumerate(block)) / len(block)
-    return min(max(centre, low), high - gap * (len(block) - 1))
 
 
 def outliers(values: Sequence[float]) -> set[int]:
@@ -122,7 +93,18 @@ def _panel(axes: Axes, report: Report, where: Slice, metric: str) -> None:
     axes.margins(0.06)
     beyond = [mark for i, mark in enumerate(marks) if i in outside]
     _name_outside(axes, report, metric, beyond)
-    _labels(axes, report, shown, lines_below=2 * len(beyond) + 1 if beyond else 0)
+    # The lowest label stays above the lines of text that name what lies beyond the axes.
+    lines_below = 2 * len(beyond) + 1 if beyond else 0
+    labels = [
+        PointLabel(
+            plain_label(report.study.full_name_of(mark.run)),
+            mark.fid.value,
+            mark.other.value,
+            report.study.is_default(mark.run),
+        )
+        for mark in shown
+    ]
+    label_points(axes, labels, lowest=_FLOOR, lines_below=lines_below)
 
 
 def _name_outside(axes: Axes, report: Report, metric: str, marks: Sequence[_Mark]) -> None:
@@ -136,39 +118,3 @@ def _name_outside(axes: Axes, report: Report, metric: str, marks: Sequence[_Mark
     axes.text(
         1.06, -0.11, "\n".join(lines), transform=axes.transAxes, va="bottom", size=7.5, color=VERMILLION
     )
-
-
-def _labels(axes: Axes, report: Report, marks: Sequence[_Mark], lines_below: int) -> None:
-    """Labels in the right margin in the order of the marks' heights, each joined to its mark by a line.
-
-    The lowest stays above the `lines_below` lines of text that name what lies beyond the axes.
-    """
-    figure = axes.get_figure(root=True)
-    assert figure is not None  # for mypy: these axes were made in a figure
-    axes.autoscale_view()  # matplotlib scales when it draws, too late for positions taken here
-    box = axes.get_window_extent()
-    points = [(mark.run, mark.fid.value, mark.other.value) for mark in marks]
-    heights = [float((axes.transData.transform((x, y))[1] - box.y0) / box.height) for _, x, y in points]
-    gap = _LABEL * figure.dpi / box.height
-    low = min(0.5, _FLOOR + gap * (lines_below + 1))
-    for (run, x, y), at in zip(points, spread_out(heights, gap, low, 1.02), strict=True):
-        colour = BLUE if report.study.is_default(run) else INK
-        axes.annotate(
-            plain_label(report.study.full_name_of(run)),
-            xy=(x, y),
-            xytext=(1.06, at),
-            textcoords="axes fraction",
-            ha="left",
-            va="center",
-            size=7.5,
-            color=colour,
-            annotation_clip=False,
-            arrowprops={
-                "arrowstyle": "-",
-                "color": BLUE if colour == BLUE else GREY,
-                "linewidth": 0.35,
-                "shrinkA": 0,
-                "shrinkB": 2.5,
-                "relpos": (0.0, 0.5),
-            },
-        )

@@ -8,9 +8,10 @@ import pytest
 from reports.cells import collect
 from reports.curves import read_log, smooth
 from reports.figures import draw_figures
+from reports.plot_labels import spread_out
 from reports.plot_ranks import plot_ranks, ranks
 from reports.plot_samples import montage
-from reports.plot_scatter import outliers, plot_scatter, spread_out
+from reports.plot_scatter import outliers, plot_scatter
 from reports.plot_style import save, styled
 from reports.samples import read_samples, tile
 from reports.study import ReportError, Row
