@@ -33,7 +33,7 @@ format: $(STAMP)
 	$(BIN)/ruff format .
 	$(BIN)/snakefmt Snakefile
 
-# Remakes the miniature's weights under mini/weights from nothing (about two hours on two cores).
+# Remakes the miniature's weights under mini/weights from nothing (about four hours on two cores).
 pretrain: $(STAMP)
 	$(BIN)/python -m mini.pretrain
 

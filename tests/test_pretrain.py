@@ -10,11 +10,12 @@ import torch
 from scipy.ndimage import gaussian_filter
 
 from add.weights import weights_hash
+from mini.pretrain.classify import reconstruct
 from mini.pretrain.data import batches
 from mini.pretrain.loop import Average, warm_cosine
 from mini.pretrain.pin import pin
 from mini.pretrain.tokens import MAX_LENGTH, build_tokenizer
-from mini.pretrain.vae import build, fold_normalisation
+from mini.pretrain.vae import build, fold_normalisation, object_weights
 from mini.pretrain.views import gaussian_blur, rotate_colours
 from mini.world import captions, draw_scenes
 
@@ -33,6 +34,30 @@ def test_folded_normalisation_gives_unit_latents_and_the_same_reconstructions():
         torch.testing.assert_close(vae.decode(after.mean).sample, picture, atol=1e-4, rtol=1e-3)
         scale = before.mean.std((0, 2, 3))[:, None, None]
         torch.testing.assert_close(after.std * scale, before.std, atol=1e-5, rtol=1e-3)
+
+
+def test_a_pale_object_weighs_as_much_as_a_bright_one():
+    # Otherwise the VAE goes on spending its latents on what is bright, and small pale crosses become diamonds.
+    images = torch.zeros(2, 3, 32, 32)
+    images[0, :, 14:18, 14:18] = 0.1
+    images[1, :, 14:18, 14:18] = 1.0
+    weights = object_weights(images, emphasis=12.0)
+    assert weights.shape == (2, 1, 32, 32)
+    torch.testing.assert_close(weights.mean((1, 2, 3)), torch.ones(2))
+    torch.testing.assert_close(weights[0], weights[1])
+    assert float(weights[0, 0, 16, 16]) > 5 * float(weights[0, 0, 2, 2])
+
+
+def test_pictures_go_through_the_vaes_in_turn(tmp_path: Path):
+    torch.manual_seed(0)
+    paths = [tmp_path / name for name in ("one", "two")]
+    for path in paths:
+        build().save_pretrained(path)
+    images = torch.rand(5, 3, 32, 32) * 2 - 1
+    both = reconstruct(paths, images)
+    torch.testing.assert_close(both[0::2], reconstruct(paths[:1], images[0::2]))
+    torch.testing.assert_close(both[1::2], reconstruct(paths[1:], images[1::2]))
+    assert not torch.allclose(both, reconstruct(paths[:1], images))
 
 
 def test_every_word_of_the_world_is_one_token_and_captions_fit():

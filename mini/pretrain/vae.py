@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 
 from mini.pretrain.data import batches, photographs, to_tensor
 from mini.pretrain.loop import Average, fit, write_card
+from mini.pretrain.views import gaussian_blur
 
 
 def build(channels: tuple[int, int, int] = (16, 32, 64), groups: int = 8) -> Any:
@@ -96,6 +98,76 @@ def train(
             "steps": steps,
             "cpu_seconds": round(seconds),
             "quality": quality,
+        },
+    )
+    print(f"{out}: {quality}", flush=True)
+
+
+def object_weights(images: torch.Tensor, emphasis: float) -> torch.Tensor:
+    """Where a picture's objects are: weights (N, 1, H, W) of mean one for images (N, 3, H, W).
+
+    A pixel counts 1 + emphasis * (its contrast with its surroundings, over the picture's largest), so that a small
+    pale object counts as much as a large bright one.
+    """
+    n = len(images)
+    contrast = (images - gaussian_blur(images, torch.full((n,), 3.0))).abs().mean(1, keepdim=True)
+    contrast = gaussian_blur(contrast, torch.ones(n))
+    weights = 1 + emphasis * contrast / contrast.amax((2, 3), keepdim=True)
+    return weights / weights.mean((1, 2, 3), keepdim=True)
+
+
+def refine(
+    out: Path,
+    *,
+    seed: int,
+    steps: int = 2600,
+    batch: int = 32,
+    lr: float = 1.2e-3,
+    emphasis: float = 12.0,
+    n: int = 30000,
+) -> None:
+    """Train the VAE at `out` on, with errors weighted by `object_weights`, and save it in its place with its card.
+
+    The mean squared error alone spends the latents on the background's texture: one small cross in twenty came
+    back as a diamond.
+    """
+    from diffusers import AutoencoderKL
+
+    torch.manual_seed(seed)
+    earlier = json.loads((out / "CARD.json").read_text(encoding="utf-8"))
+    vae = AutoencoderKL.from_pretrained(out, torch_dtype=torch.float32).to(memory_format=torch.channels_last)
+    images = to_tensor(photographs("train", n)[2])
+    held_out = to_tensor(photographs("val", 1000)[2])
+    average = Average(vae, decay=0.995)
+    order = batches(n, batch, steps, seed)
+
+    def loss(step: int) -> torch.Tensor:
+        x = images[order[step]].contiguous(memory_format=torch.channels_last)
+        posterior = vae.encode(x).latent_dist
+        difference = vae.decode(posterior.sample()).sample - x
+        weights = object_weights(x, emphasis)
+        kl = posterior.kl().mean() / posterior.mean[0].numel()
+        return (weights * (difference.square() + 0.09 * difference.abs())).mean() + 5e-6 * kl
+
+    seconds = fit(vae.parameters(), loss, steps, lr, name=str(out), after=average.update)
+    average.swap()
+    vae.eval().requires_grad_(False)
+    with torch.no_grad():
+        latents = torch.cat([vae.encode(p).latent_dist.mode() for p in images[:4000].split(200)])
+    fold_normalisation(vae, latents)
+    quality = {"psnr_db": round(psnr(vae, held_out), 2), "images": len(held_out)}
+    vae.half().to(memory_format=torch.contiguous_format).save_pretrained(out)
+    write_card(
+        out,
+        {
+            "network": earlier["network"],
+            "recipe": f"AdamW {lr} cosine, batch {batch}, MSE + 0.09 L1, both weighted towards objects by "
+            f"{emphasis:g}, + 5e-6 KL, moving average .995, seed {seed}",
+            "data": f"{n} photographs of the world's train split",
+            "steps": steps,
+            "cpu_seconds": round(seconds),
+            "quality": quality,
+            "start": earlier,
         },
     )
     print(f"{out}: {quality}", flush=True)
