@@ -110,14 +110,17 @@ def train(
     `paraphrases` draws between a scene's two captions, otherwise each scene has its first.
     """
     from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
-    from transformers import CLIPTextModel
+    from transformers import CLIPTextModel, CLIPTokenizer
 
     torch.manual_seed(seed)
     earlier = (
         {} if start is None else {"start": json.loads((start / "CARD.json").read_text(encoding="utf-8"))}
     )
     vae = AutoencoderKL.from_pretrained(out / "vae", torch_dtype=torch.float32).eval().requires_grad_(False)
-    tokenizer = build_tokenizer()
+    # One that is built anew may number a pair of tokens the other way round: its training breaks ties by chance.
+    tokenizer = (
+        build_tokenizer() if start is None else CLIPTokenizer.from_pretrained(start, subfolder="tokenizer")
+    )
     moments, tokens, counts = [], [], []
     for shot in (0, 1):
         scenes, _, pictures = photographs("train", n, shot)
