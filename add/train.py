@@ -31,6 +31,7 @@ from add.checkpoint import (
     without_prefix,
 )
 from add.data.captioned import load_coco
+from add.files import write_whole
 from add.networks import save_student, trainable_unet
 from add.resolve import load_run, spec_hash
 from add.spec import Optimiser, Run
@@ -221,13 +222,6 @@ def check_identity(file: Path, note: dict[str, Any], identity: dict[str, Any]) -
                 f"{file}: belongs to {key} {note.get(key)!r}, this run has {value!r}; "
                 f"remove {file.parent} to train anew"
             )
-
-
-def write_whole(file: Path, text: str) -> None:
-    """Write a file so that it appears whole or not at all."""
-    partial = file.with_name(f".{file.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(file)
 
 
 def main() -> None:

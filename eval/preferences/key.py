@@ -7,12 +7,12 @@ lies beside the votes when they are read, never beside the page.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from add.files import write_whole
 from eval.preferences.damage import cell_damage, decoded, has_bad_bytes
 from eval.preferences.problem import PreferenceError, Problem, one_problem
 
@@ -147,14 +147,3 @@ def parse_json(file: Path, text: str, line: int = 1) -> Any:
         raise one_problem(file, f"not JSON: {error.msg}", line + error.lineno - 1) from error
     except (ValueError, RecursionError) as error:  # a number of thousands of digits, lists thousands deep
         raise one_problem(file, f"not JSON that can be read: {error}", line) from error
-
-
-def write_whole(file: Path, text: str) -> None:
-    """Writes UTF-8 text with its line ends as they are: the file appears whole or not at all."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_name(f".{file.name}.{os.getpid()}.partial")
-    try:
-        partial.write_bytes(text.encode("utf-8"))
-        partial.replace(file)
-    finally:
-        partial.unlink(missing_ok=True)

@@ -11,9 +11,10 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from add.files import write_whole
 from eval.preferences.checks import Resolver, Seen, cell_problems, pair_problems
 from eval.preferences.damage import decoded, mixes_encodings
-from eval.preferences.key import KEY_SUFFIX, StudyKey, read_keys, write_whole
+from eval.preferences.key import KEY_SUFFIX, StudyKey, read_keys
 from eval.preferences.problem import PreferenceError, Problem, nearest, one_problem
 from eval.preferences.record import COLUMNS, Vote
 from eval.preferences.table import Row, parsed, written

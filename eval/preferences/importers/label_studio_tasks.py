@@ -7,10 +7,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from add.files import write_whole
 from eval.preferences.checks import CHOICES
 from eval.preferences.damage import cell_damage
 from eval.preferences.importers.source import read_source
-from eval.preferences.key import write_whole
 from eval.preferences.problem import PreferenceError, Problem, nearest, one_problem
 
 PAIR_COLUMNS = (

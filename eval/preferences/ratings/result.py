@@ -6,12 +6,12 @@ import csv
 import dataclasses
 import io
 import json
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from add.files import write_whole
 from eval.preferences.ratings.agreement import Alpha, Share
 from eval.preferences.ratings.pairs import PairRate
 from eval.preferences.record import Question, RaterKind
@@ -99,8 +99,8 @@ class Ratings:
 
 def write_ratings(ratings: Sequence[Ratings], csv: Path, json: Path) -> None:
     """Writes ratings.csv and ratings.json, each whole or not at all. Without ratings: a header, an empty list."""
-    _write(csv, _table(ratings))
-    _write(json, _text(ratings))
+    write_whole(csv, _table(ratings))
+    write_whole(json, _text(ratings))
 
 
 def read_ratings(json: Path) -> tuple[Ratings, ...]:
@@ -136,13 +136,3 @@ def _table(ratings: Iterable[Ratings]) -> str:
                 [r.rater_kind, r.question, r.category, s.system, *counts, *points, s.rank, r.clusters]
             )
     return text.getvalue()
-
-
-def _write(file: Path, text: str) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_name(f".{file.name}.{os.getpid()}.partial")
-    try:
-        partial.write_bytes(text.encode())
-        partial.replace(file)
-    finally:
-        partial.unlink(missing_ok=True)
