@@ -14,7 +14,7 @@ from mini.pretrain.classify import reconstruct
 from mini.pretrain.data import batches
 from mini.pretrain.loop import Average, warm_cosine
 from mini.pretrain.pin import pin
-from mini.pretrain.tokens import MAX_LENGTH, build_tokenizer
+from mini.pretrain.tokens import MAX_LENGTH, build_tokenizer, learn_merges
 from mini.pretrain.vae import build, fold_normalisation, object_weights
 from mini.pretrain.views import gaussian_blur, rotate_colours
 from mini.world import captions, draw_scenes
@@ -70,6 +70,15 @@ def test_every_word_of_the_world_is_one_token_and_captions_fit():
     assert (
         tokenizer.decode(tokenizer("Zebra!").input_ids, skip_special_tokens=True).replace(" ", "") == "zebra!"
     )
+
+
+def test_merges_do_not_depend_on_the_order_of_words_and_ties_go_by_the_alphabet():
+    words = ["at", "an", "and", "aaa", "small"]
+    merges = learn_merges(words)
+    assert merges == learn_merges(words[::-1]) == learn_merges(words * 2)
+    # Every pair of letters is there once, so the alphabet decides.
+    assert merges[:3] == [("a", "a"), ("a", "l"), ("a", "n")]
+    assert {"".join(pair) for pair in merges} >= {f"{word}</w>" for word in words}
 
 
 def test_blur_agrees_with_scipy_and_zero_leaves_the_image():
