@@ -78,7 +78,7 @@ def read_coco(
     prompts = []
     for image_id in chosen:
         options = sorted(captions[image_id])
-        pick = 0 if caption_rule == "first" else _draw(rule_seed, str(image_id)) % len(options)
+        pick = 0 if caption_rule == "first" else hash_draw(rule_seed, str(image_id)) % len(options)
         prompts.append(Prompt(str(image_id), options[pick][1], image_id=image_id, file_name=names[image_id]))
     return tuple(prompts)
 
@@ -115,11 +115,12 @@ def read_parti(
         raise PromptError(file, "Challenge", f"no challenge is called {name!r}; the nearest is {close[0]!r}")
     left = [p for p in rows if p.challenge not in excluded]
     wanted = _checked_count(file, count, len(left), "prompts")
-    chosen = {p.prompt_id for p in sorted(left, key=lambda p: _draw(rule_seed, p.prompt))[:wanted]}
+    chosen = {p.prompt_id for p in sorted(left, key=lambda p: hash_draw(rule_seed, p.prompt))[:wanted]}
     return tuple(p for p in left if p.prompt_id in chosen)
 
 
-def _draw(seed: int, key: str) -> int:
+def hash_draw(seed: int, key: str) -> int:
+    """A draw from 0 .. 2^64 - 1 that depends on its arguments alone: lists are ranked and captions picked by it."""
     return int.from_bytes(hashlib.sha256(f"{seed}:{key}".encode()).digest()[:8], "big")
 
 

@@ -10,6 +10,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from add.files import write_whole
+
 PACKAGES = (
     "torch",
     "diffusers",
@@ -56,12 +58,8 @@ def hardware(device: str = "cpu") -> dict[str, Any]:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write indented JSON by way of a temporary file beside it, so that it appears whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
-    part.write_text(text + "\n", encoding="utf-8")
-    part.replace(path)
+    """Write indented JSON, whole or not at all. Raises ValueError for a number that is not finite."""
+    write_whole(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def _processor() -> str:

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from add.files import write_whole
 from eval.prompts import Prompt, read_prompts
 
 if TYPE_CHECKING:
@@ -65,9 +66,7 @@ def sample_set(
         "seed": seed,
         "seconds": round(time.perf_counter() - started, 3),
     }
-    partial = out / ".samples.json.partial"
-    partial.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
-    partial.replace(out / "samples.json")
+    write_whole(out / "samples.json", json.dumps(facts, indent=2) + "\n")
 
 
 def sample_scale(

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from add.files import write_whole
 from add.load import BASELINE, load_ablations, load_baseline, load_scale
 from add.resolve import resolve
 from add.spec import SpecError
@@ -42,9 +43,7 @@ def make_report(study: Study, results: Path, out: Path) -> None:
         ("table.md", render_markdown(report)),
         ("table.tex", render_latex(report)),
     ):
-        beside = out / f".{name}.part"
-        beside.write_text(text, encoding="utf-8", newline="\n")
-        beside.replace(out / name)
+        write_whole(out / name, text)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from eval.decode import ImageSetError, decode_sample, to_square
 from eval.images import Sample, SampleSet, read_samples
 from eval.preferences.damage import cell_damage
+from eval.prompts import hash_draw
 
 
 class SourceError(ValueError):
@@ -85,7 +85,7 @@ def prompts_of(sources: Sequence[Source], count: int | None, seed: int) -> dict[
         return prompts
     if not 1 <= count <= len(prompts):
         raise SourceError(f"{count} prompts are asked for, {len(prompts)} have images")
-    ranked = sorted(prompts, key=lambda key: hashlib.sha256(f"{seed}:{prompts[key]}".encode()).digest())
+    ranked = sorted(prompts, key=lambda key: hash_draw(seed, prompts[key]))
     chosen = set(ranked[:count])
     return {key: text for key, text in prompts.items() if key in chosen}
 
