@@ -3,7 +3,7 @@
 Reductions, because the weights lambda and gamma mean nothing without them:
   hinge         sum over heads; mean over batch and over a head's tokens
   R1            sum over heads and over an input's elements; mean over batch
-  distillation  sum over channels; mean over pixels and over batch
+  distillation  sum over channels and over the pixels of a latent position; mean over positions and over batch
 """
 
 from __future__ import annotations
@@ -102,12 +102,16 @@ def distillation_weight(schedule: NoiseSchedule, t: Tensor, form: DistillationFo
     raise ValueError(f"distillation form {form!r} is not one of exponential, sds, nfsd")
 
 
-def distillation_loss(x: Tensor, target: Tensor, weights: Tensor) -> Tensor:
-    """mean_b c_b ||x_b - sg(target_b)||^2, the square summed over channels and averaged over pixels. Scalar.
+def distillation_loss(x: Tensor, target: Tensor, weights: Tensor, positions: int) -> Tensor:
+    """mean_b c_b ||x_b - sg(target_b)||^2 / positions, the square summed over channels and pixels. Scalar.
 
-    x, target: (B, C, ...); weights: (B,). No gradient reaches the target. In latent space with the SDS
-    weight, d loss / d x = w(t) (eps_psi - eps') / (B * pixels), the SDS gradient up to that constant. Raises
-    ValueError when the shapes differ (broadcasting would hide it).
+    x, target: (B, C, ...), latents or images; weights: (B,); positions: of the latents, h * w, in both cases.
+    The paper does not publish the reduction. Per latent position a distance weighs the same whatever the
+    VAE's factor, and lambda = 2.5 is felt beside the adversarial loss; averaged over pixels it is not.
+
+    No gradient reaches the target. In latent space with the SDS weight, d loss / d x = w(t) (eps_psi - eps')
+    / (B * positions), the SDS gradient up to that constant. Raises ValueError when the shapes differ
+    (broadcasting would hide it).
     """
     import torch
 
@@ -117,9 +121,9 @@ def distillation_loss(x: Tensor, target: Tensor, weights: Tensor) -> Tensor:
             f" {tuple(weights.shape)} do not belong together; expected (B, C, ...), the same, and (B,)"
         )
     difference = x - target.detach()
-    # Half precision would lose most of the sum over pixels.
-    squares = difference.to(torch.promote_types(difference.dtype, torch.float32)).square().sum(1)
-    return (weights * squares.flatten(1).mean(1)).mean()
+    # Half precision would lose most of the sum.
+    squares = difference.to(torch.promote_types(difference.dtype, torch.float32)).square()
+    return (weights * squares.flatten(1).sum(1) / positions).mean()
 
 
 def nfsd_direction(

@@ -240,7 +240,7 @@ def losses(
     if variant.loss.distillation != "none":
         target, weight = target_of(run, players, latents, images, batch)
         ours = images if variant.loss.space == "pixel" else latents
-        distil = distillation_loss(ours, target, weight)
+        distil = distillation_loss(ours, target, weight, positions=latents[0, 0].numel())
         student_loss = student_loss + variant.loss.distillation_weight * distil
         values["loss_distill"] = distil.detach()
     if heads is not None and players.features is not None:
