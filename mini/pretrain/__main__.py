@@ -16,21 +16,21 @@ from pathlib import Path
 from typing import Any
 
 
-def _vae(name: str, seed: int, refined: int | None = None) -> Callable[[Path], None]:
-    """The VAE's two trainings; `refined` is the seed of the second, which only one VAE has had so far."""
+def _vae(name: str, seed: int, *refinements: dict[str, Any]) -> Callable[[Path], None]:
+    """A VAE's training, and those that went on from it."""
 
     def run(out: Path) -> None:
         from mini.pretrain.vae import refine, train
 
         train(out / name / "vae", seed=seed, steps=6000)
-        if refined is not None:
-            refine(out / name / "vae", seed=refined)
+        for settings in refinements:
+            refine(out / name / "vae", **settings)
 
     return run
 
 
-# The committed UNet began on the latents of the VAE before this was refined (its card tells the order); from nothing,
-# refining first spares it the change.
+# The committed UNets began on the latents of the VAEs before these were refined (their cards tell the order); from
+# nothing, refining first spares them the change.
 def _sd21(out: Path) -> None:
     from mini.pretrain.diffusion import train
 
@@ -47,6 +47,9 @@ def _sdxl(out: Path) -> None:
     here = out / "sdxl"
     size: dict[str, Any] = {"channels": (48, 96), "text": (128, 3)}
     train(here, seed=42, steps=8000, batch=32, lr=1.2e-3, **size)
+    # The committed one also had 3000 steps of a phase that was broken off, between the next two.
+    for seed, steps, lr in ((1042, 9000, 1.2e-3), (3042, 7000, 1e-3), (4042, 7000, 1e-3)):
+        train(here, seed=seed, steps=steps, batch=32, lr=lr, start=here, **size)
 
 
 def _oracle(out: Path) -> None:
@@ -94,8 +97,12 @@ def _teacher_quality(out: Path) -> None:
 
 STAGES: dict[str, tuple[str, tuple[str, ...], Callable[[Path], None]]] = {
     # stage: the directory whose card says that it is done, the stages that it needs, and what runs it
-    "sd21-vae": ("sd21/vae", (), _vae("sd21", 21, refined=11)),
-    "sdxl-vae": ("sdxl/vae", (), _vae("sdxl", 42)),
+    "sd21-vae": ("sd21/vae", (), _vae("sd21", 21, {"seed": 11})),
+    "sdxl-vae": (
+        "sdxl/vae",
+        (),
+        _vae("sdxl", 42, {"seed": 12}, {"seed": 13, "steps": 4500, "emphasis": 20.0}),
+    ),
     "sd21": ("sd21", ("sd21-vae",), _sd21),
     "sdxl": ("sdxl", ("sdxl-vae",), _sdxl),
     "oracle": ("oracle", ("sd21-vae", "sdxl-vae"), _oracle),
