@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, SerializerFunctionWrapHandler, ValidationInfo, field_validator, model_serializer
 
 from add.spec_types import Count, Decay, Fraction, Frozen, NonNegative, Positive, Seed, increasing
 
@@ -26,6 +26,28 @@ class Nfsd(Frozen):
     guidance: NonNegative
     threshold: Annotated[int, Field(ge=0, le=1000)]
     negative_prompt: str
+
+
+class Performance(Frozen):
+    """Speed and memory on a GPU. Each option changes bits a little, so these are values like any other."""
+
+    channels_last: bool = False
+    """Images and latents lie in memory pixel by pixel, as convolutions on tensor cores want them."""
+    compile: bool = False
+    """torch.compile with static shapes: the UNets, the VAEs and the feature network."""
+    gradient_checkpointing: tuple[Literal["unet", "decoder", "features"], ...] = ()
+    """Networks whose activations are computed again in the backward pass rather than kept."""
+    frozen_precision: Literal["float32", "bf16"] = "float32"
+    """In which the weights of the frozen networks are kept; bf16 halves them and needs precision bf16."""
+    eight_bit_optimiser: bool = False
+    """The moments of both optimisers in 8 bits (bitsandbytes, which is installed separately)."""
+
+    @field_validator("gradient_checkpointing")
+    @classmethod
+    def _canonical(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(value)) != len(value):
+            raise ValueError("names a network twice")
+        return tuple(sorted(value))
 
 
 class Training(Frozen):
@@ -55,6 +77,24 @@ class Training(Frozen):
     checkpoint_every: Count
     log_every: Count
     pictures_every: Count
+    performance: Performance | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_options_as_ever(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # A run without options has the values it had before there were any: nothing is run again for them.
+        values: dict[str, Any] = handler(self)
+        return (
+            values
+            if self.performance is not None
+            else {k: v for k, v in values.items() if k != "performance"}
+        )
+
+    @field_validator("performance")
+    @classmethod
+    def _precisions_fit(cls, value: Performance | None, info: ValidationInfo) -> Performance | None:
+        if value and value.frozen_precision == "bf16" and info.data.get("precision") == "float32":
+            raise ValueError("frozen_precision bf16 needs training.precision bf16: one step, one autocast")
+        return value
 
     @field_validator("student_timesteps")
     @classmethod
