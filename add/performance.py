@@ -15,8 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from add.features import BLOCKS, FeatureNetwork
-from add.networks import DiffusionNetwork, load_diffusion
+from add.networks import DiffusionNetwork
 from add.parallel import Share
+from add.pipelines import load_diffusion
 from add.spec import Run
 from add.spec_training import Performance
 from add.step import Players
@@ -36,7 +37,7 @@ def apply_options(options: Performance, players: Players, unet: Any) -> None:
     optimiser is made. The heads stay as they are: they are small, and R1 differentiates them twice.
     """
     pipelines = [p for p in (players.student, players.teacher) if p is not None]
-    frozen: list[nn.Module] = [m for p in pipelines for m in (p.unet, p.vae, p.text_encoder)]
+    frozen: list[nn.Module] = [m for p in pipelines for m in (p.unet, p.vae, *p.text.encoders)]
     frozen += [m.model for m in (players.features, players.c_img) if m is not None]
     frozen += [players.c_text.encoder] if players.c_text is not None else []
     convolutional: list[nn.Module] = [unet, *(m for p in pipelines for m in (p.unet, p.vae))]
@@ -109,6 +110,6 @@ def plain_student(
     """
     if run.training.performance is None and not share.sharded:
         return student, unet
-    fresh = load_diffusion(run.student.path, run.student.revision, "cpu")
+    fresh = load_diffusion(run.student.path, run.student.revision, "cpu", student.resolution)
     fresh.unet.load_state_dict(state)
     return fresh, fresh.unet

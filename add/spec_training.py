@@ -8,6 +8,8 @@ from pydantic import Field, SerializerFunctionWrapHandler, ValidationInfo, field
 
 from add.spec_types import Count, Decay, Fraction, Frozen, NonNegative, Positive, Seed, increasing
 
+_UNSET = ("resolution", "performance")  # settings that are left out of a run's values while they are null
+
 
 class Optimiser(Frozen):
     """AdamW. `warmup` in steps, linear; `clip` the gradient's norm (null: not clipped)."""
@@ -77,17 +79,15 @@ class Training(Frozen):
     checkpoint_every: Count
     log_every: Count
     pictures_every: Count
+    resolution: Count | None = None
+    """Pixels of the square training images; unset: what the student's `sample_size` means (SDXL's: 1024)."""
     performance: Performance | None = None
 
     @model_serializer(mode="wrap")
-    def _without_options_as_ever(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # A run without options has the values it had before there were any: nothing is run again for them.
+    def _without_the_unset(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # A run has the values it had before a setting existed: nothing is run again for it.
         values: dict[str, Any] = handler(self)
-        return (
-            values
-            if self.performance is not None
-            else {k: v for k, v in values.items() if k != "performance"}
-        )
+        return {k: v for k, v in values.items() if v is not None or k not in _UNSET}
 
     @field_validator("performance")
     @classmethod

@@ -25,8 +25,9 @@ from add.losses import (
     r1_penalty,
     teacher_target,
 )
-from add.networks import DiffusionNetwork, load_diffusion, student_x0
+from add.networks import DiffusionNetwork, check_one_vae, student_x0
 from add.parallel import WHOLE, Share
+from add.pipelines import load_diffusion
 from add.spec import Run
 from add.spec_scale import Network
 from add.weights import check_weights, local_directory
@@ -81,15 +82,20 @@ def check_networks(run: Run) -> dict[str, str]:
 
 
 def load_players(run: Run, device: str) -> Players:
-    """Load the frozen networks that the run uses."""
+    """Load the frozen networks that the run uses.
+
+    Raises ValueError where the spec calls the latents of two different VAEs one, and as the loaders do.
+    """
     from add.conditions import load_text_condition
 
     variant, networks = run.variant, run.networks
-    student = load_diffusion(run.student.path, run.student.revision, device)
+    student = load_diffusion(run.student.path, run.student.revision, device, run.training.resolution)
     teacher = None
     if variant.loss.distillation != "none":
         same = variant.teacher == variant.student
-        teacher = student if same else load_diffusion(run.teacher.path, run.teacher.revision, device)
+        # It sees the student's images, whatever size it was trained at itself.
+        given = (run.teacher.path, run.teacher.revision, device, student.resolution)
+        teacher = student if same else load_diffusion(*given)
     features = None
     if variant.loss.adversarial > 0:
         net = networks.features[variant.discriminator.features]
@@ -110,6 +116,8 @@ def load_players(run: Run, device: str) -> Players:
     c_text = None if networks.c_text is None else load_text_condition(networks.c_text, device)
     pair = [n for n in (variant.student, variant.teacher) if n in networks.diffusion]
     latents = {networks.diffusion[name].latents or name for name in pair}
+    if teacher is not None and len(latents) == 1:
+        check_one_vae(student, teacher)
     return Players(student, teacher, features, c_text, c_img, len(latents) == 1)
 
 
@@ -200,8 +208,9 @@ def target_of(
 
         def predict(x_t: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
             if conditioning not in texts:
-                words = "" if conditioning == "null" else settings.nfsd.negative_prompt
-                texts[conditioning] = teacher.embed([words]).expand(len(x_t), -1, -1)
+                null = conditioning == "null"
+                one = teacher.null() if null else teacher.embed([settings.nfsd.negative_prompt])
+                texts[conditioning] = one.expand(len(x_t))
             return teacher.predict(x_t, t, texts[conditioning])
 
         target = teacher_target(

@@ -100,7 +100,7 @@ def test_compiled_networks_give_the_same_gradients(smoke: Path) -> None:
 
 def test_frozen_networks_in_bf16_take_half_the_memory_and_change_gradients_little(smoke: Path) -> None:
     run = smoke_run("teacher_type-sd2-1-sdxl", precision="bf16")
-    players, unet, heads, batch = prepared(run, Performance(frozen_precision="bf16"))
+    players, unet, heads, _ = prepared(run, Performance(frozen_precision="bf16"))
     assert players.teacher is not None
     assert players.features is not None
     for module in (players.teacher.unet, players.student.vae, players.features.model, players.c_text.encoder):
@@ -194,17 +194,17 @@ def test_a_run_with_options_resumes_exactly_and_saves_an_ordinary_student(
     run = smoke_run(steps=4, checkpoint_every=2, precision=precision, performance=options, ema=0.5)
     train(run, 0, tmp_path / "whole")
 
-    class Killed(Exception):
+    class KilledError(Exception):
         pass
 
     def update(*given: Any) -> dict[str, float]:
         if given[3] == 3:  # the step after the checkpoint's next
-            raise Killed
+            raise KilledError
         return untouched(*given)
 
     untouched = add.train.update
     monkeypatch.setattr(add.train, "update", update)
-    with pytest.raises(Killed):
+    with pytest.raises(KilledError):
         train(run, 0, tmp_path / "broken")
     monkeypatch.undo()
     monkeypatch.chdir(smoke)
