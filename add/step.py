@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,10 @@ import torch
 from torch import Tensor
 
 from add.augment import augment, random_crop
-from add.data.captioned import CaptionedImages, load_images, sample_indices
+from add.cache import EncoderCache, image_keys, kept, text_keys
+from add.data.captioned import to_tensor
+from add.data.samples import CaptionedSet, pixels
+from add.data.training import order_of
 from add.discriminator import Discriminator
 from add.features import FeatureNetwork, load_features
 from add.losses import (
@@ -37,6 +40,7 @@ class Batch:
 
     real: (B, 3, H, W) in [-1, 1]; s, t: long (B,), the student's and the teacher's timesteps; noise, noise_t:
     latent noise (B, C, h, w) for each; s, t and the noises do not depend on the variant, so rows are paired.
+    keys: of the images, for a cache of what encoders make of them; () where there is none.
     """
 
     real: Tensor
@@ -46,6 +50,7 @@ class Batch:
     noise: Tensor
     noise_t: Tensor
     draws: torch.Generator
+    keys: tuple[bytes, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -58,6 +63,7 @@ class Players:
     c_text: Any
     c_img: FeatureNetwork | None
     shared_latents: bool
+    cache: EncoderCache | None = None
 
 
 def generator(seed: int, step: int, part: int, purpose: str) -> torch.Generator:
@@ -77,7 +83,7 @@ def check_networks(run: Run) -> dict[str, str]:
     return {k: check_weights(local_directory(n.path, n.revision), n.sha256) for k, n in named.items()}
 
 
-def load_players(run: Run, device: str) -> Players:
+def load_players(run: Run, device: str, cache: EncoderCache | None = None) -> Players:
     """Load the frozen networks that the run uses."""
     from add.conditions import load_text_condition
 
@@ -107,7 +113,7 @@ def load_players(run: Run, device: str) -> Players:
     c_text = None if networks.c_text is None else load_text_condition(networks.c_text, device)
     pair = [n for n in (variant.student, variant.teacher) if n in networks.diffusion]
     latents = {networks.diffusion[name].latents or name for name in pair}
-    return Players(student, teacher, features, c_text, c_img, len(latents) == 1)
+    return Players(student, teacher, features, c_text, c_img, len(latents) == 1, cache)
 
 
 def make_heads(run: Run, players: Players, resolution: int, seed: int) -> Discriminator | None:
@@ -125,45 +131,78 @@ def make_heads(run: Run, players: Players, resolution: int, seed: int) -> Discri
 
 def draw_batch(
     run: Run,
-    data: CaptionedImages,
+    data: CaptionedSet,
     resolution: int,
     latent: tuple[int, ...],
     seed: int,
     step: int,
     part: int,
     device: str,
+    keyed: bool = False,
 ) -> Batch:
-    """Read and draw part `part` of the batch of `step`; latent: shape (C, h, w) of the student's latents."""
-    settings = run.training
+    """Read and draw part `part` of the batch of `step`; latent: shape (C, h, w) of the student's latents.
+
+    keyed: with the images' keys, for a cache. Raises DataError naming a sample that cannot be read.
+    """
+    settings, form = run.training, run.data.train
     size = settings.batch // settings.accumulate
-    indices = sample_indices(len(data), step * settings.batch + part * size, size, seed)
+    samples = data.samples(order_of(form, data, step * settings.batch + part * size, size, seed))
+    places = torch.rand(size, 2, generator=generator(seed, step, part, "crop")).tolist()
+    images = pixels(samples, resolution, form.resize_rule, places)
     draws = generator(seed, step, part, "batch")
     weights = torch.tensor(settings.student_timestep_weights)
     chosen = torch.multinomial(weights, size, replacement=True, generator=draws)
     low, high = settings.distillation_timesteps
     caption = torch.rand(size, generator=draws).tolist()
-    texts = [data.captions[i] for i in indices]
-    prompts = tuple(t[int(u * len(t))] for t, u in zip(texts, caption, strict=True))
+    texts = [(sample.captions, u) for sample, u in zip(samples, caption, strict=True)]
+    prompts = tuple(t[int(u * len(t))] for t, u in texts)
     return Batch(
-        real=load_images([data.files[i] for i in indices], resolution).to(device),
+        real=to_tensor(images).to(device),
         prompts=prompts,
         s=torch.tensor(settings.student_timesteps)[chosen].to(device),
         t=torch.randint(low, high + 1, (size,), generator=draws).to(device),
         noise=torch.randn(size, *latent, generator=draws).to(device),
         noise_t=torch.randn(size, *latent, generator=draws).to(device),
         draws=generator(seed, step, part, "augmentation"),
+        keys=image_keys(images) if keyed else (),
     )
 
 
 @torch.no_grad()
-def conditions(players: Players, real: Tensor, prompts: tuple[str, ...]) -> dict[str, Tensor]:
-    """The discriminator's c_text of the captions and c_img of the *real* images, those that the variant uses."""
-    found = {}
-    if players.c_text is not None:
-        found["text"] = players.c_text(prompts)
-    if players.c_img is not None:
-        found["image"] = players.c_img.pooled(real)
+def conditions(
+    players: Players, real: Tensor, prompts: tuple[str, ...], keys: tuple[bytes, ...] = ()
+) -> dict[str, Tensor]:
+    """The discriminator's c_text of the captions and c_img of the *real* images, those that the variant uses.
+
+    keys: of the images, where a cache may answer.
+    """
+    cache, device = players.cache, real.device
+    found: dict[str, Tensor] = {}
+    if (c_text := players.c_text) is not None:
+        made_by, names = (c_text.encoder, c_text.tokenizer), text_keys(prompts) if keys else ()
+        found |= kept(cache, "c_text", made_by, names, prompts, lambda p: {"text": c_text(p)}, device)
+    if (c_img := players.c_img) is not None:
+        found |= kept(
+            cache,
+            "c_img",
+            (c_img, f"at {c_img.image_size}"),
+            keys,
+            real,
+            lambda x: {"image": c_img.pooled(x)},
+            device,
+        )
     return found
+
+
+@torch.no_grad()
+def embedded(players: Players, network: DiffusionNetwork, prompts: Sequence[str], keyed: bool) -> Tensor:
+    """`network.embed(prompts)`; keyed: a cache may answer."""
+    keys = text_keys(prompts) if keyed else ()
+    made_by = (network.text_encoder, network.tokenizer)
+    answer = kept(
+        players.cache, "text", made_by, keys, prompts, lambda p: {"text": network.embed(p)}, network.device
+    )
+    return answer["text"]
 
 
 def seen(run: Run, images: Tensor, features: FeatureNetwork, draws: torch.Generator) -> list[Tensor]:
@@ -187,12 +226,14 @@ def target_of(
     form = variant.loss.distillation
     with torch.no_grad():
         x0 = latents.detach() if players.shared_latents else teacher.encode(images.detach())
-        texts = {"text": teacher.embed(batch.prompts)}
+        keyed = bool(batch.keys)
+        texts = {"text": embedded(players, teacher, batch.prompts, keyed)}
 
         def predict(x_t: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
             if conditioning not in texts:
                 words = "" if conditioning == "null" else settings.nfsd.negative_prompt
-                texts[conditioning] = teacher.embed([words]).expand(len(x_t), -1, -1)
+                null = embedded(players, teacher, [words], keyed)
+                texts[conditioning] = null.expand(len(x_t), -1, -1)
             return teacher.predict(x_t, t, texts[conditioning])
 
         target = teacher_target(
@@ -218,10 +259,19 @@ def _noise_like(x0: Tensor, batch: Batch) -> Tensor:
 def student_output(run: Run, players: Players, unet: Any, batch: Batch) -> tuple[Tensor, Tensor]:
     """The student's x_0 prediction as latents and, decoded, as images; both carry its gradient."""
     with torch.no_grad():
-        x0 = players.student.encode(batch.real)
-        text = players.student.embed(batch.prompts)
-    latents = student_x0(players.student, unet, x0, batch.noise, batch.s, text)
-    return latents, players.student.decode(latents)
+        student = players.student
+        x0 = kept(
+            players.cache,
+            "latents",
+            (student.vae,),
+            batch.keys,
+            batch.real,
+            lambda images: {"latents": student.encode(images)},
+            student.device,
+        )["latents"]
+        text = embedded(players, student, batch.prompts, bool(batch.keys))
+    latents = student_x0(student, unet, x0, batch.noise, batch.s, text)
+    return latents, student.decode(latents)
 
 
 def losses(
@@ -244,7 +294,7 @@ def losses(
         student_loss = student_loss + variant.loss.distillation_weight * distil
         values["loss_distill"] = distil.detach()
     if heads is not None and players.features is not None:
-        given = conditions(players, batch.real, batch.prompts)
+        given = conditions(players, batch.real, batch.prompts, batch.keys)
         fake = seen(run, images, players.features, batch.draws)
         heads.requires_grad_(False)
         adversarial = hinge_generator(heads(fake, given))

@@ -9,8 +9,11 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 import platform
+import shlex
 import shutil
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,6 +24,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from add.cache import open_cache
 from add.checkpoint import (
     latest_checkpoint,
     load_checkpoint,
@@ -30,11 +34,12 @@ from add.checkpoint import (
     with_prefix,
     without_prefix,
 )
-from add.data.captioned import load_coco
+from add.data.training import open_training_set
 from add.files import write_whole
 from add.networks import save_student, trainable_unet
 from add.resolve import load_run, spec_hash
 from add.spec import Optimiser, Run
+from add.spec_data import CACHED, Cache
 from add.step import (
     Batch,
     check_networks,
@@ -48,10 +53,11 @@ from add.step import (
 from add.trainlog import TrainLog
 
 
-def train(run: Run, seed: int, out: Path, device: str = "cpu") -> None:
+def train(run: Run, seed: int, out: Path, device: str = "cpu", kept: Cache | None = None) -> None:
     """Train the run's student with one seed; leaves `out`/student (EMA weights) and `out`/train.
 
-    Raises ValueError where a checkpoint under `out` belongs to another spec or seed.
+    kept: what of the encoders' output is kept on disk, which changes no bit of the result. Raises ValueError where
+    a checkpoint under `out` belongs to another spec or seed, DataError where the training data are not right.
     """
     # Initialise. The number of threads is part of the spec: the bits depend on it.
     settings = run.training
@@ -61,7 +67,8 @@ def train(run: Run, seed: int, out: Path, device: str = "cpu") -> None:
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     started = time.perf_counter()
     weights = check_networks(run)
-    players = load_players(run, device)
+    cache = open_cache(kept, run.data.train)
+    players = load_players(run, device, cache)
     student = players.student
     resolution = int(student.unet.config.sample_size) * 2 ** (len(student.vae.config.block_out_channels) - 1)
     latent = (
@@ -69,7 +76,7 @@ def train(run: Run, seed: int, out: Path, device: str = "cpu") -> None:
         student.unet.config.sample_size,
         student.unet.config.sample_size,
     )
-    data = load_coco(Path(run.data.train.images), Path(run.data.train.annotations))
+    data = open_training_set(run.data.train)
     unet = trainable_unet(student, run.variant.student_init, seed)
     heads = make_heads(run, players, resolution, seed)
     average = [p.detach().clone() for p in unet.parameters()]
@@ -102,7 +109,9 @@ def train(run: Run, seed: int, out: Path, device: str = "cpu") -> None:
             tick = time.perf_counter()
             values: dict[str, Tensor] = {}
             for part in range(settings.accumulate):
-                batch = draw_batch(run, data, resolution, latent, seed, step, part, device)
+                batch = draw_batch(
+                    run, data, resolution, latent, seed, step, part, device, keyed=cache is not None
+                )
                 with precision(settings.precision, device):
                     student_loss, head_loss, part_values = losses(run, players, unet, heads, batch)
                 (student_loss / settings.accumulate).backward()
@@ -140,6 +149,8 @@ def train(run: Run, seed: int, out: Path, device: str = "cpu") -> None:
                     state |= with_prefix("heads", heads.state_dict())
                     state |= with_prefix("head_optimiser", optimiser_tensors(head_optimiser))
                 save_checkpoint(checkpoints, step, state, {**identity, "seconds": seconds})
+    if cache is not None:
+        cache.flush()
 
     # The student that is sampled is the average. The directory appears whole or not at all.
     for parameter, mean in zip(unet.parameters(), average, strict=True):
@@ -233,8 +244,14 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="training seed")
     parser.add_argument("--out", type=Path, required=True, help="directory of this run and seed")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    arguments = parser.parse_args()
-    train(load_run(arguments.spec), arguments.seed, arguments.out, arguments.device)
+    parser.add_argument("--cache", metavar="DIRECTORY", help="keep what the encoders make of the data there")
+    parser.add_argument(
+        "--keep", nargs="+", choices=CACHED, default=CACHED, help="what is kept (default: all)"
+    )
+    # As the Snakefile passes on what is no value of the run, and so must not be one of the rule.
+    arguments = parser.parse_args([*shlex.split(os.environ.get("ADD_TRAIN_OPTIONS", "")), *sys.argv[1:]])
+    kept = Cache(directory=arguments.cache, keep=tuple(arguments.keep)) if arguments.cache else None
+    train(load_run(arguments.spec), arguments.seed, arguments.out, arguments.device, kept)
 
 
 if __name__ == "__main__":
