@@ -94,7 +94,7 @@ class TensorCache:
         for key in keys:
             if (entry := self._pending.get(key)) is None:
                 place = self._place(key)
-                entry = self._read(*place) if place is not None else None
+                entry = self._read(*place, key) if place is not None else None
             if entry is None:
                 return None
             found.append(entry)
@@ -109,7 +109,7 @@ class TensorCache:
         segment, row = self._places[at].tolist()
         return segment, row
 
-    def _read(self, segment: int, row: int) -> dict[str, Tensor] | None:
+    def _read(self, segment: int, row: int, key: bytes) -> dict[str, Tensor] | None:
         if segment not in self._opened:
             try:
                 self._opened[segment] = _Segment(self._segments[segment], self.identity)
@@ -119,7 +119,8 @@ class TensorCache:
         self._opened.move_to_end(segment)
         while len(self._opened) > _OPEN:
             self._opened.popitem(last=False)
-        return self._opened[segment].row(row)
+        opened = self._opened[segment]
+        return opened.row(row) if opened.keys[row].tobytes() == key else None  # the index has half of a key
 
     def _forget(self) -> None:
         """Files were deleted: begin again with those that are left."""
