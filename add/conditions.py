@@ -24,7 +24,8 @@ OPEN_CLIP_CONFIG = "open_clip_config.json"
 class TextCondition:
     """A frozen CLIP text encoder with projection: prompts to embeddings (B, D) float32, not normalised.
 
-    embed: token ids (B, L) to embeddings, run by `encoder`; tokens: prompts to token ids.
+    embed: token ids (B, L) to embeddings, run by `encoder`; tokens: prompts to token ids; vocabulary: a text that
+    names the tokenizer, for caches.
     """
 
     def __init__(
@@ -32,9 +33,10 @@ class TextCondition:
         encoder: nn.Module,
         embed: Callable[[Tensor], Tensor],
         tokens: Callable[[Sequence[str]], Tensor],
+        vocabulary: str,
     ) -> None:
         self.encoder = encoder.eval().requires_grad_(False)
-        self.embed, self.tokens = embed, tokens
+        self.embed, self.tokens, self.vocabulary = embed, tokens, vocabulary
 
     @torch.no_grad()
     def __call__(self, prompts: Sequence[str]) -> Tensor:
@@ -62,14 +64,26 @@ def load_text_condition(network: Network, device: str) -> TextCondition:
 def transformers_condition(encoder: Any, tokenizer: Any) -> TextCondition:
     """c_text of a CLIPTextModelWithProjection and its CLIPTokenizer."""
     return TextCondition(
-        encoder, lambda ids: encoder(ids).text_embeds, lambda prompts: tokenize(tokenizer, prompts)
+        encoder,
+        lambda ids: encoder(ids).text_embeds,
+        lambda prompts: tokenize(tokenizer, prompts),
+        f"{tokenizer.model_max_length} {tokenizer.backend_tokenizer.to_str()}",
     )
 
 
 def open_clip_condition(model: Any, tokenizer: Callable[[list[str]], Tensor]) -> TextCondition:
     """c_text of an open_clip CLIP, whose vision half is dropped."""
     del model.visual
-    return TextCondition(model, model.encode_text, lambda prompts: tokenizer(list(prompts)))
+    return TextCondition(
+        model, model.encode_text, lambda prompts: tokenizer(list(prompts)), _open_clip_vocabulary(tokenizer)
+    )
+
+
+def _open_clip_vocabulary(tokenizer: Any) -> str:
+    wrapped = getattr(tokenizer, "tokenizer", None)  # a transformers tokenizer, or open_clip's own BPE
+    words = wrapped.backend_tokenizer.to_str() if wrapped is not None else repr(list(tokenizer.bpe_ranks))
+    cleaned = getattr(getattr(tokenizer, "clean_fn", None), "__qualname__", "")
+    return f"{tokenizer.context_length} {cleaned} {words}"
 
 
 def _from_transformers(directory: Path, device: str) -> TextCondition:
