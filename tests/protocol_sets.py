@@ -12,7 +12,7 @@ from PIL import Image
 from add.spec_scale import Scale
 from eval.prompts import read_prompts
 from eval.protocols.spec import Protocols, load_protocols
-from tests.evaluation import make_world, picture
+from tests.evaluation import coco_file, make_world, picture
 
 IMAGES = 24
 HEAD = "base: {name: base, why: as the scale has it}\nprotocols:\n"
@@ -22,8 +22,6 @@ def world(root: Path) -> Scale:
     """Networks, 24 prompts, and 40 photographs of several sizes as the reference, 16 px scale."""
     scale = make_world(root, images=8, references=9)
     captions = {f"{k:06d}.png": [f"first of {k}", f"second of {k}", f"third of {k}"] for k in range(IMAGES)}
-    from tests.evaluation import coco_file
-
     coco_file(root / "annotations/captions_val.json", captions)
     folder = root / "photographs"
     folder.mkdir()
@@ -44,11 +42,11 @@ def world(root: Path) -> Scale:
     )
 
 
-def samples(scale: Scale, directory: Path, seed: int = 7, first: int = 500) -> Path:
-    """A finished sample directory for the scale's COCO prompts, of textured pictures."""
+def samples(scale: Scale, directory: Path, seed: int = 7, first: int = 500, prompts: str = "coco") -> Path:
+    """A finished sample directory for one of the scale's prompt sets, of textured pictures."""
     directory.mkdir(parents=True)
     rows = []
-    for k, prompt in enumerate(read_prompts(scale.sampling.prompts["coco"])):
+    for k, prompt in enumerate(read_prompts(scale.sampling.prompts[prompts])):
         Image.fromarray(picture(first + k, scale.evaluation.resolution)).save(directory / f"{k:06d}.png")
         rows.append([f"{k:06d}.png", prompt.prompt_id, prompt.prompt, seed, k])
     with (directory / "index.csv").open("w", encoding="utf-8", newline="") as stream:

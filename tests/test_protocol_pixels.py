@@ -82,7 +82,7 @@ def test_tensorflow1_agrees_with_its_definition(size: int) -> None:
         np.testing.assert_allclose(tensorflow1_bilinear(image, size), plain(image, size), atol=2e-3)
 
 
-class _Inception(torch.nn.Module):
+class Inception(torch.nn.Module):
     """The interface of the TorchScript Inception of 2015-12-05 as clean-fid calls it with resize_inside.
 
     Its own resize is TensorFlow 1's, by a sampling grid whose first point lies on the first pixel.
@@ -111,7 +111,7 @@ def test_legacy_tensorflow_is_clean_fids_mode_through_its_wrapper(tmp_path: Path
     from cleanfid.inception_torchscript import InceptionV3W
 
     torch.manual_seed(0)
-    torch.jit.script(_Inception().eval()).save(str(tmp_path / "inception-2015-12-05.pt"))
+    torch.jit.script(Inception().eval()).save(str(tmp_path / "inception-2015-12-05.pt"))
     inside = InceptionV3W(str(tmp_path), download=False, resize_inside=True).eval()
     outside = InceptionV3W(str(tmp_path), download=False, resize_inside=False).eval()
     for image in images():

@@ -142,12 +142,25 @@ def test_a_folder_of_images_has_no_prompts_to_state(scale, root) -> None:
     assert "prompts not stated" in text_table(found)
 
 
+def test_images_for_prompts_of_no_photographs_say_so(scale, root) -> None:
+    """PartiPrompts' samples are compared too, with the note that it is no zero-shot FID."""
+    document = protocols(root, "  - {name: jpeg, why: artefacts, set: {samples_format: jpeg-30}}\n", "g.yaml")
+    directory = samples(scale, root / "parti", prompts="parti")
+    found = score_protocols(document, scale, Request(directory, "parti"))
+    assert found.protocols[found.rows[0].fid_protocol]["prompts"]["kind"] == "partiprompts"
+    assert "'parti' describe no photographs" in text_table(found)
+    rule = protocols(root, "  - {name: c, why: w, set: {caption_rule: first}}\n", "h.yaml")
+    with pytest.raises(ImageSetError, match="'parti' has no captions to choose from"):
+        score_protocols(rule, scale, Request(directory, "parti", own_samples={"c": directory}))
+
+
 @pytest.mark.parametrize(
     ("changed", "reason"),
     [
         ({"samples": Path("absent")}, "no such directory"),
         ({"reference": Path("absent")}, "no such directory"),
-        ({"prompts": "parti"}, "no prompt set 'parti' that describes photographs; of kind coco: coco"),
+        ({"prompts": "parti"}, "lists 24 images, set 'parti' has 6 prompts"),
+        ({"prompts": "koko"}, "has no prompt set 'koko'; did you mean 'coco'"),
         ({"own_samples": {"jpeg": Path("x")}}, "takes no samples of its own; those that do: captions, seed"),
         ({"own_samples": {"captions": "seed8"}}, "entry . is for"),
         ({"own_samples": {"seed": "samples"}}, "has seed 7, not 8 as stated"),

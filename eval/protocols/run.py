@@ -17,7 +17,7 @@ from eval.protocols.identity import protocol_of
 from eval.protocols.infinity import TooFewImagesError
 from eval.protocols.plan import NotScoredError, Plan, extractor_key, extractor_spec, needs_own_samples, plan
 from eval.protocols.row import Comparison, Row
-from eval.protocols.sources import Images, Samples, coco_set, open_reference, open_set
+from eval.protocols.sources import Images, Samples, open_reference, open_set, prompt_set, prompts_note
 
 if TYPE_CHECKING:
     from add.spec_scale import Scale
@@ -50,7 +50,8 @@ def score_protocols(document: Protocols, scale: Scale, request: Request) -> Comp
 
     A protocol that cannot be applied to this input has a row that says why; the base must be applicable.
     """
-    sets = _sets(document, scale, request)
+    prompts = None if request.any_prompts else prompt_set(scale, request.prompts)
+    sets = _sets(document, scale, request, prompts)
     images, source = open_reference(scale, request.reference)
     plans, refused = _plans(document, scale, sets)
     extractors = _extractors(document, scale, plans, request.device)
@@ -88,7 +89,8 @@ def score_protocols(document: Protocols, scale: Scale, request: Request) -> Comp
         fid, kid = used
         rows.append(Row(**words, **figures, difference=apart, fid_protocol=fid, kid_protocol=kid))
         protocols |= used
-    return Comparison(tuple(rows), protocols, _facts(document, scale, sets, source, resamples))
+    facts = _facts(document, scale, sets, source, resamples) | {"note": prompts_note(scale, prompts)}
+    return Comparison(tuple(rows), protocols, facts)
 
 
 def _plans(document: Protocols, scale: Scale, sets: Sets) -> tuple[dict[str, Plan], dict[str, str]]:
@@ -148,8 +150,7 @@ def _protocols(
     return {protocol.id(): protocol.values() for protocol in of}
 
 
-def _sets(document: Protocols, scale: Scale, request: Request) -> Sets:
-    prompts = None if request.any_prompts else coco_set(scale, request.prompts)
+def _sets(document: Protocols, scale: Scale, request: Request, prompts: str | None) -> Sets:
     settings = {p.name: document.settings(p) for p in document.everything()}
     sets: dict[str | None, Samples] = {
         None: open_set(request.samples, scale, prompts, settings[document.base.name])

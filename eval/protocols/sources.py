@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
+from add.spec_yaml import nearest
 from eval.decode import ImageSetError, decode_image, decode_sample, to_square
 from eval.entries import prompt_rule
 from eval.images import ImageFolder, image_folder, read_samples
@@ -17,7 +18,7 @@ from eval.prompts import read_prompts
 from eval.score import check_prompts
 
 if TYPE_CHECKING:
-    from add.spec_scale import CocoPrompts, Scale
+    from add.spec_scale import Scale
     from eval.protocols.spec import Settings
 
 
@@ -80,9 +81,12 @@ def open_set(directory: Path, scale: Scale, prompts: str | None, settings: Setti
 
 
 def with_rule(scale: Scale, name: str, settings: Settings) -> Scale:
-    """The scale with the caption rule and the sampling seed of a protocol."""
+    """The scale with the caption rule and the sampling seed of a protocol. Raises ImageSetError."""
     config = scale.sampling.prompts[name]
-    if settings.caption_rule != "scale" and config.kind == "coco":
+    if settings.caption_rule != "scale":
+        if config.kind != "coco":
+            reason = f"prompt set '{name}' has no captions to choose from by another rule"
+            raise ImageSetError(Path(scale.origin.file), reason)
         seed = config.rule_seed if settings.rule_seed is None else settings.rule_seed
         config = config.model_copy(update={"caption_rule": settings.caption_rule, "rule_seed": seed})
     seed = scale.sampling.seed if settings.sampling_seed is None else settings.sampling_seed
@@ -90,23 +94,30 @@ def with_rule(scale: Scale, name: str, settings: Settings) -> Scale:
     return scale.model_copy(update={"sampling": scale.sampling.model_copy(update=changed)})
 
 
-def coco_set(scale: Scale, name: str | None) -> str:
-    """The prompt set that FID is measured on: `name`, or the scale's first of kind coco.
+def prompt_set(scale: Scale, name: str | None) -> str:
+    """The scale's prompt set called `name`; None: the first that describes photographs. Raises ImageSetError."""
+    sets = scale.sampling.prompts
+    if name is None:
+        name = next((key for key, config in sets.items() if config.kind == "coco"), None)
+        if name is None:
+            reason = (
+                "has no prompt set of kind coco; name the one that the samples were drawn for by --prompts"
+            )
+            raise ImageSetError(Path(scale.origin.file), reason)
+    if name not in sets:
+        reason = f"has no prompt set '{name}'{nearest(name, sets)}"
+        raise ImageSetError(Path(scale.origin.file), reason)
+    return name
 
-    Raises ImageSetError where it is not there, or does not describe photographs.
-    """
-    sets: dict[str, CocoPrompts] = {
-        key: config for key, config in scale.sampling.prompts.items() if config.kind == "coco"
-    }
-    if name is None and sets:
-        return next(iter(sets))
-    if name in sets:
-        return str(name)
-    known = ", ".join(sets) or "none"
-    reason = (
-        f"scale {scale.name} has no prompt set '{name}' that describes photographs; of kind coco: {known}"
+
+def prompts_note(scale: Scale, name: str | None) -> str | None:
+    """What a reader must know where the prompts describe no photographs; else None."""
+    if name is None or scale.sampling.prompts[name].kind == "coco":
+        return None
+    return (
+        f"prompts '{name}' describe no photographs: FID and KID say how far the images are from the reference, not "
+        "how well they are drawn; result.json has neither for this set"
     )
-    raise ImageSetError(Path(scale.origin.file), reason)
 
 
 def open_reference(scale: Scale, directory: Path | None) -> tuple[Images, Source]:

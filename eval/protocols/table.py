@@ -98,6 +98,8 @@ def csv_table(comparison: Comparison) -> str:
 def notes(comparison: Comparison) -> list[str]:
     """What a reader must know of all rows."""
     found = [NOTE, *dict.fromkeys(row.note for row in comparison.rows if row.note)]
+    if note := comparison.facts["note"]:
+        found.append(note)
     if notice := comparison.facts["notice"]:
         found.append(f"notice: {notice}")
     return found
