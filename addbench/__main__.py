@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 
 from add.spec_yaml import SpecError
-from addbench import adopt, diff, explain, preferences, show, validate
+from addbench import adopt, diff, explain, preferences, protocols, show, validate
 from addbench import list as list_cells
 from addbench.project import UnknownRunError
 from eval.preferences.problem import PreferenceError
@@ -24,6 +24,7 @@ _SUBCOMMANDS = {
     "explain": explain,
     "adopt": adopt,
     "preferences": preferences,
+    "protocols": protocols,
 }
 
 
@@ -36,8 +37,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (SpecError, PreferenceError) as error:
         print(error, file=sys.stderr)
         return 1
-    except adopt.AdoptError as error:
-        print("\n".join(f"addbench adopt: {line}" for line in str(error).splitlines()), file=sys.stderr)
+    except (adopt.AdoptError, protocols.ProtocolsError) as error:
+        lines = str(error).splitlines()
+        print("\n".join(f"addbench {options.command}: {line}" for line in lines), file=sys.stderr)
         return 1
     except UnknownRunError as error:
         print(f"addbench {options.command}: {error}", file=sys.stderr)
