@@ -63,7 +63,7 @@ def test_everything_that_encoders_make_is_served_without_calling_them(smoke: Pat
         players = load_players(run, "cpu", cache)
         batch = draw_batch(run, data, 32, LATENT, 0, 0, 0, "cpu", keyed=cache is not None)
         given = conditions(players, batch.real, batch.prompts, batch.keys)
-        text = embedded(players, players.student, batch.prompts, bool(batch.keys))
+        text = embedded(players, players.student, batch.prompts, bool(batch.keys)).embeddings
         if cache is not None:
             cache.flush()
         return [given["text"], given["image"], text]
