@@ -154,7 +154,7 @@ def step_losses(
             outputs = [teacher.predict(x0, batch.t, text) for _ in range(teacher_passes(run))]
             target = teacher.decode(outputs[-1]) if variant.loss.space == "pixel" else outputs[-1]
         ours = images if variant.loss.space == "pixel" else latents
-        loss = loss + distillation_loss(ours, target, torch.ones(len(ours)))
+        loss = loss + distillation_loss(ours, target, torch.ones(len(ours)), positions=latents[0, 0].numel())
     if heads is None or players.features is None:
         return loss, None
     given = conditions(players, batch.real, batch.prompts)

@@ -116,9 +116,9 @@ def load_players(run: Run, device: str, cache: EncoderCache | None = None) -> Pl
         ).to(device)
     c_img = None
     if networks.c_img is not None:
-        given = networks.c_img
+        looks = networks.c_img
         c_img = load_features(
-            given.path, revision=given.revision, image_size=given.image_size, mean=given.mean, std=given.std
+            looks.path, revision=looks.revision, image_size=looks.image_size, mean=looks.mean, std=looks.std
         ).to(device)
     c_text = None if networks.c_text is None else load_text_condition(networks.c_text, device)
     pair = [n for n in (variant.student, variant.teacher) if n in networks.diffusion]

@@ -43,8 +43,9 @@ class TextConditioning:
 
     def expand(self, n: int) -> TextConditioning:
         """One prompt's conditioning for n images."""
-        parts = (self.embeddings, self.pooled, self.time_ids)
-        return TextConditioning(*(None if p is None else p.expand(n, *p.shape[1:]) for p in parts))
+        parts = (self.pooled, self.time_ids)
+        whole = [None if p is None else p.expand(n, *p.shape[1:]) for p in parts]
+        return TextConditioning(self.embeddings.expand(n, *self.embeddings.shape[1:]), *whole)
 
 
 @dataclass(frozen=True)

@@ -133,9 +133,10 @@ def test_a_fingerprint_is_of_weights_layout_and_tokenizer(smoke: Path):
     assert fingerprint((linear(0).double(),)) != fingerprint((linear(0),))
     before = fingerprint((network.vae,))
     assert fingerprint((network.vae.to(memory_format=torch.channels_last),)) != before
-    with_tokenizer = fingerprint((network.text_encoder, network.tokenizer))
-    network.tokenizer.model_max_length -= 1
-    assert fingerprint((network.text_encoder, network.tokenizer)) != with_tokenizer
+    (encoder,), (tokenizer,) = network.text.encoders, network.text.tokenizers
+    with_tokenizer = fingerprint((encoder, tokenizer))
+    tokenizer.model_max_length -= 1
+    assert fingerprint((encoder, tokenizer)) != with_tokenizer
 
 
 def test_keys_are_of_pixels_and_texts():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from add.data.captioned import scan_coco
@@ -36,7 +35,7 @@ def open_training_set(train: TrainData) -> CaptionedSet:
     return data
 
 
-def order_of(train: TrainData, data: CaptionedSet, first: int, count: int, seed: int) -> Sequence[int]:
+def order_of(train: TrainData, data: CaptionedSet, first: int, count: int, seed: int) -> list[int]:
     """Indices of samples `first` .. `first + count` of the endless seeded order: a function of its arguments."""
     window = train.window if isinstance(train, Windowed) else None
     if window is None:
