@@ -209,7 +209,7 @@ def test_explain_compares_with_results_of_another_version_of_the_settings(addben
     spec.write_text(json.dumps(values))
     assert addbench("explain", "baseline")[1].splitlines()[1:] == [
         "  training.forgotten: 1 -> (not set)",
-        "  training.ema: (not set) -> 0.95",
+        "  training.ema: (not set) -> 0.96",
     ]
 
 
