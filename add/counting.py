@@ -16,12 +16,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.flop_counter import flop_registry
 
+from add.batch import Batch
 from add.discriminator import Discriminator
 from add.losses import distillation_loss, hinge_generator
 from add.networks import trainable_unet
 from add.performance import apply_options, performance_of, release_unused
+from add.players import Players, conditions, make_heads
 from add.spec import Run
-from add.step import Batch, Players, conditions, discriminator_loss, make_heads, student_output
+from add.step import discriminator_loss, student_output
 from add.unweighted_players import build_players
 
 # What CUDA's autocast computes in float32, and the CPU's, under which the step is counted, does not.

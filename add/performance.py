@@ -18,9 +18,9 @@ from add.features import BLOCKS, FeatureNetwork
 from add.networks import DiffusionNetwork
 from add.parallel import Share
 from add.pipelines import load_diffusion
+from add.players import Players
 from add.spec import Run
 from add.spec_training import Performance
-from add.step import Players
 
 PLAIN = Performance()
 

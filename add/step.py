@@ -1,22 +1,18 @@
-"""One training step of ADD: what a batch is, and the two players' losses (paper, section 3)."""
+"""One training step of ADD: the two players' losses (paper, section 3)."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from add.augment import augment, random_crop
-from add.cache import EncoderCache, image_keys, kept, text_keys
-from add.data.captioned import to_tensor
-from add.data.samples import CaptionedSet, pixels
-from add.data.training import order_of
+from add.batch import Batch
+from add.cache import kept
 from add.discriminator import Discriminator
-from add.features import FeatureNetwork, load_features
+from add.features import FeatureNetwork
 from add.losses import (
     Conditioning,
     Nfsd,
@@ -28,203 +24,9 @@ from add.losses import (
     r1_penalty,
     teacher_target,
 )
-from add.networks import DiffusionNetwork, check_one_vae, student_x0
-from add.parallel import WHOLE, Share
-from add.pipelines import load_diffusion
+from add.networks import student_x0
+from add.players import Players, conditions, embedded
 from add.spec import Run
-from add.spec_scale import Network
-from add.text import TextConditioning
-from add.weights import check_weights, local_directory
-
-
-@dataclass(frozen=True)
-class Batch:
-    """One part of a step's batch. Its draws are functions of (seed, step, part) alone, the same for all variants.
-
-    real: (B, 3, H, W) in [-1, 1]; s, t: long (B,), the student's and the teacher's timesteps; noise, noise_t:
-    latent noise (B, C, h, w) for each; s, t and the noises do not depend on the variant, so rows are paired.
-    share: which slice of the part this is; `draws` is where the whole part's draws come from.
-    keys: of the images, for a cache of what encoders make of them; () where there is none.
-    """
-
-    real: Tensor
-    prompts: tuple[str, ...]
-    s: Tensor
-    t: Tensor
-    noise: Tensor
-    noise_t: Tensor
-    draws: torch.Generator
-    share: Share = WHOLE
-    keys: tuple[bytes, ...] = ()
-
-
-@dataclass(frozen=True)
-class Players:
-    """Everything frozen around the student. What a variant does not use is None."""
-
-    student: DiffusionNetwork
-    teacher: DiffusionNetwork | None
-    features: FeatureNetwork | None
-    c_text: Any
-    c_img: FeatureNetwork | None
-    shared_latents: bool
-    cache: EncoderCache | None = None
-
-
-def generator(seed: int, step: int, part: int, purpose: str) -> torch.Generator:
-    """A CPU generator that depends on its arguments alone, so that resuming needs no stored random state."""
-    key = hashlib.sha256(f"{seed}/{step}/{part}/{purpose}".encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(key[:7], "big"))
-
-
-def check_networks(run: Run) -> dict[str, str]:
-    """sha256 of the weights of every network that the run uses, by name.
-
-    Raises WeightsError where weights are missing or are not those that the spec names.
-    """
-    networks = run.networks
-    named: dict[str, Network] = {**networks.diffusion, **networks.features}
-    named |= {k: v for k, v in (("c_text", networks.c_text), ("c_img", networks.c_img)) if v is not None}
-    return {k: check_weights(local_directory(n.path, n.revision), n.sha256) for k, n in named.items()}
-
-
-def load_players(run: Run, device: str, cache: EncoderCache | None = None) -> Players:
-    """Load the frozen networks that the run uses.
-
-    Raises ValueError where the spec calls the latents of two different VAEs one, and as the loaders do.
-    """
-    from add.conditions import load_text_condition
-
-    variant, networks = run.variant, run.networks
-    student = load_diffusion(run.student.path, run.student.revision, device, run.training.resolution)
-    teacher = None
-    if variant.loss.distillation != "none":
-        same = variant.teacher == variant.student
-        # It sees the student's images, whatever size it was trained at itself.
-        given = (run.teacher.path, run.teacher.revision, device, student.resolution)
-        teacher = student if same else load_diffusion(*given)
-    features = None
-    if variant.loss.adversarial > 0:
-        net = networks.features[variant.discriminator.features]
-        features = load_features(
-            net.path,
-            revision=net.revision,
-            layers=net.layers,
-            image_size=net.image_size,
-            mean=net.mean,
-            std=net.std,
-        ).to(device)
-    c_img = None
-    if networks.c_img is not None:
-        looks = networks.c_img
-        c_img = load_features(
-            looks.path, revision=looks.revision, image_size=looks.image_size, mean=looks.mean, std=looks.std
-        ).to(device)
-    c_text = None if networks.c_text is None else load_text_condition(networks.c_text, device)
-    pair = [n for n in (variant.student, variant.teacher) if n in networks.diffusion]
-    latents = {networks.diffusion[name].latents or name for name in pair}
-    if teacher is not None and len(latents) == 1:
-        check_one_vae(student, teacher)
-    return Players(student, teacher, features, c_text, c_img, len(latents) == 1, cache)
-
-
-def make_heads(run: Run, players: Players, resolution: int, seed: int) -> Discriminator | None:
-    """The untrained heads, or None where the variant has no adversarial loss."""
-    if players.features is None:
-        return None
-    device = players.student.device
-    example = torch.zeros(1, 3, resolution, resolution, device=device)
-    dims = {name: c.shape[1] for name, c in conditions(players, example, ("",)).items()}
-    torch.manual_seed(seed)
-    settings = run.training
-    shapes = players.features.shapes(resolution)
-    return Discriminator(shapes, dims, settings.head_width, settings.virtual_batch).to(device)
-
-
-def draw_batch(
-    run: Run,
-    data: CaptionedSet,
-    resolution: int,
-    latent: tuple[int, ...],
-    seed: int,
-    step: int,
-    part: int,
-    device: str,
-    share: Share = WHOLE,
-    keyed: bool = False,
-) -> Batch:
-    """Draw part `part` of the batch of `step` and read the images of `share` of it.
-
-    latent: shape (C, h, w) of the student's latents. keyed: with the images' keys, for a cache. Raises DataError
-    naming a sample that cannot be read.
-    """
-    settings, form = run.training, run.data.train
-    size = settings.batch // settings.accumulate
-    order = order_of(form, data, step * settings.batch + part * size, size, seed)
-    samples = data.samples(share.of(order))
-    places = torch.rand(size, 2, generator=generator(seed, step, part, "crop"))
-    images = pixels(samples, resolution, form.resize_rule, share.of(places).tolist())
-    draws = generator(seed, step, part, "batch")
-    weights = torch.tensor(settings.student_timestep_weights)
-    chosen = torch.multinomial(weights, size, replacement=True, generator=draws)
-    low, high = settings.distillation_timesteps
-    caption = share.of(torch.rand(size, generator=draws)).tolist()
-    texts = [(sample.captions, u) for sample, u in zip(samples, caption, strict=True)]
-    prompts = tuple(t[int(u * len(t))] for t, u in texts)
-    return Batch(
-        real=to_tensor(images).to(device),
-        prompts=prompts,
-        s=share.of(torch.tensor(settings.student_timesteps)[chosen]).to(device),
-        t=share.of(torch.randint(low, high + 1, (size,), generator=draws)).to(device),
-        noise=share.of(torch.randn(size, *latent, generator=draws)).to(device),
-        noise_t=share.of(torch.randn(size, *latent, generator=draws)).to(device),
-        draws=generator(seed, step, part, "augmentation"),
-        share=share,
-        keys=image_keys(images) if keyed else (),
-    )
-
-
-@torch.no_grad()
-def conditions(
-    players: Players, real: Tensor, prompts: tuple[str, ...], keys: tuple[bytes, ...] = ()
-) -> dict[str, Tensor]:
-    """The discriminator's c_text of the captions and c_img of the *real* images, those that the variant uses.
-
-    keys: of the images, where a cache may answer.
-    """
-    cache, device = players.cache, real.device
-    found: dict[str, Tensor] = {}
-    if (c_text := players.c_text) is not None:
-        made_by, names = (c_text.encoder, c_text.vocabulary), text_keys(prompts) if keys else ()
-        found |= kept(cache, "c_text", made_by, names, prompts, lambda p: {"text": c_text(p)}, device)
-    if (c_img := players.c_img) is not None:
-        found |= kept(
-            cache,
-            "c_img",
-            (c_img, f"at {c_img.image_size}"),
-            keys,
-            real,
-            lambda x: {"image": c_img.pooled(x)},
-            device,
-        )
-    return found
-
-
-@torch.no_grad()
-def embedded(
-    players: Players, network: DiffusionNetwork, prompts: Sequence[str], keyed: bool
-) -> TextConditioning:
-    """`network.embed(prompts)`; keyed: a cache may answer."""
-    text = network.text
-    made_by = (*text.encoders, *text.tokenizers, f"at {network.resolution}")
-
-    def encode(prompts: Sequence[str]) -> dict[str, Tensor]:
-        made = network.embed(prompts)
-        parts = {"embeddings": made.embeddings, "pooled": made.pooled, "time_ids": made.time_ids}
-        return {name: part for name, part in parts.items() if part is not None}
-
-    keys = text_keys(prompts) if keyed else ()
-    return TextConditioning(**kept(players.cache, "text", made_by, keys, prompts, encode, network.device))
 
 
 def seen(run: Run, images: Tensor, features: FeatureNetwork, batch: Batch) -> list[Tensor]:

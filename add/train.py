@@ -25,6 +25,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from add.batch import Batch, draw_batch
 from add.cache import open_cache
 from add.checkpoint import (
     check_identity,
@@ -53,20 +54,12 @@ from add.parallel import (
 )
 from add.performance import apply_options, performance_of, plain_student, release_unused
 from add.pipelines import save_student
+from add.players import check_networks, load_players, make_heads
 from add.resolve import load_run, spec_hash
 from add.sharding import placed, shard, whole_tensors
 from add.spec import Run
 from add.spec_data import CACHED, Cache
-from add.step import (
-    Batch,
-    check_networks,
-    draw_batch,
-    load_players,
-    losses,
-    make_heads,
-    student_output,
-    target_of,
-)
+from add.step import losses, student_output, target_of
 from add.trainlog import TrainLog
 
 

@@ -10,15 +10,15 @@ import torch
 from add.conditions import OPEN_CLIP_CONFIG, TextCondition, text_config, transformers_condition
 from add.features import FeatureNetwork
 from add.networks import DiffusionNetwork
+from add.players import Players
 from add.spec import Run
 from add.spec_scale import ImageNetwork, Network
-from add.step import Players
 from add.unweighted import build_c_text, build_diffusion, build_features, clip_tokenizer, read_config
 from add.weights import local_directory
 
 
 def build_players(run: Run, device: str, configurations: Mapping[str, str] | None = None) -> Players:
-    """What `add.step.load_players` loads, with random weights; on the device `meta`, with none.
+    """What `add.players.load_players` loads, with random weights; on the device `meta`, with none.
 
     configurations: for the address (`path`) of a network, the directory that holds its configuration, or the name
     that open_clip knows c_text by; what is not in it is looked for where the network itself is.

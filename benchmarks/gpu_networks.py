@@ -8,10 +8,11 @@ from typing import Any, Literal
 
 import torch
 
+from add.batch import Batch
 from add.load import load_baseline, load_scale
+from add.players import Players, load_players
 from add.resolve import resolve
 from add.spec import Run
-from add.step import Batch, Players, load_players
 from add.unweighted_players import build_players
 
 Size = Literal["sd21", "sdxl", "tiny"]

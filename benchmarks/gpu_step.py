@@ -32,8 +32,9 @@ from add.files import write_whole
 from add.networks import trainable_unet
 from add.optimiser import make_optimiser, update
 from add.performance import apply_options, performance_of
+from add.players import make_heads
 from add.spec import Run
-from add.step import losses, make_heads
+from add.step import losses
 from add.train import precision
 from benchmarks.gpu_networks import MEMORY, Size, configurations, players_of, random_batch, timed_run
 from benchmarks.latency import latencies

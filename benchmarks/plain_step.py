@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from add.batch import Batch
 from add.discriminator import Discriminator
+from add.players import Players
 from add.spec import Run
-from add.step import Batch, Players
 
 
 def plain_losses(

@@ -9,10 +9,10 @@ import pytest
 import torch
 from PIL import Image
 
+from add.batch import Batch, draw_batch
 from add.data.training import open_training_set
 from add.spec import Run, RunData
 from add.spec_data import Resize
-from add.step import Batch, draw_batch
 from tests.smoke import smoke_run
 from tests.training_data import FORMS, encoded, write
 

@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 import torch
 
+from add.batch import draw_batch
 from add.cache import EncoderCache, fingerprint, image_keys, open_cache, text_keys
 from add.cache_store import CacheError
 from add.data.training import open_training_set
 from add.networks import DiffusionNetwork
+from add.players import conditions, embedded, load_players
 from add.spec_data import Cache, ImageSet, Resize
-from add.step import conditions, draw_batch, embedded, load_players
 from add.train import train
 from tests.smoke import smoke_run
 from tests.test_train import LATENT, student_bytes

@@ -18,11 +18,13 @@ import torch
 from safetensors.torch import load_file
 
 from add.augment import augment, random_crop
+from add.batch import draw_batch
 from add.data.training import open_training_set
 from add.networks import trainable_unet
 from add.parallel import Share, average_gradients, check_share, join_processes
+from add.players import load_players, make_heads
 from add.spec import Run
-from add.step import draw_batch, load_players, losses, make_heads
+from add.step import losses
 from add.train import train
 from tests.smoke import REPOSITORY, smoke_run
 

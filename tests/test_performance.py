@@ -13,22 +13,14 @@ import torch
 from pydantic import ValidationError
 from safetensors.torch import load_file
 
+from add.batch import draw_batch
 from add.data.training import open_training_set
 from add.networks import trainable_unet
 from add.performance import apply_options, release_unused
+from add.players import Players, conditions, load_players, make_heads
 from add.spec import Run
 from add.spec_training import Performance
-from add.step import (
-    Players,
-    conditions,
-    draw_batch,
-    load_players,
-    losses,
-    make_heads,
-    seen,
-    student_output,
-    target_of,
-)
+from add.step import losses, seen, student_output, target_of
 from add.train import train
 from tests.smoke import smoke_run
 

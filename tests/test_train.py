@@ -14,19 +14,12 @@ from typing import Any
 import pytest
 import torch
 
+from add.batch import draw_batch
 from add.data.training import open_training_set
 from add.networks import trainable_unet
+from add.players import Players, conditions, load_players, make_heads
 from add.spec import Run
-from add.step import (
-    Players,
-    conditions,
-    draw_batch,
-    load_players,
-    losses,
-    make_heads,
-    student_output,
-    target_of,
-)
+from add.step import losses, student_output, target_of
 from add.train import train
 from tests.smoke import REPOSITORY, smoke_run
 

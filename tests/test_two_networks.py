@@ -11,9 +11,9 @@ from diffusers import DiffusionPipeline
 
 from add.networks import trainable_unet, unet_output
 from add.pipelines import load_diffusion
+from add.players import load_players
 from add.resolve import load_baseline, load_scale, resolve
 from add.spec import SpecError
-from add.step import load_players
 from add.train import train
 from eval.systems import load_system
 from tests.smoke import REPOSITORY, smoke_run
@@ -64,8 +64,9 @@ def test_null_and_negative_prompts_reach_an_sdxl_teacher_whole(
     smoke: Path, networks: dict[str, Path], form: str
 ):
     """Breaks when guidance or NFSD gives the teacher embeddings without their pooled half or their zeros."""
+    from add.batch import draw_batch
     from add.data.training import open_training_set
-    from add.step import draw_batch, student_output, target_of
+    from add.step import student_output, target_of
 
     nfsd = {"guidance": 7.5, "threshold": 200, "negative_prompt": "blurry"}
     run = tiny_run(networks["xl"], networks["xl"], teacher_guidance=2.0, nfsd=nfsd)

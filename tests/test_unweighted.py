@@ -13,10 +13,12 @@ import pytest
 import torch
 from torch import nn
 
+from add.batch import Batch
 from add.discriminator import Discriminator
 from add.networks import student_x0
+from add.players import Players, make_heads
 from add.spec import Run
-from add.step import Batch, Players, losses, make_heads
+from add.step import losses
 from add.train import make_optimiser, precision, update
 from add.unweighted import build_c_text, build_diffusion, build_features, clip_tokenizer, read_config
 from tests.smoke import REPOSITORY, smoke_run
