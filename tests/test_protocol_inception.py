@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -98,7 +99,7 @@ def test_torchvisions_inception_loads_as_the_hub_holds_it(tmp_path: Path) -> Non
     from safetensors.torch import save_file
 
     torch.manual_seed(0)
-    model = timm.create_model("inception_v3", pretrained=False).eval()
+    model: Any = timm.create_model("inception_v3", pretrained=False).eval()
     state = {name: value.contiguous() for name, value in model.state_dict().items()}
     save_file(state, tmp_path / "model.safetensors", metadata={"format": "pt"})
     config = {

@@ -134,7 +134,7 @@ def test_the_legacy_resizes_alias_and_the_clean_one_does_not() -> None:
 def test_resizing_leaves_warnings_as_they_were_and_a_size_that_fits_alone() -> None:
     before = list(warnings.filters)
     for name in ("clean", "pytorch", "tensorflow1", "pillow_bilinear", "pillow_bicubic"):
-        same = resizer(name, 32)(SYNTHETIC[0])  # type: ignore[arg-type]
+        same = resizer(name, 32)(SYNTHETIC[0])
         assert same.dtype == np.float32
         np.testing.assert_array_equal(same, SYNTHETIC[0])
     assert list(warnings.filters) == before

@@ -6,8 +6,8 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
+from PIL import Image
 
 from add.spec_scale import Scale
 from eval.decode import ImageSetError
@@ -137,7 +137,8 @@ def test_a_folder_of_images_has_no_prompts_to_state(scale, root) -> None:
     document = protocols(root, "  - {name: itself, why: nothing changes}\n", "c.yaml")
     found = score_protocols(document, scale, Request(root / "photographs"))
     base = found.rows[0]
-    assert found.protocols[base.fid_protocol]["prompts"] is None
+    assert base.fid is not None
+    assert found.protocols[str(base.fid_protocol)]["prompts"] is None
     assert abs(base.fid.value) < 1e-6, "the reference is nothing away from itself"
     assert "prompts not stated" in text_table(found)
 
@@ -147,7 +148,7 @@ def test_images_for_prompts_of_no_photographs_say_so(scale, root) -> None:
     document = protocols(root, "  - {name: jpeg, why: artefacts, set: {samples_format: jpeg-30}}\n", "g.yaml")
     directory = samples(scale, root / "parti", prompts="parti")
     found = score_protocols(document, scale, Request(directory, "parti"))
-    assert found.protocols[found.rows[0].fid_protocol]["prompts"]["kind"] == "partiprompts"
+    assert found.protocols[str(found.rows[0].fid_protocol)]["prompts"]["kind"] == "partiprompts"
     assert "'parti' describe no photographs" in text_table(found)
     rule = protocols(root, "  - {name: c, why: w, set: {caption_rule: first}}\n", "h.yaml")
     with pytest.raises(ImageSetError, match="'parti' has no captions to choose from"):
@@ -220,19 +221,49 @@ def test_the_tables_hold_every_row_with_its_reason_and_hash(comparison) -> None:
     json.dumps(comparison.facts)
 
 
-def test_memory_holds_one_batch_whatever_the_number_of_protocols(scale, root, monkeypatch) -> None:
-    """Features lie in files; only a batch is decoded at a time, and each image only once."""
-    from eval.protocols import sources
-
+def test_each_photograph_is_decoded_once_for_all_protocols(scale, root, monkeypatch) -> None:
+    """Decoding is what most of the time goes into; a second decode a protocol would multiply it."""
+    images, source = open_reference(scale, None)
     decoded: list[Path] = []
-    one = sources.decode_image
-    monkeypatch.setattr(sources, "decode_image", lambda file: decoded.append(file) or one(file))
-    images, _ = open_reference(scale, None)
-    images = replace(images, decode=sources.decode_image)
-    monkeypatch.setattr(
-        "eval.protocols.run.open_reference", lambda *_: (images, open_reference(scale, None)[1])
-    )
+
+    def decode(file: Path) -> Image.Image:
+        decoded.append(file)
+        return images.decode(file)
+
+    counting = replace(images, decode=decode)
+    monkeypatch.setattr("eval.protocols.run.open_reference", lambda *_: (counting, source))
     found = score_protocols(protocols(root, ROWS, "f.yaml"), scale, Request(root / "samples"))
     assert len(decoded) == len(set(decoded)) == 40
     assert len(found.rows) == 12
-    assert np.isfinite(found.rows[0].fid.value)
+
+
+def test_memory_holds_one_batch_at_a_time(scale) -> None:
+    """Breaks when a whole set is decoded before the first batch is used up."""
+    images, _ = open_reference(scale, None)
+    decoded: list[Path] = []
+    counting = replace(images, decode=lambda file: (decoded.append(file), images.decode(file))[1])
+    batches = counting.batches(4)
+    for k in range(1, 4):
+        assert len(next(batches)) == 4
+        assert len(decoded) == 4 * k
+
+
+def test_another_networks_distance_has_no_difference(scale, root) -> None:
+    """FID in other features is another unit: a difference in the table would be read as one."""
+    features = {"other": scale.networks.features["vit_l_dinov2"]}
+    extractor = scale.evaluation.extractor
+    update = {"path": str(root / "oracle"), "sha256": None, "image_size": extractor.image_size}
+    features = {"other": features["other"].model_copy(update=update)}
+    networks = scale.networks.model_copy(update={"features": features})
+    document = protocols(
+        root, "  - {name: o, why: w, set: {extractor: {kind: features, network: other}}}\n", "i.yaml"
+    )
+    found = score_protocols(
+        document, scale.model_copy(update={"networks": networks}), Request(root / "samples")
+    )
+    other = found.rows[1]
+    assert other.fid is not None
+    assert other.fid != found.rows[0].fid
+    assert (other.other_unit, other.difference) == (True, None)
+    assert "another unit" in text_table(found)
+    assert other.fid_protocol != found.rows[0].fid_protocol

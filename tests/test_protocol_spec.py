@@ -68,6 +68,10 @@ def test_changes_are_taken_from_the_base_and_say_so(tmp_path: Path) -> None:
     assert changes(document, one, scale) == ("samples format jpeg-75",)
     assert changes(document, two, scale) == ("reference resolution 16 px", "resize clean")
     assert changes(document, document.base, scale) == ()
+    standard = load_protocols(STANDARD)
+    said = {p.name: changes(standard, p, scale) for p in standard.protocols}
+    assert said["legacy_pytorch"] == ("resize pytorch",), "Inception's normalisation is not this extractor's"
+    assert said["crop_none"] == (), "it is what the scale has"
     found = plan(document, two, scale, 100, own_samples=False)
     assert (found.reference.picture.side, found.samples.picture.side) == (16, 32)
     assert found.samples.extractor == SCALE

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -124,9 +123,3 @@ def difference(one: Measured, base: Measured) -> Difference:
         Figure.of(one.kid.value - base.kid.value, kid_error),
         paired,
     )
-
-
-def largest(differences: Mapping[str, Difference]) -> str | None:
-    """The name of the protocol that moves FID the furthest beyond noise; None where none does."""
-    beyond = {name: abs(d.fid.value) for name, d in differences.items() if d.fid.beyond_noise}
-    return max(beyond, key=lambda name: beyond[name]) if beyond else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from eval.protocols.plan import pixels
+from eval.protocols.plan import normalises, pixels
 from eval.protocols.spec import FeaturesOf, NamedProtocol, Protocols, Settings
 
 if TYPE_CHECKING:
@@ -14,10 +14,12 @@ _SIDES = ("samples_resolution", "reference_resolution")
 
 
 def changes(document: Protocols, protocol: NamedProtocol, scale: Scale) -> tuple[str, ...]:
-    """One text an axis whose setting is not the base's, such as 'resize pytorch'."""
+    """One text an axis whose value at this scale is not the base's, such as 'resize pytorch'."""
     settings, base = document.settings(protocol), document.settings(document.base)
-    changed = (axis for axis in Settings.model_fields if getattr(settings, axis) != getattr(base, axis))
-    return tuple(f"{axis.replace('_', ' ')} {_value(axis, settings, scale)}" for axis in changed)
+    values = ((axis, _value(axis, settings, scale)) for axis in Settings.model_fields)
+    return tuple(
+        f"{axis.replace('_', ' ')} {value}" for axis, value in values if value != _value(axis, base, scale)
+    )
 
 
 def published(document: Protocols, protocol: NamedProtocol, scale: Scale, available: int) -> tuple[str, ...]:
@@ -45,6 +47,8 @@ def _value(axis: str, settings: Settings, scale: Scale) -> str:
         return "native" if side is None else f"{side} px"
     if axis == "reference_crop" and value == "scale":
         return scale.evaluation.crop
+    if axis == "normalisation" and not normalises(settings, scale):
+        return "extractor"
     if axis == "extractor":
         if value is None:
             return f"{scale.evaluation.extractor.kind}, {scale.evaluation.extractor.path}"

@@ -64,8 +64,7 @@ def plan(
         )
     extractor = extractor_key(settings, scale)
     side = scale.evaluation.resolution
-    resize, symmetric = settings.resize, settings.normalisation == "symmetric"
-    symmetric = symmetric and extractor_spec(settings, scale)[0] == "inception"
+    resize, symmetric = settings.resize, settings.normalisation == "symmetric" and normalises(settings, scale)
     samples = Picture(pixels(settings.samples_resolution, side), "none", "bicubic", settings.samples_format)
     reference = Picture(
         pixels(settings.reference_resolution, side),
@@ -85,6 +84,20 @@ def plan(
 def needs_own_samples(settings: Settings) -> bool:
     """Whether the protocol changes what only drawing again can change."""
     return settings.caption_rule != "scale" or settings.sampling_seed is not None
+
+
+def normalises(settings: Settings, scale: Scale) -> bool:
+    """Whether the extractor is Inception, which alone is used with two normalisations."""
+    chosen = scale.evaluation.extractor if settings.extractor is None else settings.extractor
+    return chosen.kind == "inception"
+
+
+def other_unit(settings: Settings, base: Settings) -> bool:
+    """Whether distances are of two unlike networks, so that their difference means nothing.
+
+    An extractor written out (torchvision's Inception, say) is taken for a variant of the base's.
+    """
+    return settings.extractor != base.extractor and isinstance(settings.extractor, FeaturesOf)
 
 
 def pixels(value: int | str, side: int) -> int | None:

@@ -13,6 +13,7 @@ class Row:
     """One protocol: what it changes in the base, why that moves FID, and the figures or why there are none.
 
     `published`: for a paper's protocol, axis by axis what it states. `note`: what the figures rest on.
+    `other_unit`: another network's distances, from which no difference is taken.
     """
 
     name: str
@@ -23,6 +24,7 @@ class Row:
     fid: Figure | None = None
     kid: Figure | None = None
     difference: Difference | None = None
+    other_unit: bool = False
     fid_protocol: str | None = None
     kid_protocol: str | None = None
     note: str | None = None

@@ -15,7 +15,15 @@ from eval.protocols.describe import changes, published
 from eval.protocols.extract import features_by_road
 from eval.protocols.identity import protocol_of
 from eval.protocols.infinity import TooFewImagesError
-from eval.protocols.plan import NotScoredError, Plan, extractor_key, extractor_spec, needs_own_samples, plan
+from eval.protocols.plan import (
+    NotScoredError,
+    Plan,
+    extractor_key,
+    extractor_spec,
+    needs_own_samples,
+    other_unit,
+    plan,
+)
 from eval.protocols.row import Comparison, Row
 from eval.protocols.sources import Images, Samples, open_reference, open_set, prompt_set, prompts_note
 
@@ -78,16 +86,19 @@ def score_protocols(document: Protocols, scale: Scale, request: Request) -> Comp
             continue
         chosen = plans[protocol.name]
         used = _protocols(chosen, scale, extractors, source, sets[chosen.sample_set])
-        apart = None if protocol is document.base else difference(results[chosen], results[plans[base]])
         found = results[chosen]
+        strange = other_unit(document.settings(protocol), document.settings(document.base))
+        apart = None if protocol is document.base or strange else difference(found, results[plans[base]])
         figures: dict[str, Any] = {
             "images": chosen.images,
             "fid": Figure.of(found.fid, found.fid_error),
             "kid": Figure.of(found.kid.value, found.kid.error),
             "note": found.note,
+            "difference": apart,
+            "other_unit": strange,
         }
         fid, kid = used
-        rows.append(Row(**words, **figures, difference=apart, fid_protocol=fid, kid_protocol=kid))
+        rows.append(Row(**words, **figures, fid_protocol=fid, kid_protocol=kid))
         protocols |= used
     facts = _facts(document, scale, sets, source, resamples) | {"note": prompts_note(scale, prompts)}
     return Comparison(tuple(rows), protocols, facts)

@@ -25,6 +25,7 @@ COLUMNS = (
     *(f"{metric}{part}" for metric in ("fid", "kid") for part in ("", "_low", "_high")),
     *(f"{metric}_difference{part}" for metric in ("fid", "kid") for part in ("", "_low", "_high")),
     "paired",
+    "other_unit",
     "fid_protocol",
     "kid_protocol",
     "note",
@@ -85,6 +86,7 @@ def csv_table(comparison: Comparison) -> str:
                 **_numbers("fid_difference", d.fid if d else None),
                 **_numbers("kid_difference", d.kid if d else None),
                 "paired": None if d is None else str(d.paired).lower(),
+                "other_unit": str(row.other_unit).lower(),
                 "fid_protocol": row.fid_protocol,
                 "kid_protocol": row.kid_protocol,
                 "note": row.note,
@@ -118,13 +120,14 @@ def _cells(row: Row) -> Sequence[str]:
     if row.fid is None or row.kid is None:
         return (row.name, "", "not scored", "", "", "", "", "")
     d = row.difference
+    without = "another unit" if row.other_unit else "base"
     return (
         row.name,
         str(row.images),
         _figure(row.fid),
-        "base" if d is None else _difference(d.fid, d.paired),
+        without if d is None else _difference(d.fid, d.paired),
         _figure(row.kid),
-        "base" if d is None else _difference(d.kid, d.paired),
+        without if d is None else _difference(d.kid, d.paired),
         row.fid_protocol or "",
         row.kid_protocol or "",
     )
