@@ -121,6 +121,7 @@ def test_torchvisions_inception_loads_as_the_hub_holds_it(tmp_path: Path) -> Non
     x = torch.rand(2, 3, 299, 299) * 255
     found = extractor.of_pixels(x)
     with torch.no_grad():
-        expected = model.forward_head(model.forward_features((x / 255 - 0.5) / 0.5), pre_logits=True)
+        features = model.forward_features((x / 255 - 0.5) / 0.5)
+        expected = model.forward_head(features, pre_logits=True)
     assert found.shape == (2, 2048)
     np.testing.assert_allclose(found, expected.numpy(), atol=1e-4)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -241,8 +242,12 @@ def test_memory_holds_one_batch_at_a_time(scale) -> None:
     """Breaks when a whole set is decoded before the first batch is used up."""
     images, _ = open_reference(scale, None)
     decoded: list[Path] = []
-    counting = replace(images, decode=lambda file: (decoded.append(file), images.decode(file))[1])
-    batches = counting.batches(4)
+
+    def counted(file: Path) -> Any:
+        decoded.append(file)
+        return images.decode(file)
+
+    batches = replace(images, decode=counted).batches(4)
     for k in range(1, 4):
         assert len(next(batches)) == 4
         assert len(decoded) == 4 * k

@@ -24,7 +24,7 @@ from add.unweighted import build_c_text, build_diffusion, build_features, clip_t
 from tests.smoke import REPOSITORY, smoke_run
 
 CONFIGS = REPOSITORY / "config" / "networks"
-IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+IMAGENET: dict[str, Any] = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 # Parameters in millions, as published or counted by others in the published weights.
 DIFFUSION = {
     "sd21-base": {"unet": 865.91, "vae": 83.65, "text_encoder": 340.39},
@@ -151,7 +151,7 @@ def real_players(name: str, device: str, resolution: int) -> tuple[Players, nn.M
     """
     network = build_diffusion(CONFIGS / name, device, resolution)
     with torch.device("meta"):
-        unet = type(network.unet).from_config(network.unet.config)
+        unet: Any = type(network.unet).from_config(network.unet.config)
     unet.load_state_dict(network.unet.state_dict(), assign=True)
     unet.eval().requires_grad_(True)
     assert unet.conv_in.weight.data_ptr() == network.unet.conv_in.weight.data_ptr()
