@@ -134,6 +134,8 @@ def test_a_fingerprint_is_of_weights_layout_and_tokenizer(smoke: Path):
     before = fingerprint((network.vae,))
     assert fingerprint((network.vae.to(memory_format=torch.channels_last),)) != before
     with_tokenizer = fingerprint((network.text_encoder, network.tokenizer))
+    network.embed(["used once"])
+    assert fingerprint((network.text_encoder, network.tokenizer)) == with_tokenizer
     network.tokenizer.model_max_length -= 1
     assert fingerprint((network.text_encoder, network.tokenizer)) != with_tokenizer
 
