@@ -15,7 +15,6 @@ import os
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -24,43 +23,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 
+from tests.local_slurm_files import write_configuration
+
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "squeue", "scancel", "scontrol", "sinfo")
 """What has to be installed."""
-
-# The node claims more than the machine has, as the profile asks for a GPU server's memory and cores; the number of
-# GPUs limits the jobs that run at a time. Any two character devices do as GPUs.
-_GPUS = ("/dev/null", "/dev/zero")
-_CONF = """\
-ClusterName=local
-SlurmctldHost={host}(127.0.0.1)
-SlurmctldPort={controller_port}
-SlurmdPort={node_port}
-SlurmUser={user}
-SlurmdUser={user}
-AuthType=auth/munge
-AuthInfo=socket={directory}/munge.socket
-StateSaveLocation={directory}/state
-SlurmdSpoolDir={directory}/spool
-SlurmctldPidFile={directory}/slurmctld.pid
-SlurmdPidFile={directory}/slurmd.pid
-SlurmctldLogFile={directory}/slurmctld.log
-SlurmdLogFile={directory}/slurmd.log
-ProctrackType=proctrack/linuxproc
-TaskPlugin=task/none
-JobAcctGatherType=jobacct_gather/none
-AccountingStorageType=accounting_storage/none
-SelectType=select/cons_tres
-SelectTypeParameters=CR_CPU_Memory
-SlurmdParameters=config_overrides
-MpiDefault=none
-SwitchType=switch/none
-ReturnToService=2
-MinJobAge=3600
-MailProg=/bin/true
-GresTypes=gpu
-NodeName={host} NodeAddr=127.0.0.1 CPUs=64 RealMemory=1000000 Gres=gpu:{gpus} State=UNKNOWN
-PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP
-"""
 
 
 def missing_programs() -> list[str]:
@@ -73,13 +39,7 @@ def _program(name: str) -> str | None:
     return shutil.which(name, path=os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbin"]))
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def wait_for(what: str, condition: Callable[[], bool], seconds: float = 60.0, poll: float = 0.2) -> None:
+def wait_for(what: str, condition: Callable[[], bool], seconds: float = 300.0, poll: float = 0.2) -> None:
     """Return when `condition()` holds. Raises TimeoutError, naming `what`, where it does not within `seconds`."""
     deadline = time.monotonic() + seconds
     while not condition():
@@ -108,7 +68,7 @@ class LocalSlurm:
 
     def __enter__(self) -> LocalSlurm:
         try:
-            self._configure()
+            write_configuration(self.directory, getpass.getuser(), str(_program("srun")))
             self._start_munge()
             self._start("slurmctld", "-D")
             wait_for("the controller", lambda: "UP" in self.ask("scontrol", "ping", check=False))
@@ -186,27 +146,6 @@ class LocalSlurm:
                     daemon.wait()
         _kill_all(self.processes)
         shutil.rmtree(self.directory, ignore_errors=True)
-
-    def _configure(self) -> None:
-        for folder in ("state", "spool", "bin"):
-            (self.directory / folder).mkdir()
-        # Snakemake's plugin takes all but a few SLURM variables from the environment of a job's srun, SLURM_CONF too,
-        # and srun then looks below /etc. This one comes first in the PATH and puts it back.
-        srun = self.directory / "bin" / "srun"
-        srun.write_text(
-            f'#!/bin/sh\nSLURM_CONF={self.environment["SLURM_CONF"]} exec {_program("srun")} "$@"\n'
-        )
-        srun.chmod(0o755)
-        text = _CONF.format(
-            host=socket.gethostname().split(".")[0],
-            user=getpass.getuser(),
-            directory=self.directory,
-            controller_port=_free_port(),
-            node_port=_free_port(),
-            gpus=len(_GPUS),
-        )
-        (self.directory / "slurm.conf").write_text(text)
-        (self.directory / "gres.conf").write_text("".join(f"Name=gpu File={device}\n" for device in _GPUS))
 
     def _start_munge(self) -> None:
         at = self.directory
