@@ -155,6 +155,7 @@ def step_figures(
     heads = make_heads(run, players, players.student.resolution, 0)
     assert heads is not None
     batch = random_batch(run, players, device)
+    mine: list[torch.optim.Optimizer]
     if plain:
         mine = [
             plain_optimiser(m, s.lr, s.betas)

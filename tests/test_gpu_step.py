@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from add.networks import trainable_unet
-from add.step import losses, make_heads
+from add.players import make_heads
+from add.step import losses
 from benchmarks import gpu_step
 from benchmarks.gpu_networks import MEMORY, configurations, players_of, random_batch, timed_run
 from benchmarks.plain_step import plain_losses

@@ -144,14 +144,14 @@ def test_configurations_that_cannot_be_read_are_named(tmp_path: Path):
         build_c_text("ViT-x")
 
 
-def real_players(name: str, device: str, resolution: int) -> tuple[Players, nn.Module]:
+def real_players(name: str, device: str, resolution: int) -> tuple[Players, Any]:
     """The pipeline as student and teacher, DINOv2 ViT-S as features, and a UNet to train.
 
     The trained UNet starts in the teacher's own memory: for one step it is the same network, at half the cost.
     """
     network = build_diffusion(CONFIGS / name, device, resolution)
     with torch.device("meta"):
-        unet: Any = type(network.unet).from_config(network.unet.config)
+        unet = type(network.unet).from_config(network.unet.config)
     unet.load_state_dict(network.unet.state_dict(), assign=True)
     unet.eval().requires_grad_(True)
     assert unet.conv_in.weight.data_ptr() == network.unet.conv_in.weight.data_ptr()
