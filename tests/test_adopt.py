@@ -133,7 +133,7 @@ def test_what_is_missing_or_broken_is_named_and_nothing_is_written(
     assert captured.out == ""
     for reason in reasons:
         assert reason in captured.err
-    assert sorted(f.name for f in (here / "config").iterdir()) == ["mini.yaml", "smoke.yaml"]
+    assert sorted(f.name for f in (here / "config").glob("*.yaml")) == ["mini.yaml", "smoke.yaml"]
     assert not (here / "data/coco").exists()
 
 

@@ -271,7 +271,7 @@ def test_rows_override_training_settings_of_every_depth(tmp_path):
         1e-3,
         "blur",
     )
-    assert training.head_optimiser.lr == 2e-3
+    assert training.head_optimiser.lr == 4e-3
 
 
 @given(st.data())
@@ -304,6 +304,9 @@ def test_every_override_key_is_known_and_reaches_the_run(tmp_path):
     keys = override_keys()
     assert len(keys) == len(set(keys)) > 40
     assert "training.seeds" not in keys
+    # Options that are unset have no value that could be stated again.
+    unset = [k for k in keys if k == "training.resolution" or k.startswith("training.performance")]
+    keys = [k for k in keys if k not in unset]
     root = copy_settings(tmp_path)
     scale, baseline = load_scale(root / "config/mini.yaml"), load_baseline(root / "ablations/baseline.yaml")
     row = {}

@@ -84,7 +84,7 @@ def test_a_bad_baseline_is_told_once_and_where_it_stands(tmp_path):
 def test_a_scale_that_trains_fewer_timesteps_than_it_samples_is_refused(tmp_path):
     root = copy_settings(tmp_path)
     line = edit(root / "config/mini.yaml", "[249, 499, 749, 999]", "[499, 999]")
-    edit(root / "config/mini.yaml", "[1.0, 1.0, 1.0, 3.0]", "[1.0, 1.0]")
+    edit(root / "config/mini.yaml", "[1.0, 1.0, 1.0, 2.0]", "[1.0, 1.0]")
     with pytest.raises(SpecError, match="asks for 4 steps") as caught:
         table_of(root)
     assert (caught.value.file, caught.value.line) == ((root / "config/mini.yaml").as_posix(), line)

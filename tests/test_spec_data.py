@@ -18,8 +18,16 @@ COCO = """    images: data/mini/train                   # ours
 """
 
 
-def with_data(tmp_path: Path, text: str, also: str = "") -> Path:
+def without_cache(tmp_path: Path) -> Path:
+    """A copy of the mini scale that keeps nothing of what encoders make."""
     file = copy_settings(tmp_path) / "config/mini.yaml"
+    (line,) = (x for x in file.read_text().splitlines(keepends=True) if x.startswith("  cache:"))
+    edit(file, line, "")
+    return file
+
+
+def with_data(tmp_path: Path, text: str, also: str = "") -> Path:
+    file = without_cache(tmp_path)
     edit(file, COCO, text + also)
     return file
 
@@ -49,10 +57,10 @@ def test_each_form_is_read_and_reads_back_from_a_runs_json(
 
 def test_a_scale_that_states_no_new_key_has_the_values_it_had(tmp_path: Path):
     # Values decide what is run again: a key that appears by itself would repeat every training.
-    copy_settings(tmp_path)
+    file = without_cache(tmp_path)
     train = table_of(tmp_path).runs["baseline"].data.model_dump(mode="json")["train"]
     assert train == {"images": "data/mini/train", "annotations": "data/mini/annotations/captions_train.json"}
-    scale = load_scale(tmp_path / "config/mini.yaml")
+    scale = load_scale(file)
     assert list(scale.data.model_dump()) == ["train", "build", "root"]
 
 
