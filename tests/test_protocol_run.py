@@ -241,7 +241,12 @@ def test_memory_holds_one_batch_at_a_time(scale) -> None:
     """Breaks when a whole set is decoded before the first batch is used up."""
     images, _ = open_reference(scale, None)
     decoded: list[Path] = []
-    counting = replace(images, decode=lambda file: (decoded.append(file), images.decode(file))[1])
+
+    def decode(file: Path) -> Image.Image:
+        decoded.append(file)
+        return images.decode(file)
+
+    counting = replace(images, decode=decode)
     batches = counting.batches(4)
     for k in range(1, 4):
         assert len(next(batches)) == 4
