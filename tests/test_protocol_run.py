@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 from PIL import Image
@@ -243,11 +242,12 @@ def test_memory_holds_one_batch_at_a_time(scale) -> None:
     images, _ = open_reference(scale, None)
     decoded: list[Path] = []
 
-    def counted(file: Path) -> Any:
+    def decode(file: Path) -> Image.Image:
         decoded.append(file)
         return images.decode(file)
 
-    batches = replace(images, decode=counted).batches(4)
+    counting = replace(images, decode=decode)
+    batches = counting.batches(4)
     for k in range(1, 4):
         assert len(next(batches)) == 4
         assert len(decoded) == 4 * k
