@@ -25,7 +25,18 @@ from types import TracebackType
 
 from tests.local_slurm_files import write_configuration
 
-PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "squeue", "scancel", "scontrol", "sinfo")
+PROGRAMS = (
+    "munged",
+    "slurmctld",
+    "slurmd",
+    "sbatch",
+    "srun",
+    "squeue",
+    "scancel",
+    "scontrol",
+    "sinfo",
+    "setpriv",
+)
 """What has to be installed."""
 
 
@@ -159,11 +170,11 @@ class LocalSlurm:
         wait_for("munge", (at / "munge.socket").exists)
 
     def _start(self, name: str, *arguments: str) -> None:
-        program = _program(name)
-        assert program is not None
+        # Where this process is killed, its daemons must not stay.
+        command = [str(_program("setpriv")), "--pdeathsig", "KILL", str(_program(name)), *arguments]
         with (self.directory / f"{name}.out").open("ab") as out:
             self._daemons[name] = subprocess.Popen(
-                [program, *arguments],
+                command,
                 env={**os.environ, **self.environment},
                 stdin=subprocess.DEVNULL,
                 stdout=out,
