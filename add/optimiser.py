@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from add.parallel import is_sharded
 from add.sharding import local, whole
 from add.spec import Optimiser
 
@@ -16,11 +17,16 @@ def make_optimiser(module: nn.Module, settings: Optimiser, eight_bit: bool = Fal
     """AdamW over all parameters of `module`, one kernel for all of them: hundreds of small ones on a CPU or GPU.
 
     eight_bit: both moments of tensors above 4096 elements in 8 bits each, by bitsandbytes. Raises ValueError where
-    that is not installed.
+    that is not installed, and for a sharded module, whose slices it does not know.
     """
     shared = {"lr": settings.lr, "betas": settings.betas, "weight_decay": settings.weight_decay}
     if not eight_bit:
         return torch.optim.AdamW(module.parameters(), fused=True, **shared)  # type: ignore[arg-type]
+    if any(is_sharded(p) for p in module.parameters()):
+        raise ValueError(
+            "training.performance.eight_bit_optimiser does not know sharded parameters: "
+            "launch without --use_fsdp, or set it to false"
+        )
     try:
         from bitsandbytes.optim import AdamW8bit  # type: ignore[import-not-found, unused-ignore]
     except ImportError:

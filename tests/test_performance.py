@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import shutil
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -181,8 +182,12 @@ def test_an_8_bit_optimiser_without_its_library_is_refused_with_what_to_install(
     [
         {"channels_last": True, "gradient_checkpointing": ["unet", "decoder", "features"]},
         {"channels_last": True, "frozen_precision": "bf16"},
+        pytest.param(
+            {"eight_bit_optimiser": True},
+            marks=pytest.mark.skipif(find_spec("bitsandbytes") is None, reason="needs bitsandbytes"),
+        ),
     ],
-    ids=["float32", "bf16"],
+    ids=["float32", "bf16", "8 bit"],
 )
 def test_a_run_with_options_resumes_exactly_and_saves_an_ordinary_student(
     smoke: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
