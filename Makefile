@@ -9,6 +9,8 @@ STAMP := $(VENV)/.synced
 
 # One process, one thread: two processes with two threads each collapse on two cores.
 export OMP_NUM_THREADS ?= 1
+# Containers often set it; then every process compiles torch, transformers and diffusers again, for 7 s each.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: report test test-all lint format pretrain lock clean
 

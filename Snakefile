@@ -54,9 +54,11 @@ STUDY_DIRECTORY = config.get("study", f"{RESULTS}/study")
 GPU = gpu_jobs(config.get("gpu"))
 
 # The jobs' python is the one that runs Snakemake, also where its environment is not activated.
+# Where nothing compiled may be kept, every job compiles its libraries again, for 7 s each.
 # A cache changes how fast training is and not its result, so it is no value of the rule: having one reruns nothing.
 shell.prefix(
     f'export PATH="{Path(sys.executable).parent}:$PATH"; '
+    "unset PYTHONDONTWRITEBYTECODE; "
     f"export ADD_TRAIN_OPTIONS={quote(train_options(SCALE.data.cache))}; "
 )
 
@@ -122,7 +124,7 @@ rule reference:
 
 
 rule train:
-    """One student: one variant, one training seed."""
+    """One student: one variant, one training seed. Before shorter jobs, so that no core waits at the end for it."""
     input:
         DATA,
     output:
@@ -134,6 +136,7 @@ rule train:
         f"{RESULTS}/logs/train-{{run}}-seed{{seed}}.log",
     benchmark:
         f"{RESULTS}/benchmarks/train-{{run}}-seed{{seed}}.tsv"
+    priority: 1
     conda:
         "environment.yml"
     resources:

@@ -105,8 +105,9 @@ def losses(
 ) -> tuple[Tensor, Tensor | None, dict[str, Tensor]]:
     """The student's loss, the heads' loss (None without them) and detached values to log.
 
-    One decode serves both of the student's losses. Both players are judged with the parameters of the step's
-    beginning; in the student's pass the heads collect no gradient, in theirs the student's output is detached.
+    One decode serves both of the student's losses, one pass of the heads over the generated images both players:
+    the student's loss takes its gradient from there, the heads' loss trains them. Both players are judged with the
+    parameters of the step's beginning. The student's loss collects no gradient in the heads, theirs none in it.
     """
     variant = run.variant
     latents, images = student_output(run, players, unet, batch)
@@ -122,24 +123,40 @@ def losses(
     if heads is not None and players.features is not None:
         given = conditions(players, batch.real, batch.prompts, batch.keys)
         fake = seen(run, images, players.features, batch)
-        heads.requires_grad_(False)
-        adversarial = hinge_generator(heads(fake, given))
-        student_loss = student_loss + variant.loss.adversarial * adversarial
-        heads.requires_grad_(True)
         with torch.no_grad():
             real = seen(run, batch.real, players.features, batch)
-        head_loss, head_values = discriminator_loss(run, heads, real, [f.detach() for f in fake], given)
+        judged = [f.detach().requires_grad_(True) for f in fake]
+        fake_logits = heads(judged, given)
+        adversarial = hinge_generator(fake_logits)
+        student_loss = student_loss + variant.loss.adversarial * through(fake, judged, adversarial)
+        head_loss, head_values = discriminator_loss(run, heads, real, fake_logits, given)
         values |= {"loss_g_adv": adversarial.detach(), **head_values}
     values["loss_g"] = student_loss.detach()
     return student_loss, head_loss, values
 
 
+def through(features: list[Tensor], judged: list[Tensor], adversarial: Tensor) -> Tensor:
+    """The adversarial loss as a function of the student: `adversarial`'s value, and its gradient in `features`.
+
+    features: those of the student's images, with its graph. judged: the same, cut off from it, that `adversarial`
+    was computed from. The gradient is taken here, by `judged` alone, so that the heads' own loss can be taken from
+    the very same logits and the heads' parameters collect nothing of the student's.
+    """
+    slopes = torch.autograd.grad(adversarial, judged, retain_graph=True)
+    # Linear in the features, so its gradient is `slopes`; of its value nothing is left.
+    line = torch.stack([(f * g).sum() for f, g in zip(features, slopes, strict=True)]).sum()
+    return adversarial.detach() + (line - line.detach())
+
+
 def discriminator_loss(
-    run: Run, heads: Discriminator, real: list[Tensor], fake: list[Tensor], given: Mapping[str, Tensor]
+    run: Run, heads: Discriminator, real: list[Tensor], fake_logits: list[Tensor], given: Mapping[str, Tensor]
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Hinge loss and R1 of the heads on detached features, and values to log, each head's logit gap among them."""
+    """Hinge loss and R1 of the heads, and values to log, each head's logit gap among them.
+
+    real: detached features. fake_logits: of the generated images, of inputs that are cut off from the student.
+    """
     inputs = [f.detach().requires_grad_(True) for f in real]
-    real_logits, fake_logits = heads(inputs, given), heads(fake, given)
+    real_logits = heads(inputs, given)
     hinge = hinge_discriminator(real_logits, fake_logits)
     r1 = r1_penalty(real_logits, inputs)
     gaps = logit_gaps(real_logits, fake_logits)

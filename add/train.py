@@ -139,8 +139,9 @@ def train(
                 with precision(settings.precision, device):
                     student_loss, head_loss, part_values = losses(run, players, unet, heads, batch)
                 (student_loss / settings.accumulate).backward()
-                if head_loss is not None:
-                    (head_loss / settings.accumulate).backward()
+                if heads is not None and head_loss is not None:
+                    # Named, since the gradient of their inputs is for nobody.
+                    (head_loss / settings.accumulate).backward(inputs=list(heads.parameters()))
                 values = {k: values.get(k, 0) + v / settings.accumulate for k, v in part_values.items()}
             for player in (unet, heads) if heads is not None else (unet,):
                 average_gradients(share, player)

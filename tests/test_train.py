@@ -16,10 +16,11 @@ import torch
 
 from add.batch import draw_batch
 from add.data.training import open_training_set
+from add.losses import distillation_loss, hinge_discriminator, hinge_generator, r1_penalty
 from add.networks import trainable_unet
 from add.players import Players, conditions, load_players, make_heads
 from add.spec import Run
-from add.step import losses, student_output, target_of
+from add.step import losses, seen, student_output, target_of
 from add.train import train
 from tests.smoke import REPOSITORY, smoke_run
 
@@ -76,6 +77,44 @@ def test_nothing_frozen_receives_a_gradient_and_each_player_only_its_own(smoke: 
     assert gradients(unet) == 0, "the heads' loss trains the student"
     for module in frozen_modules(players):
         assert all(p.grad is None and not p.requires_grad for p in module.parameters())
+
+
+def test_one_pass_of_the_heads_gives_the_gradients_of_a_pass_for_each_player(smoke: Path):
+    # The heads see the generated images once for both losses; written plainly, each player has a pass of its own.
+    run = smoke_run()
+    players, unet, heads, batch = parts(run)
+    assert heads is not None
+    assert players.features is not None
+    heads.eval()  # no power iteration, which moves the heads by the number of passes
+    draws = batch.draws.get_state()
+    student_loss, head_loss, values = losses(run, players, unet, heads, batch)
+    assert head_loss is not None
+    student_loss.backward()
+    head_loss.backward(inputs=list(heads.parameters()))
+    ours = [p.grad.clone() for p in (*unet.parameters(), *heads.parameters()) if p.grad is not None]
+
+    unet.zero_grad()
+    heads.zero_grad()
+    batch.draws.set_state(draws)
+    latents, images = student_output(run, players, unet, batch)
+    target, weight = target_of(run, players, latents, images, batch)
+    distil = distillation_loss(images, target, weight, positions=latents[0, 0].numel())
+    fake = seen(run, images, players.features, batch)
+    given = conditions(players, batch.real, batch.prompts)
+    adversarial = hinge_generator(heads(fake, given))
+    plain = adversarial + run.variant.loss.distillation_weight * distil
+    plain.backward(inputs=list(unet.parameters()))
+    real = [f.requires_grad_(True) for f in seen(run, batch.real, players.features, batch)]
+    real_logits = heads(real, given)
+    hinge = hinge_discriminator(real_logits, heads([f.detach() for f in fake], given))
+    gamma = run.variant.discriminator.r1_gamma
+    (hinge + gamma * r1_penalty(real_logits, real)).backward(inputs=list(heads.parameters()))
+    theirs = [p.grad for p in (*unet.parameters(), *heads.parameters()) if p.grad is not None]
+    torch.testing.assert_close(student_loss, plain)
+    torch.testing.assert_close(values["loss_g_adv"], adversarial.detach())
+    assert len(ours) == len(theirs) > 10
+    for a, b in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
 
 
 def test_distillation_alone_needs_no_heads_and_trains_the_student(smoke: Path):
