@@ -28,7 +28,8 @@ def shard(unet: Any) -> None:
         raise ValueError(f"{type(unet).__name__} names no units (_no_split_modules): it cannot be sharded")
     for module in reversed([m for m in unet.modules() if type(m).__name__ in units]):
         fully_shard(module)
-    fully_shard(unet)
+    # The outermost, too, so that a forward pass without a backward pass (pictures) leaves slices for the optimiser.
+    fully_shard(unet, reshard_after_forward=True)
 
 
 def whole(tensor: Tensor) -> Tensor:

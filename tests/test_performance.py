@@ -83,7 +83,11 @@ def test_channels_last_gives_the_same_gradients(smoke: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
-def test_compiled_networks_give_the_same_gradients(smoke: Path) -> None:
+def test_compiled_networks_give_the_same_gradients(
+    smoke: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A cache of its own: what a killed process left half written in the machine's would fail here.
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
     plain, _ = step_gradients(smoke_run(), Performance())
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()
