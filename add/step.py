@@ -74,7 +74,8 @@ def check_networks(run: Run) -> dict[str, str]:
     networks = run.networks
     named: dict[str, Network] = {**networks.diffusion, **networks.features}
     named |= {k: v for k, v in (("c_text", networks.c_text), ("c_img", networks.c_img)) if v is not None}
-    return {k: check_weights(local_directory(n.path, n.revision), n.sha256) for k, n in named.items()}
+    directories = {k: local_directory(n.path, n.revision, n.files) for k, n in named.items()}
+    return {k: check_weights(directories[k], n.sha256, n.files) for k, n in named.items()}
 
 
 def load_players(run: Run, device: str) -> Players:

@@ -71,8 +71,8 @@ def load_oracle(spec: OracleSpec, device: str = "cpu") -> Oracle:
     """
     from transformers import AutoModelForImageClassification
 
-    directory = local_directory(spec.path, spec.revision)
-    sha256 = check_weights(directory, spec.sha256)
+    directory = local_directory(spec.path, spec.revision, spec.files)
+    sha256 = check_weights(directory, spec.sha256, spec.files)
     with quiet():
         model = load_frozen(AutoModelForImageClassification, directory, device)
     scale = Normalise.of(spec, device)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from add.mirrors import mirrored
 from add.weights import WeightsError, check_weights, local_directory
 from eval.metrics.protocol import Network
 
@@ -76,8 +77,9 @@ def load_pooled(spec: ImageNetwork, device: str = "cpu") -> Extractor:
     """The pooled output of a transformers image model, as the features."""
     from transformers import AutoModel
 
-    directory = local_directory(spec.path, spec.revision)
-    network = described("transformers, pooled output", spec, check_weights(directory, spec.sha256))
+    directory = local_directory(spec.path, spec.revision, spec.files)
+    sha256 = check_weights(directory, spec.sha256, spec.files)
+    network = described("transformers, pooled output", spec, sha256)
     with quiet():
         model = load_frozen(AutoModel, directory, device)
     scale = Normalise.of(spec, device)
@@ -98,7 +100,7 @@ def load_inception(spec: ImageNetwork, device: str = "cpu") -> Extractor:
 
     It takes 299 x 299 and normalises by itself, so image_size must be 299; mean and std are not used.
     """
-    directory = Path(spec.path)
+    directory = Path(mirrored(spec.path, spec.revision)[0])
     file = directory / INCEPTION_FILE if directory.is_dir() else directory
     if file.name != INCEPTION_FILE or not file.is_file():
         raise WeightsError(
