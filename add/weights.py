@@ -69,8 +69,9 @@ def check_weights(path: Path, expected: str | None, files: Files | None = None) 
     files: which files count, each held to its own sha256 where that is given. Raises WeightsError with both hashes
     where they differ.
     """
+    each: dict[str, str] = {}
     if path.is_file():
-        found, each = file_hash(path), {}
+        found = file_hash(path)
     else:
         found, each = _hashes(path, weight_names(path, files))
     for name, known in (files or {}).items():
