@@ -52,18 +52,29 @@ def resize(images: Tensor, size: int) -> Tensor:
 def load_model(path: str, revision: str | None) -> PreTrainedModel:
     """Load the vision network of a directory or hub id from safetensors, in float32.
 
-    Raises ValueError for a family that is not supported.
+    Of a whole CLIP its vision half. A pooler whose weights are not there (DINOv1's published ones have none) is
+    left out: it would be random. Raises ValueError for a family that is not supported, WeightsError where other
+    weights are missing.
     """
     from transformers import AutoConfig, AutoModel, CLIPVisionModel
 
-    where = {"revision": revision} if revision else {}
-    kind = AutoConfig.from_pretrained(path, **where).model_type
+    from add.weights import check_complete, local_directory, weight_variant
+
+    directory = local_directory(path, revision)
+    kind = AutoConfig.from_pretrained(directory).model_type
     if kind not in (*BLOCKS, "clip"):
         raise ValueError(
             f"{path}: feature networks of type {kind!r} are not supported; use one of {', '.join(BLOCKS)}"
         )
-    family = CLIPVisionModel if kind in ("clip", "clip_vision_model") else AutoModel
-    return family.from_pretrained(path, dtype=torch.float32, use_safetensors=True, **where)
+    family: Any = CLIPVisionModel if kind in ("clip", "clip_vision_model") else AutoModel
+    options = {"dtype": torch.float32, "use_safetensors": True, "variant": weight_variant(directory)}
+    model, report = family.from_pretrained(directory, output_loading_info=True, **options)
+    missing = set(report["missing_keys"])
+    pooler = {name for name in missing if name.startswith("pooler.")}
+    check_complete(missing - pooler, path)
+    if pooler:
+        model.pooler = None
+    return model
 
 
 def load_features(

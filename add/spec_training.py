@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, SerializerFunctionWrapHandler, ValidationInfo, field_validator, model_serializer
 
 from add.spec_types import Count, Decay, Fraction, Frozen, NonNegative, Positive, Seed, increasing
+
+_UNSET = ("resolution",)  # settings that are left out of a run's values while they are null
 
 
 class Optimiser(Frozen):
@@ -55,6 +57,14 @@ class Training(Frozen):
     checkpoint_every: Count
     log_every: Count
     pictures_every: Count
+    resolution: Count | None = None
+    """Pixels of the square training images; unset: what the student's `sample_size` means (SDXL's: 1024)."""
+
+    @model_serializer(mode="wrap")
+    def _without_the_unset(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # A run has the values it had before a setting existed: nothing is run again for it.
+        values: dict[str, Any] = handler(self)
+        return {k: v for k, v in values.items() if v is not None or k not in _UNSET}
 
     @field_validator("student_timesteps")
     @classmethod

@@ -25,10 +25,11 @@ from add.losses import (
     r1_penalty,
     teacher_target,
 )
-from add.networks import DiffusionNetwork, load_diffusion, student_x0
+from add.networks import DiffusionNetwork, student_x0
+from add.pipelines import load_diffusion
 from add.spec import Run
 from add.spec_scale import Network
-from add.weights import check_weights, local_directory
+from add.weights import check_weights, network_directory
 
 
 @dataclass(frozen=True)
@@ -74,8 +75,7 @@ def check_networks(run: Run) -> dict[str, str]:
     networks = run.networks
     named: dict[str, Network] = {**networks.diffusion, **networks.features}
     named |= {k: v for k, v in (("c_text", networks.c_text), ("c_img", networks.c_img)) if v is not None}
-    directories = {k: local_directory(n.path, n.revision, n.files) for k, n in named.items()}
-    return {k: check_weights(directories[k], n.sha256, n.files) for k, n in named.items()}
+    return {k: check_weights(network_directory(n), n.sha256, n.files) for k, n in named.items()}
 
 
 def load_players(run: Run, device: str) -> Players:
@@ -83,17 +83,20 @@ def load_players(run: Run, device: str) -> Players:
     from add.conditions import load_text_condition
 
     variant, networks = run.variant, run.networks
-    student = load_diffusion(run.student.path, run.student.revision, device)
+    student = load_diffusion(
+        str(network_directory(run.student)), device=device, resolution=run.training.resolution
+    )
     teacher = None
     if variant.loss.distillation != "none":
         same = variant.teacher == variant.student
-        teacher = student if same else load_diffusion(run.teacher.path, run.teacher.revision, device)
+        # It sees the student's images, whatever size it was trained at itself.
+        place = str(network_directory(run.teacher))
+        teacher = student if same else load_diffusion(place, device=device, resolution=student.resolution)
     features = None
     if variant.loss.adversarial > 0:
         net = networks.features[variant.discriminator.features]
         features = load_features(
-            net.path,
-            revision=net.revision,
+            str(network_directory(net)),
             layers=net.layers,
             image_size=net.image_size,
             mean=net.mean,
@@ -103,7 +106,7 @@ def load_players(run: Run, device: str) -> Players:
     if networks.c_img is not None:
         given = networks.c_img
         c_img = load_features(
-            given.path, revision=given.revision, image_size=given.image_size, mean=given.mean, std=given.std
+            str(network_directory(given)), image_size=given.image_size, mean=given.mean, std=given.std
         ).to(device)
     c_text = None if networks.c_text is None else load_text_condition(networks.c_text, device)
     pair = [n for n in (variant.student, variant.teacher) if n in networks.diffusion]
@@ -192,8 +195,9 @@ def target_of(
 
         def predict(x_t: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
             if conditioning not in texts:
-                words = "" if conditioning == "null" else settings.nfsd.negative_prompt
-                texts[conditioning] = teacher.embed([words]).expand(len(x_t), -1, -1)
+                null = conditioning == "null"
+                one = teacher.null() if null else teacher.embed([settings.nfsd.negative_prompt])
+                texts[conditioning] = one.expand(len(x_t))
             return teacher.predict(x_t, t, texts[conditioning])
 
         target = teacher_target(

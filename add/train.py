@@ -32,7 +32,8 @@ from add.checkpoint import (
 )
 from add.data.captioned import load_coco
 from add.files import write_whole
-from add.networks import save_student, trainable_unet
+from add.networks import trainable_unet
+from add.pipelines import save_student
 from add.resolve import load_run, spec_hash
 from add.spec import Optimiser, Run
 from add.step import (
@@ -63,12 +64,7 @@ def train(run: Run, seed: int, out: Path, device: str = "cpu") -> None:
     weights = check_networks(run)
     players = load_players(run, device)
     student = players.student
-    resolution = int(student.unet.config.sample_size) * 2 ** (len(student.vae.config.block_out_channels) - 1)
-    latent = (
-        student.unet.config.in_channels,
-        student.unet.config.sample_size,
-        student.unet.config.sample_size,
-    )
+    resolution, latent = student.resolution, student.latent_shape
     data = load_coco(Path(run.data.train.images), Path(run.data.train.annotations))
     unet = trainable_unet(student, run.variant.student_init, seed)
     heads = make_heads(run, players, resolution, seed)

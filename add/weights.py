@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Mapping
-from pathlib import Path
+from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
 from add.mirrors import mirrored
-from add.weight_files import directory_files, loaded_files
 
-_BLOCK = 1 << 22
-_COMMIT = re.compile(r"[0-9a-f]{40}")
-_DESCRIPTIONS = ["*.json", "*.txt", "*.model"]
+if TYPE_CHECKING:
+    from add.spec_scale import Network
+
+PARTS = ("text_encoder", "text_encoder_2", "unet", "vae")
+"""The folders of a pipeline that hold weights which are loaded."""
+SMALL = (".json", ".model", ".txt")
+"""Endings of configurations and tokenizers."""
 
 Files = Mapping[str, str | None]
 """The files that a network's weights are read from, each with its plain sha256 where that is known."""
+
+_BLOCK = 1 << 22
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 class WeightsError(ValueError):
@@ -29,23 +36,47 @@ def file_hash(path: Path) -> str:
     return digest.hexdigest()
 
 
+def loaded_weights(names: Iterable[str]) -> list[str]:
+    """Of the relative names of a network's files, those of the weights that are loaded, in the order of paths.
+
+    Published directories hold more: the same weights in half precision, in one file for other programs, for other
+    decoders. Of a pipeline (model_index.json) only the folders of `PARTS` count; of a folder's safetensors the plain
+    ones, in one file or in shards, or those of the variant `fp16` where there are no others.
+    """
+    paths = [PurePosixPath(name) for name in names]
+    weights = sorted(path for path in paths if path.suffix == ".safetensors")
+    if PurePosixPath("model_index.json") in paths:
+        weights = [path for path in weights if len(path.parts) == 2 and path.parts[0] in PARTS]
+    folders: dict[PurePosixPath, list[str]] = {}
+    for path in weights:
+        folders.setdefault(path.parent, []).append(path.name)
+    chosen = {folder: variant_of(files) for folder, files in folders.items()}
+    return [p.as_posix() for p in weights if chosen[p.parent] is None or f".{chosen[p.parent]}" in p.name]
+
+
+def variant_of(files: Collection[str]) -> str | None:
+    """Which variant of a folder's weight files is loaded: None for the plain ones, `fp16` where it is all there is.
+
+    A variant's name stands between dots (model.fp16.safetensors, model.fp16-00001-of-00002.safetensors).
+    """
+    plain = any(name.count(".") == 1 for name in files)
+    return "fp16" if not plain and any(".fp16" in name for name in files) else None
+
+
 def weights_hash(path: Path) -> str:
     """sha256 (64 hex) that names the weights at `path`.
 
-    For a directory: over the relative posix name and the bytes of every file that its network is loaded from
-    (`add.weight_files.loaded_files`), in the order of the paths; configurations and tokenizers do not count. For a
-    file: its plain sha256, as hubs print it. Raises WeightsError where there is nothing to hash.
+    For a directory: over the relative posix name and the bytes of every file of `loaded_weights`, in that order;
+    configurations, tokenizers and what lies beside do not count. For a file: its plain sha256, as hubs print it.
+    Raises WeightsError where there is nothing to hash.
     """
-    if path.is_file():
-        return file_hash(path)
-    return _hashes(path, weight_names(path))[0]
+    return file_hash(path) if path.is_file() else _hashes(path, weight_names(path))[0]
 
 
 def weight_names(path: Path, files: Files | None = None) -> list[str]:
-    """The files of a directory that make up its weights: those of `files` if given, else those that are loaded.
+    """The weight files of a directory: those of `files` if given, else `loaded_weights`, in the order of paths.
 
-    Relative posix names, in the order of the paths. Raises WeightsError where there are none, or one of `files`
-    is missing.
+    Raises WeightsError where there are none, or one of `files` is missing.
     """
     if not path.is_dir():
         raise WeightsError(f"{path}: no such file or directory; check the path, or make the weights first")
@@ -55,19 +86,19 @@ def weight_names(path: Path, files: Files | None = None) -> list[str]:
                 f"{path}: lacks {', '.join(absent)}, which the configuration's `files` names; "
                 "download the network again, or name the files that it has"
             )
-        return _in_order(files)
-    names = loaded_files(directory_files(path))
+        return [name.as_posix() for name in sorted(map(PurePosixPath, files))]
+    names = loaded_weights(file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_file())
     if not names:
         raise WeightsError(f"{path}: holds no .safetensors file; save the network with save_pretrained")
-    return _in_order(names)
+    return names
 
 
 def check_weights(path: Path, expected: str | None, files: Files | None = None) -> str:
     """The hash of the weights at `path`; refused if it is not the `expected` one, recorded if none is
     expected.
 
-    files: which files count, each held to its own sha256 where that is given. Raises WeightsError with both hashes
-    where they differ.
+    files: which files of a directory count, each held to its own sha256 where that is given. Raises WeightsError
+    with both hashes where they differ.
     """
     each: dict[str, str] = {}
     if path.is_file():
@@ -76,18 +107,45 @@ def check_weights(path: Path, expected: str | None, files: Files | None = None) 
         found, each = _hashes(path, weight_names(path, files))
     for name, known in (files or {}).items():
         if known is not None and each.get(name, known) != known.lower():
-            raise WeightsError(_other(path / name, each[name], known))
+            raise WeightsError(other_weights(path / name, each[name], known))
     if expected is not None and found != expected.lower():
-        raise WeightsError(_other(path, found, expected))
+        raise WeightsError(other_weights(path, found, expected))
     return found
+
+
+def other_weights(path: Path, found: str, expected: str) -> str:
+    """What to say of weights at `path` whose hash is not the configured one."""
+    return (
+        f"{path}: these are other weights than the configuration names: sha256 is {found}, "
+        f"configured is {expected}; restore the weights, or change `sha256` if the change is meant"
+    )
+
+
+def weight_variant(folder: Path) -> str | None:
+    """`variant_of` the weight files in one folder. Raises WeightsError where it holds no safetensors."""
+    names = [file.name for file in folder.glob("*.safetensors")]
+    if not names:
+        raise WeightsError(f"{folder}: holds no .safetensors file; save the network with save_pretrained")
+    return variant_of(names)
+
+
+def check_complete(missing: Collection[str], where: str) -> None:
+    """Raise WeightsError where a network's files lack some of its weights: these would be random numbers."""
+    if missing:
+        raise WeightsError(
+            f"{where}: the files lack {len(missing)} of the network's weights, e.g. {min(missing)};"
+            " do config.json and weights belong together?"
+        )
 
 
 def local_directory(path: str, revision: str | None = None, files: Files | None = None) -> Path:
     """The directory of a network named by a local path or by a hub id such as ``owner/name``.
 
-    A local path wins, then what mirrors.yaml says (`add.mirrors`), then the hub: its local cache where a commit
-    and the files are pinned and there, else a download of configurations, tokenizers and safetensors (of `files`
-    alone where they are given). Raises WeightsError where none is possible, SpecError for a wrong mirrors.yaml.
+    A local path wins, then what mirrors.yaml says (`add.mirrors`), then the hub. Of a hub id's files
+    configurations, tokenizers and the weights (`files`, else `loaded_weights`) are downloaded, unless they are in
+    the local cache; without a connection the cache must have them, and where a commit and `files` are given and
+    the cache has all, the hub is not asked. Raises WeightsError where none is possible, SpecError for a wrong
+    mirrors.yaml.
     """
     place, version = mirrored(path, revision)
     if Path(place).exists():
@@ -98,15 +156,25 @@ def local_directory(path: str, revision: str | None = None, files: Files | None 
         cached = cached_directory(place, version)
         if cached is not None and all((cached / name).is_file() for name in files):
             return cached
-    from huggingface_hub import snapshot_download
+    from huggingface_hub import HfApi, snapshot_download
 
-    patterns = [*_DESCRIPTIONS, *(files or ["*.safetensors"])]
     try:
-        return Path(snapshot_download(place, revision=version, allow_patterns=patterns))
+        try:
+            names = HfApi().list_repo_files(place, revision=version)
+        except Exception:  # no connection, as well as no such repository: the next line says which
+            return Path(snapshot_download(place, revision=version, local_files_only=True))
+        small = [name for name in names if PurePosixPath(name).suffix in SMALL]
+        weights = files or loaded_weights(names)
+        return Path(snapshot_download(place, revision=version, allow_patterns=[*small, *weights]))
     except Exception as error:
         raise WeightsError(
             f"{place} (revision {version}): neither a local directory nor a hub id to be had: {error}"
         ) from error
+
+
+def network_directory(network: Network) -> Path:
+    """`local_directory` of a network as the settings describe it."""
+    return local_directory(network.path, network.revision, network.files)
 
 
 def is_hub_id(path: str) -> bool:
@@ -117,11 +185,10 @@ def is_hub_id(path: str) -> bool:
 def cached_directory(path: str, revision: str | None) -> Path | None:
     """The hub's local snapshot of an id, None where there is none. Nothing is downloaded."""
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
 
     try:
         return Path(snapshot_download(path, revision=revision, local_files_only=True))
-    except (LocalEntryNotFoundError, ValueError, OSError):
+    except (ValueError, OSError):  # LocalEntryNotFoundError is one of each, by version
         return None
 
 
@@ -135,18 +202,6 @@ def _hashes(path: Path, names: Iterable[str]) -> tuple[str, dict[str, str]]:
         _feed([whole, alone], path / name)
         each[name] = alone.hexdigest()
     return whole.hexdigest(), each
-
-
-def _in_order(names: Iterable[str]) -> list[str]:
-    """Names in the order of their paths, in which a folder's files stand together."""
-    return [path.as_posix() for path in sorted(map(Path, names))]
-
-
-def _other(path: Path, found: str, expected: str) -> str:
-    return (
-        f"{path}: these are other weights than the configuration names: sha256 is {found}, "
-        f"configured is {expected}; restore the weights, or change `sha256` if the change is meant"
-    )
 
 
 def _feed(digests: Iterable[hashlib._Hash], path: Path) -> None:

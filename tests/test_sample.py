@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from add.load import load_scale
-from add.networks import sampling_timesteps
+from add.pipelines import sampling_timesteps
 from add.train import train
 from eval.images import read_samples
 from eval.prompts import read_prompts

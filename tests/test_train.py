@@ -47,9 +47,9 @@ def gradients(module: torch.nn.Module) -> float:
 
 
 def frozen_modules(players: Players) -> list[torch.nn.Module]:
-    found = [players.student.unet, players.student.vae, players.student.text_encoder]
+    found = [players.student.unet, players.student.vae, *players.student.text.encoders]
     if players.teacher is not None:
-        found += [players.teacher.unet, players.teacher.vae, players.teacher.text_encoder]
+        found += [players.teacher.unet, players.teacher.vae, *players.teacher.text.encoders]
     if players.features is not None:
         found.append(players.features)
     if players.c_img is not None:

@@ -12,64 +12,9 @@ from safetensors.numpy import save_file
 
 from add.load import load_scale
 from add.spec_scale import Network
-from add.weight_files import TensorInfo, directory_files, loaded_files, missing_shards, read_header
-from add.weights import WeightsError, check_weights, weights_hash
+from add.weight_files import TensorInfo, missing_shards, read_header
+from add.weights import WeightsError, check_weights, weight_names, weights_hash
 from tests.specs import ROOT
-
-# As stabilityai/stable-diffusion-xl-base-1.0 is published, less formats of other frameworks.
-SDXL = [
-    "model_index.json",
-    "sd_xl_base_1.0.safetensors",
-    "text_encoder/config.json",
-    "text_encoder/model.fp16.safetensors",
-    "text_encoder/model.safetensors",
-    "text_encoder_2/model.fp16.safetensors",
-    "text_encoder_2/model.safetensors",
-    "unet/diffusion_pytorch_model.fp16.safetensors",
-    "unet/diffusion_pytorch_model.safetensors",
-    "vae/diffusion_pytorch_model.fp16.safetensors",
-    "vae/diffusion_pytorch_model.safetensors",
-    "vae_1_0/diffusion_pytorch_model.safetensors",
-]
-
-
-def test_of_a_pipeline_the_plain_files_of_its_parts_count() -> None:
-    # Otherwise a mirror that leaves out the half-precision copies would be another network.
-    assert loaded_files(SDXL) == [
-        "text_encoder/model.safetensors",
-        "text_encoder_2/model.safetensors",
-        "unet/diffusion_pytorch_model.safetensors",
-        "vae/diffusion_pytorch_model.safetensors",
-    ]
-
-
-def test_half_precision_counts_where_there_is_nothing_else() -> None:
-    only = [name for name in SDXL if "fp16" in name or not name.endswith(".safetensors")]
-    chosen = loaded_files(only)
-    assert len(chosen) == 4
-    assert all(".fp16." in name for name in chosen)
-
-
-def test_shards_count_together() -> None:
-    names = [
-        "model_index.json",
-        "unet/diffusion_pytorch_model-00001-of-00002.safetensors",
-        "unet/diffusion_pytorch_model-00002-of-00002.safetensors",
-        "unet/diffusion_pytorch_model.fp16-00001-of-00002.safetensors",
-    ]
-    assert loaded_files(names) == names[1:3]
-
-
-def test_a_directory_of_two_formats_is_the_one_that_is_loaded() -> None:
-    # laion/CLIP-ViT-g-14-laion2B-s12B-b42K holds the same network twice; c_text reads the first.
-    names = [
-        "config.json",
-        "model.safetensors",
-        "open_clip_config.json",
-        "open_clip_pytorch_model.safetensors",
-    ]
-    assert loaded_files(names) == ["model.safetensors"]
-    assert loaded_files(names[2:]) == ["open_clip_pytorch_model.safetensors"]
 
 
 def test_the_miniatures_hashes_are_of_all_their_files_as_ever() -> None:
@@ -78,7 +23,7 @@ def test_the_miniatures_hashes_are_of_all_their_files_as_ever() -> None:
     for network in (*scale.networks.diffusion.values(), *scale.networks.features.values()):
         directory = ROOT / network.path
         everything = sorted(p.relative_to(directory).as_posix() for p in directory.rglob("*.safetensors"))
-        assert loaded_files(directory_files(directory)) == everything
+        assert weight_names(directory) == everything
         assert weights_hash(directory) == network.sha256
 
 

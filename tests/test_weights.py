@@ -51,6 +51,7 @@ def test_an_address_that_leads_nowhere_says_so(directory: Path, monkeypatch: pyt
         raise OSError("no connection")
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", offline)
+    monkeypatch.setattr(huggingface_hub.HfApi, "list_repo_files", offline)
     assert local_directory(str(directory)) == directory
     with pytest.raises(WeightsError, match=r"owner/name \(revision main\).*no connection"):
         local_directory("owner/name", "main")

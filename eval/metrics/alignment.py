@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from add.weights import WeightsError, check_weights, local_directory
+from add.weights import WeightsError, check_weights, network_directory
 from eval.metrics.features import Batch, Extractor, Normalise, described, load_frozen, quiet
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def load_oracle(spec: OracleSpec, device: str = "cpu") -> Oracle:
     """
     from transformers import AutoModelForImageClassification
 
-    directory = local_directory(spec.path, spec.revision, spec.files)
+    directory = network_directory(spec)
     sha256 = check_weights(directory, spec.sha256, spec.files)
     with quiet():
         model = load_frozen(AutoModelForImageClassification, directory, device)

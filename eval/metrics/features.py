@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from add.mirrors import mirrored
-from add.weights import WeightsError, check_weights, local_directory
+from add.weights import WeightsError, check_weights, network_directory
 from eval.metrics.protocol import Network
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def load_pooled(spec: ImageNetwork, device: str = "cpu") -> Extractor:
     """The pooled output of a transformers image model, as the features."""
     from transformers import AutoModel
 
-    directory = local_directory(spec.path, spec.revision, spec.files)
+    directory = network_directory(spec)
     sha256 = check_weights(directory, spec.sha256, spec.files)
     network = described("transformers, pooled output", spec, sha256)
     with quiet():
