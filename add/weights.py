@@ -70,7 +70,7 @@ def weights_hash(path: Path) -> str:
     configurations, tokenizers and what lies beside do not count. For a file: its plain sha256, as hubs print it.
     Raises WeightsError where there is nothing to hash.
     """
-    return file_hash(path) if path.is_file() else _hashes(path, weight_names(path))[0]
+    return file_hash(path) if path.is_file() else weight_hashes(path, weight_names(path))[0]
 
 
 def weight_names(path: Path, files: Files | None = None) -> list[str]:
@@ -104,7 +104,7 @@ def check_weights(path: Path, expected: str | None, files: Files | None = None) 
     if path.is_file():
         found = file_hash(path)
     else:
-        found, each = _hashes(path, weight_names(path, files))
+        found, each = weight_hashes(path, weight_names(path, files))
     for name, known in (files or {}).items():
         if known is not None and each.get(name, known) != known.lower():
             raise WeightsError(other_weights(path / name, each[name], known))
@@ -192,7 +192,7 @@ def cached_directory(path: str, revision: str | None) -> Path | None:
         return None
 
 
-def _hashes(path: Path, names: Iterable[str]) -> tuple[str, dict[str, str]]:
+def weight_hashes(path: Path, names: Iterable[str]) -> tuple[str, dict[str, str]]:
     """The hash of a directory's files together, and the plain one of each; each file is read once."""
     whole = hashlib.sha256()
     each: dict[str, str] = {}

@@ -32,6 +32,8 @@ INCEPTION_SIZE = 299
 INCEPTION_SOURCE = (
     f"https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/metrics/{INCEPTION_FILE}"
 )
+INCEPTION_SHA256 = "f58cb9b6ec323ed63459aa4fb441fe750cfe39fafad6da5cb504a16f19e958f4"
+"""Of that file; as k-diffusion's k_diffusion/evaluation.py holds its download of it to."""
 
 
 @dataclass(frozen=True)
