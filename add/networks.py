@@ -92,6 +92,23 @@ def native_resolution(unet: Mapping[str, Any], vae: Mapping[str, Any]) -> int:
     return int(unet["sample_size"]) * downsampling(vae)
 
 
+def check_one_vae(first: DiffusionNetwork, second: DiffusionNetwork) -> None:
+    """Raise ValueError where two networks that are said to share their latents encode images differently."""
+    one, other = first.vae, second.vae
+    keys = ("scaling_factor", "shift_factor", "latents_mean", "latents_std", "block_out_channels")
+    differ = [key for key in keys if one.config.get(key) != other.config.get(key)]
+    state, others = one.state_dict(), other.state_dict()
+    # Decoders may differ: they are refined without moving the latents.
+    encoder = [name for name in state if name.startswith(("encoder.", "quant_conv."))]
+    if not differ and any(name not in others or not state[name].equal(others[name]) for name in encoder):
+        differ = ["the encoder's weights"]
+    if differ:
+        raise ValueError(
+            "student and teacher have equal `latents` in the scale, but the VAEs differ in"
+            f" {', '.join(differ)}: their latents do not compare; give them different names"
+        )
+
+
 def unet_output(unet: nn.Module, x_t: Tensor, t: Tensor, text: TextConditioning) -> Tensor:
     """A UNet's raw output (B, C, h, w) at x_t (B, C, h, w), t long (B,), in the dtype of x_t."""
     return unet(x_t, t, text.embeddings, added_cond_kwargs=text.added).sample.to(x_t.dtype)

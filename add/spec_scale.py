@@ -42,7 +42,7 @@ class Network(Frozen):
 
 
 class DiffusionNetwork(Network):
-    """A StableDiffusionPipeline; networks with equal `latents` share one VAE, so their latents compare."""
+    """A Stable Diffusion or SDXL pipeline; networks with equal `latents` share one VAE: their latents compare."""
 
     family: Text
     latents: Name | None = None

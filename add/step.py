@@ -25,7 +25,7 @@ from add.losses import (
     r1_penalty,
     teacher_target,
 )
-from add.networks import DiffusionNetwork, student_x0
+from add.networks import DiffusionNetwork, check_one_vae, student_x0
 from add.pipelines import load_diffusion
 from add.spec import Run
 from add.spec_scale import Network
@@ -79,7 +79,10 @@ def check_networks(run: Run) -> dict[str, str]:
 
 
 def load_players(run: Run, device: str) -> Players:
-    """Load the frozen networks that the run uses."""
+    """Load the frozen networks that the run uses.
+
+    Raises ValueError where the spec calls the latents of two different VAEs one, and as the loaders do.
+    """
     from add.conditions import load_text_condition
 
     variant, networks = run.variant, run.networks
@@ -111,6 +114,8 @@ def load_players(run: Run, device: str) -> Players:
     c_text = None if networks.c_text is None else load_text_condition(networks.c_text, device)
     pair = [n for n in (variant.student, variant.teacher) if n in networks.diffusion]
     latents = {networks.diffusion[name].latents or name for name in pair}
+    if teacher is not None and len(latents) == 1:
+        check_one_vae(student, teacher)
     return Players(student, teacher, features, c_text, c_img, len(latents) == 1)
 
 

@@ -50,8 +50,19 @@ def loaded_weights(names: Iterable[str]) -> list[str]:
     folders: dict[PurePosixPath, list[str]] = {}
     for path in weights:
         folders.setdefault(path.parent, []).append(path.name)
-    chosen = {folder: variant_of(files) for folder, files in folders.items()}
-    return [p.as_posix() for p in weights if chosen[p.parent] is None or f".{chosen[p.parent]}" in p.name]
+    return [path.as_posix() for path in weights if path.name in _chosen(folders[path.parent])]
+
+
+def _chosen(files: Collection[str]) -> set[str]:
+    """Of one folder's weight files those that are loaded."""
+    variant = variant_of(files)
+    if variant is not None:
+        return {name for name in files if f".{variant}" in name}
+    return {name for name in files if _is_plain(name)} or set(files)
+
+
+def _is_plain(name: str) -> bool:
+    return name.count(".") == 1
 
 
 def variant_of(files: Collection[str]) -> str | None:
@@ -59,7 +70,7 @@ def variant_of(files: Collection[str]) -> str | None:
 
     A variant's name stands between dots (model.fp16.safetensors, model.fp16-00001-of-00002.safetensors).
     """
-    plain = any(name.count(".") == 1 for name in files)
+    plain = any(_is_plain(name) for name in files)
     return "fp16" if not plain and any(".fp16" in name for name in files) else None
 
 

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch.nn import functional as F
 from transformers import (
     BitConfig,
@@ -25,6 +26,7 @@ from transformers import (
 )
 
 from add.features import FeatureNetwork, FeatureShape, load_features, resize
+from add.weights import WeightsError
 
 TOKEN = {
     "hidden_size": 16,
@@ -202,3 +204,49 @@ def test_resize():
     stripes[..., ::4] = -1  # mean 0.5; without antialiasing only columns 1 and 2 of each four would be seen
     assert float((resize(stripes, 8) - 0.5).abs().max()) < 0.2
     assert resize(x[..., :20], 16).shape == (2, 3, 16, 16)
+
+
+def test_published_vits_load_and_one_without_a_pooler_pools_its_cls_token(tmp_path):
+    """Breaks when DINOv1's file, with its older names and no pooler, is refused or pooled by random weights."""
+    model = build("vit").eval()
+    model.save_pretrained(tmp_path)
+    file = tmp_path / "model.safetensors"
+    older = {"layers.": "encoder.layer.", "q_proj": "attention.query", "k_proj": "attention.key"}
+    older |= {"v_proj": "attention.value", "o_proj": "output.dense", "mlp.fc1": "intermediate.dense"}
+    older |= {"mlp.fc2": "output.dense"}
+    tensors = {}
+    for name, tensor in model.state_dict().items():
+        for new, old in older.items():
+            name = name.replace(new, old)
+        if not name.startswith("pooler."):
+            tensors[name] = tensor
+    assert "encoder.layer.0.attention.attention.query.weight" in tensors
+    save_file(tensors, file)
+    network = load_features(str(tmp_path), image_size=16, **NORMALISE)
+    with torch.no_grad():
+        expected = model(normalised(images())).last_hidden_state[:, 0]
+        torch.testing.assert_close(network.pooled(images()), expected)
+    del tensors["encoder.layer.1.attention.attention.query.weight"]
+    save_file(tensors, file)
+    with pytest.raises(WeightsError, match=r"lack 1 of the network's weights, e.g. layers\.1\.attention"):
+        load_features(str(tmp_path), layers=[1], image_size=16, **NORMALISE)
+
+
+def test_published_dinov2_names_and_another_size_than_its_own(tmp_path):
+    """Breaks when DINOv2's older names are not understood, or 224 pixels are not cut from 518's positions."""
+    model = build("dinov2").eval()
+    older = {"attention.q_proj": "attention.attention.query", "attention.k_proj": "attention.attention.key"}
+    older |= {"attention.v_proj": "attention.attention.value", "attention.o_proj": "attention.output.dense"}
+    model.save_pretrained(tmp_path)
+    tensors = {}
+    for name, tensor in model.state_dict().items():
+        for new, old in older.items():
+            name = name.replace(new, old)
+        tensors[name] = tensor
+    assert "encoder.layer.0.attention.attention.query.weight" in tensors
+    save_file(tensors, tmp_path / "model.safetensors")
+    network = load_features(str(tmp_path), layers=[3], image_size=8, **NORMALISE)
+    with torch.no_grad():
+        states = model(normalised(images(size=8)), output_hidden_states=True).hidden_states
+        expected = (states[3][:, 1:] + states[3][:, :1]).transpose(1, 2)
+        torch.testing.assert_close(network(images(size=8))[0], expected)
