@@ -49,7 +49,9 @@ class HashStore:
         if entry is None:
             return None
         whole, each = entry.get("whole"), entry.get("each")
-        return Hashed(str(whole), {str(k): str(v) for k, v in each.items()}) if isinstance(each, dict) else None
+        return (
+            Hashed(str(whole), {str(k): str(v) for k, v in each.items()}) if isinstance(each, dict) else None
+        )
 
     def put(self, key: str, hashed: Hashed) -> None:
         """Keep it, on disk at once: hashing 20 GB is not done twice for a check that was interrupted."""
@@ -73,7 +75,9 @@ def check_hashes(
     """
     found: list[Findings] = []
     hashes: dict[str, Hashed] = {}
-    weighed = sorted(((_bytes(place, names), place, names) for place, names in places), key=lambda item: item[0])
+    weighed = sorted(
+        ((_bytes(place, names), place, names) for place, names in places), key=lambda item: item[0]
+    )
     started, speed, done, waiting = time.perf_counter(), SPEED, 0, 0
     for total, place, names in weighed:
         key = _key(place, names)

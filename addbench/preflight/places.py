@@ -59,7 +59,9 @@ def wanted_networks(scale: Scale) -> Iterator[Wanted]:
     if networks.c_img is not None:
         yield _of(("networks", "c_img"), "pooled", networks.c_img)
     extractor = evaluation.extractor
-    yield _of(("evaluation", "extractor"), "inception" if extractor.kind == "inception" else "pooled", extractor)
+    yield _of(
+        ("evaluation", "extractor"), "inception" if extractor.kind == "inception" else "pooled", extractor
+    )
     if evaluation.oracle is not None:
         yield _of(("evaluation", "oracle"), "pooled", evaluation.oracle)
     yield from _clip(scale)
@@ -78,7 +80,9 @@ def locate(wanted: Wanted, scale: Scale) -> Place | Findings:
     try:
         path, revision = mirrored(wanted.path, wanted.revision)
     except SpecError as error:
-        return problem(f"{error.file}:{error.line}", error.message, "correct the file, or put the network there")
+        return problem(
+            f"{error.file}:{error.line}", error.message, "correct the file, or put the network there"
+        )
     if Path(path).exists():
         source = "local" if path == wanted.path else f"mirrored by {mirrors_file()}"
         return Place(wanted, Path(path), source)
