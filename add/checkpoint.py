@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from add.sharding import placed
+
 _KEEP = 2
 
 
@@ -59,21 +61,39 @@ def load_checkpoint(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 def optimiser_tensors(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
     """Copies of the optimiser's state as tensors named '<parameter index>.<field>'."""
-    state = optimiser.state_dict()["state"]
     return {
         f"{i}.{field}": torch.as_tensor(value).clone()
-        for i, fields in state.items()
+        for i, fields in enumerate(optimiser.state.get(p, {}) for p in _parameters(optimiser))
         for field, value in fields.items()
     }
 
 
 def restore_optimiser(optimiser: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
     """Put back what `optimiser_tensors` gave; the parameter groups' settings stay as they are."""
-    state: dict[int, dict[str, Tensor]] = {}
+    state: dict[int, dict[str, Any]] = {}
+    parameters = _parameters(optimiser)
     for name, tensor in tensors.items():
         index, field = name.split(".", 1)
-        state.setdefault(int(index), {})[field] = tensor
+        like = parameters[int(index)]
+        value: Any = placed(tensor, like) if tensor.shape == like.shape else tensor
+        if tensor.ndim == 0 and not tensor.is_floating_point():  # 8-bit optimisers count steps in an int
+            value = int(tensor)
+        state.setdefault(int(index), {})[field] = value
     optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
+
+
+def _parameters(optimiser: torch.optim.Optimizer) -> list[Tensor]:
+    return [p for group in optimiser.param_groups for p in group["params"]]
+
+
+def check_identity(file: Path, note: Mapping[str, Any], identity: Mapping[str, Any]) -> None:
+    """Raise ValueError where a checkpoint was made by another spec, seed or number of processes."""
+    for key, value in identity.items():
+        if note.get(key, 1 if key == "processes" else None) != value:
+            raise ValueError(
+                f"{file}: belongs to {key} {note.get(key)!r}, this run has {value!r}; "
+                f"remove {file.parent} to train anew"
+            )
 
 
 def with_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -78,8 +78,8 @@ class DiffusionNetwork:
 
     @property
     def device(self) -> torch.device:
-        """The device that the network lives on."""
-        return next(self.unet.parameters()).device
+        """The device that the network lives on. The VAE's: an unused UNet may have been released."""
+        return next(self.vae.parameters()).device
 
 
 def downsampling(vae: Mapping[str, Any]) -> int:

@@ -8,7 +8,7 @@ from pydantic import Field, SerializerFunctionWrapHandler, ValidationInfo, field
 
 from add.spec_types import Count, Decay, Fraction, Frozen, NonNegative, Positive, Seed, increasing
 
-_UNSET = ("resolution",)  # settings that are left out of a run's values while they are null
+_UNSET = ("resolution", "performance")  # settings that are left out of a run's values while they are null
 
 
 class Optimiser(Frozen):
@@ -28,6 +28,28 @@ class Nfsd(Frozen):
     guidance: NonNegative
     threshold: Annotated[int, Field(ge=0, le=1000)]
     negative_prompt: str
+
+
+class Performance(Frozen):
+    """Speed and memory on a GPU. Each option changes bits a little, so these are values like any other."""
+
+    channels_last: bool = False
+    """Images and latents lie in memory pixel by pixel, as convolutions on tensor cores want them."""
+    compile: bool = False
+    """torch.compile with static shapes: the UNets, the VAEs and the feature network."""
+    gradient_checkpointing: tuple[Literal["unet", "decoder", "features"], ...] = ()
+    """Networks whose activations are computed again in the backward pass rather than kept."""
+    frozen_precision: Literal["float32", "bf16"] = "float32"
+    """In which the weights of the frozen networks are kept; bf16 halves them and needs precision bf16."""
+    eight_bit_optimiser: bool = False
+    """The moments of both optimisers in 8 bits (bitsandbytes, which is installed separately)."""
+
+    @field_validator("gradient_checkpointing")
+    @classmethod
+    def _canonical(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(value)) != len(value):
+            raise ValueError("names a network twice")
+        return tuple(sorted(value))
 
 
 class Training(Frozen):
@@ -59,12 +81,20 @@ class Training(Frozen):
     pictures_every: Count
     resolution: Count | None = None
     """Pixels of the square training images; unset: what the student's `sample_size` means (SDXL's: 1024)."""
+    performance: Performance | None = None
 
     @model_serializer(mode="wrap")
     def _without_the_unset(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         # A run has the values it had before a setting existed: nothing is run again for it.
         values: dict[str, Any] = handler(self)
         return {k: v for k, v in values.items() if v is not None or k not in _UNSET}
+
+    @field_validator("performance")
+    @classmethod
+    def _precisions_fit(cls, value: Performance | None, info: ValidationInfo) -> Performance | None:
+        if value and value.frozen_precision == "bf16" and info.data.get("precision") == "float32":
+            raise ValueError("frozen_precision bf16 needs training.precision bf16: one step, one autocast")
+        return value
 
     @field_validator("student_timesteps")
     @classmethod

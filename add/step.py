@@ -26,6 +26,7 @@ from add.losses import (
     teacher_target,
 )
 from add.networks import DiffusionNetwork, check_one_vae, student_x0
+from add.parallel import WHOLE, Share
 from add.pipelines import load_diffusion
 from add.spec import Run
 from add.spec_scale import Network
@@ -38,6 +39,7 @@ class Batch:
 
     real: (B, 3, H, W) in [-1, 1]; s, t: long (B,), the student's and the teacher's timesteps; noise, noise_t:
     latent noise (B, C, h, w) for each; s, t and the noises do not depend on the variant, so rows are paired.
+    share: which slice of the part this is; `draws` is where the whole part's draws come from.
     """
 
     real: Tensor
@@ -47,6 +49,7 @@ class Batch:
     noise: Tensor
     noise_t: Tensor
     draws: torch.Generator
+    share: Share = WHOLE
 
 
 @dataclass(frozen=True)
@@ -141,8 +144,12 @@ def draw_batch(
     step: int,
     part: int,
     device: str,
+    share: Share = WHOLE,
 ) -> Batch:
-    """Read and draw part `part` of the batch of `step`; latent: shape (C, h, w) of the student's latents."""
+    """Draw part `part` of the batch of `step` and read the images of `share` of it.
+
+    latent: shape (C, h, w) of the student's latents.
+    """
     settings = run.training
     size = settings.batch // settings.accumulate
     indices = sample_indices(len(data), step * settings.batch + part * size, size, seed)
@@ -152,15 +159,17 @@ def draw_batch(
     low, high = settings.distillation_timesteps
     caption = torch.rand(size, generator=draws).tolist()
     texts = [data.captions[i] for i in indices]
+    files = share.of([data.files[i] for i in indices])
     prompts = tuple(t[int(u * len(t))] for t, u in zip(texts, caption, strict=True))
     return Batch(
-        real=load_images([data.files[i] for i in indices], resolution).to(device),
-        prompts=prompts,
-        s=torch.tensor(settings.student_timesteps)[chosen].to(device),
-        t=torch.randint(low, high + 1, (size,), generator=draws).to(device),
-        noise=torch.randn(size, *latent, generator=draws).to(device),
-        noise_t=torch.randn(size, *latent, generator=draws).to(device),
+        real=load_images(files, resolution).to(device),
+        prompts=share.of(prompts),
+        s=share.of(torch.tensor(settings.student_timesteps)[chosen]).to(device),
+        t=share.of(torch.randint(low, high + 1, (size,), generator=draws)).to(device),
+        noise=share.of(torch.randn(size, *latent, generator=draws)).to(device),
+        noise_t=share.of(torch.randn(size, *latent, generator=draws)).to(device),
         draws=generator(seed, step, part, "augmentation"),
+        share=share,
     )
 
 
@@ -175,11 +184,11 @@ def conditions(players: Players, real: Tensor, prompts: tuple[str, ...]) -> dict
     return found
 
 
-def seen(run: Run, images: Tensor, features: FeatureNetwork, draws: torch.Generator) -> list[Tensor]:
+def seen(run: Run, images: Tensor, features: FeatureNetwork, batch: Batch) -> list[Tensor]:
     """Features of images (B, 3, H, W) as the discriminator sees them: augmented, cropped, resized."""
     settings = run.training
-    images = augment(images, settings.augmentation, draws)
-    return features(random_crop(images, features.image_size, settings.crop_probability, draws))
+    images = augment(images, settings.augmentation, batch.draws, batch.share)
+    return features(random_crop(images, features.image_size, settings.crop_probability, batch.draws))
 
 
 def target_of(
@@ -222,7 +231,8 @@ def target_of(
 
 
 def _noise_like(x0: Tensor, batch: Batch) -> Tensor:
-    return torch.randn(x0.shape, generator=batch.draws).to(x0.device)
+    whole = (len(x0) * batch.share.processes, *x0.shape[1:])
+    return batch.share.of(torch.randn(whole, generator=batch.draws)).to(x0.device)
 
 
 def student_output(run: Run, players: Players, unet: Any, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -255,13 +265,13 @@ def losses(
         values["loss_distill"] = distil.detach()
     if heads is not None and players.features is not None:
         given = conditions(players, batch.real, batch.prompts)
-        fake = seen(run, images, players.features, batch.draws)
+        fake = seen(run, images, players.features, batch)
         heads.requires_grad_(False)
         adversarial = hinge_generator(heads(fake, given))
         student_loss = student_loss + variant.loss.adversarial * adversarial
         heads.requires_grad_(True)
         with torch.no_grad():
-            real = seen(run, batch.real, players.features, batch.draws)
+            real = seen(run, batch.real, players.features, batch)
         head_loss, head_values = discriminator_loss(run, heads, real, [f.detach() for f in fake], given)
         values |= {"loss_g_adv": adversarial.detach(), **head_values}
     values["loss_g"] = student_loss.detach()

@@ -1,0 +1,54 @@
+"""How do a player's parameters move? AdamW, clipping, the rate of a step, the average that is sampled."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from add.sharding import local, whole
+from add.spec import Optimiser
+
+
+def make_optimiser(module: nn.Module, settings: Optimiser, eight_bit: bool = False) -> torch.optim.Optimizer:
+    """AdamW over all parameters of `module`, one kernel for all of them: hundreds of small ones on a CPU or GPU.
+
+    eight_bit: both moments of tensors above 4096 elements in 8 bits each, by bitsandbytes. Raises ValueError where
+    that is not installed.
+    """
+    shared = {"lr": settings.lr, "betas": settings.betas, "weight_decay": settings.weight_decay}
+    if not eight_bit:
+        return torch.optim.AdamW(module.parameters(), fused=True, **shared)  # type: ignore[arg-type]
+    try:
+        from bitsandbytes.optim import AdamW8bit  # type: ignore[import-not-found, unused-ignore]
+    except ImportError:
+        raise ValueError(
+            "training.performance.eight_bit_optimiser needs bitsandbytes, which is not installed: "
+            "pip install bitsandbytes, or set it to false"
+        ) from None
+    optimiser: torch.optim.Optimizer = AdamW8bit(module.parameters(), **shared)
+    return optimiser
+
+
+def update(
+    optimiser: torch.optim.Optimizer, module: nn.Module, settings: Optimiser, step: int, steps: int
+) -> dict[str, float]:
+    """Clip, set the rate of `step` (linear warm-up, then constant or cosine), update; returns values to log."""
+    rate = settings.lr * min(1.0, (step + 1) / max(1, settings.warmup))
+    if settings.decay == "cosine":
+        rate *= 0.5 * (1 + math.cos(math.pi * step / steps))
+    for group in optimiser.param_groups:
+        group["lr"] = rate
+    limit = settings.clip if settings.clip is not None else math.inf
+    norm = nn.utils.clip_grad_norm_(module.parameters(), limit)
+    optimiser.step()
+    optimiser.zero_grad(set_to_none=True)
+    return {"lr": rate, "grad_norm": float(whole(norm))}
+
+
+@torch.no_grad()
+def update_average(average: Sequence[Tensor], module: nn.Module, decay: float) -> None:
+    """average <- decay * average + (1 - decay) * parameters, in place."""
+    torch._foreach_lerp_([local(a) for a in average], [local(p) for p in module.parameters()], 1 - decay)
