@@ -48,7 +48,7 @@ def apply_options(options: Performance, players: Players, unet: Any) -> None:
             module.to(torch.bfloat16)
     if options.channels_last:
         for module in convolutional:
-            module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            module.to(memory_format=torch.channels_last)
     if "unet" in options.gradient_checkpointing:
         unet.enable_gradient_checkpointing()
     if "decoder" in options.gradient_checkpointing:

@@ -124,7 +124,12 @@ def test_no_graph_is_kept_where_no_gradient_goes(smoke: Path) -> None:
     players, unet, _, batch = prepared(run, Performance())
     latents, images = student_output(run, players, unet, batch)
     kept: list[torch.Size] = []
-    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.shape), lambda _: None):
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        kept.append(tensor.shape)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         target, _ = target_of(run, players, latents, images, batch)
         given = conditions(players, batch.real, batch.prompts)
         assert players.features is not None
