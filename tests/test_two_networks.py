@@ -9,6 +9,7 @@ import pytest
 import torch
 from diffusers import DiffusionPipeline
 
+from add.networks import trainable_unet, unet_output
 from add.pipelines import load_diffusion
 from add.resolve import load_baseline, load_scale, resolve
 from add.spec import SpecError
@@ -112,3 +113,16 @@ def test_the_resolution_is_left_out_of_a_runs_values_while_it_is_unset(smoke: Pa
     """Breaks when a new setting changes the values of runs that do not use it: all would be trained anew."""
     assert "resolution" not in smoke_run().training.model_dump()
     assert smoke_run(resolution=32).training.model_dump()["resolution"] == 32
+
+
+def test_a_random_start_of_an_sdxl_student(networks: dict[str, Path]):
+    """Breaks when the row without pretraining cannot be run with SDXL, or starts from the teacher's weights."""
+    network = load_diffusion(str(networks["xl"]), resolution=32)
+    x_t, t = torch.zeros(1, *network.latent_shape), torch.tensor([999])
+    outputs = [network.predict(x_t, t, network.null())]
+    outputs += [
+        unet_output(trainable_unet(network, "random", s), x_t, t, network.null()).detach() for s in (0, 0, 1)
+    ]
+    assert torch.equal(outputs[1], outputs[2])
+    assert not torch.allclose(outputs[0], outputs[1])
+    assert not torch.allclose(outputs[1], outputs[3])
