@@ -13,6 +13,7 @@
 # first job starts: editing a comment reruns nothing, changing a value reruns the runs that it reaches.
 import sys
 from pathlib import Path
+from shlex import quote
 
 from snakemake.utils import min_version
 
@@ -21,7 +22,14 @@ sys.path.insert(0, workflow.basedir)
 
 from add.resolve import load_ablations, load_baseline, load_scale, resolve
 from addbench.study import study_plan
-from addbench.workflow import gpu_jobs, plain, report_figures, scale_file, values
+from addbench.workflow import (
+    gpu_jobs,
+    plain,
+    report_figures,
+    scale_file,
+    train_options,
+    values,
+)
 
 SCALE_FILE = scale_file(config.get("scale", "mini"))
 ABLATIONS = Path(config.get("ablations", "ablations"))
@@ -31,11 +39,7 @@ TABLE = resolve(
 )
 RESULTS = f"results/{SCALE.name}"
 # A scale without a module that makes its data names files that are already there.
-DATA = (
-    f"{SCALE.data.root}/dataset.json"
-    if SCALE.data.build
-    else SCALE.data.train.annotations
-)
+DATA = f"{SCALE.data.root}/dataset.json" if SCALE.data.build else SCALE.data.source
 SEEDS = SCALE.training.seeds
 # What people compare; its systems, and the votes that there are now.
 STUDY = study_plan(SCALE, TABLE, RESULTS)
@@ -45,7 +49,11 @@ STUDY_DIRECTORY = config.get("study", f"{RESULTS}/study")
 GPU = gpu_jobs(config.get("gpu"))
 
 # The jobs' python is the one that runs Snakemake, also where its environment is not activated.
-shell.prefix(f'export PATH="{Path(sys.executable).parent}:$PATH"; ')
+# A cache changes how fast training is and not its result, so it is no value of the rule: having one reruns nothing.
+shell.prefix(
+    f'export PATH="{Path(sys.executable).parent}:$PATH"; '
+    f"export ADD_TRAIN_OPTIONS={quote(train_options(SCALE.data.cache))}; "
+)
 
 
 report: "reports/captions/workflow.rst"

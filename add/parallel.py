@@ -17,7 +17,6 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from pathlib import Path
 from typing import TypeVar
 
 import torch
@@ -29,7 +28,7 @@ BUCKET = 1 << 26
 """Elements that are averaged at once: 256 MiB in float32 beside the gradients themselves."""
 
 _T = TypeVar("_T")
-_Items = TypeVar("_Items", Tensor, tuple[str, ...], list[Path])
+_Items = TypeVar("_Items", Tensor, tuple[str, ...], Sequence[int])
 _PATIENCE = timedelta(hours=2)  # the first process may download or hash networks while the others wait
 
 

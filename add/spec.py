@@ -15,7 +15,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from add.spec_scale import DiffusionNetwork, Networks, RunData, Scale
+from add.spec_data import RunData
+from add.spec_scale import DiffusionNetwork, Networks, Scale
 from add.spec_training import Nfsd, Optimiser, ScaleTraining, Training
 from add.spec_types import Document, Frozen, Name, NonNegative, Positive, Text
 from add.spec_yaml import SpecError

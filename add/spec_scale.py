@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
 
+from add.spec_data import Data
 from add.spec_study import Study
 from add.spec_training import ScaleTraining
 from add.spec_types import (
@@ -74,26 +75,6 @@ class Networks(Frozen):
     features: dict[Name, FeatureNetwork]
     c_text: Network | None = None
     c_img: ImageNetwork | None = None
-
-
-class ImageSet(Frozen):
-    """A folder of images and its captions in COCO's annotation format."""
-
-    images: Text
-    annotations: Text
-
-
-class RunData(Frozen):
-    """What a run trains on."""
-
-    train: ImageSet
-
-
-class Data(RunData):
-    """`build` is the module that makes the data (`python -m BUILD --out ROOT`); null: it is already there."""
-
-    build: Annotated[str, Field(pattern=r"^\w+(\.\w+)*$")] | None = None
-    root: Text
 
 
 class CocoPrompts(Frozen):

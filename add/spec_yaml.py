@@ -166,7 +166,8 @@ def explained(
         if detail["type"].startswith("union_tag"):  # the tag is wrong, not the whole choice that it makes
             loc = (*loc, "kind")
         file, line = where(loc)
-        name = prefix + dotted(loc) if loc else prefix.rstrip(".") or dotted(loc)
+        written = _as_written(model, loc)
+        name = prefix + dotted(written) if loc else prefix.rstrip(".") or dotted(loc)
         message = _message(name, detail, _annotation(model, loc[:-1]), _annotation(model, loc))
         problems.append(SpecError(file, line, message))
     return problems
@@ -220,10 +221,19 @@ def _annotation(annotation: Any, loc: Loc) -> Any:
     if get_origin(annotation) is tuple:
         return _annotation(get_args(annotation)[0], loc[1:])
     if get_origin(annotation) in (typing.Union, types.UnionType):  # a tagged union: its tag is part of `loc`
-        for member in get_args(annotation):
+        for member in map(_bare, get_args(annotation)):
             if _is_model(member) and loc[0] in get_args(member.model_fields["kind"].annotation):
                 return _annotation(member, loc[1:])
     return None
+
+
+def _as_written(model: type[BaseModel], loc: Loc) -> Loc:
+    """`loc` without the tags of unions, which are not keys of the file."""
+    return tuple(
+        part
+        for i, part in enumerate(loc)
+        if get_origin(_annotation(model, loc[:i])) not in (typing.Union, types.UnionType) or part == "kind"
+    )
 
 
 def _bare(annotation: Any) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,10 @@ import torch
 from torch import Tensor
 
 from add.augment import augment, random_crop
-from add.data.captioned import CaptionedImages, load_images, sample_indices
+from add.cache import EncoderCache, image_keys, kept, text_keys
+from add.data.captioned import to_tensor
+from add.data.samples import CaptionedSet, pixels
+from add.data.training import order_of
 from add.discriminator import Discriminator
 from add.features import FeatureNetwork, load_features
 from add.losses import (
@@ -30,6 +33,7 @@ from add.parallel import WHOLE, Share
 from add.pipelines import load_diffusion
 from add.spec import Run
 from add.spec_scale import Network
+from add.text import TextConditioning
 from add.weights import check_weights, network_directory
 
 
@@ -39,7 +43,8 @@ class Batch:
 
     real: (B, 3, H, W) in [-1, 1]; s, t: long (B,), the student's and the teacher's timesteps; noise, noise_t:
     latent noise (B, C, h, w) for each; s, t and the noises do not depend on the variant, so rows are paired.
-    share: which slice of the part this is; `draws` is where the whole part's draws come from.
+    share: which slice of the part this is; `draws` is where the whole part's draws come from. keys: of the images,
+    for a cache of what encoders make of them; () where there is none.
     """
 
     real: Tensor
@@ -50,6 +55,7 @@ class Batch:
     noise_t: Tensor
     draws: torch.Generator
     share: Share = WHOLE
+    keys: tuple[bytes, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -62,6 +68,7 @@ class Players:
     c_text: Any
     c_img: FeatureNetwork | None
     shared_latents: bool
+    cache: EncoderCache | None = None
 
 
 def generator(seed: int, step: int, part: int, purpose: str) -> torch.Generator:
@@ -81,7 +88,7 @@ def check_networks(run: Run) -> dict[str, str]:
     return {k: check_weights(network_directory(n), n.sha256, n.files) for k, n in named.items()}
 
 
-def load_players(run: Run, device: str) -> Players:
+def load_players(run: Run, device: str, cache: EncoderCache | None = None) -> Players:
     """Load the frozen networks that the run uses.
 
     Raises ValueError where the spec calls the latents of two different VAEs one, and as the loaders do.
@@ -119,7 +126,7 @@ def load_players(run: Run, device: str) -> Players:
     latents = {networks.diffusion[name].latents or name for name in pair}
     if teacher is not None and len(latents) == 1:
         check_one_vae(student, teacher)
-    return Players(student, teacher, features, c_text, c_img, len(latents) == 1)
+    return Players(student, teacher, features, c_text, c_img, len(latents) == 1, cache)
 
 
 def make_heads(run: Run, players: Players, resolution: int, seed: int) -> Discriminator | None:
@@ -137,7 +144,7 @@ def make_heads(run: Run, players: Players, resolution: int, seed: int) -> Discri
 
 def draw_batch(
     run: Run,
-    data: CaptionedImages,
+    data: CaptionedSet,
     resolution: int,
     latent: tuple[int, ...],
     seed: int,
@@ -145,43 +152,80 @@ def draw_batch(
     part: int,
     device: str,
     share: Share = WHOLE,
+    keyed: bool = False,
 ) -> Batch:
-    """Draw part `part` of the batch of `step` and read the images of `share` of it.
+    """Draw part `part` of the batch of `step` and read the samples of `share` of it.
 
-    latent: shape (C, h, w) of the student's latents.
+    latent: shape (C, h, w) of the student's latents; keyed: with the images' keys, for a cache. Raises DataError
+    naming a sample that cannot be read.
     """
-    settings = run.training
+    settings, form = run.training, run.data.train
     size = settings.batch // settings.accumulate
-    indices = sample_indices(len(data), step * settings.batch + part * size, size, seed)
+    samples = data.samples(share.of(order_of(form, data, step * settings.batch + part * size, size, seed)))
+    places = share.of(torch.rand(size, 2, generator=generator(seed, step, part, "crop"))).tolist()
+    images = pixels(samples, resolution, form.resize_rule, places)
     draws = generator(seed, step, part, "batch")
     weights = torch.tensor(settings.student_timestep_weights)
     chosen = torch.multinomial(weights, size, replacement=True, generator=draws)
     low, high = settings.distillation_timesteps
-    caption = torch.rand(size, generator=draws).tolist()
-    texts = [data.captions[i] for i in indices]
-    files = share.of([data.files[i] for i in indices])
-    prompts = tuple(t[int(u * len(t))] for t, u in zip(texts, caption, strict=True))
+    caption = share.of(torch.rand(size, generator=draws)).tolist()
+    texts = [(sample.captions, u) for sample, u in zip(samples, caption, strict=True)]
     return Batch(
-        real=load_images(files, resolution).to(device),
-        prompts=share.of(prompts),
+        real=to_tensor(images).to(device),
+        prompts=tuple(t[int(u * len(t))] for t, u in texts),
         s=share.of(torch.tensor(settings.student_timesteps)[chosen]).to(device),
         t=share.of(torch.randint(low, high + 1, (size,), generator=draws)).to(device),
         noise=share.of(torch.randn(size, *latent, generator=draws)).to(device),
         noise_t=share.of(torch.randn(size, *latent, generator=draws)).to(device),
         draws=generator(seed, step, part, "augmentation"),
         share=share,
+        keys=image_keys(images) if keyed else (),
     )
 
 
 @torch.no_grad()
-def conditions(players: Players, real: Tensor, prompts: tuple[str, ...]) -> dict[str, Tensor]:
-    """The discriminator's c_text of the captions and c_img of the *real* images, those that the variant uses."""
-    found = {}
-    if players.c_text is not None:
-        found["text"] = players.c_text(prompts)
-    if players.c_img is not None:
-        found["image"] = players.c_img.pooled(real)
+def conditions(
+    players: Players, real: Tensor, prompts: tuple[str, ...], keys: tuple[bytes, ...] = ()
+) -> dict[str, Tensor]:
+    """The discriminator's c_text of the captions and c_img of the *real* images, those that the variant uses.
+
+    keys: of the images, where a cache may answer.
+    """
+    cache, device = players.cache, real.device
+    found: dict[str, Tensor] = {}
+    if (c_text := players.c_text) is not None:
+        # Named by the tokens that the encoder sees, so the tokenizer need not be.
+        names = text_keys([str(ids) for ids in c_text.tokens(prompts).tolist()]) if keys else ()
+        made_by = (c_text.encoder, "projected")
+        found |= kept(cache, "c_text", made_by, names, prompts, lambda p: {"text": c_text(p)}, device)
+    if (c_img := players.c_img) is not None:
+        found |= kept(
+            cache,
+            "c_img",
+            (c_img, f"at {c_img.image_size}"),
+            keys,
+            real,
+            lambda x: {"image": c_img.pooled(x)},
+            device,
+        )
     return found
+
+
+@torch.no_grad()
+def embedded(
+    players: Players, network: DiffusionNetwork, prompts: Sequence[str], keyed: bool
+) -> TextConditioning:
+    """`network.embed(prompts)`; keyed: a cache may answer."""
+    keys, text = text_keys(prompts) if keyed else (), network.text
+    made_by = (*text.encoders, *text.tokenizers, f"at {network.resolution}")
+
+    def encode(p: Sequence[str]) -> dict[str, Tensor]:
+        made = network.embed(p)
+        parts = {"embeddings": made.embeddings, "pooled": made.pooled, "time_ids": made.time_ids}
+        return {name: tensor for name, tensor in parts.items() if tensor is not None}
+
+    answer = kept(players.cache, "text", made_by, keys, prompts, encode, network.device)
+    return TextConditioning(answer["embeddings"], answer.get("pooled"), answer.get("time_ids"))
 
 
 def seen(run: Run, images: Tensor, features: FeatureNetwork, batch: Batch) -> list[Tensor]:
@@ -205,12 +249,13 @@ def target_of(
     form = variant.loss.distillation
     with torch.no_grad():
         x0 = latents.detach() if players.shared_latents else teacher.encode(images.detach())
-        texts = {"text": teacher.embed(batch.prompts)}
+        keyed = bool(batch.keys)
+        texts = {"text": embedded(players, teacher, batch.prompts, keyed)}
 
         def predict(x_t: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
             if conditioning not in texts:
-                null = conditioning == "null"
-                one = teacher.null() if null else teacher.embed([settings.nfsd.negative_prompt])
+                null, words = conditioning == "null", [settings.nfsd.negative_prompt]
+                one = teacher.null() if null else embedded(players, teacher, words, keyed)
                 texts[conditioning] = one.expand(len(x_t))
             return teacher.predict(x_t, t, texts[conditioning])
 
@@ -238,10 +283,19 @@ def _noise_like(x0: Tensor, batch: Batch) -> Tensor:
 def student_output(run: Run, players: Players, unet: Any, batch: Batch) -> tuple[Tensor, Tensor]:
     """The student's x_0 prediction as latents and, decoded, as images; both carry its gradient."""
     with torch.no_grad():
-        x0 = players.student.encode(batch.real)
-        text = players.student.embed(batch.prompts)
-    latents = student_x0(players.student, unet, x0, batch.noise, batch.s, text)
-    return latents, players.student.decode(latents)
+        student = players.student
+        x0 = kept(
+            players.cache,
+            "latents",
+            (student.vae,),
+            batch.keys,
+            batch.real,
+            lambda images: {"latents": student.encode(images)},
+            student.device,
+        )["latents"]
+        text = embedded(players, student, batch.prompts, bool(batch.keys))
+    latents = student_x0(student, unet, x0, batch.noise, batch.s, text)
+    return latents, student.decode(latents)
 
 
 def losses(
@@ -264,7 +318,7 @@ def losses(
         student_loss = student_loss + variant.loss.distillation_weight * distil
         values["loss_distill"] = distil.detach()
     if heads is not None and players.features is not None:
-        given = conditions(players, batch.real, batch.prompts)
+        given = conditions(players, batch.real, batch.prompts, batch.keys)
         fake = seen(run, images, players.features, batch)
         heads.requires_grad_(False)
         adversarial = hinge_generator(heads(fake, given))

@@ -10,8 +10,11 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 import platform
+import shlex
 import shutil
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -22,6 +25,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from add.cache import open_cache
 from add.checkpoint import (
     check_identity,
     latest_checkpoint,
@@ -32,7 +36,7 @@ from add.checkpoint import (
     with_prefix,
     without_prefix,
 )
-from add.data.captioned import load_coco
+from add.data.training import open_training_set
 from add.files import write_whole
 from add.networks import trainable_unet
 from add.optimiser import make_optimiser, update, update_average
@@ -52,6 +56,7 @@ from add.pipelines import save_student
 from add.resolve import load_run, spec_hash
 from add.sharding import placed, shard, whole_tensors
 from add.spec import Run
+from add.spec_data import CACHED, Cache
 from add.step import (
     Batch,
     check_networks,
@@ -65,12 +70,20 @@ from add.step import (
 from add.trainlog import TrainLog
 
 
-def train(run: Run, seed: int, out: Path, device: str = "cpu", share: Share = WHOLE) -> None:
+def train(
+    run: Run,
+    seed: int,
+    out: Path,
+    device: str = "cpu",
+    share: Share = WHOLE,
+    kept: Cache | None = None,
+) -> None:
     """Train the run's student with one seed; leaves `out`/student (EMA weights) and `out`/train.
 
-    share: what this process takes of every batch (`add.parallel`); the first one writes.
-    Raises ValueError where a checkpoint under `out` belongs to another spec, seed or number of processes, and where
-    the processes cannot share the batch.
+    share: what this process takes of every batch (`add.parallel`); the first one writes. kept: what of the
+    encoders' output is kept on disk, which changes no bit of the result. Raises ValueError where a checkpoint under
+    `out` belongs to another spec, seed or number of processes, and where the processes cannot share the batch,
+    DataError where the training data are not right.
     """
     # Initialise. The number of threads is part of the spec: the bits depend on it.
     settings, options = run.training, performance_of(run)
@@ -82,10 +95,11 @@ def train(run: Run, seed: int, out: Path, device: str = "cpu", share: Share = WH
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     started = time.perf_counter()
     weights = from_first(share, lambda: check_networks(run))
-    players = load_players(run, device)
+    cache = open_cache(kept, run.data.train)
+    players = load_players(run, device, cache)
     student = players.student
     resolution, latent = student.resolution, student.latent_shape
-    data = load_coco(Path(run.data.train.images), Path(run.data.train.annotations))
+    data = open_training_set(run.data.train)
     unet = trainable_unet(student, run.variant.student_init, seed)
     heads = make_heads(run, players, resolution, seed)
     release_unused(players)
@@ -126,7 +140,9 @@ def train(run: Run, seed: int, out: Path, device: str = "cpu", share: Share = WH
             tick = time.perf_counter()
             values: dict[str, Tensor] = {}
             for part in range(settings.accumulate):
-                batch = draw_batch(run, data, resolution, latent, seed, step, part, device, share)
+                batch = draw_batch(
+                    run, data, resolution, latent, seed, step, part, device, share, keyed=cache is not None
+                )
                 with precision(settings.precision, device):
                     student_loss, head_loss, part_values = losses(run, players, unet, heads, batch)
                 (student_loss / settings.accumulate).backward()
@@ -175,6 +191,8 @@ def train(run: Run, seed: int, out: Path, device: str = "cpu", share: Share = WH
                 state = whole_tensors(state, keep=share.first)
                 if share.first:
                     save_checkpoint(checkpoints, step, state, {**identity, "seconds": seconds})
+    if cache is not None:
+        cache.flush()
 
     # The student that is sampled is the average. The directory appears whole or not at all.
     for parameter, mean in zip(unet.parameters(), average, strict=True):
@@ -235,9 +253,15 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="training seed")
     parser.add_argument("--out", type=Path, required=True, help="directory of this run and seed")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    arguments = parser.parse_args()
+    parser.add_argument("--cache", metavar="DIRECTORY", help="keep what the encoders make of the data there")
+    parser.add_argument(
+        "--keep", nargs="+", choices=CACHED, default=CACHED, help="what is kept (default: all)"
+    )
+    # As the Snakefile passes on what is no value of the run, and so must not be one of the rule.
+    arguments = parser.parse_args([*shlex.split(os.environ.get("ADD_TRAIN_OPTIONS", "")), *sys.argv[1:]])
+    kept = Cache(directory=arguments.cache, keep=tuple(arguments.keep)) if arguments.cache else None
     share, device = join_processes(arguments.device)
-    train(load_run(arguments.spec), arguments.seed, arguments.out, device, share)
+    train(load_run(arguments.spec), arguments.seed, arguments.out, device, share, kept)
     leave_processes(share)
 
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
+
+from add.spec_data import Cache
 
 FIGURES = ("ranks", "steps", "scatter", "gap", "losses")
 """Figures of the report, each with a caption of its name under reports/captions; the samples come besides."""
@@ -48,6 +51,11 @@ def plain(value: Any) -> str:
 def values(*parts: Any) -> str:
     """The JSON of several parts of a scale, for a rule that depends on just those."""
     return plain(list(parts))
+
+
+def train_options(cache: Cache | None) -> str:
+    """The options of `python -m add.train` that are no value of a run: where the encoders' output is kept."""
+    return "" if cache is None else shlex.join(["--cache", cache.directory, "--keep", *cache.keep])
 
 
 def gpu_jobs(setting: Any) -> int:

@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load_file
 
 from add.augment import augment, random_crop
-from add.data.captioned import load_coco
+from add.data.training import open_training_set
 from add.parallel import Share, average_gradients, check_share, join_processes
 from add.spec import Run
 from add.step import draw_batch
@@ -31,7 +31,7 @@ STUDENT = "student/unet/diffusion_pytorch_model.safetensors"
 def test_the_shares_of_a_batch_are_one_processs_batch(smoke: Path) -> None:
     # A process that drew for its own images alone would train on other noise, timesteps and captions.
     run = smoke_run(batch=8, accumulate=2)
-    data = load_coco(Path(run.data.train.images), Path(run.data.train.annotations))
+    data = open_training_set(run.data.train)
     whole = draw_batch(run, data, 32, (4, 8, 8), 1, 2, 1, "cpu")
     parts = [draw_batch(run, data, 32, (4, 8, 8), 1, 2, 1, "cpu", share) for share in HALVES]
     for name in ("real", "s", "t", "noise", "noise_t"):

@@ -13,7 +13,7 @@ import torch
 from pydantic import ValidationError
 from safetensors.torch import load_file
 
-from add.data.captioned import load_coco
+from add.data.training import open_training_set
 from add.networks import trainable_unet
 from add.performance import apply_options, release_unused
 from add.spec import Run
@@ -38,7 +38,7 @@ STUDENT = "student/unet/diffusion_pytorch_model.safetensors"
 def prepared(run: Run, options: Performance) -> tuple[Players, Any, Any, Any]:
     torch.manual_seed(0)
     players = load_players(run, "cpu")
-    data = load_coco(Path(run.data.train.images), Path(run.data.train.annotations))
+    data = open_training_set(run.data.train)
     unet = trainable_unet(players.student, "pretrained", 0)
     heads = make_heads(run, players, 32, 0)
     apply_options(options, players, unet)

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 
-from add.data.captioned import load_coco
+from add.data.training import open_training_set
 from add.networks import trainable_unet
 from add.spec import Run
 from add.step import (
@@ -35,7 +35,7 @@ LATENT = (4, 8, 8)
 
 def parts(run: Run, seed: int = 0, step: int = 0):
     players = load_players(run, "cpu")
-    data = load_coco(Path(run.data.train.images), Path(run.data.train.annotations))
+    data = open_training_set(run.data.train)
     unet = trainable_unet(players.student, run.variant.student_init, seed)
     heads = make_heads(run, players, 32, seed)
     batch = draw_batch(run, data, 32, LATENT, seed, step, 0, "cpu")
@@ -141,7 +141,7 @@ def test_the_student_starts_from_pure_noise_at_the_last_timestep(smoke: Path):
 
 def test_all_variants_of_one_seed_draw_the_same_data_timesteps_and_noise(smoke: Path):
     data_run, other = smoke_run(), smoke_run("loss_terms-l-adv")
-    data = load_coco(Path(data_run.data.train.images), Path(data_run.data.train.annotations))
+    data = open_training_set(data_run.data.train)
     a = draw_batch(data_run, data, 32, LATENT, 3, 7, 0, "cpu")
     b = draw_batch(other, data, 32, LATENT, 3, 7, 0, "cpu")
     c = draw_batch(other, data, 32, LATENT, 4, 7, 0, "cpu")

@@ -64,7 +64,7 @@ def test_null_and_negative_prompts_reach_an_sdxl_teacher_whole(
     smoke: Path, networks: dict[str, Path], form: str
 ):
     """Breaks when guidance or NFSD gives the teacher embeddings without their pooled half or their zeros."""
-    from add.data.captioned import load_coco
+    from add.data.training import open_training_set
     from add.step import draw_batch, student_output, target_of
 
     nfsd = {"guidance": 7.5, "threshold": 200, "negative_prompt": "blurry"}
@@ -75,7 +75,7 @@ def test_null_and_negative_prompts_reach_an_sdxl_teacher_whole(
     players = load_players(run, "cpu")
     teacher = players.teacher
     assert teacher is not None
-    data = load_coco(Path(run.data.train.images), Path(run.data.train.annotations))
+    data = open_training_set(run.data.train)
     batch = draw_batch(run, data, 32, teacher.latent_shape, 0, 0, 0, "cpu")
     latents, images = student_output(run, players, teacher.unet, batch)
     calls: list[tuple[torch.Tensor, torch.Tensor]] = []
