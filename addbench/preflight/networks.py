@@ -19,11 +19,15 @@ from addbench.preflight.places import Place, Wanted, built_later, line_of, locat
 
 @dataclass(frozen=True)
 class Networks:
-    """The networks that can be read, by their names in the scale: what the other checks compute with."""
+    """The networks that can be read, by their names in the scale: what the other checks compute with.
+
+    places: of each address (`path`) of the scale, the directory in which it was found.
+    """
 
     pipelines: Mapping[str, Pipeline]
     features: Mapping[str, Part]
     others: Mapping[str, Part]
+    places: Mapping[str, str]
 
     def resolution(self, run: Run) -> int | None:
         """Pixels that a run's student makes; None where its pipeline cannot be read."""
@@ -38,6 +42,7 @@ def check_networks(scale: Scale, table: Table, store: HashStore, seconds: float)
     features: dict[str, Part] = {}
     others: dict[str, Part] = {}
     hashed: list[tuple[Place, Sequence[str]]] = []
+    places: dict[str, str] = {}
     for wanted in wanted_networks(scale):
         if built_later(scale, wanted.path):
             found.append(fact(f"{wanted.name}: {wanted.path} will be made by the data stage"))
@@ -46,6 +51,7 @@ def check_networks(scale: Scale, table: Table, store: HashStore, seconds: float)
         if isinstance(place, Findings):
             found.append(place)
             continue
+        places[wanted.path] = str(place.path)
         if wanted.kind == "pipeline":
             pipeline, problems = read_pipeline(place)
             if pipeline is not None:
@@ -56,7 +62,7 @@ def check_networks(scale: Scale, table: Table, store: HashStore, seconds: float)
                 (features if wanted.kind == "features" else others)[str(wanted.loc[-1])] = part
         found.append(Findings(problems=tuple(problems)))
         hashed += _countable(place)
-    networks = Networks(pipelines, features, others)
+    networks = Networks(pipelines, features, others, places)
     found.append(Findings(problems=tuple(_fit(scale, table, networks))))
     lines = {wanted.name: line_of(scale, wanted.loc) for wanted in wanted_networks(scale)}
     hashes, _ = check_hashes(hashed, store, seconds, lines)
