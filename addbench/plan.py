@@ -89,7 +89,7 @@ def _stages(
     seeds = len(scale.training.seeds)
     jobs = len(table.runs) * seeds
     trained = sum(run.training.steps * run.training.batch for run in table.runs.values()) * seeds
-    rows = [("stage", "jobs", "images", "hours", "how known")]
+    rows: list[tuple[str, ...]] = [("stage", "jobs", "images", "hours", "how known")]
     rows.append(_row("train", jobs, trained, list(trainings.values()) * seeds))
     rows.append(_row("sample", jobs, images_sampled(scale, table), list(samplings.values()) * seeds))
     rows.append(_job("score", jobs, images_sampled(scale, table), measured))
