@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Iterable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -10,22 +9,16 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
-from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map
-from torch.utils.flop_counter import flop_registry
 
 from add.discriminator import Discriminator
 from add.losses import distillation_loss, hinge_generator
+from add.meters import CudaAutocast, Flops, LiveBytes
 from add.networks import trainable_unet
 from add.performance import apply_options, performance_of, release_unused
 from add.spec import Run
 from add.step import Batch, Players, conditions, discriminator_loss, make_heads, student_output
 from add.unweighted_players import build_players
 
-# What CUDA's autocast computes in float32, and the CPU's, under which the step is counted, does not.
-_FLOAT32 = (F.group_norm, F.layer_norm, F.softmax, torch.softmax)
 _BLOCK, _SMALLEST = 256, 4096  # of an 8-bit optimiser: elements to a scale, elements of a tensor worth it
 
 
@@ -39,72 +32,6 @@ class Counted:
     frozen: tuple[nn.Module, ...]
     peak_bytes: int
     flops: int
-
-
-class LiveBytes(TorchDispatchMode):
-    """Counts the bytes of all tensors that operations make while it is active and that are still alive.
-
-    most: the most that were alive at a time. Tensors from outside, and views of them, are not counted.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.now = self.most = 0
-        self._known: set[int] = set()
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        for tensor in _tensors((args, kwargs)):
-            self._know(tensor, 0)
-        out = func(*args, **(kwargs or {}))
-        for tensor in _tensors(out):
-            self._know(tensor, tensor.untyped_storage().nbytes())
-        return out
-
-    def _know(self, tensor: Tensor, size: int) -> None:
-        storage = tensor.untyped_storage()
-        key = storage._cdata
-        if key not in self._known:
-            self._known.add(key)
-            self.now += size
-            self.most = max(self.most, self.now)
-            weakref.finalize(storage, self._forget, key, size)
-
-    def _forget(self, key: int, size: int) -> None:
-        self._known.discard(key)
-        self.now -= size
-
-
-class Flops(TorchDispatchMode):
-    """Counts floating-point operations of matrix products, convolutions and attention, by torch's own formulas.
-
-    FlopCounterMode has these formulas, but also follows the modules, which fails in R1's gradient of a gradient.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.total = 0
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        out = func(*args, **(kwargs or {}))
-        formula = flop_registry.get(func._overloadpacket)
-        if formula is not None:
-            self.total += formula(*args, **(kwargs or {}), out_val=out)
-        return out
-
-
-class CudaAutocast(TorchFunctionMode):
-    """Norms and softmax in float32, as under CUDA's autocast: their inputs and outputs are larger there."""
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        if func in _FLOAT32:
-            args, kwargs = tree_map(_float32, (args, kwargs or {}))
-        return func(*args, **(kwargs or {}))
 
 
 def count_step(run: Run, images: int, configurations: Mapping[str, str] | None = None) -> Counted:
@@ -238,15 +165,6 @@ def _batch(players: Players, images: int) -> Batch:
     real = torch.empty(images, 3, size, size)
     prompts = ("",) * images
     return Batch(real, prompts, timesteps, timesteps, noise, noise, draws=torch.Generator())
-
-
-def _tensors(values: Any) -> list[Tensor]:
-    return [leaf for leaf in tree_leaves(values) if isinstance(leaf, Tensor)]
-
-
-def _float32(value: Any) -> Any:
-    half = isinstance(value, Tensor) and value.dtype == torch.bfloat16
-    return value.float() if half else value
 
 
 def _like(tensor: Tensor) -> Tensor:

@@ -45,7 +45,7 @@ def apply_options(options: Performance, players: Players, unet: Any) -> None:
     convolutional += [m.model for m in (players.features, players.c_img) if m is not None]
     if options.frozen_precision == "bf16":
         for module in frozen:
-            module.to(torch.bfloat16)
+            nn.Module.to(module, torch.bfloat16)  # diffusers' `to` warns of parts to keep, even of none
     if options.channels_last:
         for module in convolutional:
             module.to(memory_format=torch.channels_last)

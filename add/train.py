@@ -154,9 +154,9 @@ def train(
 
             # Pictures, before the update, of what this step's losses compared.
             if step % settings.pictures_every == 0:
-                rows = picture_rows(
-                    run, players, unet, batch
-                )  # in every process: a sharded student takes all
+                # In every process: a sharded student computes with all of them.
+                with precision(settings.precision, device):
+                    rows = picture_rows(run, players, unet, batch)
                 if log is not None:
                     log.pictures(step, rows)
 

@@ -38,6 +38,7 @@ def timed_run(size: Size, batch: int, performance: dict[str, Any] | None, precis
     table = resolve(scale, load_baseline(ROOT / "ablations" / "baseline.yaml"), ())
     values = table.runs["baseline"].model_dump(mode="json")
     values["training"] |= {"batch": batch, "precision": precision, "virtual_batch": min(8, batch)}
+    values["training"]["crop_probability"] = 0.0  # as in the plain step: the network sees whole images
     if performance is not None:
         values["training"]["performance"] = performance
     if size != "tiny":

@@ -27,8 +27,8 @@ from typing import Any
 import torch
 
 from add.cost import estimate_cost
-from add.counting import Flops
 from add.files import write_whole
+from add.meters import Flops
 from add.networks import trainable_unet
 from add.optimiser import make_optimiser, update
 from add.performance import apply_options, performance_of
@@ -91,14 +91,15 @@ def measure(size: Size, batch: int, performance: dict[str, Any], device: str, re
     side = 8192 if device.startswith("cuda") else 512
     rate = matrix_rate(device, side)
     rows = [
-        row("plain", timed_run(size, batch, None), size, device, repeats, rate, plain=True),
-        row("add.step", timed_run(size, batch, performance), size, device, repeats, rate, plain=False),
+        row("plain", size, batch, None, device, repeats, plain=True),
+        row("add.step", size, batch, performance, device, repeats, plain=False),
     ]
-    plain, ours = (r["images_per_second"] for r in rows)
     # Nothing is computed twice in the plain step: its operations are what either has to do.
-    work = rows[0]["flops"]
+    work = rows[0]["flops_per_image"]
     for r in rows:
-        r["share"] = None if work is None or r["seconds"] is None else work / r["seconds"] / rate
+        speed = r["images_per_second"]
+        r["share"] = None if work is None or speed is None else work * speed / rate
+    plain, ours = (r["images_per_second"] for r in rows)
     return {
         "size": size,
         "batch": batch,
@@ -115,23 +116,31 @@ def measure(size: Size, batch: int, performance: dict[str, Any], device: str, re
 
 
 def row(
-    name: str, run: Run, size: Size, device: str, repeats: int, rate: float, *, plain: bool
+    name: str,
+    size: Size,
+    batch: int,
+    performance: dict[str, Any] | None,
+    device: str,
+    repeats: int,
+    *,
+    plain: bool,
 ) -> dict[str, Any]:
-    """One step's figures; what does not fit in memory is a row that says so."""
-    try:
-        seconds, peak, flops = step_figures(run, size, device, repeats, plain=plain)
-    except torch.cuda.OutOfMemoryError:
-        seconds, peak, flops = None, None, None
-    free(device)
-    images = run.training.batch
+    """One step's figures, with half the images as often as they do not fit; null where not even one does."""
+    seconds, peak, flops = None, None, None
+    while seconds is None and batch > 0:
+        try:
+            run = timed_run(size, batch, performance)
+            seconds, peak, flops = step_figures(run, size, device, repeats, plain=plain)
+        except torch.cuda.OutOfMemoryError:
+            batch //= 2
+        free(device)
     return {
         "name": name,
+        "batch": batch,
         "seconds": seconds,
-        "images_per_second": None if seconds is None else images / seconds,
+        "images_per_second": None if seconds is None else batch / seconds,
         "peak_bytes": peak,
-        "flops": flops,
-        "rate": None if seconds is None or flops is None else flops / seconds,
-        "matrix_rate": rate,
+        "flops_per_image": flops / batch if flops else None,
     }
 
 
@@ -211,11 +220,11 @@ def table(content: dict[str, Any]) -> str:
         "",
         f"Measured matrix rate: {content['matrix_rate'] / 1e12:.1f} TFLOP/s in bf16.",
         "",
-        "| step | seconds | images/s | peak GiB | share of the matrix rate |",
-        "|---|---|---|---|---|",
+        "| step | batch | seconds | images/s | peak GiB | share of the matrix rate |",
+        "|---|---|---|---|---|---|",
     ]
     lines = [
-        f"| {r['name']} | {number(r['seconds'], 4)} | {number(r['images_per_second'], 2)} | "
+        f"| {r['name']} | {r['batch']} | {number(r['seconds'], 4)} | {number(r['images_per_second'], 2)} | "
         f"{number(None if r['peak_bytes'] is None else r['peak_bytes'] / 2**30, 1)} | {number(r['share'], 3)} |"
         for r in content["rows"]
     ]
