@@ -28,6 +28,7 @@ from addbench.workflow import (
     report_figures,
     scale_file,
     train_options,
+    training_source,
     values,
 )
 
@@ -39,7 +40,11 @@ TABLE = resolve(
 )
 RESULTS = f"results/{SCALE.name}"
 # A scale without a module that makes its data names files that are already there.
-DATA = f"{SCALE.data.root}/dataset.json" if SCALE.data.build else SCALE.data.source
+DATA = (
+    f"{SCALE.data.root}/dataset.json"
+    if SCALE.data.build
+    else training_source(SCALE.data.train)
+)
 SEEDS = SCALE.training.seeds
 # What people compare; its systems, and the votes that there are now.
 STUDY = study_plan(SCALE, TABLE, RESULTS)

@@ -158,7 +158,10 @@ def fingerprint(parts: Sequence[Any]) -> str:
                 digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} {tensor.stride()}".encode())
                 digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
         else:
-            digest.update(part.backend_tokenizer.to_str().encode())
+            rules = json.loads(part.backend_tokenizer.to_str())
+            # What the last call asked for, not what the tokenizer is.
+            rules |= {"padding": None, "truncation": None}
+            digest.update(json.dumps(rules, sort_keys=True).encode())
             digest.update(str(part.model_max_length).encode())
     return digest.hexdigest()
 

@@ -119,16 +119,6 @@ class RunData(Frozen):
 
     train: TrainData
 
-    @property
-    def source(self) -> str:
-        """The file or directory whose change is a change of the training data."""
-        train = self.train
-        if isinstance(train, ImageSet):
-            return train.annotations
-        if isinstance(train, Shards):
-            return train.shards.rpartition("/")[0] or "."
-        return train.path
-
 
 Cached = Literal["latents", "text", "c_text", "c_img"]
 """What frozen encoders make of a real image and its caption, and a cache can keep."""

@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from add.spec_data import Cache
+from add.spec_data import Cache, ImageSet, Shards, TrainData
 
 FIGURES = ("ranks", "steps", "scatter", "gap", "losses")
 """Figures of the report, each with a caption of its name under reports/captions; the samples come besides."""
@@ -51,6 +51,21 @@ def plain(value: Any) -> str:
 def values(*parts: Any) -> str:
     """The JSON of several parts of a scale, for a rule that depends on just those."""
     return plain(list(parts))
+
+
+def training_source(train: TrainData) -> str:
+    """The file or folder whose change is a change of the training data: what rules have as input.
+
+    Of shards it is the first: their folder changes when an index is written into it.
+    """
+    from add.data.shards import shard_paths
+
+    if isinstance(train, ImageSet):
+        return train.annotations
+    if isinstance(train, Shards):
+        paths, _ = shard_paths(train.shards)
+        return paths[0].as_posix() if paths else train.shards
+    return train.path
 
 
 def train_options(cache: Cache | None) -> str:

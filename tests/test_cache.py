@@ -135,6 +135,8 @@ def test_a_fingerprint_is_of_weights_layout_and_tokenizer(smoke: Path):
     assert fingerprint((network.vae.to(memory_format=torch.channels_last),)) != before
     (encoder,), (tokenizer,) = network.text.encoders, network.text.tokenizers
     with_tokenizer = fingerprint((encoder, tokenizer))
+    network.embed(["used once"])
+    assert fingerprint((encoder, tokenizer)) == with_tokenizer
     tokenizer.model_max_length -= 1
     assert fingerprint((encoder, tokenizer)) != with_tokenizer
 

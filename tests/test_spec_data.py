@@ -10,7 +10,7 @@ import pytest
 from add.load import load_scale
 from add.spec_data import HuggingFaceSet, ImageFolder, ImageSet, RunData, Shards
 from add.spec_yaml import SpecError
-from addbench.workflow import train_options
+from addbench.workflow import train_options, training_source
 from tests.specs import copy_settings, edit, table_of
 
 COCO = """    images: data/mini/train                   # ours
@@ -29,7 +29,7 @@ def with_data(tmp_path: Path, text: str, also: str = "") -> Path:
     [
         (COCO, ImageSet, "data/mini/annotations/captions_train.json"),
         ("    kind: folder\n    path: d/x\n", ImageFolder, "d/x"),
-        ("    kind: webdataset\n    shards: d/{0..9}.tar\n    window: 8\n", Shards, "d"),
+        ("    kind: webdataset\n    shards: d/{0..9}.tar\n    window: 8\n", Shards, "d/0.tar"),
         (
             "    kind: huggingface\n    path: h\n    image_column: i\n    caption_column: c\n",
             HuggingFaceSet,
@@ -43,7 +43,7 @@ def test_each_form_is_read_and_reads_back_from_a_runs_json(
     with_data(tmp_path, text)
     run = table_of(tmp_path).runs["baseline"]
     assert isinstance(run.data.train, kind)
-    assert run.data.source == source
+    assert training_source(run.data.train) == source
     assert RunData.model_validate_json(run.data.model_dump_json()) == run.data
 
 
