@@ -186,6 +186,7 @@ def real_step(name: str, device: str, resolution: int, run: Run) -> dict[str, An
     student_loss.backward()
     assert head_loss is not None
     head_loss.backward()
+    del players  # the frozen networks have done their part; the optimisers' state is about to be allocated
     norm = update(optimisers[0], unet, run.training.student_optimiser, 0, 100)["grad_norm"]
     update(optimisers[1], heads, run.training.head_optimiser, 0, 100)
     numbers = {key: float(value) for key, value in values.items()} | {"grad_norm": norm}
@@ -213,8 +214,8 @@ def test_one_real_step_of_sd21(capsys: pytest.CaptureFixture[str]):
     for line in Path("/proc/meminfo").read_text().splitlines() if Path("/proc/meminfo").exists() else ():
         if line.startswith("MemAvailable"):
             free = int(line.split()[1]) / 2**20
-    if free < 18:
-        pytest.skip(f"takes about 17 GiB of memory, {free:.1f} are available")
+    if free < 16.5:
+        pytest.skip(f"takes about 15 GiB of memory, {free:.1f} are available")
     measured = real_step("sd21-base", "cpu", 64, a_run())
     with capsys.disabled():
         print(json.dumps({"network": "sd21-base", "resolution": 64, **measured}))
