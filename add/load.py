@@ -22,7 +22,7 @@ _DOCUMENT = TypeVar("_DOCUMENT", bound=Document)
 
 def load_scale(path: str | Path) -> Scale:
     """Reads config/<name>.yaml. Raises SpecError with every problem of the file."""
-    scale = _load(Scale, path)
+    scale = load_document(Scale, path)
     if scale.name != Path(path).stem:
         message = (
             f"name: '{scale.name}' differs from the file's: two scales would share results/{scale.name}/"
@@ -33,7 +33,7 @@ def load_scale(path: str | Path) -> Scale:
 
 def load_baseline(path: str | Path) -> Variant:
     """Reads ablations/baseline.yaml. Raises SpecError with every problem of the file."""
-    return _load(Variant, path)
+    return load_document(Variant, path)
 
 
 def load_ablations(directory: str | Path) -> tuple[Ablation, ...]:
@@ -49,7 +49,7 @@ def load_ablations(directory: str | Path) -> tuple[Ablation, ...]:
             if not re.fullmatch(r"[a-z][a-z0-9_]*\.yaml", path.name):
                 message = "rename it to lower-case letters, digits and '_', ending in .yaml: it names runs"
                 raise SpecError(path.as_posix(), 1, message)
-            ablations.append(_load(Ablation, path))
+            ablations.append(load_document(Ablation, path))
             problems += _label_problems(ablations[-1])
         except SpecError as error:
             problems.append(error)
@@ -74,7 +74,8 @@ def load_run(path: str | Path) -> Run:
         raise SpecError(first.file, first.line, first.message, tuple(rest)) from error
 
 
-def _load(model: type[_DOCUMENT], path: str | Path) -> _DOCUMENT:
+def load_document(model: type[_DOCUMENT], path: str | Path) -> _DOCUMENT:
+    """One YAML file as a `model`. Raises SpecError with every problem of the file."""
     values, origin = read_yaml(path)
     try:
         document = model.model_validate(values)

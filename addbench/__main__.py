@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 
 from add.spec_yaml import SpecError
-from addbench import adopt, check, diff, explain, plan, preferences, show, validate
+from addbench import adopt, check, diff, explain, plan, preferences, protocols, show, validate
 from addbench import list as list_cells
 from addbench.project import UnknownRunError
 from eval.preferences.problem import PreferenceError
@@ -26,6 +26,7 @@ _SUBCOMMANDS = {
     "plan": plan,
     "adopt": adopt,
     "preferences": preferences,
+    "protocols": protocols,
 }
 
 
@@ -38,8 +39,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (SpecError, PreferenceError) as error:
         print(error, file=sys.stderr)
         return 1
-    except adopt.AdoptError as error:
-        print("\n".join(f"addbench adopt: {line}" for line in str(error).splitlines()), file=sys.stderr)
+    except (adopt.AdoptError, protocols.ProtocolsError) as error:
+        lines = str(error).splitlines()
+        print("\n".join(f"addbench {options.command}: {line}" for line in lines), file=sys.stderr)
         return 1
     except UnknownRunError as error:
         print(f"addbench {options.command}: {error}", file=sys.stderr)

@@ -11,6 +11,7 @@ from add.resolve import resolve
 from add.spec_yaml import SpecError, raise_all
 from addbench.project import ABLATIONS, CONFIG, RESULTS, scale_path
 from addbench.study import study_plan
+from eval.protocols.spec import load_protocols
 
 _LOADED = TypeVar("_LOADED")
 
@@ -43,6 +44,9 @@ def report(options: argparse.Namespace) -> tuple[str, int]:
             if table is not None:
                 attempt(lambda scale=scale, table=table: study_plan(scale, table, RESULTS.as_posix()))  # type: ignore[misc]
                 counts.append(f"{scale.name}: {len(table.cells)} cells, {len(table.runs)} runs")
+    protocols = sorted((CONFIG / "protocols").glob("*.yaml"))
+    for path in protocols:
+        attempt(lambda path=path: load_protocols(path))  # type: ignore[misc]
     raise_all(problems)
-    files = len(paths) + 1 + len(ablations or ())
+    files = len(paths) + 1 + len(ablations or ()) + len(protocols)
     return f"{files} files are valid ({'; '.join(counts)})", 0

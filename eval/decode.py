@@ -35,19 +35,29 @@ def decode_image(path: Path) -> Image.Image:
         raise ImageSetError(path, str(error)) from error
 
 
-def to_square(image: Image.Image, resolution: int, crop: Crop) -> NDArray[np.uint8]:
-    """uint8 (resolution, resolution, 3) by Pillow's antialiased bicubic filter.
+def to_square(
+    image: Image.Image,
+    resolution: int,
+    crop: Crop,
+    resampling: Image.Resampling = Image.Resampling.BICUBIC,
+) -> NDArray[np.uint8]:
+    """uint8 (resolution, resolution, 3) by one of Pillow's antialiased filters.
 
-    crop 'center' first cuts out the largest centred square (the odd pixel is cut at the right or the bottom);
-    'none' keeps the whole picture and changes its aspect ratio.
+    crop 'center' first cuts out the largest centred square (`centred`); 'none' keeps the whole picture and
+    changes its aspect ratio.
     """
     if crop == "center":
-        side = min(image.size)
-        left, top = (image.width - side) // 2, (image.height - side) // 2
-        image = image.crop((left, top, left + side, top + side))
+        image = centred(image)
     if image.size != (resolution, resolution):
-        image = image.resize((resolution, resolution), Image.Resampling.BICUBIC)
+        image = image.resize((resolution, resolution), resampling)
     return np.asarray(image, dtype=np.uint8)
+
+
+def centred(image: Image.Image) -> Image.Image:
+    """The largest centred square; the odd pixel is cut at the right or the bottom."""
+    side = min(image.size)
+    left, top = (image.width - side) // 2, (image.height - side) // 2
+    return image.crop((left, top, left + side, top + side))
 
 
 def decode_sample(path: Path, resolution: int) -> NDArray[np.uint8]:

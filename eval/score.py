@@ -102,11 +102,17 @@ def open_samples(run: Path, name: str, steps: int, prompts: Sequence[Prompt], sc
     """
     directory = run / "samples" / _folder(name, steps)
     samples = read_samples(directory, scale.evaluation.resolution)
-    index = directory / "index.csv"
     if samples.steps != steps:
         raise ImageSetError(
             directory / "samples.json", f"says {samples.steps} steps, the folder says {steps}"
         )
+    check_prompts(samples, name, prompts, scale.sampling.seed)
+    return samples
+
+
+def check_prompts(samples: SampleSet, name: str, prompts: Sequence[Prompt], seed: int) -> None:
+    """Raises ImageSetError where the samples were not made for just these prompts, of set `name`, and seed."""
+    index = samples.directory / "index.csv"
     if len(samples) != len(prompts):
         raise ImageSetError(index, f"lists {len(samples)} images, set {name!r} has {len(prompts)} prompts")
     for number, (sample, prompt) in enumerate(zip(samples.samples, prompts, strict=True), start=1):
@@ -115,11 +121,10 @@ def open_samples(run: Path, name: str, steps: int, prompts: Sequence[Prompt], sc
             raise ImageSetError(
                 index, f"entry {number} is for {found}, set {name!r} has {wanted}; sample again"
             )
-        if sample.seed != scale.sampling.seed:
+        if sample.seed != seed:
             raise ImageSetError(
-                index, f"entry {number} has seed {sample.seed}, the scale {scale.sampling.seed}; sample again"
+                index, f"entry {number} has seed {sample.seed}, not {seed} as stated; sample again"
             )
-    return samples
 
 
 def training_seed(run: Path) -> int:

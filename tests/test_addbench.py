@@ -124,7 +124,7 @@ def test_an_unknown_scale_is_named_with_the_nearest_known_one(addbench):
 
 def test_validate_checks_every_file_at_every_scale(addbench):
     code, out, _ = addbench("validate")
-    assert (code, out) == (0, "9 files are valid (mini: 22 cells, 17 runs; smoke: 22 cells, 17 runs)\n")
+    assert (code, out) == (0, "11 files are valid (mini: 22 cells, 17 runs; smoke: 22 cells, 17 runs)\n")
 
 
 def test_validate_prints_all_problems_of_all_files_at_once(addbench, root):
@@ -291,4 +291,4 @@ def test_python_m_addbench_runs(root):
     command = [sys.executable, "-m", "addbench", "--scale", "smoke", "validate"]
     done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout == "8 files are valid (smoke: 22 cells, 17 runs)\n"
+    assert done.stdout == "10 files are valid (smoke: 22 cells, 17 runs)\n"

@@ -61,10 +61,14 @@ class Extractor:
 
     def __call__(self, batch: Batch) -> NDArray[np.float32]:
         """Features float32 (n, d)."""
+        return self.of_pixels(batch.resized(self.size))
+
+    def of_pixels(self, pixels: torch.Tensor) -> NDArray[np.float32]:
+        """Features float32 (n, d) of float32 (n, 3, size, size), 0 to 255."""
         import torch
 
         with torch.inference_mode():
-            features = self.forward(batch.resized(self.size).to(self.device))
+            features = self.forward(pixels.to(self.device))
         return np.asarray(features.float().cpu().numpy())
 
 

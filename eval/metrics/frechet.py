@@ -71,9 +71,26 @@ def bootstrap_interval(
     number), so its percentiles would miss the value. The interval is therefore the value +- 1.96 standard
     deviations of the bootstrap values. It covers the images, neither the training seed nor the reference.
     """
+    value = frechet_distance(statistics(features), reference)
+    return interval_of(value, bootstrap_values(features, reference, resamples, seed))
+
+
+def interval_of(value: float, values: Array) -> Interval:
+    """value +- 1.96 standard deviations of the bootstrap's `values` (resamples,)."""
+    deviation = float(values.std(ddof=1))
+    return Interval(value - 1.96 * deviation, value + 1.96 * deviation, deviation)
+
+
+def bootstrap_values(
+    features: NDArray[np.floating], reference: Statistics, resamples: int, seed: int = 0
+) -> Array:
+    """The distance of each of `resamples` resamples of features (n, d), float64 (resamples,).
+
+    Which images are drawn depends on n, `resamples` and `seed` alone: values of two feature sets of the same
+    images are paired. Raises ValueError on fewer than 2 resamples.
+    """
     if resamples < 2:
         raise ValueError(f"a deviation needs at least 2 resamples, not {resamples}")
-    value = frechet_distance(statistics(features), reference)
     x = features.astype(np.float64)
     n = len(x)
     shift = x.mean(axis=0)
@@ -91,8 +108,7 @@ def bootstrap_interval(
         root = np.sqrt(np.linalg.eigvalsh(inner).clip(min=0)).sum()
         gap = mean + shift - reference.mean
         values[k] = gap @ gap + trace + np.trace(reference.covariance) - 2 * root
-    deviation = float(values.std(ddof=1))
-    return Interval(value - 1.96 * deviation, value + 1.96 * deviation, deviation)
+    return values
 
 
 def _distance(a: Statistics, b: Statistics, trace_of_root: float) -> float:

@@ -7,7 +7,7 @@ sets are alike.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,10 +19,14 @@ _BLOCK = 1024  # rows of a kernel matrix that are in memory at once
 
 @dataclass(frozen=True)
 class KernelDistance:
-    """The squared MMD and its standard error over the measured images (jackknife; the reference is fixed)."""
+    """The squared MMD and its standard error over the measured images (jackknife; the reference is fixed).
+
+    left_out: float64 (n,), the value without image i.
+    """
 
     value: float
     error: float
+    left_out: Array = field(repr=False, compare=False)
 
     @property
     def interval(self) -> tuple[float, float]:
@@ -48,8 +52,13 @@ def kernel_distance(
     value = own.sum() / (n * (n - 1)) + within - 2 * cross.sum() / (n * len(y))
     # Leaving image i out: its row and column leave the first sum, its row the last one.
     left = (own.sum() - 2 * own) / ((n - 1) * (n - 2)) - 2 * (cross.sum() - cross) / ((n - 1) * len(y))
-    error = np.sqrt((n - 1) / n * np.square(left - left.mean()).sum())
-    return KernelDistance(float(value), float(error))
+    return KernelDistance(float(value), jackknife_error(left), left)
+
+
+def jackknife_error(left_out: Array) -> float:
+    """The standard error of an estimate whose values without image i are left_out (n,)."""
+    n = len(left_out)
+    return float(np.sqrt((n - 1) / n * np.square(left_out - left_out.mean()).sum()))
 
 
 def mean_kernel(y: NDArray[np.floating]) -> float:

@@ -61,13 +61,25 @@ class PromptRule(_Part):
 
 
 class ImageRule(_Part):
-    """How images reach the measurement: side in pixels, crop of photographs, filters, file format."""
+    """How images reach the measurement: side in pixels, crop of photographs, filters, file format.
+
+    The last four say where samples and reference part ways with these (eval.protocols); unset, they do not.
+    """
 
     resolution: int
     crop: Literal["none", "center"]
     crop_filter: str = "Pillow bicubic, antialiased, 8 bit"
     resize_filter: str
     file_format: str = "PNG, RGB, 8 bit"
+    samples_resolution: int | None = None
+    reference_resolution: int | Literal["native"] | None = None
+    reference_format: str | None = None
+    normalisation: str | None = None
+
+    @model_serializer(mode="wrap")
+    def _as_before_departures(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # A scale's own protocol keeps the id that it had before there were others.
+        return {key: value for key, value in handler(self).items() if value is not None}
 
 
 class Network(_Part):
@@ -91,14 +103,17 @@ class Source(_Part):
 
 
 class Protocol(_Part):
-    """The whole protocol of one metric on one prompt set; `definition` is the estimator in words."""
+    """The whole protocol of one metric on one prompt set; `definition` is the estimator in words.
+
+    `prompts` and `sampling_seed` are None for images that come without a record of either.
+    """
 
     schema_: Literal[1] = Field(default=1, alias="schema")
     metric: Literal["fid", "kid", "clip_score", "alignment"]
     definition: str
     images: int
-    sampling_seed: int
-    prompts: PromptRule
+    sampling_seed: int | None
+    prompts: PromptRule | None
     image_rule: ImageRule
     network: Network
     reference: Source | None = None

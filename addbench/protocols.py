@@ -1,0 +1,134 @@
+"""Score one set of images under several named protocols; print how far apart their FIDs are, and why.
+
+This is the one place where numbers of different protocols stand beside each other: the difference is what
+is asked for. Each carries the hash of its protocol.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from addbench.project import DEFAULT_SCALE, scale_path
+
+if TYPE_CHECKING:
+    from eval.protocols.row import Comparison
+
+STANDARD = "config/protocols/standard.yaml"
+
+
+class ProtocolsError(ValueError):
+    """The images, the networks or the options do not allow a comparison; one problem a line."""
+
+
+def add_arguments(command: argparse.ArgumentParser) -> None:
+    """`protocols --samples DIRECTORY` and what to compare them with."""
+    add = command.add_argument
+    add(
+        "--samples",
+        type=Path,
+        required=True,
+        metavar="DIRECTORY",
+        help="a sample directory, such as results/mini/baseline/seed0/samples/coco-1step, or a folder of images",
+    )
+    add(
+        "--reference",
+        type=Path,
+        metavar="FOLDER",
+        help="the real images, as they are filed (default: the scale's)",
+    )
+    rule = "the scale's prompt set that the samples were drawn for (default: its first of kind coco)"
+    add("--prompts", metavar="SET", help=rule)
+    add("--any-prompts", action="store_true", help="do not look at what the samples were drawn for")
+    own = "a second sample set, for a protocol whose samples must be drawn by another rule; repeatable"
+    add("--samples-for", action="append", default=[], metavar="PROTOCOL=DIRECTORY", help=own)
+    add(
+        "--protocols",
+        type=Path,
+        default=Path(STANDARD),
+        metavar="FILE",
+        help=f"the protocols (default: {STANDARD})",
+    )
+    add(
+        "--only",
+        metavar="NAME,NAME",
+        help="of the file's protocols only these; the base is always among them",
+    )
+    add("--resamples", type=int, metavar="N", help="bootstrap resamples (default: the scale's)")
+    add("--device", default="cpu", help="torch device (default: cpu)")
+    add(
+        "--out",
+        type=Path,
+        metavar="DIRECTORY",
+        help="also write protocols.csv, protocols.md and protocols.json",
+    )
+
+
+def report(options: argparse.Namespace) -> tuple[str, int]:
+    """The table as text; writes the files of --out. Raises SpecError, ProtocolsError."""
+    from add.load import load_scale
+    from eval.protocols.spec import load_protocols, only
+
+    scale = load_scale(scale_path(options.scale or DEFAULT_SCALE))
+    document = load_protocols(options.protocols)
+    if options.only is not None:
+        document = only(document, [name.strip() for name in options.only.split(",") if name.strip()])
+    own = _own_samples(options.samples_for)
+    if options.resamples is not None and options.resamples < 2:
+        raise ProtocolsError(f"--resamples: a deviation needs at least 2, not {options.resamples}")
+    import torch
+
+    from eval.protocols.run import Request, score_protocols
+    from eval.protocols.table import text_table
+    from eval.reference import REFUSALS
+
+    torch.set_num_threads(scale.training.threads)
+    request = Request(
+        options.samples,
+        options.prompts,
+        options.any_prompts,
+        options.reference,
+        own,
+        options.device,
+        options.resamples,
+    )
+    try:
+        comparison = score_protocols(document, scale, request)
+    except REFUSALS as error:
+        raise ProtocolsError(str(error)) from error
+    if options.out is not None:
+        _write(options.out, comparison, options.device)
+    return text_table(comparison), 0
+
+
+def _own_samples(given: list[str]) -> dict[str, Path]:
+    found: dict[str, Path] = {}
+    for entry in given:
+        name, equals, directory = entry.partition("=")
+        if not (name and equals and directory):
+            raise ProtocolsError(f"--samples-for {entry}: should be PROTOCOL=DIRECTORY")
+        if name in found:
+            raise ProtocolsError(f"--samples-for: '{name}' is given twice")
+        found[name] = Path(directory)
+    return found
+
+
+def _write(out: Path, comparison: Comparison, device: str) -> None:
+    from dataclasses import asdict
+
+    from add.files import write_whole
+    from eval.protocols.table import csv_table, markdown_table
+    from eval.provenance import commit, hardware, versions, write_json
+
+    write_whole(out / "protocols.csv", csv_table(comparison))
+    write_whole(out / "protocols.md", markdown_table(comparison))
+    provenance = {"versions": versions(), "commit": commit(), "hardware": hardware(device)}
+    content = {
+        "schema": 1,
+        **comparison.facts,
+        "rows": [asdict(row) for row in comparison.rows],
+        "by_id": comparison.protocols,
+        "provenance": provenance,
+    }
+    write_json(out / "protocols.json", content)

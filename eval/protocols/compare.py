@@ -1,0 +1,125 @@
+"""FID and KID by each protocol, and how far each is from the base: with what the same images' noise explains."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eval.entries import rank_note
+from eval.metrics.frechet import (
+    Statistics,
+    bootstrap_values,
+    frechet_distance,
+    statistics,
+)
+from eval.metrics.kid import KernelDistance, jackknife_error, kernel_distance, mean_kernel
+from eval.protocols.infinity import extrapolated
+
+Features = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A value and its 95% interval over images (value -+ 1.96 standard errors)."""
+
+    value: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, value: float, error: float) -> Figure:
+        """From a standard error."""
+        return cls(value, value - 1.96 * error, value + 1.96 * error)
+
+    @property
+    def beyond_noise(self) -> bool:
+        """For a difference: whether the interval leaves out 0."""
+        return self.low > 0 or self.high < 0
+
+
+@dataclass(frozen=True)
+class References:
+    """What follows from a reference's features (m, d) alone, once."""
+
+    features: Features
+
+    @cached_property
+    def statistics(self) -> Statistics:
+        """Mean and covariance."""
+        return statistics(self.features)
+
+    @cached_property
+    def within(self) -> float:
+        """KID's term of the reference alone."""
+        return mean_kernel(self.features)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One protocol's figures. `resamples`: FID of each bootstrap resample, paired over protocols of equal
+    `keys`; `fit_error` is that of an extrapolation, else 0.
+    """
+
+    keys: tuple[str, ...]
+    fid: float
+    fit_error: float
+    resamples: NDArray[np.float64]
+    kid: KernelDistance
+    note: str | None
+
+    @property
+    def fid_error(self) -> float:
+        """The standard error of FID over images, and over the fit where there is one."""
+        return math.hypot(float(self.resamples.std(ddof=1)), self.fit_error)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """From the base, FID and KID; `paired`: both were taken of images for the same prompts."""
+
+    fid: Figure
+    kid: Figure
+    paired: bool
+
+
+def measured(
+    features: Features, keys: tuple[str, ...], reference: References, resamples: int, infinity: bool
+) -> Measured:
+    """Both metrics of features (n, d), n >= 3. Raises TooFewImagesError where no extrapolation is possible."""
+    value, fit_error = frechet_distance(statistics(features), reference.statistics), 0.0
+    if infinity:
+        found = extrapolated(features, reference.statistics)
+        value, fit_error = found.value, found.error
+    return Measured(
+        keys,
+        value,
+        fit_error,
+        bootstrap_values(features, reference.statistics, resamples),
+        kernel_distance(features, reference.features, within_reference=reference.within),
+        rank_note(len(features), len(reference.features), features.shape[1]),
+    )
+
+
+def difference(one: Measured, base: Measured) -> Difference:
+    """`one` less `base`. Paired where the images have the same keys, or else with both errors in full.
+
+    Pairing takes the noise that both share out of the interval: resample by resample (FID), image left out by
+    image left out (KID). An extrapolation adds the error of its fit.
+    """
+    paired = one.keys == base.keys
+    if paired:
+        spread = float((one.resamples - base.resamples).std(ddof=1))
+        kid_error = jackknife_error(one.kid.left_out - base.kid.left_out)
+        fid_error = math.hypot(spread, one.fit_error, base.fit_error) if one is not base else 0.0
+    else:
+        fid_error = math.hypot(one.fid_error, base.fid_error)
+        kid_error = math.hypot(one.kid.error, base.kid.error)
+    return Difference(
+        Figure.of(one.fid - base.fid, fid_error),
+        Figure.of(one.kid.value - base.kid.value, kid_error),
+        paired,
+    )
