@@ -12,19 +12,24 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from add.files import write_whole
+
 
 class TrainLog:
     """Log of one run: `log.jsonl`, `tensorboard/` and `pictures/` below `directory`.
 
-    Opened at `step`, it forgets what an interrupted run had logged from there on, so that nothing stands twice.
+    Lines are written to `checkpoints/log.jsonl`, and copied to `log.jsonl` when the run has ended: a workflow engine
+    removes the outputs of a job that failed, and with them would go the lines before the checkpoint that the
+    next try goes on from. Opened at `step`, the log forgets what an interrupted run had logged from there on, so
+    that nothing stands twice.
     """
 
     def __init__(self, directory: Path, step: int) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        directory.mkdir(parents=True, exist_ok=True)
         self.directory = directory
-        self.file = directory / "log.jsonl"
+        self.file = directory / "checkpoints" / "log.jsonl"
+        self.file.parent.mkdir(parents=True, exist_ok=True)
         self._forget(step)
         self.stream = self.file.open("a", encoding="utf-8")
         self.board = SummaryWriter(str(directory / "tensorboard"), purge_step=step)
@@ -72,6 +77,8 @@ class TrainLog:
     ) -> None:
         self.stream.close()
         self.board.close()
+        if kind is None:
+            write_whole(self.directory / "log.jsonl", self.file.read_text(encoding="utf-8"))
 
 
 def image_grid(rows: Sequence[Tensor]) -> np.ndarray[Any, np.dtype[np.uint8]]:

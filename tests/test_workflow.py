@@ -5,19 +5,16 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
-import os
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from eval.preferences.reader import read_votes, write_votes
-from tests.smoke import REPOSITORY
+from tests.workflow import copy_project, run_workflow
 
-PARTS = ("add", "addbench", "eval", "mini", "reports", "config", "profiles")
 TEACHER_STEPS = """\
 part: f
 question: Teacher steps
@@ -38,17 +35,8 @@ rows:
 
 
 def snakemake(directory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run the copy's workflow on the smoke scale."""
-    environment = {**os.environ, "PYTHONPATH": str(directory), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "snakemake", "--cores", "2", *arguments]
-    return subprocess.run(
-        [*command, "--config", "scale=smoke"],
-        cwd=directory,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    """Run the copy's workflow on the smoke scale, on two cores."""
+    return run_workflow(directory, "--cores", "2", *arguments)
 
 
 def planned(directory: Path, *targets: str) -> set[str]:
@@ -75,22 +63,7 @@ def stages(run: str) -> set[str]:
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the project in which two runs and their report have been made."""
     directory = tmp_path_factory.mktemp("workflow")
-    outputs = (
-        "__pycache__",
-        "figures",
-        "table.pdf",
-        "table.csv",
-        "table.md",
-        "table.tex",
-        "ratings.csv",
-        "weights",
-    )
-    for part in PARTS:
-        shutil.copytree(REPOSITORY / part, directory / part, ignore=shutil.ignore_patterns(*outputs))
-    for name in ("Snakefile", "environment.yml"):
-        shutil.copy(REPOSITORY / name, directory)
-    (directory / "ablations").mkdir()
-    shutil.copy(REPOSITORY / "ablations" / "baseline.yaml", directory / "ablations")
+    copy_project(directory, ablations=("baseline",))
     (directory / "ablations" / "teacher_steps.yaml").write_text(TEACHER_STEPS)
     result = snakemake(directory)
     logs = "".join(f.read_text()[-1500:] for f in sorted((directory / "results/smoke/logs").glob("*.log")))
@@ -263,11 +236,7 @@ def test_gpu_jobs_never_run_two_at_a_time_whatever_the_cores(finished: Path, tmp
         f"results/smoke/{run}/seed0/samples/coco-1step/samples.json"
         for run in ("baseline", "teacher_steps-2")
     ]
-    environment = {**os.environ, "PYTHONPATH": str(copy), "OMP_NUM_THREADS": "1"}
-    result = subprocess.run(
-        [sys.executable, "-m", "snakemake", "--cores", "all", *targets, "--config", "scale=smoke", "gpu=1"],
-        cwd=copy, env=environment, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    result = run_workflow(copy, "--cores", "all", *targets, config=("gpu=1",))
     assert result.returncode == 0, result.stdout + result.stderr
     spans = []
     for target in targets:
