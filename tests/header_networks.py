@@ -67,7 +67,7 @@ def save(file: Path, shapes: dict[str, tuple[int, ...]], value: float = 0.0) -> 
 
 def read(folder: Path) -> dict[str, Any]:
     """A folder's config.json."""
-    return json.loads((folder / "config.json").read_text())  # type: ignore[no-any-return]
+    return json.loads((folder / "config.json").read_text())
 
 
 def change(folder: Path, **values: Any) -> None:

@@ -12,6 +12,7 @@ from add.load import load_scale
 from add.spec_data import Shards
 from eval.metrics.features import INCEPTION_SHA256
 from eval.prompts import read_prompts
+from tests.evaluation import shared
 from tests.specs import ROOT, table_of
 
 FILE = ROOT / "config/paper.yaml"
@@ -77,13 +78,10 @@ def test_every_value_says_whose_it_is() -> None:
 
 
 @pytest.mark.parametrize("name", ["coco", "parti"])
-def test_the_real_prompt_files_hold_enough(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    shared = ROOT.parent / "shared/data"
-    files = {"coco": shared / "coco/annotations/captions_val2017.json", "parti": shared / "PartiPrompts.tsv"}
-    if not files[name].is_file():
-        pytest.skip("the real files are not beside the project")
+def test_the_real_prompt_files_hold_enough(name: str) -> None:
+    file = shared({"coco": "coco/annotations/captions_val2017.json", "parti": "PartiPrompts.tsv"}[name])
     config = load_scale(FILE).sampling.prompts[name]
     key = "annotations" if config.kind == "coco" else "file"
-    prompts = read_prompts(config.model_copy(update={key: str(files[name])}))
+    prompts = read_prompts(config.model_copy(update={key: str(file)}))
     assert len(prompts) == {"coco": 5000, "parti": 100}[name]
-    assert Path(getattr(config, key)).name == files[name].name
+    assert Path(getattr(config, key)).name == file.name
