@@ -18,7 +18,7 @@ from add.counting import (
     step_losses,
     teacher_passes,
 )
-from add.data.captioned import load_coco
+from add.data.training import open_training_set
 from add.meters import Flops, LiveBytes
 from add.networks import trainable_unet
 from add.optimiser import make_optimiser, update
@@ -30,7 +30,7 @@ from tests.smoke import REPOSITORY, smoke_run
 def real_step(run: Run) -> tuple[int, int, Any, Any, Any]:
     """Most bytes alive and operations of a step on real tensors; the players; the student; the heads."""
     players = load_players(run, "cpu")
-    data = load_coco(Path(run.data.train.images), Path(run.data.train.annotations))
+    data = open_training_set(run.data.train)
     unet = trainable_unet(players.student, "pretrained", 0)
     heads = make_heads(run, players, 32, 0)
     batch = draw_batch(run, data, 32, players.student.latent_shape, 0, 0, 0, "cpu")
@@ -146,7 +146,7 @@ def test_the_counted_losses_are_the_steps(smoke: Path) -> None:
     # On real tensors: the same losses, up to the teacher's target, which the counted step does not compute.
     run = smoke_run("loss_terms-l-adv")
     players = load_players(run, "cpu")
-    data = load_coco(Path(run.data.train.images), Path(run.data.train.annotations))
+    data = open_training_set(run.data.train)
     unet = trainable_unet(players.student, "pretrained", 0)
     heads = make_heads(run, players, 32, 0)
     assert heads is not None

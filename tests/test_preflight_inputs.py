@@ -26,7 +26,7 @@ NOTHING = Networks({}, {}, {}, {})
 def scale_with(**values: Any) -> tuple[Scale, Table]:
     """The smoke scale over what is in the working directory, with values changed (keys joined by two '_')."""
     scale = load_scale(ROOT / "config/smoke.yaml")
-    content = scale.model_dump(mode="json")
+    content = scale.model_dump()
     content["data"]["build"] = None
     for key, value in values.items():
         *path, last = key.split("__")
@@ -34,7 +34,7 @@ def scale_with(**values: Any) -> tuple[Scale, Table]:
         for part in path:
             section = section[part]
         section[last] = value
-    changed = Scale.model_validate_json(json.dumps(content))
+    changed = Scale.model_validate(content)
     changed.read_from(scale.origin)
     return changed, table_of(ROOT, "smoke")
 
@@ -81,14 +81,14 @@ def test_a_caption_without_image_and_an_image_without_caption(copy: Path) -> Non
 
 def test_a_missing_shard_of_the_data(copy: Path, tmp_path: Path) -> None:
     images = [png(size=(32, 32))] * 6
-    train = write("shards", tmp_path / "shards", images, ["a caption"] * 6).model_dump(mode="json")
+    train = write("shards", tmp_path / "shards", images, ["a caption"] * 6).model_dump()
     assert lines(check(data__train=train)) == []
     (tmp_path / "shards/set-001.tar").unlink()
     assert any("set-001.tar" in line for line in lines(check(data__train=train)))
 
 
 def test_photographs_smaller_than_the_resolution_are_said(copy: Path, tmp_path: Path) -> None:
-    train = write("text", tmp_path / "small", [png(size=(16, 16))] * 2, ["a", "b"]).model_dump(mode="json")
+    train = write("text", tmp_path / "small", [png(size=(16, 16))] * 2, ["a", "b"]).model_dump()
     facts = check(data__train=train).facts
     assert "data.train: 2 of 2 opened are smaller than 32 pixels, and are enlarged" in facts
 
@@ -125,7 +125,7 @@ def test_latents_of_another_vae_in_the_cache(copy: Path, tmp_path: Path) -> None
         cache.rows("latents", (vae,), (b"1", b"2"), made, lambda x: {"latents": vae(x)}, torch.device("cpu"))  # noqa: B023
         cache.flush()
         (folders[seed],) = (tmp_path / f"cache{seed}").iterdir()
-    stated = {"directory": str(tmp_path / "cache0"), "keep": ["latents"]}
+    stated = {"directory": str(tmp_path / "cache0"), "keep": ("latents",)}
     assert lines(check(data__cache=stated)) == []
     theirs = next(folders[1].iterdir()).rename(folders[0] / "segment-theirs.safetensors")
     (line,) = lines(check(data__cache=stated))

@@ -90,9 +90,9 @@ def unpinned(scale: Scale) -> Scale:
         if isinstance(values, dict):
             found = {k: without(v) for k, v in values.items() if k not in ("sha256", "files")}
             return found | ({"sha256": None} if "sha256" in values else {})
-        return [without(v) for v in values] if isinstance(values, list | tuple) else values
+        return tuple(map(without, values)) if isinstance(values, tuple) else values
 
-    changed = Scale.model_validate_json(json.dumps(without(scale.model_dump(mode="json"))))
+    changed = Scale.model_validate(without(scale.model_dump()))
     changed.read_from(scale.origin)
     return changed
 

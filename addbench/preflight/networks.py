@@ -75,8 +75,7 @@ def download_missing(scale: Scale) -> Iterator[str]:
 
     for wanted in wanted_networks(scale):
         if not built_later(scale, wanted.path) and isinstance(locate(wanted, scale), Findings):
-            files = wanted.files or ({} if wanted.kind != "processor" else None)
-            yield f"{wanted.name}: {local_directory(wanted.path, wanted.revision, files)}"
+            yield f"{wanted.name}: {local_directory(wanted.path, wanted.revision, wanted.files)}"
 
 
 def _countable(place: Place) -> list[tuple[Place, Sequence[str]]]:

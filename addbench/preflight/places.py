@@ -69,7 +69,10 @@ def wanted_networks(scale: Scale) -> Iterator[Wanted]:
         loc: Loc = ("study", "automatic", index)
         if rater.kind == "pickscore":
             yield Wanted(loc, "pooled", rater.path, rater.revision, rater.sha256, rater.files)
-            yield Wanted((*loc, "processor"), "processor", rater.processor, rater.processor_revision)
+            files = {"preprocessor_config.json": None}
+            yield Wanted(
+                (*loc, "processor"), "processor", rater.processor, rater.processor_revision, files=files
+            )
         elif rater.kind == "hpsv2":
             yield Wanted(loc, "file", rater.path, rater.revision, None, {rater.file: rater.sha256})
 

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from add.spec_study import Hpsv2Rater, PickScoreRater
 
 
+PREPARATION = {"preprocessor_config.json": None}
+"""What a processor's directory must have beside configurations and a tokenizer."""
+
+
 @dataclass(frozen=True)
 class RewardModel:
     """Two towers; `embed` gives unit vectors (n, d) of images and of prompts."""
@@ -53,7 +57,8 @@ def load_pickscore(spec: PickScoreRater, device: str = "cpu") -> RewardModel:
 
     directory = local_directory(spec.path, spec.revision, spec.files)
     sha256 = check_weights(directory, spec.sha256, spec.files)
-    preparation = local_directory(spec.processor, spec.processor_revision)
+    # Of the CLIP that it was made from, what prepares its input: no weights.
+    preparation = local_directory(spec.processor, spec.processor_revision, PREPARATION)
     with quiet():
         model = load_frozen(CLIPModel, directory, device)
         try:
