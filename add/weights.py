@@ -163,7 +163,7 @@ def local_directory(path: str, revision: str | None = None, files: Files | None 
         return Path(place)
     if not is_hub_id(place):
         raise WeightsError(f"{path}: no such directory; check the path, or make the weights first")
-    if files and version and _COMMIT.fullmatch(version):
+    if files and is_commit(version):
         cached = cached_directory(place, version)
         if cached is not None and all((cached / name).is_file() for name in files):
             return cached
@@ -191,6 +191,11 @@ def network_directory(network: Network) -> Path:
 def is_hub_id(path: str) -> bool:
     """Whether a path that is not there can be a hub's ``owner/name``."""
     return path.count("/") == 1 and not path.startswith((".", "/", "~"))
+
+
+def is_commit(revision: str | None) -> bool:
+    """Whether a revision is a whole commit hash, which always means the same files; a branch or a tag can move."""
+    return revision is not None and _COMMIT.fullmatch(revision) is not None
 
 
 def cached_directory(path: str, revision: str | None) -> Path | None:

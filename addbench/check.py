@@ -36,7 +36,7 @@ def report(options: argparse.Namespace) -> tuple[str, int]:
     from addbench.preflight.hashes import default_store
     from addbench.preflight.inputs import check_inputs
     from addbench.preflight.networks import check_networks
-    from addbench.preflight.resources import Gpu, check_resources, machine_gpus
+    from addbench.preflight.resources import Gpu, check_resources, known_shapes, machine_gpus
 
     project = load_project(options.scale)
     scale, table = project.scale, project.table
@@ -48,11 +48,11 @@ def report(options: argparse.Namespace) -> tuple[str, int]:
     of_networks, networks = check_networks(scale, table, default_store(), seconds)
     found.append(of_networks)
     found.append(check_inputs(scale, table, networks))
-    parameters = {name: (p.unet.parameters, p.parameters) for name, p in networks.pipelines.items()}
-    needed = storage(scale, table, plan, parameters, jobs=options.jobs).total
+    shapes = known_shapes(scale, networks)
+    needed = storage(scale, table, plan, shapes.parameters, jobs=options.jobs).total
     size = options.gpu_memory
     gpus = machine_gpus() if size is None else [Gpu("the card", int(size * 1e9))]
-    found.append(check_resources(scale, table, networks, RESULTS, gpus, needed))
+    found.append(check_resources(scale, table, shapes, RESULTS, gpus, needed))
     return _text(together(found), scale.name)
 
 
@@ -73,6 +73,8 @@ def _text(found: Findings, name: str) -> tuple[str, int]:
     lines = [*found.facts]
     if found.left:
         lines += ["", "not looked at:", *(f"  {line}" for line in found.left)]
+    if found.warnings:
+        lines += ["", "to be pinned:", *(f"  {w}" for w in found.warnings)]
     if found.problems:
         count = len(found.problems)
         lines += ["", f"{count} problem{'s' * (count != 1)} at scale {name}:"]

@@ -9,7 +9,7 @@ from pathlib import Path
 from add.resolve import Table
 from add.spec import Scale
 from addbench.costs.measured import Measured, read_measured
-from addbench.costs.shapes import configurations
+from addbench.costs.shapes import configurations, parameter_counts
 from addbench.costs.storage import images_sampled, storage
 from addbench.costs.timing import (
     Arithmetic,
@@ -143,22 +143,10 @@ def _notes(
     if absent:
         lines.append(f"no configuration is known of {', '.join(absent)}: only what was measured is counted")
     else:
-        disk = storage(scale, table, study, _parameters(scale, places))
+        disk = storage(scale, table, study, parameter_counts(scale, places))
         lines.append(
             f"disk: {size(disk.total)} under results/{scale.name}: students {size(disk.students)}, checkpoints of one "
             f"training at a time {size(disk.checkpoints)}, images {size(disk.samples)}, training logs "
             f"{size(disk.logs)}, features {size(disk.reference)}; modelled: float32 weights, PNG at 2 bytes a pixel"
         )
     return "\n".join(lines)
-
-
-def _parameters(scale: Scale, places: dict[str, str]) -> dict[str, tuple[int, int]]:
-    from add.unweighted import build_diffusion
-
-    found = {}
-    for name, network in scale.networks.diffusion.items():
-        built = build_diffusion(Path(places[network.path]), "meta")
-        unet = sum(p.numel() for p in built.unet.parameters())
-        others = sum(p.numel() for m in (built.vae, *built.text.encoders) for p in m.parameters())
-        found[name] = (unet, unet + others)
-    return found

@@ -10,10 +10,13 @@ import pytest
 
 from add.load import load_scale
 from add.spec_data import Shards
+from add.spec_yaml import SpecError
+from addbench.preflight.pins import unpinned
+from addbench.preflight.places import wanted_networks
 from eval.metrics.features import INCEPTION_SHA256
 from eval.prompts import read_prompts
 from tests.evaluation import shared
-from tests.specs import ROOT, table_of
+from tests.specs import ROOT, copy_settings, edit, table_of
 
 FILE = ROOT / "config/paper.yaml"
 COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -39,8 +42,8 @@ def test_it_names_all_that_the_miniature_names() -> None:
         load_scale(ROOT / f"config/{name}.yaml").model_dump(mode="json") for name in ("mini", "paper")
     )
     missing = keys(ours) - keys(theirs)
-    form = {key for key in missing if key.startswith((".data.train.", ".evaluation.oracle."))}
-    assert missing == form, "but the form of the data, and an oracle that knows the miniature's world"
+    form = {k for k in missing if k.startswith((".data.train.", ".data.cache", ".evaluation.oracle."))}
+    assert missing == form, "but the form of the data, what is kept of it, and the miniature's own oracle"
     assert isinstance(load_scale(FILE).data.train, Shards)
 
 
@@ -56,6 +59,27 @@ def test_every_network_is_pinned_to_a_commit_and_its_files_are_named() -> None:
     assert scale.networks.diffusion["sd21"].latents != scale.networks.diffusion["sdxl"].latents
 
 
+def test_all_weights_are_pinned_by_a_hash_but_those_that_nobody_states() -> None:
+    # DINOv1's only safetensors are a conversion on the hub; the file says why its hash is null.
+    scale = load_scale(FILE)
+    left = [loc for wanted in wanted_networks(scale) for loc, _ in unpinned(wanted)]
+    assert left == [("networks", "features", "vit_s_dinov1", "files", "model.safetensors")]
+    text = FILE.read_text(encoding="utf-8").splitlines()
+    line = scale.origin.line(left[0])
+    assert "could not be downloaded where this was written" in "".join(text[line - 3 : line])
+
+
+def test_rows_of_two_vaes_work_in_pixels_alone(tmp_path: Path) -> None:
+    """As the file's head says."""
+    root = copy_settings(tmp_path)
+    edit(root / "ablations/baseline.yaml", "space: pixel", "space: latent")
+    with pytest.raises(SpecError) as caught:
+        table_of(root, "paper")
+    refused = [p.message for p in caught.value.problems]
+    assert len(refused) == 2, refused
+    assert all("a latent-space distance between two VAEs is not defined" in message for message in refused)
+
+
 def test_withdrawn_ids_are_not_shipped() -> None:
     ids = [n.path for n in load_scale(FILE).networks.diffusion.values()]
     assert not any(path.startswith(("stabilityai/stable-diffusion-2", "runwayml/")) for path in ids)
@@ -63,7 +87,7 @@ def test_withdrawn_ids_are_not_shipped() -> None:
 
 def test_every_value_says_whose_it_is() -> None:
     # The report must never show a value of ours as the paper's. Hashes say where they were printed, once a network.
-    words = ("ours", "paper", "said", "as the hub", "as k-diffusion", "not known", "img2dataset")
+    words = ("ours", "paper", "said", "as the hub", "as k-diffusion", "as public", "not known")
     for number, line in enumerate(FILE.read_text(encoding="utf-8").splitlines(), start=1):
         code = line.split("#")[0].rstrip()
         opens = re.fullmatch(r"\s*(- )?[\w-]+:", code)

@@ -264,7 +264,11 @@ def test_what_the_data_stage_will_make_is_no_problem() -> None:
 def test_hashing_stops_at_its_time_and_says_what_is_left(tmp_path: Path) -> None:
     directory = write_features(tmp_path / "dino")
     place = Place(Wanted(SD, "features", str(directory)), directory, "local")
-    names, where = ["model.safetensors"], {place.wanted.name: "x:1"}
+    names = ["model.safetensors"]
+
+    def where(_: object) -> str:
+        return "x:1"
+
     store = HashStore(tmp_path / "hashes.json")
     found, hashes = check_hashes([(place, names)], store, 0.0, where)
     assert not hashes

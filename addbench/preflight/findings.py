@@ -1,4 +1,4 @@
-"""What does a check find? Problems, each with what to do about it; facts; and what it left unchecked."""
+"""What does a check find? Problems and warnings, each with what to do; facts; and what it left unchecked."""
 
 from __future__ import annotations
 
@@ -19,19 +19,33 @@ class Problem:
 
 @dataclass(frozen=True)
 class Findings:
-    """problems: all of them; facts: lines of what was found; left: lines of what was not looked at, and why."""
+    """problems: all of them; facts: lines of what was found; left: lines of what was not looked at, and why.
+
+    warnings: what lets a run pass and yet should not stay so, such as weights that no hash pins.
+    """
 
     problems: tuple[Problem, ...] = ()
     facts: tuple[str, ...] = ()
     left: tuple[str, ...] = ()
+    warnings: tuple[Problem, ...] = ()
 
     def __add__(self, other: Findings) -> Findings:
-        return Findings(self.problems + other.problems, self.facts + other.facts, self.left + other.left)
+        return Findings(
+            self.problems + other.problems,
+            self.facts + other.facts,
+            self.left + other.left,
+            self.warnings + other.warnings,
+        )
 
 
 def problem(where: str, what: str, remedy: str) -> Findings:
     """Findings of one problem."""
     return Findings(problems=(Problem(where, what, remedy),))
+
+
+def warning(where: str, what: str, remedy: str) -> Findings:
+    """Findings of one warning."""
+    return Findings(warnings=(Problem(where, what, remedy),))
 
 
 def fact(line: str) -> Findings:
@@ -51,6 +65,7 @@ def together(parts: list[Findings]) -> Findings:
         tuple(dict.fromkeys(total.problems)),
         tuple(dict.fromkeys(total.facts)),
         tuple(dict.fromkeys(total.left)),
+        tuple(dict.fromkeys(total.warnings)),
     )
 
 

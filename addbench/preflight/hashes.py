@@ -10,11 +10,12 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from add.files import write_whole
+from add.spec_yaml import Loc
 from add.weights import file_hash, weight_hashes
 from addbench.preflight.findings import Findings, fact, left, problem, size
 from addbench.preflight.places import Place
@@ -66,12 +67,15 @@ def default_store() -> HashStore:
 
 
 def check_hashes(
-    places: Sequence[tuple[Place, Sequence[str]]], store: HashStore, seconds: float, where: dict[str, str]
+    places: Sequence[tuple[Place, Sequence[str]]],
+    store: HashStore,
+    seconds: float,
+    where: Callable[[Loc], str],
 ) -> tuple[Findings, dict[str, Hashed]]:
     """Hold each network's files to its hashes, small ones first, for about `seconds` in all.
 
-    places: with the relative names of the files that count (none for a single file). where: of each network's
-    name, its line in the scale. Returns also the hashes that are known now, by name.
+    places: with the relative names of the files that count (none for a single file). where: the line of a place in
+    the scale. Returns also the hashes that are known now, by name.
     """
     found: list[Findings] = []
     hashes: dict[str, Hashed] = {}
@@ -93,7 +97,7 @@ def check_hashes(
             store.put(key, hashed)
             done += total
         hashes[place.wanted.name] = hashed
-        found.append(_compare(place, hashed, where[place.wanted.name]))
+        found.append(_compare(place, hashed, where(place.wanted.loc)))
     if waiting:
         found.append(left(f"hashes of {size(waiting)} of weights; `addbench check --hash` takes them, once"))
     return sum(found, Findings()), hashes
@@ -115,8 +119,8 @@ def _compare(place: Place, hashed: Hashed, where: str) -> Findings:
     if wanted.sha256 is not None and hashed.whole != wanted.sha256:
         wrong.append((place.path, wanted.sha256, hashed.whole))
     if not wrong:
-        pinned = wanted.sha256 is not None or any((wanted.files or {}).values())
-        said = "as the scale says" if pinned else "the scale names none: recorded at first use"
+        pinned = wanted.sha256 is not None or (wanted.files and None not in wanted.files.values())
+        said = "as the scale says" if pinned else "recorded at first use"
         return fact(f"{wanted.name}: {place.path} ({place.source}), sha256 {hashed.whole[:12]}, {said}")
     remedy = "restore the weights, or change the scale's hash if the change is meant"
     kind = "other weights than the scale names"

@@ -12,6 +12,7 @@ from add.resolve import Table
 from add.spec import Scale
 from add.spec_data import ImageSet, Shards
 from add.spec_scale import CocoPrompts
+from addbench.inputs import absent_shards
 from addbench.preflight.findings import Findings, Problem, fact, left, problem, together
 from addbench.preflight.networks import Networks
 from addbench.preflight.places import built_later, line_of
@@ -47,7 +48,10 @@ def _training(scale: Scale, table: Table, networks: Networks) -> Findings:
     sizes = [size for run in table.runs.values() if (size := networks.resolution(run)) is not None]
     resolution = max(sizes, default=scale.evaluation.resolution)
     report = check_training_data(scale.data.train, resolution)
-    problems = [Problem(where, line, COMPLETE) for line in report.problems]
+    absent, line = absent_shards(scale.data.train)
+    each = {f"{path}: no such shard" for path in absent}
+    problems = [Problem(where, line, COMPLETE)] if absent else []
+    problems += [Problem(where, line, COMPLETE) for line in report.problems if line not in each]
     if not report.samples:
         if not problems:
             problems.append(Problem(where, "data.train holds no samples", COMPLETE))

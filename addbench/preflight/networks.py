@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import combinations
 
 from add.resolve import Table
@@ -13,15 +14,24 @@ from add.weights import WeightsError, weight_names
 from addbench.preflight.encoders import inception_file, read_encoder
 from addbench.preflight.findings import Findings, Problem, fact, together
 from addbench.preflight.hashes import HashStore, check_hashes
+from addbench.preflight.pins import check_pins
 from addbench.preflight.pipelines import Part, Pipeline, read_pipeline
-from addbench.preflight.places import Place, Wanted, built_later, line_of, locate, wanted_networks
+from addbench.preflight.places import (
+    Place,
+    Wanted,
+    built_here,
+    built_later,
+    line_of,
+    locate,
+    wanted_networks,
+)
 
 
 @dataclass(frozen=True)
 class Networks:
     """The networks that can be read, by their names in the scale: what the other checks compute with.
 
-    places: of each address (`path`) of the scale, the directory in which it was found.
+    places: of each address (`path`) that can be read, the directory in which it was found.
     """
 
     pipelines: Mapping[str, Pipeline]
@@ -43,6 +53,7 @@ def check_networks(scale: Scale, table: Table, store: HashStore, seconds: float)
     others: dict[str, Part] = {}
     hashed: list[tuple[Place, Sequence[str]]] = []
     places: dict[str, str] = {}
+    here: set[str] = set()
     for wanted in wanted_networks(scale):
         if built_later(scale, wanted.path):
             found.append(fact(f"{wanted.name}: {wanted.path} will be made by the data stage"))
@@ -51,22 +62,29 @@ def check_networks(scale: Scale, table: Table, store: HashStore, seconds: float)
         if isinstance(place, Findings):
             found.append(place)
             continue
-        places[wanted.path] = str(place.path)
+        here.add(wanted.name)
         if wanted.kind == "pipeline":
             pipeline, problems = read_pipeline(place)
             if pipeline is not None:
                 pipelines[str(wanted.loc[-1])] = pipeline
+                places[wanted.path] = str(place.path)
         else:
             part, problems = read_encoder(place, line_of(scale, wanted.loc))
             if part is not None:
                 (features if wanted.kind == "features" else others)[str(wanted.loc[-1])] = part
+                places[wanted.path] = str(place.path)
         found.append(Findings(problems=tuple(problems)))
         hashed += _countable(place)
     networks = Networks(pipelines, features, others, places)
     found.append(Findings(problems=tuple(_fit(scale, table, networks))))
-    lines = {wanted.name: line_of(scale, wanted.loc) for wanted in wanted_networks(scale)}
-    hashes, _ = check_hashes(hashed, store, seconds, lines)
-    return together([*found, hashes]), networks
+    where = partial(line_of, scale)
+    of_hashes, hashes = check_hashes(hashed, store, seconds, where)
+    pins = [
+        check_pins(wanted, hashes.get(wanted.name), wanted.name in here, where)
+        for wanted in wanted_networks(scale)
+        if not built_here(scale, wanted.path)
+    ]
+    return together([*found, of_hashes, *pins]), networks
 
 
 def download_missing(scale: Scale) -> Iterator[str]:

@@ -109,9 +109,12 @@ def line_of(scale: Scale, loc: Loc) -> str:
 
 def built_later(scale: Scale, path: str) -> bool:
     """Whether `path` is below the data that the scale's `data` stage has still to make."""
-    if scale.data.build is None or (Path(scale.data.root) / "dataset.json").is_file():
-        return False
-    return Path(path).is_relative_to(scale.data.root)
+    return built_here(scale, path) and not (Path(scale.data.root) / "dataset.json").is_file()
+
+
+def built_here(scale: Scale, path: str) -> bool:
+    """Whether the scale's `data` stage makes `path`, so that nothing can be known of it beforehand."""
+    return scale.data.build is not None and Path(path).is_relative_to(scale.data.root)
 
 
 def _of(loc: Loc, kind: Kind, network: Network | ImageNetwork) -> Wanted:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from add.resolve import Table
 from add.spec import Run, Scale
+from addbench.costs.shapes import configurations, parameter_counts
 from addbench.preflight.findings import Findings, fact, left, problem, size, together
 from addbench.preflight.networks import Networks
 
@@ -27,36 +29,56 @@ class Gpu:
     memory: int
 
 
+@dataclass(frozen=True)
+class Shapes:
+    """What is known of networks without their weights.
+
+    places: of addresses, where the configuration is. parameters: by name, of a UNet and of the whole pipeline.
+    absent: addresses of which nothing is known.
+    """
+
+    places: Mapping[str, str]
+    parameters: Mapping[str, tuple[int, int]]
+    absent: tuple[str, ...] = ()
+
+
+def known_shapes(scale: Scale, networks: Networks) -> Shapes:
+    """Of the networks that are here, as they were read; of the others, as published."""
+    places, absent = configurations(scale, networks.places)
+    read = {name: (p.unet.parameters, p.parameters) for name, p in networks.pipelines.items()}
+    others = {path: place for path, place in places.items() if path not in networks.places}
+    return Shapes(places, {**parameter_counts(scale, others), **read}, tuple(absent))
+
+
 def check_resources(
-    scale: Scale, table: Table, networks: Networks, results: Path, gpus: list[Gpu], needed: int
+    scale: Scale, table: Table, shapes: Shapes, results: Path, gpus: list[Gpu], needed: int
 ) -> Findings:
     """needed: bytes on disk that the whole table takes (`addbench.costs.storage`)."""
-    run = heaviest(table, networks)
-    return together(
-        [
-            _disk(results / scale.name, needed),
-            _memory(scale, run, networks, bool(gpus)),
-            _gpu(run, networks, gpus),
-        ]
-    )
+    run = heaviest(table, shapes)
+    found = [_disk(results / scale.name, needed, shapes)]
+    if run is None:
+        missing = ", ".join(shapes.absent)
+        return together([*found, left(f"memory, GPU memory: no shapes are known of {missing}")])
+    peak = _peak(run, shapes)
+    return together([*found, _memory(scale, run, shapes, peak, bool(gpus)), _gpu(run, peak, gpus)])
 
 
-def heaviest(table: Table, networks: Networks) -> Run | None:
-    """The run whose student and networks have the most parameters, of those whose pipelines can be read."""
+def heaviest(table: Table, shapes: Shapes) -> Run | None:
+    """The run whose student and networks have the most parameters, of those whose shapes are known."""
 
     def weight(run: Run) -> tuple[int, int]:
-        used = {networks.pipelines[name].parameters for name in run.networks.diffusion}
-        return networks.pipelines[run.variant.student].unet.parameters, sum(used)
+        used = {shapes.parameters[name][1] for name in run.networks.diffusion}
+        return shapes.parameters[run.variant.student][0], sum(used)
 
-    readable = [run for run in table.runs.values() if _readable(run, networks)]
-    return max(readable, key=weight) if readable else None
+    known = [run for run in table.runs.values() if _is_known(run, shapes)]
+    return max(known, key=weight) if known else None
 
 
-def _readable(run: Run, networks: Networks) -> bool:
-    """Whether every network that the run loads was found: its shapes are what is counted."""
+def _is_known(run: Run, shapes: Shapes) -> bool:
+    """Whether the shapes of every network that the run loads are known."""
     single = [*run.networks.features.values(), run.networks.c_text, run.networks.c_img]
-    found = all(network is None or network.path in networks.places for network in single)
-    return found and all(name in networks.pipelines for name in run.networks.diffusion)
+    found = all(network is None or network.path in shapes.places for network in single)
+    return found and all(name in shapes.parameters for name in run.networks.diffusion)
 
 
 def machine_gpus() -> list[Gpu]:
@@ -72,10 +94,11 @@ def machine_gpus() -> list[Gpu]:
     ]
 
 
-def _disk(results: Path, needed: int) -> Findings:
+def _disk(results: Path, needed: int, shapes: Shapes) -> Findings:
     there = _existing(results)
     free, has = shutil.disk_usage(there).free, _size_of(results)
-    line = f"disk: the table needs about {size(needed)} in {results}, {size(has)} of it is there"
+    without = f", without what {', '.join(shapes.absent)} take" if shapes.absent else ""
+    line = f"disk: the table needs about {size(needed)} in {results}{without}; {size(has)} of it is there"
     if free + has < needed:
         what = f"{size(free)} are free on the disk of {there.resolve()}, and {size(needed - has)} more are needed"
         remedy = "free some, or let results/ be a link to a larger disk"
@@ -83,37 +106,34 @@ def _disk(results: Path, needed: int) -> Findings:
     return fact(f"{line}, {size(free)} are free")
 
 
-def _memory(scale: Scale, run: Run | None, networks: Networks, gpu: bool) -> Findings:
-    """On a GPU the host holds one pipeline while it loads; on the CPU it holds all that a step needs."""
+def _memory(scale: Scale, run: Run, shapes: Shapes, peak: int, gpu: bool) -> Findings:
+    """On a GPU the host holds pipelines while they load; on the CPU it holds all that a step needs."""
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    if run is None:
-        return left("memory: no run's networks can be read")
     if gpu:
-        parameters = sum(networks.pipelines[name].parameters for name in run.networks.diffusion)
+        parameters = sum(shapes.parameters[name][1] for name in run.networks.diffusion)
         needed, model = PROCESS_BYTES + 4 * parameters, "its pipelines once, in float32, while they load"
+        remedy = "use a machine with more"
     else:
-        needed = PROCESS_BYTES + _peak(run, networks)
-        model = "every tensor of a step on the real shapes, since there is no GPU"
+        needed, model = (
+            PROCESS_BYTES + peak,
+            "every tensor of a step on the real shapes, since there is no GPU",
+        )
+        remedy = (
+            "run where there is a GPU (--gpu-memory GB asks about its card from here), or in smaller parts of a "
+            "batch (training.accumulate)"
+        )
     line = f"memory: {run.name} needs about {size(needed)} ({model}), this machine has {size(total)}"
-    if needed > total:
-        remedy = "use a machine with more, or smaller parts of a batch (training.accumulate)"
-        return problem(scale.origin.file, line, remedy)
-    return fact(line)
+    return problem(scale.origin.file, line, remedy) if needed > total else fact(line)
 
 
-def _gpu(run: Run | None, networks: Networks, gpus: list[Gpu]) -> Findings:
-    if run is None:
-        return left("GPU memory: no run's networks can be read")
-    if not gpus:
-        return left("GPU memory: no GPU here; --gpu-memory GB checks for a card of that size")
-    smallest = min(gpus, key=lambda gpu: gpu.memory)
+def _gpu(run: Run, peak: int, gpus: list[Gpu]) -> Findings:
     part = run.training.batch // run.training.accumulate
-    needed = _peak(run, networks)
-    line = (
-        f"GPU memory: {run.name} needs about {size(needed)} for {part} images at once ({GPU_MODEL}), "
-        f"{smallest.name} has {size(smallest.memory)}"
-    )
-    if needed > smallest.memory:
+    line = f"GPU memory: {run.name} needs about {size(peak)} for {part} images at once ({GPU_MODEL})"
+    if not gpus:
+        return left(f"{line}; there is no GPU here, and --gpu-memory GB checks for a card of that size")
+    smallest = min(gpus, key=lambda gpu: gpu.memory)
+    line = f"{line}, {smallest.name} has {size(smallest.memory)}"
+    if peak > smallest.memory:
         remedy = (
             "raise training.accumulate, or set training.performance: gradient_checkpointing, "
             "frozen_precision: bf16, eight_bit_optimiser"
@@ -122,10 +142,10 @@ def _gpu(run: Run | None, networks: Networks, gpus: list[Gpu]) -> Findings:
     return fact(line)
 
 
-def _peak(run: Run, networks: Networks) -> int:
+def _peak(run: Run, shapes: Shapes) -> int:
     from add.cost import MARGIN, estimate_cost
 
-    return int(estimate_cost(run, configurations=networks.places).peak_bytes * MARGIN)
+    return int(estimate_cost(run, configurations=shapes.places).peak_bytes * MARGIN)
 
 
 def _existing(path: Path) -> Path:
