@@ -8,6 +8,7 @@ from pathlib import Path
 
 from add.resolve import Table
 from add.spec import Scale
+from addbench.costs.benchmark import benchmark_rate
 from addbench.costs.measured import Measured, read_measured
 from addbench.costs.shapes import configurations, parameter_counts
 from addbench.costs.storage import images_sampled, storage
@@ -32,9 +33,16 @@ SHARE = 0.35
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
-    """`plan [--rate TFLOPS] [--share S] [--results DIRECTORY] [--runs]`."""
+    """`plan [--rate TFLOPS | --benchmark FILE] [--share S] [--results DIRECTORY] [--runs]`."""
     add = command.add_argument
-    add(
+    known = command.add_mutually_exclusive_group()
+    known.add_argument(
+        "--benchmark",
+        type=Path,
+        metavar="FILE",
+        help="of `python -m benchmarks.gpu_step` on the device: its measured rate",
+    )
+    known.add_argument(
         "--rate",
         type=float,
         metavar="TFLOPS",
@@ -66,9 +74,11 @@ def report(options: argparse.Namespace) -> tuple[str, int]:
 def _rate(
     options: argparse.Namespace, scale: Scale, table: Table, measured: Measured, arithmetic: Arithmetic | None
 ) -> Rate | None:
-    """As the caller states it, else as measured runs reached it, else as stated by default."""
+    """As a benchmark measured it or the caller states it, else as earlier runs reached it, else as by default."""
     if arithmetic is None:
         return None
+    if options.benchmark is not None:
+        return benchmark_rate(options.benchmark)
     if options.rate is None:
         found = measured_rate(table, measured, arithmetic, scale)
         if found is not None:
@@ -137,8 +147,8 @@ def _notes(
     lines = []
     if rate is not None:
         lines.append(
-            f"hours: of one device, one job after the other; arithmetic of each step counted on the real networks' "
-            f"shapes, over {rate.said}"
+            f"hours: of one device (GPU hours, where it is one), one job after the other; arithmetic of each step "
+            f"counted on the real networks' shapes, over {rate.said}"
         )
     if absent:
         lines.append(f"no configuration is known of {', '.join(absent)}: only what was measured is counted")

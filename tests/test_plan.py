@@ -10,8 +10,9 @@ import pytest
 
 from add.load import load_scale
 from add.resolve import Table, spec_hash
-from add.spec import Scale
+from add.spec import Scale, SpecError
 from addbench.__main__ import main
+from addbench.costs.benchmark import benchmark_rate
 from addbench.costs.measured import read_measured
 from addbench.costs.shapes import PUBLISHED, configurations
 from addbench.costs.timing import Rate, measured_rate, same_trainings, sampling_times, training_times
@@ -107,6 +108,53 @@ def test_without_measurement_the_stated_rate_decides(mini: tuple[Scale, Table], 
     assert times["baseline"].seconds == pytest.approx(100 / 50 * scale.training.steps)
     assert times["baseline"].how == "modelled"
     assert {t.how for t in training_times(scale, table, measured, None, None).values()} == {"unknown"}
+
+
+BENCHMARK = {
+    "size": "sd21",
+    "batch": 8,
+    "device": "NVIDIA H100",
+    "rows": [
+        {"name": "plain", "batch": 8, "seconds": 9.0, "peak_bytes": 1},
+        {"name": "add.step", "batch": 8, "seconds": 2.0, "peak_bytes": 1},
+    ],
+    "modelled": {"step_flops": 400},
+}
+
+
+def test_a_benchmarks_rate_is_its_counted_operations_over_its_seconds(tmp_path: Path) -> None:
+    file = tmp_path / "gpu-step.json"
+    file.write_text(json.dumps(BENCHMARK))
+    rate = benchmark_rate(file)
+    assert (rate.training, rate.sampling, rate.how) == (200.0, 200.0, "scaled")
+    assert "NVIDIA H100" in rate.said
+    # Half of the images did not fit: half of the operations took those seconds.
+    half = {**BENCHMARK, "rows": [{"name": "add.step", "batch": 4, "seconds": 2.0}]}
+    file.write_text(json.dumps(half))
+    assert benchmark_rate(file).training == 100.0
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (None, "cannot be read: No such file"),
+        ("{", "is not JSON"),
+        ("[]", "it should be a file that `python -m benchmarks.gpu_step` wrote"),
+        (json.dumps({**BENCHMARK, "modelled": {"step_flops": 0}}), "modelled.step_flops: "),
+        (json.dumps({**BENCHMARK, "rows": BENCHMARK["rows"][:1]}), "has no timed row 'add.step'"),  # type: ignore[index]
+        (
+            json.dumps({**BENCHMARK, "rows": [{"name": "add.step", "batch": 0, "seconds": None}]}),
+            "the step did not fit; time smaller batches",
+        ),
+    ],
+)
+def test_a_file_that_is_no_benchmark_is_refused(tmp_path: Path, content: str | None, said: str) -> None:
+    file = tmp_path / "gpu-step.json"
+    if content is not None:
+        file.write_text(content)
+    with pytest.raises(SpecError, match=r"gpu-step\.json") as caught:
+        benchmark_rate(file)
+    assert said in str(caught.value)
 
 
 def test_what_is_not_as_written_is_passed_over(mini: tuple[Scale, Table], tmp_path: Path) -> None:

@@ -16,8 +16,8 @@ from add.spec import Run, Scale
 from addbench.costs.measured import Measured
 
 How = Literal["measured", "scaled", "modelled", "unknown"]
-"""measured: the same values were trained here; scaled: by arithmetic from those that were; modelled: from a stated
-rate; unknown: neither is possible.
+"""measured: the same values were trained here; scaled: by arithmetic from those that were, or from a benchmark;
+modelled: from a stated rate; unknown: none is possible.
 """
 
 REFERENCES = 3
