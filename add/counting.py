@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +12,7 @@ from torch import Tensor, nn
 from add.batch import Batch
 from add.discriminator import Discriminator
 from add.losses import distillation_loss, hinge_generator
-from add.meters import CudaAutocast, Flops, LiveBytes
+from add.meters import Flops, LiveBytes, norms_as_on_cuda
 from add.networks import trainable_unet
 from add.performance import apply_options, performance_of, release_unused
 from add.players import Players, conditions, make_heads
@@ -53,9 +52,11 @@ def count_step(run: Run, images: int, configurations: Mapping[str, str] | None =
     with FakeTensorMode(allow_non_fake_inputs=True), Flops() as flops:
         for module in (unet, *frozen, *((heads,) if heads is not None else ())):
             lay_out(module)
+            if half:
+                norms_as_on_cuda(module)
         trained = [*unet.parameters(), *(heads.parameters() if heads is not None else ())]
         batch = _batch(players, images)
-        with LiveBytes() as live, CudaAutocast() if half else nullcontext():
+        with LiveBytes() as live:
             if run.training.accumulate > 1:  # the parts before have left their gradients
                 for parameter in trained:
                     parameter.grad = torch.empty_like(parameter)

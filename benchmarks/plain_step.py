@@ -56,7 +56,7 @@ def plain_losses(
         assert players.c_text is not None
         assert players.c_img is not None
         given = {"text": players.c_text(batch.prompts), "image": players.c_img.pooled(batch.real)}
-    squares = (images.float() - target.float()).square().sum(1).flatten(1).mean(1)
+    squares = (images.float() - target.float()).square().flatten(1).sum(1) / x_0[0, 0].numel()
     loss = run.variant.loss.distillation_weight * (alpha.flatten() * squares).mean()
 
     fake = players.features(images)
