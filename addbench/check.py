@@ -6,11 +6,13 @@ Nothing is trained and, without --download, nothing is fetched.
 from __future__ import annotations
 
 import argparse
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
+from add.resolve import Table
 from addbench.costs.storage import storage
 from addbench.preflight.findings import Findings, fact, problem, together
-from addbench.project import RESULTS, load_project
+from addbench.project import RESULTS, Project, load_project
 from addbench.study import study_plan
 
 if TYPE_CHECKING:
@@ -21,8 +23,9 @@ HASHING_SECONDS = 25.0
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
-    """`check [--hash] [--download] [--gpu-memory GB] [--jobs N]`."""
+    """`check [--run RUN] [--hash] [--download] [--gpu-memory GB] [--jobs N]`."""
     add = command.add_argument
+    add("--run", metavar="RUN", help="look at what this one run needs, without the study and the other rows")
     add(
         "--hash", action="store_true", help="hash all weights, however long it takes; kept for the next check"
     )
@@ -39,7 +42,7 @@ def report(options: argparse.Namespace) -> tuple[str, int]:
     from addbench.preflight.resources import Gpu, check_resources, known_shapes, machine_gpus
 
     project = load_project(options.scale)
-    scale, table = project.scale, project.table
+    scale, table = (project.scale, project.table) if options.run is None else _alone(project, options.run)
     plan = study_plan(scale, table, RESULTS.as_posix())
     found: list[Findings] = []
     if options.download:
@@ -52,8 +55,26 @@ def report(options: argparse.Namespace) -> tuple[str, int]:
     needed = storage(scale, table, plan, shapes.parameters, jobs=options.jobs).total
     size = options.gpu_memory
     gpus = machine_gpus() if size is None else [Gpu("the card", int(size * 1e9))]
+    found.append(_libraries(table))
     found.append(check_resources(scale, table, shapes, RESULTS, gpus, needed))
     return _text(together(found), scale.name)
+
+
+def _alone(project: Project, name: str) -> tuple[Scale, Table]:
+    """The scale and the table as if one run were all. Raises UnknownRunError."""
+    run = project.run(name)
+    cells = tuple(cell for cell in project.table.cells if cell.run == name)
+    alone = project.scale.model_copy(update={"networks": run.networks, "study": None})
+    return alone, Table(cells, {name: run})
+
+
+def _libraries(table: Table) -> Findings:
+    """Libraries that an option needs and that the locked requirements leave out."""
+    options = [run.training.performance for run in table.runs.values()]
+    if any(o is not None and o.eight_bit_optimiser for o in options) and find_spec("bitsandbytes") is None:
+        what = "training.performance.eight_bit_optimiser needs bitsandbytes, which is not installed"
+        return problem("requirements", what, "`pip install bitsandbytes`, or leave the option out")
+    return Findings()
 
 
 def _downloads(scale: Scale) -> list[Findings]:

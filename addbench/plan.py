@@ -8,15 +8,16 @@ from pathlib import Path
 
 from add.resolve import Table
 from add.spec import Scale
+from addbench.costs.arithmetic import Arithmetic
 from addbench.costs.benchmark import benchmark_rate
 from addbench.costs.measured import Measured, read_measured
 from addbench.costs.shapes import configurations, parameter_counts
 from addbench.costs.storage import images_sampled, storage
 from addbench.costs.timing import (
-    Arithmetic,
     Rate,
     Time,
     measured_rate,
+    same_trainings,
     sampling_times,
     training_times,
 )
@@ -62,6 +63,8 @@ def report(options: argparse.Namespace) -> tuple[str, int]:
     places, absent = configurations(scale)
     arithmetic = None if absent else Arithmetic(places)
     rate = _rate(options, scale, table, measured, arithmetic)
+    if arithmetic is not None and rate is not None:
+        arithmetic.count_steps(run for run in table.runs.values() if not same_trainings(run, measured))
     trainings = training_times(scale, table, measured, arithmetic, rate)
     samplings = sampling_times(scale, table, measured, arithmetic, rate)
     parts = [_stages(scale, table, study, measured, trainings, samplings)]

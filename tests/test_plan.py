@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
@@ -12,6 +11,7 @@ from add.load import load_scale
 from add.resolve import Table, spec_hash
 from add.spec import Scale, SpecError
 from addbench.__main__ import main
+from addbench.costs.arithmetic import Arithmetic
 from addbench.costs.benchmark import benchmark_rate
 from addbench.costs.measured import read_measured
 from addbench.costs.shapes import PUBLISHED, configurations
@@ -44,7 +44,7 @@ def leave(results: Path, table: Table, run: str, seed: int = 0, seconds: float =
         (directory / "samples" / name / "samples.json").write_text(json.dumps(entry))
 
 
-class Arithmetic:
+class Counted:
     """Stands for the counted one: every step takes 100 operations, 300 where the teacher takes four."""
 
     def step(self, run: object) -> float:
@@ -62,7 +62,7 @@ def test_runs_of_the_same_values_are_measured_and_others_scaled(
     leave(tmp_path, table, "baseline")
     leave(tmp_path, table, "baseline", seed=1, seconds=9.0)
     measured = read_measured(tmp_path)
-    arithmetic = Arithmetic()
+    arithmetic = Counted()
     rate = measured_rate(table, measured, arithmetic, scale)  # type: ignore[arg-type]
     assert rate is not None
     assert rate.training == pytest.approx(100 / 8.0)
@@ -90,8 +90,8 @@ def test_samples_of_students_of_one_shape_stand_for_each_other(
     scale, table = mini
     leave(tmp_path, table, "baseline")
     measured = read_measured(tmp_path)
-    rate = measured_rate(table, measured, Arithmetic(), scale)  # type: ignore[arg-type]
-    times = sampling_times(scale, table, measured, Arithmetic(), rate)  # type: ignore[arg-type]
+    rate = measured_rate(table, measured, Counted(), scale)  # type: ignore[arg-type]
+    times = sampling_times(scale, table, measured, Counted(), rate)  # type: ignore[arg-type]
     # 1100 prompts by one step, 0.2 s an image, and by four, 0.8 s.
     assert times["loss_terms-l-adv"].seconds == pytest.approx(1100 * 1.0)
     assert times["loss_terms-l-adv"].how == "measured"
@@ -104,7 +104,7 @@ def test_without_measurement_the_stated_rate_decides(mini: tuple[Scale, Table], 
     scale, table = mini
     measured = read_measured(tmp_path / "nothing")
     rate = Rate(50.0, 50.0, "modelled", "stated")
-    times = training_times(scale, table, measured, Arithmetic(), rate)  # type: ignore[arg-type]
+    times = training_times(scale, table, measured, Counted(), rate)  # type: ignore[arg-type]
     assert times["baseline"].seconds == pytest.approx(100 / 50 * scale.training.steps)
     assert times["baseline"].how == "modelled"
     assert {t.how for t in training_times(scale, table, measured, None, None).values()} == {"unknown"}
@@ -204,15 +204,46 @@ def test_the_command_says_what_is_known_and_how(
     assert "disk: " in text
 
 
-@pytest.mark.slow
-def test_the_papers_table_is_planned_without_its_networks(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_runs_of_the_same_work_are_counted_once_and_together(
+    mini: tuple[Scale, Table], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # At the paper's size each count takes many seconds; two processes must say what one says.
     monkeypatch.chdir(ROOT)
+    scale, table = mini
+    names = (
+        "baseline",
+        "student_pretraining-random",
+        "loss_terms-l-adv-lambda-l-distill-sds",
+        "loss_terms-l-adv",
+    )
+    runs = [table.runs[name] for name in names]
+    places, _ = configurations(scale)
+    monkeypatch.setattr("addbench.costs.arithmetic.PROCESSES", 2)
+    together, alone = Arithmetic(places), Arithmetic(places)
+    together.count_steps(runs)
+    assert len(together._steps) == 2
+    counted = [together.step(run) for run in runs]
+    assert counted[0] == counted[1] == counted[2] > counted[3] > 0
+    monkeypatch.setattr("addbench.costs.arithmetic.PROCESSES", 1)
+    assert alone.step(runs[3]) == counted[3]
+
+
+@pytest.mark.slow
+def test_a_table_at_the_papers_size_is_planned_without_its_networks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of one ablation: counting all of them takes minutes."""
+    monkeypatch.chdir(copy_settings(tmp_path))
+    for file in (tmp_path / "ablations").glob("*.yaml"):
+        if file.stem not in ("baseline", "student_pretraining"):
+            file.unlink()
+    scale = load_scale(ROOT / "config/paper.yaml")
+    (tmp_path / "scale.yaml").write_text((ROOT / "config/paper.yaml").read_text().partition("\nstudy:")[0])
     monkeypatch.setattr("addbench.costs.shapes.cached_directory", lambda *_: None)
-    one = SimpleNamespace(baseline=load_scale(ROOT / "config/paper.yaml"))
-    assert main(["plan", "--scale", "paper", "--rate", "100", "--share", "0.5"]) == 0
+    assert main(["plan", "--scale", "scale.yaml", "--rate", "100", "--share", "0.5"]) == 0
     text = capsys.readouterr().out
-    trained = 17 * one.baseline.training.steps * one.baseline.training.batch
-    assert f"{trained:,}" in text
+    assert f"{2 * scale.training.steps * scale.training.batch:,}" in text
     assert "100 TFLOP/s of which 50% are reached: stated, not measured" in text
+    hours = float(next(line.split()[3] for line in text.splitlines() if line.startswith("train ")))
+    # ADD-M's step on 128 images is 1.5 to 2.5 PFLOP, by any way of counting.
+    assert 2 * 4000 * 1.5e15 / 50e12 / 3600 < hours < 2 * 4000 * 2.5e15 / 50e12 / 3600

@@ -6,13 +6,13 @@ states: a device's matrix rate and the share of it that a step is expected to re
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from statistics import mean, median
 from typing import Any, Literal
 
 from add.resolve import Table, spec_hash
 from add.spec import Run, Scale
+from addbench.costs.arithmetic import Arithmetic
 from addbench.costs.measured import Measured
 
 How = Literal["measured", "scaled", "modelled", "unknown"]
@@ -40,32 +40,6 @@ class Rate:
     sampling: float
     how: How
     said: str
-
-
-class Arithmetic:
-    """Floating-point operations of training steps and of samples, each counted once on the real shapes."""
-
-    def __init__(self, configurations: Mapping[str, str]) -> None:
-        self.configurations = configurations
-        self._steps: dict[str, float] = {}
-        self._samples: dict[tuple[str, int | None], tuple[float, float]] = {}
-
-    def step(self, run: Run) -> float:
-        """Of one optimiser step of a run."""
-        from add.cost import estimate_cost
-
-        key = spec_hash(run)
-        if key not in self._steps:
-            self._steps[key] = float(estimate_cost(run, configurations=self.configurations).step_flops)
-        return self._steps[key]
-
-    def sample(self, path: str, resolution: int | None, steps: int, guided: bool = False) -> float:
-        """Of one image of a pipeline by so many steps; with guidance each step runs the network twice."""
-        key = (path, resolution)
-        if key not in self._samples:
-            self._samples[key] = _sampling(self.configurations[path], resolution)
-        once, step = self._samples[key]
-        return once + step * steps * (2 if guided else 1)
 
 
 def training_times(
@@ -148,24 +122,3 @@ def _known_samples(run: Run, steps: int, table: Table, measured: Measured) -> fl
     alike = [other.name for other in table.runs.values() if other.student.path == run.student.path]
     each = [s for name in alike if (s := measured.samples.get((name, steps))) is not None]
     return mean(each) if each else None
-
-
-def _sampling(directory: str, resolution: int | None) -> tuple[float, float]:
-    """Operations of an image beside its steps (prompt and decode), and of one step."""
-    from pathlib import Path
-
-    import torch
-
-    from add.counting import Flops
-    from add.unweighted import build_diffusion
-
-    network = build_diffusion(Path(directory), "meta", resolution)
-    for encoder, tokenizer in zip(network.text.encoders, network.text.tokenizers, strict=True):
-        tokenizer.model_max_length = encoder.config.max_position_embeddings
-    latents = torch.empty(1, *network.latent_shape, device="meta")
-    with torch.no_grad(), Flops() as once:
-        text = network.embed([""])
-        network.decode(latents)
-    with torch.no_grad(), Flops() as step:
-        network.predict(latents, torch.full((1,), 999, device="meta"), text)
-    return float(once.total), float(step.total)
