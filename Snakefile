@@ -354,7 +354,8 @@ rule report:
         "environment.yml"
     params:
         cells=plain(TABLE.cells),
-        scale_values=values(SCALE),
+        # By a function, as a range of shards is written in braces, which Snakemake would take for a wildcard.
+        scale_values=lambda wildcards: values(SCALE),
         scale=SCALE_FILE,
         ablations=ABLATIONS.as_posix(),
         results=subpath(input.reference, ancestor=2),

@@ -23,13 +23,8 @@ def check_inputs_exist(scale: Scale) -> None:
     """
     if scale.data.build is not None:
         return
-    problems = [
-        SpecError(
-            scale.origin.file, scale.origin.line(loc), f"{message}; `addbench check` looks at all of it"
-        )
-        for loc, message in _missing(scale)
-    ]
-    raise_all(problems)
+    file, line = scale.origin.file, scale.origin.line
+    raise_all(SpecError(file, line(loc), f"{message}; {REMEDY}") for loc, message in _missing(scale))
 
 
 def absent_shards(train: TrainData) -> tuple[tuple[Path, ...], str]:
@@ -52,6 +47,9 @@ def _missing(scale: Scale) -> Iterator[tuple[Loc, str]]:
     train, evaluation = scale.data.train, scale.evaluation
     loc: Loc = ("data", "train")
     if isinstance(train, Shards):
+        from add.data.shards import shard_paths
+
+        yield from ((loc, wrong) for wrong in shard_paths(train.shards)[1])
         if line := absent_shards(train)[1]:
             yield loc, line
     else:

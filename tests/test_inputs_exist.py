@@ -71,6 +71,7 @@ def test_all_that_is_missing_is_said_at_once_with_its_line(here: Path) -> None:
     ("train", "missing"),
     [
         ({"kind": "folder", "path": "pictures"}, ["pictures"]),
+        ({"kind": "webdataset", "shards": "x/*.tar"}, ["x/*.tar"]),
         ({"kind": "coco", "images": "a", "annotations": "b.json"}, ["b.json", "a"]),
         (
             {"kind": "huggingface", "path": "set", "image_column": "image", "caption_column": "text"},

@@ -204,6 +204,7 @@ def test_the_command_says_what_is_known_and_how(
     assert "disk: " in text
 
 
+@pytest.mark.slow
 def test_runs_of_the_same_work_are_counted_once_and_together(
     mini: tuple[Scale, Table], monkeypatch: pytest.MonkeyPatch
 ) -> None:

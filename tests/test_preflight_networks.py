@@ -13,9 +13,8 @@ import pytest
 from add.load import load_scale
 from add.resolve import Table
 from add.spec import Scale
-from addbench.preflight.encoders import block_count, read_encoder
 from addbench.preflight.findings import Findings
-from addbench.preflight.hashes import HashStore, check_hashes
+from addbench.preflight.hashes import HashStore
 from addbench.preflight.networks import Networks, check_networks
 from addbench.preflight.pipelines import read_pipeline
 from addbench.preflight.places import Place, Wanted, locate, wanted_networks
@@ -213,27 +212,6 @@ def test_a_file_cut_short_is_found_by_its_header(tmp_path: Path) -> None:
     assert any("not a whole safetensors file" in p and str(file) in p for p in problems_of(directory))
 
 
-def test_layers_and_patches_that_a_feature_network_has_not(tmp_path: Path) -> None:
-    directory = write_features(tmp_path / "dino")
-    network = load_scale(ROOT / "config/paper.yaml").networks.features["vit_s_dinov2"]
-    wrong = network.model_copy(update={"layers": (0, 6, 13), "image_size": 230})
-    wanted = Wanted(("networks", "features", "vit_s_dinov2"), "features", "x", network=wrong)
-    _, problems = read_encoder(Place(wanted, directory, "local"), "paper.yaml:1")
-    texts = [str(problem) for problem in problems]
-    assert any(
-        "has 12 blocks, but layers [13] are asked for; let the layers be in 0 .. 12" in t for t in texts
-    )
-    assert any("230 is not a multiple of the patch size 14" in t for t in texts)
-    change(directory, model_type="swin")
-    _, problems = read_encoder(Place(wanted, directory, "local"), "paper.yaml:1")
-    assert "type 'swin' give no features" in str(problems[0])
-
-
-def test_blocks_are_counted_of_transformers_and_convolutional_networks() -> None:
-    assert block_count({"num_hidden_layers": 12}) == 12
-    assert block_count({"depths": [3, 4, 6, 3]}) == 4
-
-
 def test_one_name_of_latents_for_two_vaes_is_refused(tmp_path: Path) -> None:
     # A distance between the latents of two VAEs means nothing, and nothing else would show it.
     scale, table = paper(networks__diffusion__sdxl__latents="sd")
@@ -259,26 +237,6 @@ def test_what_the_data_stage_will_make_is_no_problem() -> None:
     problems, found, _ = check(scale, table)
     assert problems == []
     assert "networks.diffusion.sd21: data/smoke/networks/sd21 will be made by the data stage" in found.facts
-
-
-def test_hashing_stops_at_its_time_and_says_what_is_left(tmp_path: Path) -> None:
-    directory = write_features(tmp_path / "dino")
-    place = Place(Wanted(SD, "features", str(directory)), directory, "local")
-    names = ["model.safetensors"]
-
-    def where(_: object) -> str:
-        return "x:1"
-
-    store = HashStore(tmp_path / "hashes.json")
-    found, hashes = check_hashes([(place, names)], store, 0.0, where)
-    assert not hashes
-    assert "`addbench check --hash` takes them" in found.left[-1]
-    _, hashes = check_hashes([(place, names)], store, 60.0, where)
-    known, again = check_hashes([(place, names)], HashStore(store.file), 0.0, where)
-    assert again == hashes, "what was hashed once is not hashed again"
-    assert not known.left
-    save(directory / "model.safetensors", {"embeddings.cls_token": (1, 1, 9)})
-    assert not check_hashes([(place, names)], HashStore(store.file), 0.0, where)[1], "another file is"
 
 
 def test_a_mirror_that_leads_nowhere_is_one_problem_with_its_file(tmp_path: Path) -> None:
