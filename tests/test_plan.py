@@ -239,9 +239,9 @@ def test_a_table_at_the_papers_size_is_planned_without_its_networks(
         if file.stem not in ("baseline", "student_pretraining"):
             file.unlink()
     scale = load_scale(ROOT / "config/paper.yaml")
-    (tmp_path / "scale.yaml").write_text((ROOT / "config/paper.yaml").read_text().partition("\nstudy:")[0])
+    (tmp_path / "paper.yaml").write_text((ROOT / "config/paper.yaml").read_text().partition("\nstudy:")[0])
     monkeypatch.setattr("addbench.costs.shapes.cached_directory", lambda *_: None)
-    assert main(["plan", "--scale", "scale.yaml", "--rate", "100", "--share", "0.5"]) == 0
+    assert main(["plan", "--scale", "paper.yaml", "--rate", "100", "--share", "0.5"]) == 0
     text = capsys.readouterr().out
     assert f"{2 * scale.training.steps * scale.training.batch:,}" in text
     assert "100 TFLOP/s of which 50% are reached: stated, not measured" in text
