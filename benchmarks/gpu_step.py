@@ -14,9 +14,7 @@ Writes benchmarks/results/gpu-step-<size>-batch<batch>.{json,md}.
 from __future__ import annotations
 
 import argparse
-import gc
 import json
-import platform
 import shlex
 import sys
 from dataclasses import asdict
@@ -36,12 +34,11 @@ from add.players import make_heads
 from add.spec import Run
 from add.step import losses
 from add.train import precision
-from benchmarks.gpu_networks import MEMORY, Size, configurations, players_of, random_batch, timed_run
+from benchmarks.gpu_networks import MEMORY, SPEED, Size, configurations, players_of, random_batch, timed_run
 from benchmarks.latency import latencies
 from benchmarks.plain_step import plain_losses, plain_optimiser
-from benchmarks.timing import matrix_rate, time_steps
+from benchmarks.timing import FOLDER, device_name, free, matrix_rate, time_steps
 
-FOLDER = Path(__file__).parent / "results"
 TARGETS = {"times as fast as plain": 2.0, "share of the matrix rate": 0.35}
 
 
@@ -51,11 +48,11 @@ def main() -> None:
     performance = (
         MEMORY
         if options.memory
-        else {
+        else SPEED
+        | {
             "channels_last": not options.no_channels_last,
             "compile": not options.no_compile,
             "gradient_checkpointing": options.checkpoint,
-            "frozen_precision": "bf16",
         }
     )
     content = measure(options.size, options.batch, performance, options.device, options.repeats)
@@ -76,7 +73,7 @@ def arguments() -> argparse.Namespace:
         "--checkpoint",
         nargs="*",
         choices=("unet", "decoder", "features"),
-        default=["decoder"],
+        default=SPEED["gradient_checkpointing"],
         help="gradient checkpointing",
     )
     parser.add_argument("--memory", action="store_true", help="all memory options, 8-bit optimiser included")
@@ -105,14 +102,14 @@ def measure(size: Size, batch: int, performance: dict[str, Any], device: str, re
         "size": size,
         "batch": batch,
         "options": performance,
-        "device": torch.cuda.get_device_name() if device.startswith("cuda") else platform.machine(),
+        "device": device_name(device),
         "versions": {name: version(name) for name in ("torch", "diffusers", "transformers")},
         "matrix_rate": rate,
         "rows": rows,
         "times_plain": None if plain is None or ours is None else ours / plain,
         "targets": TARGETS,
         "modelled": asdict(modelled(timed_run(size, batch, performance), size)),
-        "latency": latency(size, device, repeats),
+        "latency": latencies(size, device, max(1, repeats // 2)),
     }
 
 
@@ -193,26 +190,6 @@ def step_figures(
 def modelled(run: Run, size: Size) -> Any:
     """The cost that `add.cost` predicts for the same run, to be held against what was measured."""
     return estimate_cost(run, configurations=configurations(size))
-
-
-def latency(size: Size, device: str, repeats: int) -> dict[str, float]:
-    """Seconds of one image by number of steps, the networks in bf16 on a GPU."""
-    run = timed_run(size, 1, None)
-    network = players_of(run, size, device).student
-    if device.startswith("cuda"):
-        for module in (network.unet, network.vae, *network.text.encoders):
-            module.to(torch.bfloat16)
-    found = latencies(network, max(1, repeats // 2))
-    free(device)
-    return found
-
-
-def free(device: str) -> None:
-    """Give back what the step before has left."""
-    gc.collect()
-    torch._dynamo.reset()
-    if device.startswith("cuda"):
-        torch.cuda.empty_cache()
 
 
 def table(content: dict[str, Any]) -> str:

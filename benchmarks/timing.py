@@ -2,17 +2,35 @@
 
 from __future__ import annotations
 
+import gc
+import platform
 import statistics
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
+
+FOLDER = Path(__file__).parent / "results"
+
+
+def device_name(device: str) -> str:
+    """What to call the device in a result."""
+    return torch.cuda.get_device_name() if device.startswith("cuda") else platform.machine()
 
 
 def synchronise(device: str) -> None:
     """Wait until the device has done what it was given."""
     if device.startswith("cuda"):
         torch.cuda.synchronize()
+
+
+def free(device: str) -> None:
+    """Give back what was timed before, and what was compiled for it."""
+    gc.collect()
+    torch._dynamo.reset()
+    if device.startswith("cuda"):
+        torch.cuda.empty_cache()
 
 
 def matrix_rate(device: str, side: int, repeats: int = 20) -> float:

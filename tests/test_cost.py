@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch.profiler import ProfilerActivity, profile
 
 from add.batch import draw_batch
 from add.cost import Cost, estimate_cost
@@ -121,6 +123,34 @@ def test_live_bytes_are_those_of_what_lives() -> None:
         assert (live.now, live.most) == (40, 440)
         del kept
     assert live.now == 0
+
+
+def test_the_meter_finds_what_the_allocator_was_asked_for(smoke: Path) -> None:
+    # torch's own profiler sees every allocation, workspaces inside of an operation among them.
+    run = smoke_run(batch=16)
+    players = load_players(run, "cpu")
+    unet = trainable_unet(players.student, "pretrained", 0)
+    heads = make_heads(run, players, 32, 0)
+    assert heads is not None
+    data = open_training_set(run.data.train)
+    batch = draw_batch(run, data, 32, players.student.latent_shape, 0, 0, 0, "cpu")
+
+    def step() -> None:
+        for player in (unet, heads):
+            player.zero_grad(set_to_none=True)
+        student_loss, head_loss, _ = losses(run, players, unet, heads, batch)
+        student_loss.backward()
+        assert head_loss is not None
+        head_loss.backward()
+
+    with LiveBytes() as live:
+        step()
+    step()  # both begin with the gradients of the step before
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
+        step()
+    recorded = profiled.profiler.kineto_results.events()
+    sizes = [e.nbytes() for e in sorted(recorded, key=lambda e: e.start_ns()) if e.name() == "[memory]"]
+    assert live.most == pytest.approx(max(accumulate(sizes)), rel=0.1)
 
 
 def test_the_seconds_of_a_step_are_modelled_from_a_rate_and_a_share() -> None:

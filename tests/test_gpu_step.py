@@ -12,7 +12,7 @@ import torch
 from add.networks import trainable_unet
 from add.players import make_heads
 from add.step import losses
-from benchmarks import gpu_step
+from benchmarks import gpu_step, latency
 from benchmarks.gpu_networks import MEMORY, configurations, players_of, random_batch, timed_run
 from benchmarks.plain_step import plain_losses
 
@@ -54,6 +54,18 @@ def test_the_benchmark_runs_and_says_how_it_was_run(
     text = (tmp_path / "gpu-step-tiny-batch2.md").read_text()
     assert text.strip() == capsys.readouterr().out.strip()
     assert "| plain |" in text
+
+
+def test_latency_runs_by_itself(
+    smoke: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ["--size", "tiny", "--repeats", "1", "--device", "cpu", "--out", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", ["latency", *given])
+    latency.main()
+    content = json.loads((tmp_path / "latency-tiny.json").read_text())
+    assert content == json.loads(capsys.readouterr().out)
+    assert content["command"].startswith("python -m benchmarks.latency --size tiny")
+    assert content["seconds"]["1"] < content["seconds"]["25"] < content["seconds"]["50"]
 
 
 def test_what_does_not_fit_is_tried_with_half_the_images(monkeypatch: pytest.MonkeyPatch) -> None:
