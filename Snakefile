@@ -21,6 +21,7 @@ min_version("9.0")
 sys.path.insert(0, workflow.basedir)
 
 from add.resolve import load_ablations, load_baseline, load_scale, resolve
+from addbench.inputs import check_inputs_exist
 from addbench.study import study_plan
 from addbench.workflow import (
     gpu_jobs,
@@ -35,6 +36,7 @@ from addbench.workflow import (
 SCALE_FILE = scale_file(config.get("scale", "mini"))
 ABLATIONS = Path(config.get("ablations", "ablations"))
 SCALE = load_scale(SCALE_FILE)
+check_inputs_exist(SCALE)
 TABLE = resolve(
     SCALE, load_baseline(ABLATIONS / "baseline.yaml"), load_ablations(ABLATIONS)
 )
@@ -355,7 +357,8 @@ rule report:
         "environment.yml"
     params:
         cells=plain(TABLE.cells),
-        scale_values=values(SCALE),
+        # By a function, as a range of shards is written in braces, which Snakemake would take for a wildcard.
+        scale_values=lambda wildcards: values(SCALE),
         scale=SCALE_FILE,
         ablations=ABLATIONS.as_posix(),
         results=subpath(input.reference, ancestor=2),

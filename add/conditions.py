@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from add.spec_scale import Network
 from add.text import tokenize
-from add.weights import WeightsError, check_complete, local_directory, weight_variant
+from add.weights import WeightsError, check_complete, network_directory, weight_variant
 
 OPEN_CLIP_CONFIG = "open_clip_config.json"
 
@@ -50,7 +50,7 @@ def load_text_condition(network: Network, device: str) -> TextCondition:
 
     Raises WeightsError where the directory is of neither format or lacks weights, OSError where a part is missing.
     """
-    directory = local_directory(network.path, network.revision)
+    directory = network_directory(network)
     if (directory / "config.json").is_file() and any(directory.glob("model*.safetensors")):
         return _from_transformers(directory, device)
     if (directory / OPEN_CLIP_CONFIG).is_file() and any(directory.glob("open_clip*.safetensors")):

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import weakref
+from collections.abc import Callable
+from functools import wraps
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.flop_counter import flop_registry
 
-# What CUDA's autocast computes in float32 and the CPU's does not.
-_FLOAT32 = (F.group_norm, F.layer_norm, F.softmax, torch.softmax)
+_FLOAT32 = (F.group_norm, F.layer_norm)
 
 
 class LiveBytes(TorchDispatchMode):
@@ -73,7 +74,11 @@ class Flops(TorchDispatchMode):
 
 
 class CudaAutocast(TorchFunctionMode):
-    """Norms and softmax in float32, as under CUDA's autocast: their inputs and outputs are larger there."""
+    """Norms in float32, as under CUDA's autocast and not the CPU's: their inputs and outputs are larger there.
+
+    Around a forward pass. A backward pass takes the mode away, and with it what checkpointing computes again there;
+    `norms_as_on_cuda` stays.
+    """
 
     def __torch_function__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
@@ -81,6 +86,22 @@ class CudaAutocast(TorchFunctionMode):
         if func in _FLOAT32:
             args, kwargs = tree_map(_float32, (args, kwargs or {}))
         return func(*args, **(kwargs or {}))
+
+
+def norms_as_on_cuda(module: nn.Module) -> None:
+    """Let every norm in `module` run under CudaAutocast, in place, whenever it runs."""
+    for part in module.modules():
+        if isinstance(part, nn.GroupNorm | nn.LayerNorm):
+            part.forward = _under_cuda_autocast(part.forward)  # type: ignore[method-assign]
+
+
+def _under_cuda_autocast(forward: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(forward)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        with CudaAutocast():
+            return forward(*args, **kwargs)
+
+    return run
 
 
 def _tensors(values: Any) -> list[Tensor]:

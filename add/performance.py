@@ -21,6 +21,7 @@ from add.pipelines import load_diffusion
 from add.players import Players
 from add.spec import Run
 from add.spec_training import Performance
+from add.weights import network_directory
 
 PLAIN = Performance()
 
@@ -110,6 +111,6 @@ def plain_student(
     """
     if run.training.performance is None and not share.sharded:
         return student, unet
-    fresh = load_diffusion(run.student.path, run.student.revision, "cpu", student.resolution)
+    fresh = load_diffusion(str(network_directory(run.student)), resolution=student.resolution)
     fresh.unet.load_state_dict(state)
     return fresh, fresh.unet

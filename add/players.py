@@ -17,7 +17,7 @@ from add.pipelines import load_diffusion
 from add.spec import Run
 from add.spec_scale import Network
 from add.text import TextConditioning
-from add.weights import check_weights, local_directory
+from add.weights import check_weights, network_directory
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ def check_networks(run: Run) -> dict[str, str]:
     networks = run.networks
     named: dict[str, Network] = {**networks.diffusion, **networks.features}
     named |= {k: v for k, v in (("c_text", networks.c_text), ("c_img", networks.c_img)) if v is not None}
-    return {k: check_weights(local_directory(n.path, n.revision), n.sha256) for k, n in named.items()}
+    return {k: check_weights(network_directory(n), n.sha256, n.files) for k, n in named.items()}
 
 
 def load_players(run: Run, device: str, cache: EncoderCache | None = None) -> Players:
@@ -52,19 +52,19 @@ def load_players(run: Run, device: str, cache: EncoderCache | None = None) -> Pl
     from add.conditions import load_text_condition
 
     variant, networks = run.variant, run.networks
-    student = load_diffusion(run.student.path, run.student.revision, device, run.training.resolution)
+    place = str(network_directory(run.student))
+    student = load_diffusion(place, device=device, resolution=run.training.resolution)
     teacher = None
     if variant.loss.distillation != "none":
         same = variant.teacher == variant.student
         # It sees the student's images, whatever size it was trained at itself.
-        given = (run.teacher.path, run.teacher.revision, device, student.resolution)
-        teacher = student if same else load_diffusion(*given)
+        place = str(network_directory(run.teacher))
+        teacher = student if same else load_diffusion(place, device=device, resolution=student.resolution)
     features = None
     if variant.loss.adversarial > 0:
         net = networks.features[variant.discriminator.features]
         features = load_features(
-            net.path,
-            revision=net.revision,
+            str(network_directory(net)),
             layers=net.layers,
             image_size=net.image_size,
             mean=net.mean,
@@ -73,9 +73,8 @@ def load_players(run: Run, device: str, cache: EncoderCache | None = None) -> Pl
     c_img = None
     if networks.c_img is not None:
         looks = networks.c_img
-        c_img = load_features(
-            looks.path, revision=looks.revision, image_size=looks.image_size, mean=looks.mean, std=looks.std
-        ).to(device)
+        place = str(network_directory(looks))
+        c_img = load_features(place, image_size=looks.image_size, mean=looks.mean, std=looks.std).to(device)
     c_text = None if networks.c_text is None else load_text_condition(networks.c_text, device)
     pair = [n for n in (variant.student, variant.teacher) if n in networks.diffusion]
     latents = {networks.diffusion[name].latents or name for name in pair}

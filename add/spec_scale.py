@@ -4,20 +4,42 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer
+from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
 
 from add.spec_data import Data
 from add.spec_study import Study
 from add.spec_training import ScaleTraining
-from add.spec_types import Channels, Count, Deviations, Document, Frozen, Name, Seed, Sha256, Text, increasing
+from add.spec_types import (
+    Channels,
+    Count,
+    Deviations,
+    Document,
+    Frozen,
+    Name,
+    Seed,
+    Sha256,
+    Text,
+    WeightFiles,
+    increasing,
+    without_unset,
+)
 
 
 class Network(Frozen):
-    """A saved network: a directory or a hub's id, its revision, the SHA-256 that makes it *this* network."""
+    """A saved network: a directory or a hub's id, its revision, the SHA-256 that makes it *this* network.
+
+    `sha256` is of all files that are loaded together (`add.weights.weights_hash`). `files` names these files and
+    each one's own SHA-256, as hubs print it, null where it is not known.
+    """
 
     path: Text
     revision: Text | None = None
     sha256: Sha256 | None = None
+    files: WeightFiles | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_files_as_ever(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return without_unset(handler(self), "files")
 
 
 class DiffusionNetwork(Network):
@@ -70,9 +92,7 @@ class CocoPrompts(Frozen):
 
     @model_serializer(mode="wrap")
     def _whole_sets_as_ever(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # A set that is whole has the values it had before `present` existed: nothing is run again for it.
-        values: dict[str, Any] = handler(self)
-        return values if self.present is not None else {k: v for k, v in values.items() if k != "present"}
+        return without_unset(handler(self), "present")
 
 
 class PartiPrompts(Frozen):
@@ -123,11 +143,32 @@ class Extractor(ImageNetwork):
 
 
 class Clip(Frozen):
-    """The CLIP of the CLIP score: `local-dir:PATH`, or an open_clip name with its `pretrained` tag."""
+    """The CLIP of the CLIP score: `local-dir:PATH`, or an open_clip name with its `pretrained` tag.
+
+    open_clip fetches what a tag means by itself; with `path` (a directory or a hub's id, with its `revision`) the
+    weights are the safetensors `file` there, and the tag only says what they are.
+    """
 
     model: Text
     pretrained: Text | None = None
     sha256: Sha256 | None = None
+    path: Text | None = None
+    revision: Text | None = None
+    file: Annotated[str, Field(pattern=r"\.safetensors$")] | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_path_as_ever(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return without_unset(handler(self), "path", "revision", "file")
+
+    @model_validator(mode="after")
+    def _path_with_file(self) -> Clip:
+        if (self.path is None) != (self.file is None):
+            raise ValueError("`path` and `file` go together: where the weights are, and which file they are")
+        if self.path is None and self.revision is not None:
+            raise ValueError("`revision` is of a `path`, which is missing")
+        if self.path is not None and self.model.startswith("local-dir:"):
+            raise ValueError("a `local-dir:` model holds its weights; leave `path` out")
+        return self
 
 
 class Oracle(ImageNetwork):

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
 
-from add.spec_types import Count, Frozen, Name, Positive, Seed, Sha256, Text
+from add.spec_types import Count, Frozen, Name, Positive, Seed, Sha256, Text, WeightFiles, without_unset
 
 Question = Literal["quality", "alignment"]
 Label = Annotated[str, Field(pattern=r"^[A-Za-z0-9](?:[^\t\r\n]*\S)?$", max_length=60)]
@@ -80,9 +80,14 @@ class PickScoreRater(Frozen):
     path: Text
     revision: Text | None = None
     sha256: Sha256 | None = None
+    files: WeightFiles | None = None
     processor: Text
     processor_revision: Text | None = None
     questions: Annotated[tuple[Question, ...], Field(min_length=1)]
+
+    @model_serializer(mode="wrap")
+    def _without_files_as_ever(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return without_unset(handler(self), "files")
 
 
 class Hpsv2Rater(Frozen):

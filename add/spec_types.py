@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 
@@ -12,6 +12,9 @@ from add.spec_yaml import Origin
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
 Text = Annotated[str, Field(min_length=1)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+WeightFiles = Annotated[
+    dict[Annotated[str, Field(pattern=r"^\w[^/\\]*(/\w[^/\\]*)*$")], Sha256 | None], Field(min_length=1)
+]
 Count = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -27,6 +30,14 @@ def increasing(value: tuple[int, ...]) -> tuple[int, ...]:
     if any(first >= second for first, second in pairwise(value)):
         raise ValueError(f"should be strictly increasing, not {list(value)}")
     return value
+
+
+def without_unset(values: dict[str, Any], *keys: str) -> dict[str, Any]:
+    """Serialised `values` without those of `keys` that are null: they came later than results that have none.
+
+    A setting that leaves them out has the values it had before they existed, so nothing is run again for it.
+    """
+    return {k: v for k, v in values.items() if v is not None or k not in keys}
 
 
 class Frozen(BaseModel):

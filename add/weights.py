@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterable
+import re
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+
+from add.mirrors import mirrored
+
+if TYPE_CHECKING:
+    from add.spec_scale import Network
 
 PARTS = ("text_encoder", "text_encoder_2", "unet", "vae")
 """The folders of a pipeline that hold weights which are loaded."""
 SMALL = (".json", ".model", ".txt")
 """Endings of configurations and tokenizers."""
 
+Files = Mapping[str, str | None]
+"""The files that a network's weights are read from, each with its plain sha256 where that is known."""
+
 _BLOCK = 1 << 22
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 class WeightsError(ValueError):
@@ -21,7 +32,7 @@ class WeightsError(ValueError):
 def file_hash(path: Path) -> str:
     """sha256 (64 hex) of a file's bytes, read in blocks. Raises OSError where the file cannot be read."""
     digest = hashlib.sha256()
-    _feed(digest, path)
+    _feed([digest], path)
     return digest.hexdigest()
 
 
@@ -70,33 +81,55 @@ def weights_hash(path: Path) -> str:
     configurations, tokenizers and what lies beside do not count. For a file: its plain sha256, as hubs print it.
     Raises WeightsError where there is nothing to hash.
     """
-    if path.is_file():
-        return file_hash(path)
+    return file_hash(path) if path.is_file() else weight_hashes(path, weight_names(path))[0]
+
+
+def weight_names(path: Path, files: Files | None = None) -> list[str]:
+    """The weight files of a directory: those of `files` if given, else `loaded_weights`, in the order of paths.
+
+    Raises WeightsError where there are none, or one of `files` is missing.
+    """
     if not path.is_dir():
         raise WeightsError(f"{path}: no such file or directory; check the path, or make the weights first")
-    files = loaded_weights(file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_file())
-    if not files:
+    if files:
+        if absent := sorted(name for name in files if not (path / name).is_file()):
+            raise WeightsError(
+                f"{path}: lacks {', '.join(absent)}, which the configuration's `files` names; "
+                "download the network again, or name the files that it has"
+            )
+        return [name.as_posix() for name in sorted(map(PurePosixPath, files))]
+    names = loaded_weights(file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_file())
+    if not names:
         raise WeightsError(f"{path}: holds no .safetensors file; save the network with save_pretrained")
-    digest = hashlib.sha256()
-    for name in files:
-        digest.update(name.encode())
-        _feed(digest, path / name)
-    return digest.hexdigest()
+    return names
 
 
-def check_weights(path: Path, expected: str | None) -> str:
+def check_weights(path: Path, expected: str | None, files: Files | None = None) -> str:
     """The hash of the weights at `path`; refused if it is not the `expected` one, recorded if none is
     expected.
 
-    Raises WeightsError with both hashes where they differ.
+    files: which files of a directory count, each held to its own sha256 where that is given. Raises WeightsError
+    with both hashes where they differ.
     """
-    found = weights_hash(path)
+    each: dict[str, str] = {}
+    if path.is_file():
+        found = file_hash(path)
+    else:
+        found, each = weight_hashes(path, weight_names(path, files))
+    for name, known in (files or {}).items():
+        if known is not None and each.get(name, known) != known.lower():
+            raise WeightsError(other_weights(path / name, each[name], known))
     if expected is not None and found != expected.lower():
-        raise WeightsError(
-            f"{path}: these are other weights than the configuration names: sha256 is {found}, "
-            f"configured is {expected}; restore the weights, or change `sha256` if the change is meant"
-        )
+        raise WeightsError(other_weights(path, found, expected))
     return found
+
+
+def other_weights(path: Path, found: str, expected: str) -> str:
+    """What to say of weights at `path` whose hash is not the configured one."""
+    return (
+        f"{path}: these are other weights than the configuration names: sha256 is {found}, "
+        f"configured is {expected}; restore the weights, or change `sha256` if the change is meant"
+    )
 
 
 def weight_variant(folder: Path) -> str | None:
@@ -116,36 +149,79 @@ def check_complete(missing: Collection[str], where: str) -> None:
         )
 
 
-def local_directory(path: str, revision: str | None = None) -> Path:
+def local_directory(path: str, revision: str | None = None, files: Files | None = None) -> Path:
     """The directory of a network named by a local path or by a hub id such as ``owner/name``.
 
-    A local path wins. Of a hub id's files configurations, tokenizers and `loaded_weights` are downloaded, unless
-    they are in the local cache; without a connection the cache must have them. Raises WeightsError where neither
-    is possible.
+    A local path wins, then what mirrors.yaml says (`add.mirrors`), then the hub. Of a hub id's files
+    configurations, tokenizers and the weights (`files`, else `loaded_weights`) are downloaded, unless they are in
+    the local cache; without a connection the cache must have them, and where a commit and `files` are given and
+    the cache has all, the hub is not asked. Raises WeightsError where none is possible, SpecError for a wrong
+    mirrors.yaml.
     """
-    local = Path(path)
-    if local.exists():
-        return local
-    if path.count("/") != 1 or path.startswith((".", "/", "~")):
+    place, version = mirrored(path, revision)
+    if Path(place).exists():
+        return Path(place)
+    if not is_hub_id(place):
         raise WeightsError(f"{path}: no such directory; check the path, or make the weights first")
+    if files and is_commit(version):
+        cached = cached_directory(place, version)
+        if cached is not None and all((cached / name).is_file() for name in files):
+            return cached
     from huggingface_hub import HfApi, snapshot_download
 
     try:
         try:
-            names = HfApi().list_repo_files(path, revision=revision)
+            names = HfApi().list_repo_files(place, revision=version)
         except Exception:  # no connection, as well as no such repository: the next line says which
-            return Path(snapshot_download(path, revision=revision, local_files_only=True))
+            return Path(snapshot_download(place, revision=version, local_files_only=True))
         small = [name for name in names if PurePosixPath(name).suffix in SMALL]
-        return Path(
-            snapshot_download(path, revision=revision, allow_patterns=[*small, *loaded_weights(names)])
-        )
+        weights = files or loaded_weights(names)
+        return Path(snapshot_download(place, revision=version, allow_patterns=[*small, *weights]))
     except Exception as error:
         raise WeightsError(
-            f"{path} (revision {revision}): neither a local directory nor a hub id to be had: {error}"
+            f"{place} (revision {version}): neither a local directory nor a hub id to be had: {error}"
         ) from error
 
 
-def _feed(digest: hashlib._Hash, path: Path) -> None:
+def network_directory(network: Network) -> Path:
+    """`local_directory` of a network as the settings describe it."""
+    return local_directory(network.path, network.revision, network.files)
+
+
+def is_hub_id(path: str) -> bool:
+    """Whether a path that is not there can be a hub's ``owner/name``."""
+    return path.count("/") == 1 and not path.startswith((".", "/", "~"))
+
+
+def is_commit(revision: str | None) -> bool:
+    """Whether a revision is a whole commit hash, which always means the same files; a branch or a tag can move."""
+    return revision is not None and _COMMIT.fullmatch(revision) is not None
+
+
+def cached_directory(path: str, revision: str | None) -> Path | None:
+    """The hub's local snapshot of an id, None where there is none. Nothing is downloaded."""
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(path, revision=revision, local_files_only=True))
+    except (ValueError, OSError):  # LocalEntryNotFoundError is one of each, by version
+        return None
+
+
+def weight_hashes(path: Path, names: Iterable[str]) -> tuple[str, dict[str, str]]:
+    """The hash of a directory's files together, and the plain one of each; each file is read once."""
+    whole = hashlib.sha256()
+    each: dict[str, str] = {}
+    for name in names:
+        alone = hashlib.sha256()
+        whole.update(name.encode())
+        _feed([whole, alone], path / name)
+        each[name] = alone.hexdigest()
+    return whole.hexdigest(), each
+
+
+def _feed(digests: Iterable[hashlib._Hash], path: Path) -> None:
     with path.open("rb") as stream:
         while block := stream.read(_BLOCK):
-            digest.update(block)
+            for digest in digests:
+                digest.update(block)

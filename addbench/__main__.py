@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 
 from add.spec_yaml import SpecError
-from addbench import adopt, diff, explain, preferences, protocols, show, validate
+from addbench import adopt, check, diff, explain, plan, preferences, protocols, show, validate
 from addbench import list as list_cells
 from addbench.project import UnknownRunError
 from eval.preferences.problem import PreferenceError
@@ -22,6 +22,8 @@ _SUBCOMMANDS = {
     "diff": diff,
     "validate": validate,
     "explain": explain,
+    "check": check,
+    "plan": plan,
     "adopt": adopt,
     "preferences": preferences,
     "protocols": protocols,

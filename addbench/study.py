@@ -156,4 +156,6 @@ def _compared(scale: Scale, study: Study, system: StudySystem, results: str) -> 
         "steps": system.steps,
         "out": out,
     }
+    if network.files is not None:
+        job["files"] = network.files
     return Compared(system.label, f"{out}/{folder}", None, job)

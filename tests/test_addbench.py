@@ -124,7 +124,8 @@ def test_an_unknown_scale_is_named_with_the_nearest_known_one(addbench):
 
 def test_validate_checks_every_file_at_every_scale(addbench):
     code, out, _ = addbench("validate")
-    assert (code, out) == (0, "11 files are valid (mini: 22 cells, 17 runs; smoke: 22 cells, 17 runs)\n")
+    each = "; ".join(f"{scale}: 22 cells, 17 runs" for scale in ("mini", "paper", "smoke"))
+    assert (code, out) == (0, f"12 files are valid ({each})\n")
 
 
 def test_validate_prints_all_problems_of_all_files_at_once(addbench, root):

@@ -22,7 +22,7 @@ from add.players import Players, conditions, load_players, make_heads
 from add.spec import Run
 from add.spec_training import Performance
 from add.step import losses, seen, student_output, target_of
-from add.train import train
+from add.train import precision, train
 from tests.smoke import smoke_run
 
 STUDENT = "student/unet/diffusion_pytorch_model.safetensors"
@@ -47,7 +47,8 @@ def step_gradients(run: Run, options: Performance) -> tuple[dict[str, torch.Tens
         kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
         return tensor
 
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+    hooks = torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor)
+    with hooks, precision(run.training.precision, "cpu"):
         student_loss, head_loss, _ = losses(run, players, unet, heads, batch)
         bytes_kept = sum(kept.values())
     student_loss.backward()
@@ -68,6 +69,25 @@ def test_gradient_checkpointing_keeps_less_and_gives_the_same_gradients(
     assert kept_less < kept, f"{network}: nothing was left to be computed again"
     for key, gradient in plain.items():
         torch.testing.assert_close(again[key], gradient, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("frozen", ["float32", "bf16"])
+def test_checkpointed_training_in_bf16_ends_in_the_same_bits(
+    smoke: Path, tmp_path: Path, frozen: Any
+) -> None:
+    # The backward pass runs outside of autocast: what is computed again there must be so in the same precision.
+    every: tuple[Any, ...] = ("unet", "decoder", "features")
+    run = smoke_run(precision="bf16")
+    plain, kept = step_gradients(run, Performance(frozen_precision=frozen))
+    for network in every:
+        options = Performance(frozen_precision=frozen, gradient_checkpointing=(network,))
+        again, kept_less = step_gradients(run, options)
+        assert kept_less < kept, f"{network}: nothing was left to be computed again"
+        assert all(torch.equal(again[name], gradient) for name, gradient in plain.items()), network
+    for name, networks in (("plain", ()), ("again", every)):
+        given = {"frozen_precision": frozen, "gradient_checkpointing": networks}
+        train(smoke_run(precision="bf16", steps=3, performance=given), 0, tmp_path / name)
+    assert (tmp_path / "again" / STUDENT).read_bytes() == (tmp_path / "plain" / STUDENT).read_bytes()
 
 
 def test_channels_last_gives_the_same_gradients(smoke: Path) -> None:
@@ -199,8 +219,8 @@ def test_a_run_with_options_resumes_exactly_and_saves_an_ordinary_student(
     # Strides are state that an update reads: an optimiser's moments restored in others would be mixed up.
     import add.train
 
-    precision = "bf16" if "frozen_precision" in options else "float32"
-    run = smoke_run(steps=4, checkpoint_every=2, precision=precision, performance=options, ema=0.5)
+    form = "bf16" if "frozen_precision" in options else "float32"
+    run = smoke_run(steps=4, checkpoint_every=2, precision=form, performance=options, ema=0.5)
     train(run, 0, tmp_path / "whole")
 
     class KilledError(Exception):

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from add.weights import WeightsError, check_weights, local_directory
+from add.weights import WeightsError, check_weights, network_directory
 from eval.metrics.features import Batch, Extractor, Normalise, described, load_frozen, quiet
 
 if TYPE_CHECKING:
@@ -71,8 +71,8 @@ def load_oracle(spec: OracleSpec, device: str = "cpu") -> Oracle:
     """
     from transformers import AutoModelForImageClassification
 
-    directory = local_directory(spec.path, spec.revision)
-    sha256 = check_weights(directory, spec.sha256)
+    directory = network_directory(spec)
+    sha256 = check_weights(directory, spec.sha256, spec.files)
     with quiet():
         model = load_frozen(AutoModelForImageClassification, directory, device)
     scale = Normalise.of(spec, device)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from add.weights import WeightsError, check_weights, weights_hash
+from add.weights import WeightsError, check_weights, local_directory
 from eval.metrics.protocol import Network
 
 if TYPE_CHECKING:
@@ -88,13 +88,17 @@ def clip_score(cosines: NDArray[np.float64]) -> ClipScore:
 
 def load_clip(spec: ClipSpec, device: str = "cpu") -> Clip:
     """The CLIP that a scale names: 'local-dir:PATH' (config, safetensors, tokenizer in one directory) or an
-    open_clip name with its pretrained tag or file. Raises WeightsError where its weights are absent or
-    others.
+    open_clip name with its pretrained tag or file, or with the safetensors file of a directory or hub id. Raises
+    WeightsError where its weights are absent or others.
     """
-    sha256 = _check_local(spec) if spec.model.startswith(LOCAL) else _check_tag(spec)
+    if spec.model.startswith(LOCAL):
+        sha256, pretrained = _check_local(spec), None
+    else:
+        file = _named_file(spec) if spec.file is not None else _tag_file(spec)
+        sha256 = check_weights(file, spec.sha256)
+        pretrained = str(file) if spec.file is not None else spec.pretrained
     import open_clip
 
-    pretrained = None if spec.model.startswith(LOCAL) else spec.pretrained
     try:
         model, preprocess = open_clip.create_model_from_pretrained(
             spec.model, pretrained=pretrained, precision="fp32", device=device
@@ -117,8 +121,18 @@ def _check_local(spec: ClipSpec) -> str:
     return check_weights(directory, spec.sha256)
 
 
-def _check_tag(spec: ClipSpec) -> str:
-    """The sha256 of the one weights file; downloads it if open_clip must (its own cache, its own hub)."""
+def _named_file(spec: ClipSpec) -> Path:
+    """The file that `path` and `file` name, whatever the tag would lead open_clip to."""
+    if spec.path is None or spec.file is None:
+        raise ValueError("`path` and `file` go together")
+    directory = local_directory(spec.path, spec.revision, {spec.file: spec.sha256})
+    if not (directory / spec.file).is_file():
+        raise WeightsError(f"{directory / spec.file}: no such file; check `path` and `file` of the CLIP")
+    return directory / spec.file
+
+
+def _tag_file(spec: ClipSpec) -> Path:
+    """The one weights file; downloads it if open_clip must (its own cache, its own hub)."""
     from open_clip.pretrained import download_pretrained, get_pretrained_cfg
 
     if spec.pretrained is None:
@@ -136,10 +150,7 @@ def _check_tag(spec: ClipSpec) -> str:
             file = Path(download_pretrained(known))
         except Exception as error:
             raise WeightsError(f"{spec.model}, {spec.pretrained}: cannot be fetched: {error}") from error
-    found = weights_hash(file)
-    if spec.sha256 is not None and found != spec.sha256:
-        raise WeightsError(f"{file}: sha256 is {found}, configured is {spec.sha256}: these are other weights")
-    return found
+    return file
 
 
 def _unit(vectors: Any) -> NDArray[np.float64]:

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from add.weights import WeightsError, check_weights, local_directory
+from add.mirrors import mirrored
+from add.weights import WeightsError, check_weights, network_directory
 from eval.metrics.protocol import Network
 
 if TYPE_CHECKING:
@@ -31,6 +32,8 @@ INCEPTION_SIZE = 299
 INCEPTION_SOURCE = (
     f"https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/metrics/{INCEPTION_FILE}"
 )
+INCEPTION_SHA256 = "f58cb9b6ec323ed63459aa4fb441fe750cfe39fafad6da5cb504a16f19e958f4"
+"""Of that file; as k-diffusion's k_diffusion/evaluation.py holds its download of it to."""
 
 
 @dataclass(frozen=True)
@@ -80,8 +83,9 @@ def load_pooled(spec: ImageNetwork, device: str = "cpu") -> Extractor:
     """The pooled output of a transformers image model, as the features."""
     from transformers import AutoModel
 
-    directory = local_directory(spec.path, spec.revision)
-    network = described("transformers, pooled output", spec, check_weights(directory, spec.sha256))
+    directory = network_directory(spec)
+    sha256 = check_weights(directory, spec.sha256, spec.files)
+    network = described("transformers, pooled output", spec, sha256)
     with quiet():
         model = load_frozen(AutoModel, directory, device)
     scale = Normalise.of(spec, device)
@@ -102,7 +106,7 @@ def load_inception(spec: ImageNetwork, device: str = "cpu") -> Extractor:
 
     It takes 299 x 299 and normalises by itself, so image_size must be 299; mean and std are not used.
     """
-    directory = Path(spec.path)
+    directory = Path(mirrored(spec.path, spec.revision)[0])
     file = directory / INCEPTION_FILE if directory.is_dir() else directory
     if file.name != INCEPTION_FILE or not file.is_file():
         raise WeightsError(

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from add.spec_study import Hpsv2Rater, PickScoreRater
 
 
+PREPARATION = {"preprocessor_config.json": None}
+"""What a processor's directory must have beside configurations and a tokenizer."""
+
+
 @dataclass(frozen=True)
 class RewardModel:
     """Two towers; `embed` gives unit vectors (n, d) of images and of prompts."""
@@ -51,9 +55,10 @@ def load_pickscore(spec: PickScoreRater, device: str = "cpu") -> RewardModel:
 
     from eval.metrics.features import load_frozen, quiet
 
-    directory = local_directory(spec.path, spec.revision)
-    sha256 = check_weights(directory, spec.sha256)
-    preparation = local_directory(spec.processor, spec.processor_revision)
+    directory = local_directory(spec.path, spec.revision, spec.files)
+    sha256 = check_weights(directory, spec.sha256, spec.files)
+    # Of the CLIP that it was made from, what prepares its input: no weights.
+    preparation = local_directory(spec.processor, spec.processor_revision, PREPARATION)
     with quiet():
         model = load_frozen(CLIPModel, directory, device)
         try:
@@ -122,22 +127,10 @@ def load_hpsv2(spec: Hpsv2Rater, device: str = "cpu") -> RewardModel:
 
 def _hpsv2_file(spec: Hpsv2Rater) -> Path:
     """The checkpoint in a local directory, or fetched from the hub id. Raises WeightsError."""
-    local = Path(spec.path)
-    if local.is_dir():
-        file = local / spec.file
-        if not file.is_file():
-            raise WeightsError(f"{file}: no such file; check `path` and `file` of the rater")
-        return file
-    if spec.path.count("/") != 1 or spec.path.startswith((".", "/", "~")):
-        raise WeightsError(f"{spec.path}: no such directory; check the path")
-    from huggingface_hub import hf_hub_download
-
-    try:
-        return Path(hf_hub_download(spec.path, spec.file, revision=spec.revision))
-    except Exception as error:
-        raise WeightsError(
-            f"{spec.path}, {spec.file}: neither a local file nor one to be had: {error}"
-        ) from error
+    file = local_directory(spec.path, spec.revision, {spec.file: spec.sha256}) / spec.file
+    if not file.is_file():
+        raise WeightsError(f"{file}: no such file; check `path` and `file` of the rater")
+    return file
 
 
 def _tensors(file: Path) -> Any:

@@ -36,6 +36,7 @@ class Job(BaseModel):
     guidance: Annotated[float, Field(gt=0)] = 1.0
     revision: str | None = None
     sha256: str | None = None
+    files: dict[str, str | None] | None = None
 
 
 def read_jobs(text: str) -> tuple[Job, ...]:
@@ -54,9 +55,9 @@ def sample_jobs(scale: Scale, jobs: tuple[Job, ...], device: str) -> None:
     if scale.study is None:
         raise ValueError(f"the scale '{scale.name}' has no study")
     for job in jobs:
-        directory = local_directory(job.system, job.revision)
-        if job.sha256 is not None:
-            check_weights(directory, job.sha256)
+        directory = local_directory(job.system, job.revision, job.files)
+        if job.sha256 is not None or job.files is not None:
+            check_weights(directory, job.sha256, job.files)
         system = load_system(str(directory), job.guidance, device)
         sample_scale(system, scale, [job.steps], Path(job.out), [scale.study.prompts])
 

@@ -1,0 +1,104 @@
+"""Look at all that a scale assumes before anything is trained: networks, data, disk, memory; print all problems.
+
+Nothing is trained and, without --download, nothing is fetched.
+"""
+
+from __future__ import annotations
+
+import argparse
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+from add.resolve import Table
+from addbench.costs.storage import storage
+from addbench.preflight.findings import Findings, fact, problem, together
+from addbench.project import RESULTS, Project, load_project
+from addbench.study import study_plan
+
+if TYPE_CHECKING:
+    from add.spec import Scale
+
+HASHING_SECONDS = 25.0
+"""What hashing may take, so that the whole check stays below a minute."""
+
+
+def add_arguments(command: argparse.ArgumentParser) -> None:
+    """`check [--run RUN] [--hash] [--download] [--gpu-memory GB] [--jobs N]`."""
+    add = command.add_argument
+    add("--run", metavar="RUN", help="look at what this one run needs, without the study and the other rows")
+    add(
+        "--hash", action="store_true", help="hash all weights, however long it takes; kept for the next check"
+    )
+    add("--download", action="store_true", help="first fetch the networks that are not on this machine")
+    add("--gpu-memory", type=float, metavar="GB", help="check for a GPU of this size (10^9 bytes) instead")
+    add("--jobs", type=int, default=1, metavar="N", help="trainings at a time (default: 1), for the disk")
+
+
+def report(options: argparse.Namespace) -> tuple[str, int]:
+    """What was found, what was left out, every problem; 1 where there is a problem. Raises SpecError."""
+    from addbench.preflight.hashes import default_store
+    from addbench.preflight.inputs import check_inputs
+    from addbench.preflight.networks import check_networks
+    from addbench.preflight.resources import Gpu, check_resources, known_shapes, machine_gpus
+
+    project = load_project(options.scale)
+    scale, table = (project.scale, project.table) if options.run is None else _alone(project, options.run)
+    plan = study_plan(scale, table, RESULTS.as_posix())
+    found: list[Findings] = []
+    if options.download:
+        found += _downloads(scale)
+    seconds = float("inf") if options.hash else HASHING_SECONDS
+    of_networks, networks = check_networks(scale, table, default_store(), seconds)
+    found.append(of_networks)
+    found.append(check_inputs(scale, table, networks))
+    shapes = known_shapes(scale, networks)
+    needed = storage(scale, table, plan, shapes.parameters, jobs=options.jobs).total
+    size = options.gpu_memory
+    gpus = machine_gpus() if size is None else [Gpu("the card", int(size * 1e9))]
+    found.append(_libraries(table))
+    found.append(check_resources(scale, table, shapes, RESULTS, gpus, needed))
+    return _text(together(found), scale.name)
+
+
+def _alone(project: Project, name: str) -> tuple[Scale, Table]:
+    """The scale and the table as if one run were all. Raises UnknownRunError."""
+    run = project.run(name)
+    cells = tuple(cell for cell in project.table.cells if cell.run == name)
+    alone = project.scale.model_copy(update={"networks": run.networks, "study": None})
+    return alone, Table(cells, {name: run})
+
+
+def _libraries(table: Table) -> Findings:
+    """Libraries that an option needs and that the locked requirements leave out."""
+    options = [run.training.performance for run in table.runs.values()]
+    if any(o is not None and o.eight_bit_optimiser for o in options) and find_spec("bitsandbytes") is None:
+        what = "training.performance.eight_bit_optimiser needs bitsandbytes, which is not installed"
+        return problem("requirements", what, "`pip install bitsandbytes`, or leave the option out")
+    return Findings()
+
+
+def _downloads(scale: Scale) -> list[Findings]:
+    from add.spec import SpecError
+    from add.weights import WeightsError
+    from addbench.preflight.networks import download_missing
+
+    found = []
+    try:
+        found += [fact(f"downloaded {line}") for line in download_missing(scale)]
+    except (WeightsError, SpecError) as error:
+        found.append(problem("--download", str(error), "or let mirrors.yaml name what is on this machine"))
+    return found
+
+
+def _text(found: Findings, name: str) -> tuple[str, int]:
+    lines = [*found.facts]
+    if found.left:
+        lines += ["", "not looked at:", *(f"  {line}" for line in found.left)]
+    if found.warnings:
+        lines += ["", "to be pinned:", *(f"  {w}" for w in found.warnings)]
+    if found.problems:
+        count = len(found.problems)
+        lines += ["", f"{count} problem{'s' * (count != 1)} at scale {name}:"]
+        lines += [f"  {p}" for p in found.problems]
+        return "\n".join(lines), 1
+    return "\n".join([*lines, "", f"scale {name}: no problem found"]), 0

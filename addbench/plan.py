@@ -1,0 +1,165 @@
+"""Say what the whole table costs: runs, images, hours and disk, from measured runs or modelled, and which."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from add.resolve import Table
+from add.spec import Scale
+from addbench.costs.arithmetic import Arithmetic
+from addbench.costs.benchmark import benchmark_rate
+from addbench.costs.measured import Measured, read_measured
+from addbench.costs.shapes import configurations, parameter_counts
+from addbench.costs.storage import images_sampled, storage
+from addbench.costs.timing import (
+    Rate,
+    Time,
+    measured_rate,
+    same_trainings,
+    sampling_times,
+    training_times,
+)
+from addbench.preflight.findings import size
+from addbench.project import RESULTS, load_project
+from addbench.study import StudyPlan, study_plan
+from addbench.text import aligned
+
+A100 = 312.0
+"""TFLOP/s in bf16 on tensor cores, as NVIDIA states it for the A100: the paper's card."""
+
+SHARE = 0.35
+"""What this project asks of a step at least; what yours reaches is in train.json after one run."""
+
+
+def add_arguments(command: argparse.ArgumentParser) -> None:
+    """`plan [--rate TFLOPS | --benchmark FILE] [--share S] [--results DIRECTORY] [--runs]`."""
+    add = command.add_argument
+    known = command.add_mutually_exclusive_group()
+    known.add_argument(
+        "--benchmark",
+        type=Path,
+        metavar="FILE",
+        help="of `python -m benchmarks.gpu_step` on the device: its measured rate",
+    )
+    known.add_argument(
+        "--rate",
+        type=float,
+        metavar="TFLOPS",
+        help=f"the device's matrix rate (default: {A100:g}, an A100 in bf16)",
+    )
+    add("--share", type=float, default=SHARE, help=f"of the rate that a step reaches (default: {SHARE:g})")
+    add("--results", type=Path, metavar="DIRECTORY", help="of earlier runs (default: results/<scale>)")
+    add("--runs", action="store_true", help="also each run by itself")
+
+
+def report(options: argparse.Namespace) -> tuple[str, int]:
+    """The table of costs and how they are known. Raises SpecError."""
+    project = load_project(options.scale)
+    scale, table = project.scale, project.table
+    study = study_plan(scale, table, RESULTS.as_posix())
+    measured = read_measured(options.results or RESULTS / scale.name)
+    places, absent = configurations(scale)
+    arithmetic = None if absent else Arithmetic(places)
+    rate = _rate(options, scale, table, measured, arithmetic)
+    if arithmetic is not None and rate is not None:
+        arithmetic.count_steps(run for run in table.runs.values() if not same_trainings(run, measured))
+    trainings = training_times(scale, table, measured, arithmetic, rate)
+    samplings = sampling_times(scale, table, measured, arithmetic, rate)
+    parts = [_stages(scale, table, study, measured, trainings, samplings)]
+    if options.runs:
+        parts.append(_runs(trainings, samplings))
+    parts.append(_notes(scale, table, study, rate, absent, places))
+    return "\n\n".join(parts), 0
+
+
+def _rate(
+    options: argparse.Namespace, scale: Scale, table: Table, measured: Measured, arithmetic: Arithmetic | None
+) -> Rate | None:
+    """As a benchmark measured it or the caller states it, else as earlier runs reached it, else as by default."""
+    if arithmetic is None:
+        return None
+    if options.benchmark is not None:
+        return benchmark_rate(options.benchmark)
+    if options.rate is None:
+        found = measured_rate(table, measured, arithmetic, scale)
+        if found is not None:
+            return found
+    flops = (options.rate or A100) * 1e12 * options.share
+    said = f"{options.rate or A100:g} TFLOP/s of which {options.share:.0%} are reached: stated, not measured"
+    return Rate(flops, flops, "modelled", said)
+
+
+def _stages(
+    scale: Scale,
+    table: Table,
+    study: StudyPlan,
+    measured: Measured,
+    trainings: dict[str, Time],
+    samplings: dict[str, Time],
+) -> str:
+    seeds = len(scale.training.seeds)
+    jobs = len(table.runs) * seeds
+    trained = sum(run.training.steps * run.training.batch for run in table.runs.values()) * seeds
+    rows: list[tuple[str, ...]] = [("stage", "jobs", "images", "hours", "how known")]
+    rows.append(_row("train", jobs, trained, list(trainings.values()) * seeds))
+    rows.append(_row("sample", jobs, images_sampled(scale, table), list(samplings.values()) * seeds))
+    rows.append(_job("score", jobs, images_sampled(scale, table), measured))
+    for rule in ("data", "reference", "study_samples", "automatic", "ratings", "report"):
+        if rule == "study_samples" and study.extra and scale.study is not None:
+            shown = len(study.extra) * scale.sampling.prompts[scale.study.prompts].count
+            rows.append(_job(rule, 1, shown, measured))
+        elif rule in measured.jobs:
+            rows.append(_job(rule, 1, 0, measured))
+    known = [measured.jobs[row[0]] * int(row[1]) for row in rows[3:] if row[0] in measured.jobs]
+    total = sum(t.seconds for t in (*trainings.values(), *samplings.values())) * seeds + sum(known)
+    rows.append(("all that is known", "", "", f"{total / 3600:.3g}", ""))
+    cells = f"{len(table.cells)} cells, {len(table.runs)} runs, {seeds} seed{'s' * (seeds != 1)} each"
+    return f"scale {scale.name}: {cells}\n\n{aligned(rows)}"
+
+
+def _row(stage: str, jobs: int, images: int, times: Sequence[Time]) -> tuple[str, ...]:
+    hours = sum(time.seconds for time in times) / 3600
+    hows = [time.how for time in times]
+    kinds = dict.fromkeys(hows)
+    said = ", ".join(f"{hows.count(how)} {how}" if len(kinds) > 1 else how for how in kinds)
+    return stage, str(jobs), f"{images:,}", f"{hours:.3g}", said
+
+
+def _job(rule: str, jobs: int, images: int, measured: Measured) -> tuple[str, ...]:
+    seconds = measured.jobs.get(rule)
+    hours = "?" if seconds is None else f"{seconds * jobs / 3600:.3g}"
+    how = "not known before the first" if seconds is None else "measured, the mean of earlier ones"
+    return rule, str(jobs), f"{images:,}" if images else "", hours, how
+
+
+def _runs(trainings: dict[str, Time], samplings: dict[str, Time]) -> str:
+    rows = [("run", "train, hours", "how", "sample, hours", "how")]
+    for name, time in trainings.items():
+        sampled = samplings[name]
+        hours = (f"{t.seconds / 3600:.3g}" for t in (time, sampled))
+        first, second = hours
+        rows.append((name, first, time.how, second, sampled.how))
+    return aligned(rows)
+
+
+def _notes(
+    scale: Scale, table: Table, study: StudyPlan, rate: Rate | None, absent: list[str], places: dict[str, str]
+) -> str:
+    lines = []
+    if rate is not None:
+        lines.append(
+            f"hours: of one device (GPU hours, where it is one), one job after the other; arithmetic of each step "
+            f"counted on the real networks' shapes, over {rate.said}"
+        )
+    if absent:
+        lines.append(f"no configuration is known of {', '.join(absent)}: only what was measured is counted")
+    else:
+        disk = storage(scale, table, study, parameter_counts(scale, places))
+        lines.append(
+            f"disk: {size(disk.total)} under results/{scale.name}: students {size(disk.students)}, checkpoints of one "
+            f"training at a time {size(disk.checkpoints)}, images {size(disk.samples)}, training logs "
+            f"{size(disk.logs)}, features {size(disk.reference)}; modelled: float32 weights, PNG at 2 bytes a pixel"
+        )
+    return "\n".join(lines)

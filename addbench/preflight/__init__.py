@@ -1,0 +1,1 @@
+"""Everything that a scale assumes, looked at before anything is trained."""

@@ -1,0 +1,150 @@
+"""Are these the weights that the scale names? Many GB are hashed once: results are kept by size and time of change.
+
+What is kept lies in the user's cache directory, is safe to delete, and is believed by checks alone: training hashes
+what it loads.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from add.files import write_whole
+from add.spec_yaml import Loc
+from add.weights import file_hash, weight_hashes
+from addbench.preflight.findings import Findings, fact, left, problem, size
+from addbench.preflight.places import Place
+
+SPEED = 500e6
+"""Bytes a second that hashing is expected to take at least; measured again by what was hashed."""
+
+
+@dataclass(frozen=True)
+class Hashed:
+    """The hash of a network's files together, and each file's own."""
+
+    whole: str
+    each: dict[str, str]
+
+
+class HashStore:
+    """Hashes that were taken before, in `file`. A file is known by its path, size and time of change."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self.known: dict[str, dict[str, object]] = {}
+        if file.is_file():
+            try:
+                self.known = dict(json.loads(file.read_text(encoding="utf-8")))
+            except ValueError:
+                self.known = {}  # what is kept is kept for speed alone
+
+    def get(self, key: str) -> Hashed | None:
+        """What was kept for these files as they are now."""
+        entry = self.known.get(key)
+        if entry is None:
+            return None
+        whole, each = entry.get("whole"), entry.get("each")
+        return (
+            Hashed(str(whole), {str(k): str(v) for k, v in each.items()}) if isinstance(each, dict) else None
+        )
+
+    def put(self, key: str, hashed: Hashed) -> None:
+        """Keep it, on disk at once: hashing 20 GB is not done twice for a check that was interrupted."""
+        self.known[key] = {"whole": hashed.whole, "each": hashed.each}
+        write_whole(self.file, json.dumps(self.known, indent=1) + "\n")
+
+
+def default_store() -> HashStore:
+    """The user's: $XDG_CACHE_HOME/addbench/hashes.json, or below ~/.cache."""
+    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return HashStore(base / "addbench" / "hashes.json")
+
+
+def check_hashes(
+    places: Sequence[tuple[Place, Sequence[str]]],
+    store: HashStore,
+    seconds: float,
+    where: Callable[[Loc], str],
+) -> tuple[Findings, dict[str, Hashed]]:
+    """Hold each network's files to its hashes, small ones first, for about `seconds` in all.
+
+    places: with the relative names of the files that count (none for a single file). where: the line of a place in
+    the scale. Returns also the hashes that are known now, by name.
+    """
+    found: list[Findings] = []
+    hashes: dict[str, Hashed] = {}
+    weighed = sorted(
+        ((_bytes(place, names), place, names) for place, names in places), key=lambda item: item[0]
+    )
+    started, speed, done, waiting = time.perf_counter(), SPEED, 0, 0
+    for total, place, names in weighed:
+        key = _key(place, names)
+        hashed = store.get(key)
+        if hashed is None:
+            spent = time.perf_counter() - started
+            speed = max(speed, done / spent) if done and spent > 1 else speed
+            if spent + total / speed > seconds:
+                waiting += total
+                found.append(left(f"{place.wanted.name}: {size(total)} not hashed yet"))
+                continue
+            hashed = _take(place, names)
+            store.put(key, hashed)
+            done += total
+        hashes[place.wanted.name] = hashed
+        found.append(_compare(place, hashed, where(place.wanted.loc)))
+    if waiting:
+        found.append(left(f"hashes of {size(waiting)} of weights; `addbench check --hash` takes them, once"))
+    return sum(found, Findings()), hashes
+
+
+def _take(place: Place, names: Sequence[str]) -> Hashed:
+    if place.path.is_file():
+        return Hashed(file_hash(place.path), {})
+    return Hashed(*weight_hashes(place.path, names))
+
+
+def _compare(place: Place, hashed: Hashed, where: str) -> Findings:
+    wanted = place.wanted
+    wrong = [
+        (place.path / name, known, hashed.each[name])
+        for name, known in (wanted.files or {}).items()
+        if known is not None and name in hashed.each and hashed.each[name] != known
+    ]
+    if wanted.sha256 is not None and hashed.whole != wanted.sha256:
+        wrong.append((place.path, wanted.sha256, hashed.whole))
+    if not wrong:
+        pinned = wanted.sha256 is not None or (wanted.files and None not in wanted.files.values())
+        said = "as the scale says" if pinned else "recorded at first use"
+        return fact(f"{wanted.name}: {place.path} ({place.source}), sha256 {hashed.whole[:12]}, {said}")
+    remedy = "restore the weights, or change the scale's hash if the change is meant"
+    kind = "other weights than the scale names"
+    if wanted.kind == "inception":
+        from eval.metrics.features import INCEPTION_SHA256, INCEPTION_SOURCE
+
+        if wanted.sha256 == INCEPTION_SHA256:
+            kind = "not the Inception that FID is defined by"
+            remedy = f"every FID would be another number: download {INCEPTION_SOURCE} again"
+    what = [f"{file} is {kind}: sha256 is {now}, it should be {known}" for file, known, now in wrong]
+    return sum((problem(where, f"{wanted.name}: {line}", remedy) for line in what), Findings())
+
+
+def _bytes(place: Place, names: Sequence[str]) -> int:
+    return sum(file.stat().st_size for file in _files(place, names))
+
+
+def _files(place: Place, names: Sequence[str]) -> list[Path]:
+    return [place.path] if place.path.is_file() else [place.path / name for name in names]
+
+
+def _key(place: Place, names: Sequence[str]) -> str:
+    facts = []
+    for file, name in zip(_files(place, names), names or [place.path.name], strict=True):
+        status = file.resolve().stat()
+        facts.append([str(file.resolve()), name, status.st_size, status.st_mtime_ns])
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()

@@ -1,0 +1,203 @@
+"""Is a pipeline directory whole, and do its parts belong together? From configurations and headers alone."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from add.weight_files import TensorInfo, missing_shards, read_header
+from add.weights import WeightsError, weight_names
+from addbench.preflight.findings import Problem
+from addbench.preflight.places import Place
+
+AGAIN = "download it again, or name another directory in mirrors.yaml"
+
+
+@dataclass(frozen=True)
+class Part:
+    """One network of a pipeline, or a network by itself: its configuration, its tensors, its files."""
+
+    config: Mapping[str, Any]
+    tensors: Mapping[str, TensorInfo]
+    files: tuple[str, ...] = ()
+
+    @property
+    def parameters(self) -> int:
+        """The number of weights."""
+        return sum(math.prod(tensor.shape) for tensor in self.tensors.values())
+
+    def ending(self, suffix: str) -> TensorInfo | None:
+        """The first tensor whose name ends so; libraries put different prefixes before one name."""
+        return next((t for name, t in sorted(self.tensors.items()) if name.endswith(suffix)), None)
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """A pipeline directory that can be read; `encoders` are its one or two text encoders."""
+
+    place: Place
+    unet: Part
+    vae: Part
+    encoders: tuple[Part, ...]
+    files: tuple[str, ...]
+
+    @property
+    def factor(self) -> int:
+        """Pixels, along a side, that a latent stands for."""
+        return int(2 ** (len(self.vae.config["block_out_channels"]) - 1))
+
+    @property
+    def native_resolution(self) -> int:
+        """Pixels of the images that its UNet was made for."""
+        return int(self.unet.config["sample_size"]) * self.factor
+
+    @property
+    def parameters(self) -> int:
+        """The number of weights of all parts."""
+        return sum(part.parameters for part in (self.unet, self.vae, *self.encoders))
+
+
+def read_pipeline(place: Place) -> tuple[Pipeline | None, list[Problem]]:
+    """The pipeline, and every problem of its files; None where too much is missing to look further."""
+    problems: list[Problem] = []
+    directory, wanted = place.path, place.wanted
+    where = str(directory)
+    try:
+        names = tuple(weight_names(directory, wanted.files))
+        from add.text import encoder_names
+
+        encoders = encoder_names(read_json(directory / "model_index.json"), where)
+        schedule_problems(directory, problems)
+    except (WeightsError, ValueError) as error:
+        return None, [Problem(f"{wanted.name}: {where}", _after(error, where), AGAIN)]
+    problems += [
+        Problem(str(directory / shard), "this shard of the weights is missing", AGAIN)
+        for shard in missing_shards(directory, names)
+    ]
+    parts: dict[str, Part] = {}
+    for name in ("unet", "vae", *encoders):
+        part, wrong = read_part(directory, name, [n for n in names if n.startswith(f"{name}/")])
+        problems += wrong
+        if part is not None:
+            parts[name] = part
+    for name in ("tokenizer", "tokenizer_2")[: len(encoders)]:
+        if not _has_vocabulary(directory / name):
+            what = "holds no vocabulary (tokenizer.json, or vocab.json with merges.txt)"
+            problems.append(Problem(str(directory / name), what, AGAIN))
+    if len(parts) < 2 + len(encoders):
+        return None, problems
+    read = tuple(parts[name] for name in encoders)
+    pipeline = Pipeline(place, parts["unet"], parts["vae"], read, names)
+    problems += misfit_problems(pipeline)
+    return pipeline, problems
+
+
+def read_part(directory: Path, folder: str, names: list[str]) -> tuple[Part | None, list[Problem]]:
+    """One network: its config.json below `folder`, and the headers of its weight files `names`."""
+    where = directory / folder
+    try:
+        config = read_json(where / "config.json")
+    except ValueError as error:
+        return None, [Problem(str(where), _after(error, str(where)), AGAIN)]
+    if not names:
+        return None, [Problem(str(where), "holds no .safetensors file", AGAIN)]
+    tensors: dict[str, TensorInfo] = {}
+    problems = []
+    for name in names:
+        try:
+            tensors |= read_header(directory / name)
+        except ValueError as error:
+            problems.append(Problem(str(directory / name), _after(error, str(directory / name)), AGAIN))
+    if problems:
+        return None, problems
+    return Part(config, tensors, tuple(names)), []
+
+
+def misfit_problems(pipeline: Pipeline) -> list[Problem]:
+    """What does not fit within a pipeline: by its configurations, and of weights to their configurations."""
+    from add.text import misfits
+
+    place = pipeline.place
+    where = f"{place.wanted.name}: {place.path}"
+    remedy = "these parts are of different networks; take all of them from one"
+    encoders = [_encoder_config(part.config) for part in pipeline.encoders]
+    found = misfits(dict(pipeline.unet.config), encoders, dict(pipeline.vae.config))
+    problems = [Problem(where, what, remedy) for what in found]
+    for part, config, what in _weights_of_others(pipeline):
+        text = f"the weights in {part} are not of the network that its config.json describes: {what}"
+        problems.append(Problem(where, text, f"restore {part}, both files ({config})"))
+    return problems
+
+
+def schedule_problems(directory: Path, problems: list[Problem]) -> None:
+    """Add what is wrong with the noise schedule."""
+    from add.noise import NoiseSchedule
+    from add.pipelines import scheduler_config
+
+    try:
+        NoiseSchedule.from_scheduler(scheduler_config(directory))
+    except (OSError, ValueError, KeyError) as error:
+        what = f"the noise schedule cannot be used: {str(error).splitlines()[0]}"
+        problems.append(Problem(str(directory / "scheduler"), what, AGAIN))
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """A configuration. Raises ValueError that names the file."""
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ValueError(f"{file}: cannot be read: {error.strerror}") from None
+    except ValueError as error:
+        raise ValueError(f"{file}: is not JSON: {error}") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{file}: is not a JSON object; is it a network's configuration?")
+    return content
+
+
+def _weights_of_others(pipeline: Pipeline) -> Iterator[tuple[str, str, str]]:
+    """Part, file, and which tensor has another shape than the configuration makes it."""
+    unet, vae = pipeline.unet.config, pipeline.vae.config
+    checks = [
+        ("unet", pipeline.unet, "conv_in.weight", 1, unet.get("in_channels"), "in_channels"),
+        ("unet", pipeline.unet, "conv_in.weight", 0, unet["block_out_channels"][0], "block_out_channels"),
+        ("unet", pipeline.unet, "conv_out.weight", 0, unet.get("out_channels"), "out_channels"),
+        (
+            "unet",
+            pipeline.unet,
+            "attn2.to_k.weight",
+            1,
+            unet.get("cross_attention_dim"),
+            "cross_attention_dim",
+        ),
+        ("vae", pipeline.vae, "decoder.conv_in.weight", 1, vae.get("latent_channels"), "latent_channels"),
+        ("vae", pipeline.vae, "decoder.conv_out.weight", 0, vae.get("out_channels"), "out_channels"),
+    ]
+    for name, part in zip(("text_encoder", "text_encoder_2"), pipeline.encoders, strict=False):
+        width = _encoder_config(part.config).hidden_size
+        checks.append((name, part, "token_embedding.weight", 1, width, "hidden_size"))
+    for name, part, tensor, axis, expected, key in checks:
+        found = part.ending(tensor)
+        if found is None:
+            yield name, "config.json", f"there is no tensor {tensor}"
+        elif isinstance(expected, int) and found.shape[axis] != expected:
+            yield name, key, f"{tensor} is {list(found.shape)}, {key} is {expected}"
+
+
+def _encoder_config(config: Mapping[str, Any]) -> SimpleNamespace:
+    """A text encoder's configuration with transformers' defaults for what the file leaves out."""
+    return SimpleNamespace(**{"hidden_size": 512, "projection_dim": 512, **config})
+
+
+def _has_vocabulary(directory: Path) -> bool:
+    there = {name for name in ("tokenizer.json", "vocab.json", "merges.txt") if (directory / name).is_file()}
+    return "tokenizer.json" in there or {"vocab.json", "merges.txt"} <= there
+
+
+def _after(error: Exception, where: str) -> str:
+    """What an error says after the place that it names itself."""
+    return str(error).splitlines()[0].removeprefix(where).removeprefix(": ")

@@ -1,0 +1,131 @@
+"""Which networks does a scale name, and where on this machine is each? Nothing is downloaded by looking."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from add.mirrors import mirrored, mirrors_file
+from add.spec import Scale, SpecError
+from add.spec_scale import ImageNetwork, Network
+from add.spec_yaml import Loc, dotted
+from add.weights import Files, cached_directory, is_hub_id
+from addbench.preflight.findings import Findings, problem
+
+Kind = Literal["pipeline", "features", "pooled", "c_text", "inception", "open_clip", "file", "processor"]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A network as the scale names it. `loc`: its place in the scale; `network`: its settings, where it has such.
+
+    files: what its weights are read from, where that is known beforehand.
+    """
+
+    loc: Loc
+    kind: Kind
+    path: str
+    revision: str | None = None
+    sha256: str | None = None
+    files: Files | None = None
+    network: Network | None = None
+
+    @property
+    def name(self) -> str:
+        """As people write its place: networks.diffusion.sd21."""
+        return dotted(self.loc)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a network is. `source` says how it was found."""
+
+    wanted: Wanted
+    path: Path
+    source: str
+
+
+def wanted_networks(scale: Scale) -> Iterator[Wanted]:
+    """All networks that training, sampling, scoring and rating at this scale load."""
+    networks, evaluation = scale.networks, scale.evaluation
+    for name, pipeline in networks.diffusion.items():
+        yield _of(("networks", "diffusion", name), "pipeline", pipeline)
+    for name, features in networks.features.items():
+        yield _of(("networks", "features", name), "features", features)
+    if networks.c_text is not None:
+        yield _of(("networks", "c_text"), "c_text", networks.c_text)
+    if networks.c_img is not None:
+        yield _of(("networks", "c_img"), "pooled", networks.c_img)
+    extractor = evaluation.extractor
+    yield _of(
+        ("evaluation", "extractor"), "inception" if extractor.kind == "inception" else "pooled", extractor
+    )
+    if evaluation.oracle is not None:
+        yield _of(("evaluation", "oracle"), "pooled", evaluation.oracle)
+    yield from _clip(scale)
+    for index, rater in enumerate(scale.study.automatic if scale.study else ()):
+        loc: Loc = ("study", "automatic", index)
+        if rater.kind == "pickscore":
+            yield Wanted(loc, "pooled", rater.path, rater.revision, rater.sha256, rater.files)
+            files = {"preprocessor_config.json": None}
+            yield Wanted(
+                (*loc, "processor"), "processor", rater.processor, rater.processor_revision, files=files
+            )
+        elif rater.kind == "hpsv2":
+            yield Wanted(loc, "file", rater.path, rater.revision, None, {rater.file: rater.sha256})
+
+
+def locate(wanted: Wanted, scale: Scale) -> Place | Findings:
+    """Where the network is: a local path, what mirrors.yaml says, or the hub's local cache."""
+    where = line_of(scale, wanted.loc)
+    try:
+        path, revision = mirrored(wanted.path, wanted.revision)
+    except SpecError as error:
+        return problem(
+            f"{error.file}:{error.line}", error.message, "correct the file, or put the network there"
+        )
+    if Path(path).exists():
+        source = "local" if path == wanted.path else f"mirrored by {mirrors_file()}"
+        return Place(wanted, Path(path), source)
+    named = f"{wanted.name}: {path}" + (f" (revision {revision})" if revision else "")
+    if not is_hub_id(path):
+        return problem(where, f"{named}: no such file or directory", "put it there, or correct the path")
+    cached = cached_directory(path, revision)
+    if cached is None:
+        remedy = "`addbench check --download` fetches it; or let mirrors.yaml name a directory that holds it"
+        return problem(where, f"{named} is not on this machine", remedy)
+    if absent := sorted(name for name in wanted.files or () if not (cached / name).is_file()):
+        remedy = "`addbench check --download` fetches the rest"
+        return problem(where, f"{named}: the hub's local cache lacks {', '.join(absent)}", remedy)
+    return Place(wanted, cached, "the hub's local cache")
+
+
+def line_of(scale: Scale, loc: Loc) -> str:
+    """File and line of a place in the scale."""
+    return f"{scale.origin.file}:{scale.origin.line(loc)}"
+
+
+def built_later(scale: Scale, path: str) -> bool:
+    """Whether `path` is below the data that the scale's `data` stage has still to make."""
+    return built_here(scale, path) and not (Path(scale.data.root) / "dataset.json").is_file()
+
+
+def built_here(scale: Scale, path: str) -> bool:
+    """Whether the scale's `data` stage makes `path`, so that nothing can be known of it beforehand."""
+    return scale.data.build is not None and Path(path).is_relative_to(scale.data.root)
+
+
+def _of(loc: Loc, kind: Kind, network: Network | ImageNetwork) -> Wanted:
+    return Wanted(loc, kind, network.path, network.revision, network.sha256, network.files, network)
+
+
+def _clip(scale: Scale) -> Iterator[Wanted]:
+    clip, loc = scale.evaluation.clip, ("evaluation", "clip")
+    if clip.path is not None and clip.file is not None:
+        yield Wanted(loc, "file", clip.path, clip.revision, None, {clip.file: clip.sha256})
+    elif clip.model.startswith("local-dir:"):
+        yield Wanted(loc, "open_clip", clip.model.removeprefix("local-dir:"), None, clip.sha256)
+    elif clip.pretrained is not None and Path(clip.pretrained).suffix:
+        yield Wanted(loc, "file", clip.pretrained, None, clip.sha256)

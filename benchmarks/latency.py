@@ -1,0 +1,102 @@
+"""How long does one image take, in 1, 25 and 50 steps? diffusers' own pipelines on networks without weights.
+
+    python -m benchmarks.latency --size sd21
+    python -m benchmarks.latency --size sdxl
+
+At 512x512, the networks in bf16 on a GPU and in float32 elsewhere. `benchmarks.gpu_step` times it too.
+Writes benchmarks/results/latency-<size>.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import statistics
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from add.files import write_whole
+from add.networks import DiffusionNetwork
+from benchmarks.gpu_networks import Size, players_of, timed_run
+from benchmarks.timing import FOLDER, device_name, free, synchronise
+
+PROMPT = "a photograph of an astronaut riding a horse"
+STEPS = {1: 1.0, 25: 7.5, 50: 7.5}  # the student is not guided, its teachers are: two passes a step
+
+
+def pipeline_of(network: DiffusionNetwork, steps: int) -> Any:
+    """A diffusers pipeline of the network's parts, with the student's scheduler or a solver's."""
+    from diffusers import (
+        DPMSolverMultistepScheduler,
+        LCMScheduler,
+        StableDiffusionPipeline,
+        StableDiffusionXLPipeline,
+    )
+
+    kind = LCMScheduler if steps == 1 else DPMSolverMultistepScheduler
+    (encoder, *second), (tokenizer, *other) = network.text.encoders, network.text.tokenizers
+    parts = {"vae": network.vae, "unet": network.unet, "text_encoder": encoder, "tokenizer": tokenizer}
+    parts |= {"scheduler": kind.from_config(network.scheduler_config), "feature_extractor": None}
+    pipeline: Any
+    if second:
+        parts |= {"text_encoder_2": second[0], "tokenizer_2": other[0]}
+        pipeline = StableDiffusionXLPipeline(**parts, add_watermarker=False)
+    else:
+        pipeline = StableDiffusionPipeline(**parts, safety_checker=None, requires_safety_checker=False)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def latencies(size: Size, device: str, repeats: int) -> dict[str, float]:
+    """Median seconds of one image by number of steps, of the networks of `size`."""
+    network = players_of(timed_run(size, 1, None), size, device).student
+    if device.startswith("cuda"):
+        for module in (network.unet, network.vae, *network.text.encoders):
+            module.to(torch.bfloat16)
+    found = {str(steps): seconds_of(network, steps, repeats) for steps in STEPS}
+    del network
+    free(device)
+    return found
+
+
+def seconds_of(network: DiffusionNetwork, steps: int, repeats: int) -> float:
+    """Median seconds of one image in so many steps, at the network's resolution, in its weights' precision."""
+    pipeline = pipeline_of(network, steps)
+    options: dict[str, Any] = {"num_inference_steps": steps, "guidance_scale": STEPS[steps]}
+    options |= {"height": network.resolution, "width": network.resolution, "output_type": "pt"}
+    seconds = []
+    for repeat in range(repeats + 1):
+        started = time.perf_counter()
+        with torch.inference_mode():
+            pipeline(PROMPT, **options)
+        synchronise(network.device.type)
+        if repeat:  # the first one compiles kernels and fills caches
+            seconds.append(time.perf_counter() - started)
+    return statistics.median(seconds)
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.latency", description=__doc__.split("\n")[0])
+    parser.add_argument("--size", choices=("sd21", "sdxl", "tiny"), default="sd21")
+    parser.add_argument("--repeats", type=int, default=10, help="timed images; the median counts")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--out", type=Path, default=FOLDER)
+    options = parser.parse_args()
+    content = {
+        "command": "python -m benchmarks.latency " + shlex.join(sys.argv[1:]),
+        "device": device_name(options.device),
+        "seconds": latencies(options.size, options.device, options.repeats),
+    }
+    text = json.dumps(content, indent=1)
+    write_whole(options.out / f"latency-{options.size}.json", text + "\n")
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
