@@ -83,7 +83,7 @@ def test_show_says_where_each_value_comes_from(addbench, root):
     assert sources["distillation_weight: 1.0"] == "row ablations/weight.yaml:4"
     assert sources["steps: 300"] == "row ablations/weight.yaml:4"
     assert sources["space: pixel"] == "baseline"
-    assert sources["batch: 32"] == "scale"
+    assert sources["batch: 40"] == "scale"
     assert sources["path: mini/weights/sd21"] == "scale"
     assert sources["revision: null"] == "scale"  # the last of several; the first is the one left out
     first = next(line for line in lines if "revision" in line[0])
@@ -130,7 +130,7 @@ def test_validate_checks_every_file_at_every_scale(addbench):
 
 def test_validate_prints_all_problems_of_all_files_at_once(addbench, root):
     expected = [
-        f"config/mini.yaml:{edit(root / 'config/mini.yaml', 'batch: 32', 'batch: true')}:",
+        f"config/mini.yaml:{edit(root / 'config/mini.yaml', 'batch: 40', 'batch: true')}:",
         f"config/smoke.yaml:{edit(root / 'config/smoke.yaml', 'ema: 0.99', 'ema: 1.5')}:",
         f"ablations/baseline.yaml:{edit(root / 'ablations/baseline.yaml', 'teacher_steps', 'steps')}:",
         f"ablations/loss_terms.yaml:{edit(root / 'ablations/loss_terms.yaml', 'part: d', 'part: a')}:",
@@ -193,11 +193,11 @@ def test_explain_says_that_training_was_cut_off(addbench, root):
 def test_explain_names_each_changed_setting_with_both_values(addbench, root):
     record(root)
     edit(root / "ablations/baseline.yaml", "2.5", "5.0")
-    edit(root / "config/mini.yaml", "steps: 200", "steps: 300")
+    edit(root / "config/mini.yaml", "steps: 155", "steps: 300")
     assert addbench("explain", "baseline")[1].splitlines() == [
         "results/mini/baseline/seed0: 2 settings changed",
         "  loss.distillation_weight: 2.5 -> 5.0",
-        "  training.steps: 200 -> 300",
+        "  training.steps: 155 -> 300",
     ]
 
 
@@ -210,7 +210,7 @@ def test_explain_compares_with_results_of_another_version_of_the_settings(addben
     spec.write_text(json.dumps(values))
     assert addbench("explain", "baseline")[1].splitlines()[1:] == [
         "  training.forgotten: 1 -> (not set)",
-        "  training.ema: (not set) -> 0.96",
+        "  training.ema: (not set) -> 0.95",
     ]
 
 

@@ -24,9 +24,10 @@ def test_every_heads_gap_opens_with_the_student_held_still(
     from add.train import train
     from mini.dataset import write_dataset
 
-    write_dataset(tmp_path / "data" / "mini", train=STEPS * 32, val=1, reference=1, prompts=12)
     monkeypatch.chdir(REPOSITORY)
     scale = load_scale(REPOSITORY / "config" / "mini.yaml")
+    images = STEPS * scale.training.batch
+    write_dataset(tmp_path / "data" / "mini", train=images, val=1, reference=1, prompts=12)
     ablations = REPOSITORY / "ablations"
     table = resolve(scale, load_baseline(ablations / "baseline.yaml"), load_ablations(ablations))
     values = table.runs[run_name].model_dump()

@@ -28,7 +28,7 @@ BAD_ROWS = [
     ("teacher_steps: true", "teacher_steps: should be the integer 1, 2 or 4, not true"),
     ("training.batch: true", "training.batch: should be a valid integer, not true"),
     ("training.batch: {a: 1}", "training.batch: should be a valid integer"),
-    ("training.accumulate: 5", "training.accumulate: a batch of 32 does not split into 5 equal parts"),
+    ("training.accumulate: 3", "training.accumulate: a batch of 40 does not split into 3 equal parts"),
     ("training.batch: 33, training.accumulate: 2", "a batch of 33 does not split into 2 equal parts"),
     ("training.student_timesteps: [0, 499, 749, 999]", "no t = 0"),
     ("training.student_timesteps: [499, 999]", "holds 4 weights for 2 student_timesteps"),

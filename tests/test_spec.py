@@ -63,7 +63,7 @@ def test_a_run_written_as_json_reads_back_equal(tmp_path):
     ("old", "new", "message"),
     [
         ('"student"', '"studnt"', "did you mean 'student'"),
-        ('"steps":200', '"steps":"200"', "training.steps"),
+        ('"steps":155', '"steps":"155"', "training.steps"),
         ("{", "", "spec.json:1"),
     ],
 )
