@@ -73,14 +73,18 @@ def test_the_moments_are_the_optimisers(smoke: Path) -> None:
     assert estimate_cost(run).moment_bytes == held
 
 
-def test_options_cost_less_memory_and_the_same_or_more_work(smoke: Path) -> None:
-    run = smoke_run(precision="bf16")
-    plain = estimate_cost(run)
-    again = estimate_cost(
-        smoke_run(precision="bf16", performance={"gradient_checkpointing": ["unet", "decoder", "features"]})
-    )
+def test_checkpointing_in_bf16_costs_less_memory_and_more_work(smoke: Path) -> None:
+    # What is computed again in the backward pass must be what the forward pass computed, or torch refuses it.
+    networks = ["unet", "decoder", "features"]
+    plain = estimate_cost(smoke_run(precision="bf16"))
+    again = estimate_cost(smoke_run(precision="bf16", performance={"gradient_checkpointing": networks}))
     assert again.step_bytes < 0.8 * plain.step_bytes
     assert again.step_flops > plain.step_flops, "what is computed again is work"
+
+
+@pytest.mark.slow
+def test_smaller_numbers_cost_less_memory(smoke: Path) -> None:
+    plain = estimate_cost(smoke_run(precision="bf16"))
     half = estimate_cost(smoke_run(precision="bf16", performance={"frozen_precision": "bf16"}))
     assert half.frozen_bytes == pytest.approx(plain.frozen_bytes / 2, rel=0.01)
     eight = estimate_cost(smoke_run(precision="bf16", performance={"eight_bit_optimiser": True}))
