@@ -10,17 +10,23 @@ from add.load import BASELINE
 from add.resolve import spec_hash
 from addbench.project import Project, load_project
 from addbench.text import scalar
+from addbench.workflow import plain
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
-    """`show RUN`."""
+    """`show RUN [--json]`."""
     command.add_argument("run", metavar="RUN", help="a run's name, as `list` prints it")
+    command.add_argument(
+        "--json", action="store_true", help="as the JSON that `python -m add.train --spec` reads"
+    )
 
 
 def report(options: argparse.Namespace) -> tuple[str, int]:
-    """YAML that reads back as the run; comments say baseline, scale, scale (default), row or unused."""
+    """YAML that reads back as the run; comments say baseline, scale, scale (default), row or unused. Or its JSON."""
     project = load_project(options.scale)
     run = project.run(options.run)
+    if options.json:
+        return plain(run), 0
     cells = project.table.cells_of(run.name)
     lines = [(f"# spec {spec_hash(run)}, scale {project.scale.name}", "")]
     lines += [(f"# part {cell.part}, {cell.label}: {cell.file}:{cell.line}", "") for cell in cells]

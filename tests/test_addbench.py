@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from add.resolve import spec_hash
+from add.resolve import load_run, spec_hash
 from addbench.__main__ import main
 from addbench.text import NOT_SET, aligned, changes, scalar
 from tests.specs import ONE_ROW, ROOT, copy_settings, edit, table_of
@@ -71,6 +71,15 @@ def test_show_is_yaml_that_reads_back_as_the_run(addbench, root, run):
     assert code == 0
     assert YAML(typ="safe", pure=True).load(out) == resolved.model_dump(mode="json")
     assert out.startswith(f"# spec {spec_hash(resolved)}, scale mini\n")
+
+
+def test_show_as_json_is_the_spec_that_training_reads(addbench, root, tmp_path):
+    # What the workflow writes to spec.json, for whoever trains one run by hand.
+    code, out, _ = addbench("show", "teacher_steps-4", "--json")
+    assert code == 0
+    file = tmp_path / "spec.json"
+    file.write_text(out, encoding="utf-8")
+    assert load_run(file) == table_of(root).runs["teacher_steps-4"]
 
 
 def test_show_says_where_each_value_comes_from(addbench, root):
