@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 from add.resolve import Table, load_ablations, load_baseline, load_scale, resolve
+from add.spec import Scale
 
 ROOT = Path(__file__).parents[1]
 
@@ -41,3 +43,18 @@ def table_of(root: Path, scale: str = "mini") -> Table:
         load_baseline(ablations / "baseline.yaml"),
         load_ablations(ablations),
     )
+
+
+def changed_scale(name: str, **values: Any) -> tuple[Scale, Table]:
+    """One of the project's scales with values changed (keys joined by two '_'), and its table as it stands."""
+    scale = load_scale(ROOT / f"config/{name}.yaml")
+    content = scale.model_dump()
+    for key, value in values.items():
+        *path, last = key.split("__")
+        section = content
+        for part in path:
+            section = section[part]
+        section[last] = value
+    changed = Scale.model_validate(content)
+    changed.read_from(scale.origin)
+    return changed, table_of(ROOT, name)

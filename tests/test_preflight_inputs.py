@@ -11,13 +11,12 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from add.load import load_scale
 from add.resolve import Table
 from add.spec import Scale
 from addbench.preflight.findings import Findings
 from addbench.preflight.inputs import check_inputs
 from addbench.preflight.networks import Networks
-from tests.specs import ROOT, table_of
+from tests.specs import ROOT, changed_scale
 from tests.training_data import png, write
 
 NOTHING = Networks({}, {}, {}, {})
@@ -25,18 +24,7 @@ NOTHING = Networks({}, {}, {}, {})
 
 def scale_with(**values: Any) -> tuple[Scale, Table]:
     """The smoke scale over what is in the working directory, with values changed (keys joined by two '_')."""
-    scale = load_scale(ROOT / "config/smoke.yaml")
-    content = scale.model_dump()
-    content["data"]["build"] = None
-    for key, value in values.items():
-        *path, last = key.split("__")
-        section = content
-        for part in path:
-            section = section[part]
-        section[last] = value
-    changed = Scale.model_validate(content)
-    changed.read_from(scale.origin)
-    return changed, table_of(ROOT, "smoke")
+    return changed_scale("smoke", **{"data__build": None, **values})
 
 
 def check(**values: Any) -> Findings:

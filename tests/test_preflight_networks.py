@@ -20,7 +20,7 @@ from addbench.preflight.pipelines import read_pipeline
 from addbench.preflight.places import Place, Wanted, locate, wanted_networks
 from eval.metrics.features import INCEPTION_FILE, INCEPTION_SHA256
 from tests.header_networks import UNET, change, read, save, write_features, write_pipeline
-from tests.specs import ROOT, table_of
+from tests.specs import ROOT, changed_scale, table_of
 
 SD = ("networks", "diffusion", "sd21")
 
@@ -35,17 +35,7 @@ def _apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def paper(**values: Any) -> tuple[Scale, Table]:
     """The paper's scale, with values changed (dotted keys), and the table at that scale."""
-    scale = load_scale(ROOT / "config/paper.yaml")
-    content = scale.model_dump()
-    for key, value in values.items():
-        *path, last = key.split("__")
-        section = content
-        for part in path:
-            section = section[part]
-        section[last] = value
-    changed = Scale.model_validate(content)
-    changed.read_from(scale.origin)
-    return changed, table_of(ROOT, "paper")
+    return changed_scale("paper", **values)
 
 
 def problems_of(directory: Path, **wanted: Any) -> list[str]:
