@@ -11,13 +11,13 @@ from torch import Tensor, nn
 
 from add.batch import Batch
 from add.discriminator import Discriminator
-from add.losses import distillation_loss, hinge_generator
+from add.losses import distillation_loss
 from add.meters import Flops, LiveBytes, norms_as_on_cuda
 from add.networks import trainable_unet
 from add.performance import apply_options, performance_of, release_unused
 from add.players import Players, conditions, make_heads
 from add.spec import Run
-from add.step import discriminator_loss, student_output
+from add.step import adversarial_losses, student_output
 from add.unweighted_players import build_players
 
 _BLOCK, _SMALLEST = 256, 4096  # of an 8-bit optimiser: elements to a scale, elements of a tensor worth it
@@ -63,8 +63,8 @@ def count_step(run: Run, images: int, configurations: Mapping[str, str] | None =
             with torch.autocast("cpu", torch.bfloat16, enabled=half):
                 of_student, of_heads = step_losses(run, players, unet, heads, batch)
             of_student.backward()
-            if of_heads is not None:
-                of_heads.backward()
+            if heads is not None and of_heads is not None:
+                of_heads.backward(inputs=list(heads.parameters()))
             most = live.most
     return Counted(players, unet, heads, tuple(frozen), most, flops.total)
 
@@ -89,12 +89,10 @@ def step_losses(
         return loss, None
     given = conditions(players, batch.real, batch.prompts)
     fake = players.features(images)
-    heads.requires_grad_(False)
-    loss = loss + hinge_generator(heads(fake, given))
-    heads.requires_grad_(True)
     with torch.no_grad():
         real = players.features(batch.real)
-    return loss, discriminator_loss(run, heads, real, [f.detach() for f in fake], given)[0]
+    adversarial, of_heads, _ = adversarial_losses(run, heads, real, fake, given)
+    return loss + adversarial, of_heads
 
 
 def teacher_passes(run: Run) -> int:

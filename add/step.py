@@ -125,27 +125,30 @@ def losses(
         fake = seen(run, images, players.features, batch)
         with torch.no_grad():
             real = seen(run, batch.real, players.features, batch)
-        judged = [f.detach().requires_grad_(True) for f in fake]
-        fake_logits = heads(judged, given)
-        adversarial = hinge_generator(fake_logits)
-        student_loss = student_loss + variant.loss.adversarial * through(fake, judged, adversarial)
-        head_loss, head_values = discriminator_loss(run, heads, real, fake_logits, given)
+        adversarial, head_loss, head_values = adversarial_losses(run, heads, real, fake, given)
+        student_loss = student_loss + variant.loss.adversarial * adversarial
         values |= {"loss_g_adv": adversarial.detach(), **head_values}
     values["loss_g"] = student_loss.detach()
     return student_loss, head_loss, values
 
 
-def through(features: list[Tensor], judged: list[Tensor], adversarial: Tensor) -> Tensor:
-    """The adversarial loss as a function of the student: `adversarial`'s value, and its gradient in `features`.
+def adversarial_losses(
+    run: Run, heads: Discriminator, real: list[Tensor], fake: list[Tensor], given: Mapping[str, Tensor]
+) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    """The student's adversarial loss, the heads' loss, and values to log, of one pass of the heads over `fake`.
 
-    features: those of the student's images, with its graph. judged: the same, cut off from it, that `adversarial`
-    was computed from. The gradient is taken here, by `judged` alone, so that the heads' own loss can be taken from
-    the very same logits and the heads' parameters collect nothing of the student's.
+    fake: features of the student's images, with its graph. real: detached features. The student's loss is the hinge's
+    value with the gradient that it has in `fake`; that gradient is taken here, and by the features alone, so that the
+    heads' own loss can be taken from the very same logits and their parameters collect nothing of the student's.
     """
+    judged = [f.detach().requires_grad_(True) for f in fake]
+    logits = heads(judged, given)
+    adversarial = hinge_generator(logits)
     slopes = torch.autograd.grad(adversarial, judged, retain_graph=True)
     # Linear in the features, so its gradient is `slopes`; of its value nothing is left.
-    line = torch.stack([(f * g).sum() for f, g in zip(features, slopes, strict=True)]).sum()
-    return adversarial.detach() + (line - line.detach())
+    line = torch.stack([(f * g).sum() for f, g in zip(fake, slopes, strict=True)]).sum()
+    head_loss, values = discriminator_loss(run, heads, real, logits, given)
+    return adversarial.detach() + (line - line.detach()), head_loss, values
 
 
 def discriminator_loss(

@@ -174,7 +174,7 @@ def step_figures(
                 assert given is not None
                 head_loss = given
         student_loss.backward()
-        head_loss.backward()
+        head_loss.backward(inputs=list(heads.parameters()))
         update(mine[0], unet, settings.student_optimiser, 0, settings.steps)
         update(mine[1], heads, settings.head_optimiser, 0, settings.steps)
 

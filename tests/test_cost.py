@@ -41,8 +41,8 @@ def real_step(run: Run) -> tuple[int, int, Any, Any, Any]:
     with Flops() as flops, LiveBytes() as live:
         student_loss, head_loss, _ = losses(run, players, unet, heads, batch)
         student_loss.backward()
-        if head_loss is not None:
-            head_loss.backward()
+        if heads is not None and head_loss is not None:
+            head_loss.backward(inputs=list(heads.parameters()))
     return live.most, flops.total, players, unet, heads
 
 

@@ -47,9 +47,12 @@ def plan(project: Path) -> subprocess.CompletedProcess[str]:
 
 
 def test_data_that_is_there_is_not_made(project: Path) -> None:
-    annotations = project / "data" / "smoke" / "annotations" / "captions_train.json"
-    annotations.parent.mkdir(parents=True)
-    annotations.write_text("{}", encoding="utf-8")
+    data = project / "data" / "smoke"
+    for folder in ("annotations", "train", "reference"):
+        (data / folder).mkdir(parents=True)
+    for file in ("annotations/captions_train.json", "annotations/captions_val.json", "scenes.json"):
+        (data / file).write_text("{}", encoding="utf-8")
+    (data / "PartiPrompts.tsv").touch()
     result = plan(project)
     assert result.returncode == 0, result.stderr
     assert "rule train" in result.stdout + result.stderr
@@ -60,4 +63,5 @@ def test_data_that_is_missing_is_named(project: Path) -> None:
     # A job that runs `python -m None` would fail with a message about neither data nor scale.
     result = plan(project)
     assert result.returncode != 0
-    assert "captions_train.json" in result.stdout + result.stderr
+    for missing in ("annotations/captions_train.json", "annotations/captions_val.json", "PartiPrompts.tsv"):
+        assert f"data/smoke/{missing}: no such file or directory" in result.stdout + result.stderr

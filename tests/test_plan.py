@@ -197,8 +197,9 @@ def test_the_command_says_what_is_known_and_how(
     text = capsys.readouterr().out
     assert "scale mini: 22 cells, 17 runs, 1 seed each" in text
     train = next(line.split() for line in text.splitlines() if line.startswith("train "))
-    assert train[:3] == ["train", "17", "108,800"]
-    assert float(train[3]) == pytest.approx(17 * (TRAINING * 200 + SETUP) / 3600, rel=0.01)
+    training = table.runs["baseline"].training
+    assert train[:3] == ["train", "17", f"{17 * training.steps * training.batch:,}"]
+    assert float(train[3]) == pytest.approx(17 * (TRAINING * training.steps + SETUP) / 3600, rel=0.01)
     assert train[4:] == ["measured"]
     assert "teacher_steps-4" in text
     assert "disk: " in text
