@@ -88,6 +88,8 @@ def _rate(
             return found
     flops = (options.rate or A100) * 1e12 * options.share
     said = f"{options.rate or A100:g} TFLOP/s of which {options.share:.0%} are reached: stated, not measured"
+    if options.rate is None:
+        said += " (an A100; for another device give --rate or --benchmark, or plan again after a first run)"
     return Rate(flops, flops, "modelled", said)
 
 
