@@ -7,6 +7,7 @@ nothing here may import torch.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 
@@ -46,7 +47,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UnknownRunError as error:
         print(f"addbench {options.command}: {error}", file=sys.stderr)
         return 2
-    print(text)
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        # Whoever reads (head, less) has seen enough. Python would complain once more when it flushes at the end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return code
 
 

@@ -1,6 +1,7 @@
 """The command line over the variants: what it prints, how it fails, and that it starts at once."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -302,3 +303,18 @@ def test_python_m_addbench_runs(root):
     done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == "10 files are valid (smoke: 22 cells, 17 runs)\n"
+
+
+def test_a_reader_that_has_seen_enough_is_no_error(root):
+    # `addbench show baseline | head` ended in a traceback.
+    script = 'set -o pipefail; "$0" -m addbench show baseline | true'
+    environment = {"PYTHONPATH": str(ROOT), "PATH": os.environ["PATH"]}
+    done = subprocess.run(
+        ["bash", "-c", script, sys.executable],
+        cwd=root,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
