@@ -49,7 +49,7 @@ def resize(images: Tensor, size: int) -> Tensor:
     return F.interpolate(images, (size, size), mode="bilinear", align_corners=False, antialias=shrinking)
 
 
-def load_model(path: str, revision: str | None) -> PreTrainedModel:
+def load_model(path: str) -> PreTrainedModel:
     """Load the vision network of a directory or hub id from safetensors, in float32.
 
     Of a whole CLIP its vision half. A pooler whose weights are not there (DINOv1's published ones have none) is
@@ -60,7 +60,7 @@ def load_model(path: str, revision: str | None) -> PreTrainedModel:
 
     from add.weights import check_complete, local_directory, weight_variant
 
-    directory = local_directory(path, revision)
+    directory = local_directory(path)
     kind = AutoConfig.from_pretrained(directory).model_type
     if kind not in (*BLOCKS, "clip"):
         raise ValueError(
@@ -80,7 +80,6 @@ def load_model(path: str, revision: str | None) -> PreTrainedModel:
 def load_features(
     path: str,
     *,
-    revision: str | None = None,
     layers: Sequence[int] = (),
     image_size: int,
     mean: Sequence[float],
@@ -88,16 +87,16 @@ def load_features(
 ) -> FeatureNetwork:
     """Load a frozen `FeatureNetwork`.
 
-    path: a transformers directory or hub id; revision: of a hub id. layers: indices into hidden_states, in
-    the order in which the features are wanted; blocks beyond the deepest are dropped. Without layers the
-    network is whole and only `pooled` can be used. image_size: pixels of the network's square input; mean,
-    std: of its normalisation, for values in [0, 1], one a channel.
+    path: a transformers directory or hub id. layers: indices into hidden_states, in the order in which the
+    features are wanted; blocks beyond the deepest are dropped. Without layers the network is whole and only
+    `pooled` can be used. image_size: pixels of the network's square input; mean, std: of its normalisation, for
+    values in [0, 1], one a channel.
 
     Raises ValueError for an unsupported family, a layer that the network does not have, a repeated layer, or
     an image_size that the patch size does not divide.
     """
     return FeatureNetwork(
-        load_model(str(path), revision),
+        load_model(str(path)),
         layers=layers,
         image_size=image_size,
         mean=mean,

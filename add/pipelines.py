@@ -24,9 +24,7 @@ STUDENT_FILE = "student.json"
 _EXACT_LCM_SCALING = 1e6  # large enough that LCM's boundary terms c_skip, c_out are 0 and 1 in float32
 
 
-def load_diffusion(
-    path: str, revision: str | None = None, device: str = "cpu", resolution: int | None = None
-) -> DiffusionNetwork:
+def load_diffusion(path: str, device: str = "cpu", resolution: int | None = None) -> DiffusionNetwork:
     """Load the pipeline at `path` (directory or hub id) in float32, frozen, in eval mode.
 
     resolution: pixels of the images that it is run at; None for those that its UNet's `sample_size` means.
@@ -38,7 +36,7 @@ def load_diffusion(
     from diffusers import AutoencoderKL, DiffusionPipeline, UNet2DConditionModel
     from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
-    directory = local_directory(path, revision)
+    directory = local_directory(path)
     index = DiffusionPipeline.load_config(directory)
     names = encoder_names(index, path)
 

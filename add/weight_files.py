@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -19,7 +19,7 @@ class TensorInfo:
     shape: tuple[int, ...]
 
 
-def missing_shards(directory: Path, names: Iterable[str]) -> list[str]:
+def missing_shards(directory: Path, names: Collection[str]) -> list[str]:
     """Names of the weight files that an index beside the files `names` lists and that are not there."""
     absent: list[str] = []
     for folder in sorted({PurePosixPath(name).parent for name in names}):

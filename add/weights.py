@@ -116,20 +116,29 @@ def check_weights(path: Path, expected: str | None, files: Files | None = None) 
         found = file_hash(path)
     else:
         found, each = weight_hashes(path, weight_names(path, files))
-    for name, known in (files or {}).items():
-        if known is not None and each.get(name, known) != known.lower():
-            raise WeightsError(other_weights(path / name, each[name], known))
-    if expected is not None and found != expected.lower():
-        raise WeightsError(other_weights(path, found, expected))
+    for other, now, known in other_weights(path, found, each, expected, files):
+        raise WeightsError(
+            f"{other}: these are other weights than the configuration names: sha256 is {now}, "
+            f"configured is {known}; restore the weights, or change `sha256` if the change is meant"
+        )
     return found
 
 
-def other_weights(path: Path, found: str, expected: str) -> str:
-    """What to say of weights at `path` whose hash is not the configured one."""
-    return (
-        f"{path}: these are other weights than the configuration names: sha256 is {found}, "
-        f"configured is {expected}; restore the weights, or change `sha256` if the change is meant"
-    )
+def other_weights(
+    path: Path, found: str, each: Mapping[str, str], expected: str | None, files: Files | None
+) -> list[tuple[Path, str, str]]:
+    """What of the weights at `path` is not as configured: file or directory, its hash, the configured one.
+
+    found: the hash of all of it, held to `expected`; each: those of single files, held to `files`.
+    """
+    wrong = [
+        (path / name, each[name], known)
+        for name, known in (files or {}).items()
+        if known is not None and each.get(name, known) != known.lower()
+    ]
+    if expected is not None and found != expected.lower():
+        wrong.append((path, found, expected))
+    return wrong
 
 
 def weight_variant(folder: Path) -> str | None:
@@ -186,6 +195,17 @@ def local_directory(path: str, revision: str | None = None, files: Files | None 
 def network_directory(network: Network) -> Path:
     """`local_directory` of a network as the settings describe it."""
     return local_directory(network.path, network.revision, network.files)
+
+
+def named_file(path: str, revision: str | None, name: str, sha256: str | None) -> Path:
+    """One file of a directory or hub id, such as a checkpoint; `sha256` is not compared here.
+
+    Raises WeightsError where it is not there, and as `local_directory`.
+    """
+    file = local_directory(path, revision, {name: sha256}) / name
+    if not file.is_file():
+        raise WeightsError(f"{file}: no such file; check `path` and `file`")
+    return file
 
 
 def is_hub_id(path: str) -> bool:

@@ -65,7 +65,7 @@ def report(options: argparse.Namespace) -> tuple[str, int]:
     rate = _rate(options, scale, table, measured, arithmetic)
     if arithmetic is not None and rate is not None:
         arithmetic.count_steps(run for run in table.runs.values() if not same_trainings(run, measured))
-    trainings = training_times(scale, table, measured, arithmetic, rate)
+    trainings = training_times(table, measured, arithmetic, rate)
     samplings = sampling_times(scale, table, measured, arithmetic, rate)
     parts = [_stages(scale, table, study, measured, trainings, samplings)]
     if options.runs:

@@ -66,7 +66,7 @@ def test_runs_of_the_same_values_are_measured_and_others_scaled(
     rate = measured_rate(table, measured, arithmetic, scale)  # type: ignore[arg-type]
     assert rate is not None
     assert rate.training == pytest.approx(100 / 8.0)
-    times = training_times(scale, table, measured, arithmetic, rate)  # type: ignore[arg-type]
+    times = training_times(table, measured, arithmetic, rate)  # type: ignore[arg-type]
     assert times["baseline"].how == "measured"
     assert times["baseline"].seconds == pytest.approx(8.0 * steps + SETUP)
     assert times["teacher_steps-4"].how == "scaled"
@@ -104,10 +104,10 @@ def test_without_measurement_the_stated_rate_decides(mini: tuple[Scale, Table], 
     scale, table = mini
     measured = read_measured(tmp_path / "nothing")
     rate = Rate(50.0, 50.0, "modelled", "stated")
-    times = training_times(scale, table, measured, Counted(), rate)  # type: ignore[arg-type]
+    times = training_times(table, measured, Counted(), rate)  # type: ignore[arg-type]
     assert times["baseline"].seconds == pytest.approx(100 / 50 * scale.training.steps)
     assert times["baseline"].how == "modelled"
-    assert {t.how for t in training_times(scale, table, measured, None, None).values()} == {"unknown"}
+    assert {t.how for t in training_times(table, measured, None, None).values()} == {"unknown"}
 
 
 BENCHMARK = {

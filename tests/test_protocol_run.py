@@ -221,16 +221,21 @@ def test_the_tables_hold_every_row_with_its_reason_and_hash(comparison) -> None:
     json.dumps(comparison.facts)
 
 
-def test_each_photograph_is_decoded_once_for_all_protocols(scale, root, monkeypatch) -> None:
-    """Decoding is what most of the time goes into; a second decode a protocol would multiply it."""
-    images, source = open_reference(scale, None)
+def counting_decodes(images):
+    """The images, and a list to which each file is added as it is decoded."""
     decoded: list[Path] = []
 
     def decode(file: Path) -> Image.Image:
         decoded.append(file)
         return images.decode(file)
 
-    counting = replace(images, decode=decode)
+    return replace(images, decode=decode), decoded
+
+
+def test_each_photograph_is_decoded_once_for_all_protocols(scale, root, monkeypatch) -> None:
+    """Decoding is what most of the time goes into; a second decode a protocol would multiply it."""
+    images, source = open_reference(scale, None)
+    counting, decoded = counting_decodes(images)
     monkeypatch.setattr("eval.protocols.run.open_reference", lambda *_: (counting, source))
     found = score_protocols(protocols(root, ROWS, "f.yaml"), scale, Request(root / "samples"))
     assert len(decoded) == len(set(decoded)) == 40
@@ -239,14 +244,7 @@ def test_each_photograph_is_decoded_once_for_all_protocols(scale, root, monkeypa
 
 def test_memory_holds_one_batch_at_a_time(scale) -> None:
     """Breaks when a whole set is decoded before the first batch is used up."""
-    images, _ = open_reference(scale, None)
-    decoded: list[Path] = []
-
-    def decode(file: Path) -> Image.Image:
-        decoded.append(file)
-        return images.decode(file)
-
-    counting = replace(images, decode=decode)
+    counting, decoded = counting_decodes(open_reference(scale, None)[0])
     batches = counting.batches(4)
     for k in range(1, 4):
         assert len(next(batches)) == 4

@@ -70,7 +70,7 @@ def _sampling(directory: str, resolution: int | None) -> tuple[float, float]:
     """Operations of an image beside its steps (prompt and decode), and of one step."""
     import torch
 
-    from add.counting import Flops
+    from add.meters import Flops
     from add.unweighted import build_diffusion
 
     network = build_diffusion(Path(directory), "meta", resolution)

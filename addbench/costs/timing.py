@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from statistics import mean, median
-from typing import Any, Literal
+from typing import Literal
 
 from add.resolve import Table, spec_hash
 from add.spec import Run, Scale
 from addbench.costs.arithmetic import Arithmetic
-from addbench.costs.measured import Measured
+from addbench.costs.measured import Measured, Training
 
 How = Literal["measured", "scaled", "modelled", "unknown"]
 """measured: the same values were trained here; scaled: by arithmetic from those that were, or from a benchmark;
@@ -43,7 +43,7 @@ class Rate:
 
 
 def training_times(
-    scale: Scale, table: Table, measured: Measured, arithmetic: Arithmetic | None, rate: Rate | None
+    table: Table, measured: Measured, arithmetic: Arithmetic | None, rate: Rate | None
 ) -> dict[str, Time]:
     """Seconds of one training of each run, its set-up included where it was measured."""
     times: dict[str, Time] = {}
@@ -108,7 +108,7 @@ def measured_rate(table: Table, measured: Measured, arithmetic: Arithmetic, scal
     return Rate(training, median(samples) if samples else training, "scaled", said)
 
 
-def same_trainings(run: Run, measured: Measured) -> list[Any]:
+def same_trainings(run: Run, measured: Measured) -> list[Training]:
     """Finished trainings of exactly these values, whatever their run was called."""
     wanted = spec_hash(run)
     return [t for each in measured.trainings.values() for t in each if t.spec == wanted]

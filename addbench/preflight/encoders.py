@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,8 +11,6 @@ from add.weights import WeightsError, weight_names
 from addbench.preflight.findings import Problem
 from addbench.preflight.pipelines import AGAIN, Part, read_json, read_part
 from addbench.preflight.places import Place
-
-OPEN_CLIP_CONFIG = "open_clip_config.json"
 
 
 def read_encoder(place: Place, where: str) -> tuple[Part | None, list[Problem]]:
@@ -122,21 +119,13 @@ def _file(place: Place) -> list[Problem]:
 
 def _open_clip(place: Place) -> tuple[Part | None, list[Problem]]:
     """An open_clip directory: its configuration, and one file of weights."""
-    try:
-        read_json(place.path / OPEN_CLIP_CONFIG)
-    except ValueError as error:
-        return None, [Problem(f"{place.wanted.name}: {place.path}", str(error), AGAIN)]
-    part, problems = _whole_open_clip(place)
-    return part, problems
-
-
-def _whole_open_clip(place: Place) -> tuple[Part | None, list[Problem]]:
+    from add.conditions import OPEN_CLIP_CONFIG
     from add.weight_files import read_header
 
     try:
+        config = read_json(place.path / OPEN_CLIP_CONFIG)
         names = weight_names(place.path, place.wanted.files)
         tensors = {k: v for name in names for k, v in read_header(place.path / name).items()}
     except (WeightsError, ValueError) as error:
         return None, [Problem(f"{place.wanted.name}: {place.path}", str(error), AGAIN)]
-    config = json.loads((place.path / OPEN_CLIP_CONFIG).read_text(encoding="utf-8"))
     return Part(config, tensors, tuple(names)), []

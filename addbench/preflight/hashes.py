@@ -16,7 +16,7 @@ from pathlib import Path
 
 from add.files import write_whole
 from add.spec_yaml import Loc
-from add.weights import file_hash, weight_hashes
+from add.weights import file_hash, other_weights, weight_hashes
 from addbench.preflight.findings import Findings, fact, left, problem, size
 from addbench.preflight.places import Place
 
@@ -111,13 +111,7 @@ def _take(place: Place, names: Sequence[str]) -> Hashed:
 
 def _compare(place: Place, hashed: Hashed, where: str) -> Findings:
     wanted = place.wanted
-    wrong = [
-        (place.path / name, known, hashed.each[name])
-        for name, known in (wanted.files or {}).items()
-        if known is not None and name in hashed.each and hashed.each[name] != known
-    ]
-    if wanted.sha256 is not None and hashed.whole != wanted.sha256:
-        wrong.append((place.path, wanted.sha256, hashed.whole))
+    wrong = other_weights(place.path, hashed.whole, hashed.each, wanted.sha256, wanted.files)
     if not wrong:
         pinned = wanted.sha256 is not None or (wanted.files and None not in wanted.files.values())
         said = "as the scale says" if pinned else "recorded at first use"
@@ -130,7 +124,7 @@ def _compare(place: Place, hashed: Hashed, where: str) -> Findings:
         if wanted.sha256 == INCEPTION_SHA256:
             kind = "not the Inception that FID is defined by"
             remedy = f"every FID would be another number: download {INCEPTION_SOURCE} again"
-    what = [f"{file} is {kind}: sha256 is {now}, it should be {known}" for file, known, now in wrong]
+    what = [f"{file} is {kind}: sha256 is {now}, it should be {known}" for file, now, known in wrong]
     return sum((problem(where, f"{wanted.name}: {line}", remedy) for line in what), Findings())
 
 

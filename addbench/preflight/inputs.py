@@ -10,12 +10,12 @@ from pathlib import Path
 
 from add.resolve import Table
 from add.spec import Scale
-from add.spec_data import ImageSet, Shards
 from add.spec_scale import CocoPrompts
 from addbench.inputs import absent_shards
 from addbench.preflight.findings import Findings, Problem, fact, left, problem, together
 from addbench.preflight.networks import Networks
 from addbench.preflight.places import built_later, line_of
+from addbench.workflow import training_source
 
 COMPLETE = "complete the data, or correct what the scale says of them"
 
@@ -43,7 +43,7 @@ def _training(scale: Scale, table: Table, networks: Networks) -> Findings:
     from add.data.check import check_training_data
 
     where = line_of(scale, ("data", "train"))
-    if built_later(scale, _source(scale)):
+    if built_later(scale, training_source(scale.data.train)):
         return fact("data.train: not looked at until it is made")
     sizes = [size for run in table.runs.values() if (size := networks.resolution(run)) is not None]
     resolution = max(sizes, default=scale.evaluation.resolution)
@@ -69,14 +69,6 @@ def _training(scale: Scale, table: Table, networks: Networks) -> Findings:
         lines.append(f"data.train: {share} are smaller than {resolution} pixels, and are enlarged")
     rest = () if report.opened == report.samples else ("data.train: the contents of the images not opened",)
     return Findings(tuple(problems), tuple(lines), rest)
-
-
-def _source(scale: Scale) -> str:
-    """The file or folder that the training data are read from."""
-    train = scale.data.train
-    if isinstance(train, ImageSet):
-        return train.annotations
-    return train.shards if isinstance(train, Shards) else train.path
 
 
 def _prompts(scale: Scale, name: str) -> Findings:

@@ -10,7 +10,7 @@ from itertools import combinations
 
 from add.resolve import Table
 from add.spec import Run, Scale
-from add.weights import WeightsError, weight_names
+from add.weights import WeightsError, local_directory, weight_names
 from addbench.preflight.encoders import inception_file, read_encoder
 from addbench.preflight.findings import Findings, Problem, fact, together
 from addbench.preflight.hashes import HashStore, check_hashes
@@ -89,8 +89,6 @@ def check_networks(scale: Scale, table: Table, store: HashStore, seconds: float)
 
 def download_missing(scale: Scale) -> Iterator[str]:
     """Fetch what is not on this machine, and say of each network where it is now. Raises WeightsError, SpecError."""
-    from add.weights import local_directory
-
     for wanted in wanted_networks(scale):
         if not built_later(scale, wanted.path) and isinstance(locate(wanted, scale), Findings):
             yield f"{wanted.name}: {local_directory(wanted.path, wanted.revision, wanted.files)}"

@@ -13,6 +13,7 @@ from add.spec_scale import ImageNetwork, Network
 from add.spec_yaml import Loc, dotted
 from add.weights import Files, cached_directory, is_hub_id
 from addbench.preflight.findings import Findings, problem
+from eval.preferences.reward_models import PREPARATION
 
 Kind = Literal["pipeline", "features", "pooled", "c_text", "inception", "open_clip", "file", "processor"]
 
@@ -69,9 +70,8 @@ def wanted_networks(scale: Scale) -> Iterator[Wanted]:
         loc: Loc = ("study", "automatic", index)
         if rater.kind == "pickscore":
             yield Wanted(loc, "pooled", rater.path, rater.revision, rater.sha256, rater.files)
-            files = {"preprocessor_config.json": None}
             yield Wanted(
-                (*loc, "processor"), "processor", rater.processor, rater.processor_revision, files=files
+                (*loc, "processor"), "processor", rater.processor, rater.processor_revision, files=PREPARATION
             )
         elif rater.kind == "hpsv2":
             yield Wanted(loc, "file", rater.path, rater.revision, None, {rater.file: rater.sha256})

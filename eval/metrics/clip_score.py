@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from add.weights import WeightsError, check_weights, local_directory
+from add.weights import WeightsError, check_weights, named_file
 from eval.metrics.protocol import Network
 
 if TYPE_CHECKING:
@@ -125,10 +125,7 @@ def _named_file(spec: ClipSpec) -> Path:
     """The file that `path` and `file` name, whatever the tag would lead open_clip to."""
     if spec.path is None or spec.file is None:
         raise ValueError("`path` and `file` go together")
-    directory = local_directory(spec.path, spec.revision, {spec.file: spec.sha256})
-    if not (directory / spec.file).is_file():
-        raise WeightsError(f"{directory / spec.file}: no such file; check `path` and `file` of the CLIP")
-    return directory / spec.file
+    return named_file(spec.path, spec.revision, spec.file, spec.sha256)
 
 
 def _tag_file(spec: ClipSpec) -> Path:

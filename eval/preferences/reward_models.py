@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from add.weights import WeightsError, check_weights, file_hash, local_directory
+from add.weights import WeightsError, check_weights, local_directory, named_file
 
 if TYPE_CHECKING:
     from add.spec_study import Hpsv2Rater, PickScoreRater
@@ -97,12 +97,8 @@ def load_hpsv2(spec: Hpsv2Rater, device: str = "cpu") -> RewardModel:
     import torch
     from PIL import Image
 
-    file = _hpsv2_file(spec)
-    sha256 = file_hash(file)
-    if spec.sha256 is not None and sha256 != spec.sha256:
-        raise WeightsError(
-            f"{file}: sha256 is {sha256}, configured is {spec.sha256}: these are other weights"
-        )
+    file = named_file(spec.path, spec.revision, spec.file, spec.sha256)
+    sha256 = check_weights(file, spec.sha256)
     try:
         model, _, preprocess = open_clip.create_model_and_transforms(
             spec.model, pretrained=None, precision="fp32", device=device, load_weights=False
@@ -123,14 +119,6 @@ def load_hpsv2(spec: Hpsv2Rater, device: str = "cpu") -> RewardModel:
             return _unit(model.encode_text(tokenizer(texts).to(device)))
 
     return RewardModel("hpsv2", sha256, images, prompts)
-
-
-def _hpsv2_file(spec: Hpsv2Rater) -> Path:
-    """The checkpoint in a local directory, or fetched from the hub id. Raises WeightsError."""
-    file = local_directory(spec.path, spec.revision, {spec.file: spec.sha256}) / spec.file
-    if not file.is_file():
-        raise WeightsError(f"{file}: no such file; check `path` and `file` of the rater")
-    return file
 
 
 def _tensors(file: Path) -> Any:
