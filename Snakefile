@@ -20,8 +20,9 @@ from snakemake.utils import min_version
 min_version("9.0")
 sys.path.insert(0, workflow.basedir)
 
-from add.resolve import load_ablations, load_baseline, load_scale, resolve
-from addbench.inputs import check_inputs_exist
+from add.config.load import load_ablations, load_baseline, load_scale
+from add.config.resolve import resolve
+from addbench.preflight.inputs import check_inputs_exist
 from addbench.study import study_plan
 from addbench.workflow import (
     gpu_jobs,
@@ -284,7 +285,7 @@ rule automatic:
         scale=SCALE_FILE,
         reference=subpath(input.reference, parent=True),
     shell:
-        "python -m eval.preferences.automatic --systems {input.systems} --scale {params.scale} "
+        "python -m eval.preferences.raters.automatic --systems {input.systems} --scale {params.scale} "
         "--reference {params.reference} --out {output} > {log} 2>&1"
 
 

@@ -2,7 +2,7 @@
 
 Ranges are those of StyleGAN-T at strength 1 and shrink linearly with it. All draws come from the generator
 that is passed; the draws are made on its device, so a CPU generator gives the same augmentation on every
-device. A process that has a share of a batch (`add.parallel`) draws for all of it and takes its slice.
+device. A process that has a share of a batch (`add.distributed`) draws for all of it and takes its slice.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch.nn import functional as F
 
-from add.parallel import WHOLE, Share
+from add.distributed import WHOLE, Rank
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
@@ -21,14 +21,14 @@ TRANSLATION = 0.125  # of the image's side, each way
 CUTOUT = 0.2  # side of the square, of the image's side
 
 
-def _uniform(images: Tensor, generator: Generator, share: Share) -> Tensor:
+def _uniform(images: Tensor, generator: Generator, share: Rank) -> Tensor:
     """Return one number in [0, 1) a sample, (B, 1, 1, 1), on the images' device."""
     batch = len(images) * share.processes
     draw = share.of(torch.rand(batch, 1, 1, 1, generator=generator, device=generator.device))
     return draw.to(images.device, images.dtype)
 
 
-def _integers(images: Tensor, low: int, high: int, generator: Generator, share: Share) -> Tensor:
+def _integers(images: Tensor, low: int, high: int, generator: Generator, share: Rank) -> Tensor:
     """Return one integer in low .. high (inclusive) a sample, (B,), on the images' device."""
     batch = len(images) * share.processes
     draw = torch.randint(low, high + 1, (batch,), generator=generator, device=generator.device)
@@ -36,7 +36,7 @@ def _integers(images: Tensor, low: int, high: int, generator: Generator, share: 
     return draw.to(images.device)
 
 
-def colour(images: Tensor, strength: float, generator: Generator, share: Share = WHOLE) -> Tensor:
+def colour(images: Tensor, strength: float, generator: Generator, share: Rank = WHOLE) -> Tensor:
     """Brightness +- strength / 2, saturation times 1 +- strength, contrast times 1 +- strength / 2."""
     images = images + strength * (_uniform(images, generator, share) - 0.5)
     grey = images.mean(1, keepdim=True)
@@ -45,7 +45,7 @@ def colour(images: Tensor, strength: float, generator: Generator, share: Share =
     return mean + (images - mean) * (1 + strength * (_uniform(images, generator, share) - 0.5))
 
 
-def translate(images: Tensor, strength: float, generator: Generator, share: Share = WHOLE) -> Tensor:
+def translate(images: Tensor, strength: float, generator: Generator, share: Rank = WHOLE) -> Tensor:
     """Shift each sample by up to strength * 0.125 of its side, both ways; what is uncovered becomes 0."""
     height, width = images.shape[-2:]
     most_y, most_x = (round(side * TRANSLATION * strength) for side in (height, width))
@@ -63,7 +63,7 @@ def translate(images: Tensor, strength: float, generator: Generator, share: Shar
     )
 
 
-def cutout(images: Tensor, strength: float, generator: Generator, share: Share = WHOLE) -> Tensor:
+def cutout(images: Tensor, strength: float, generator: Generator, share: Rank = WHOLE) -> Tensor:
     """Set a square with strength * 0.2 of the side to 0 in each sample; its centre is any pixel."""
     height, width = images.shape[-2:]
     inside = []
@@ -76,7 +76,7 @@ def cutout(images: Tensor, strength: float, generator: Generator, share: Share =
     return images * (~hole).to(images.dtype)
 
 
-def augment(images: Tensor, strength: float, generator: Generator, share: Share = WHOLE) -> Tensor:
+def augment(images: Tensor, strength: float, generator: Generator, share: Rank = WHOLE) -> Tensor:
     """Augment images (B, 3, H, W) in [-1, 1], each sample by its own draws; differentiable. Same shape.
 
     strength: 0 (the images themselves, nothing is drawn) to 1 (StyleGAN-T's ranges). Real and generated

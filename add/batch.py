@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from add.cache import image_keys
-from add.data.captioned import to_tensor
-from add.data.samples import CaptionedSet, pixels
-from add.data.training import order_of
-from add.parallel import WHOLE, Share
-from add.spec import Run
+from add.config.run import Run
+from add.data.coco import to_tensor
+from add.data.images import CaptionedSet, pixels
+from add.data.training_set import order_of
+from add.distributed import WHOLE, Rank
+from add.models.encoder_cache import image_keys
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Batch:
     noise: Tensor
     noise_t: Tensor
     draws: torch.Generator
-    share: Share = WHOLE
+    share: Rank = WHOLE
     keys: tuple[bytes, ...] = ()
 
 
@@ -52,7 +52,7 @@ def draw_batch(
     step: int,
     part: int,
     device: str,
-    share: Share = WHOLE,
+    share: Rank = WHOLE,
     keyed: bool = False,
 ) -> Batch:
     """Draw part `part` of the batch of `step` and read the images of `share` of it.

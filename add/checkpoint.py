@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from add.sharding import placed
+from add.distributed import placed
 
 _KEEP = 2
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
 
-from add.features import FeatureShape
+from add.models.features import FeatureShape
 
 TAPS = {1: 9, 2: 3}  # kernel side by number of spatial dimensions: nine taps either way
 CONDITIONS = ("text", "image")
@@ -66,7 +66,7 @@ class LocalBatchNorm(nn.Module):
         return (centred * scale + self.bias[:, None]).reshape(x.shape)
 
 
-class Block(nn.Module):
+class ConvBlock(nn.Module):
     """Spectrally normalised circular convolution (k taps a dimension), local batch norm, LeakyReLU."""
 
     def __init__(self, inputs: int, outputs: int, dimensions: int, taps: int, virtual_batch: int) -> None:
@@ -102,8 +102,8 @@ class Head(nn.Module):
                 f"features of size {shape.size} are smaller than the circular padding {taps // 2}"
             )
         channels = min(shape.channels, max_channels or shape.channels)
-        self.point = Block(shape.channels, channels, dimensions, 1, virtual_batch)
-        self.residual = Block(channels, channels, dimensions, taps, virtual_batch)
+        self.point = ConvBlock(shape.channels, channels, dimensions, 1, virtual_batch)
+        self.residual = ConvBlock(channels, channels, dimensions, taps, virtual_batch)
         self.project = spectral_norm(nn.Conv1d(channels, width if condition_dims else 1, 1))
         self.maps = nn.ModuleDict({name: nn.Linear(dim, width) for name, dim in condition_dims.items()})
         for linear in self.maps.values():

@@ -25,7 +25,7 @@ Predict = Callable[["Tensor", "Tensor", Conditioning], "Tensor"]
 
 
 @dataclass(frozen=True)
-class Nfsd:
+class NfsdSettings:
     """Settings of noise-free score distillation (arXiv 2310.17590). How ADD set them is not published.
 
     guidance: the factor s of d_C. threshold: timesteps below it take d_D = eps(x_t; null). negative: whether
@@ -127,7 +127,7 @@ def distillation_loss(x: Tensor, target: Tensor, weights: Tensor, positions: int
 
 
 def nfsd_direction(
-    predict: Predict, schedule: NoiseSchedule, x_t: Tensor, t: Tensor, settings: Nfsd
+    predict: Predict, schedule: NoiseSchedule, x_t: Tensor, t: Tensor, settings: NfsdSettings
 ) -> Tensor:
     """d_D + s d_C (B, ...) of NFSD at x_t, which takes the place of SDS's eps_psi - eps'.
 
@@ -172,7 +172,7 @@ def teacher_target(
     steps: int = 1,
     form: DistillationForm = "exponential",
     guidance: float = 1.0,
-    nfsd: Nfsd | None = None,
+    nfsd: NfsdSettings | None = None,
 ) -> Tensor:
     """Teacher's target (B, ...) for the student's x_0, in the teacher's latent space (section 3.3).
 
@@ -209,7 +209,7 @@ def teacher_target(
 
 
 def nfsd_target(
-    predict: Predict, schedule: NoiseSchedule, base: Tensor, x_t: Tensor, t: Tensor, settings: Nfsd
+    predict: Predict, schedule: NoiseSchedule, base: Tensor, x_t: Tensor, t: Tensor, settings: NfsdSettings
 ) -> Tensor:
     """base - (sigma_t / alpha_t)(d_D + s d_C); with the SDS weight the gradient is w(t) (d_D + s d_C).
 

@@ -8,12 +8,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from add.parallel import is_sharded
-from add.sharding import local, whole
-from add.spec import Optimiser
+from add.config.training import OptimiserSpec
+from add.distributed import is_sharded, local, whole
 
 
-def make_optimiser(module: nn.Module, settings: Optimiser, eight_bit: bool = False) -> torch.optim.Optimizer:
+def make_optimiser(
+    module: nn.Module, settings: OptimiserSpec, eight_bit: bool = False
+) -> torch.optim.Optimizer:
     """AdamW over all parameters of `module`, one kernel for all of them: hundreds of small ones on a CPU or GPU.
 
     eight_bit: both moments of tensors above 4096 elements in 8 bits each, by bitsandbytes. Raises ValueError where
@@ -39,7 +40,7 @@ def make_optimiser(module: nn.Module, settings: Optimiser, eight_bit: bool = Fal
 
 
 def update(
-    optimiser: torch.optim.Optimizer, module: nn.Module, settings: Optimiser, step: int, steps: int
+    optimiser: torch.optim.Optimizer, module: nn.Module, settings: OptimiserSpec, step: int, steps: int
 ) -> dict[str, float]:
     """Clip, set the rate of `step` (linear warm-up, then constant or cosine), update; returns values to log."""
     rate = settings.lr * min(1.0, (step + 1) / max(1, settings.warmup))

@@ -10,12 +10,11 @@ from torch import Tensor
 
 from add.augment import augment, random_crop
 from add.batch import Batch
-from add.cache import kept
+from add.config.run import Run
 from add.discriminator import Discriminator
-from add.features import FeatureNetwork
 from add.losses import (
     Conditioning,
-    Nfsd,
+    NfsdSettings,
     distillation_loss,
     distillation_weight,
     hinge_discriminator,
@@ -24,12 +23,13 @@ from add.losses import (
     r1_penalty,
     teacher_target,
 )
-from add.networks import student_x0
-from add.players import Players, conditions, embedded
-from add.spec import Run
+from add.models.diffusion import student_x0
+from add.models.encoder_cache import kept
+from add.models.features import FeatureNetwork
+from add.models.frozen import FrozenNetworks, conditions, embedded
 
 
-def seen(run: Run, images: Tensor, features: FeatureNetwork, batch: Batch) -> list[Tensor]:
+def discriminator_features(run: Run, images: Tensor, features: FeatureNetwork, batch: Batch) -> list[Tensor]:
     """Features of images (B, 3, H, W) as the discriminator sees them: augmented, cropped, resized."""
     settings = run.training
     images = augment(images, settings.augmentation, batch.draws, batch.share)
@@ -37,7 +37,7 @@ def seen(run: Run, images: Tensor, features: FeatureNetwork, batch: Batch) -> li
 
 
 def target_of(
-    run: Run, players: Players, latents: Tensor, images: Tensor, batch: Batch
+    run: Run, players: FrozenNetworks, latents: Tensor, images: Tensor, batch: Batch
 ) -> tuple[Tensor, Tensor]:
     """The teacher's target for a student's output, and the weight c(t) (B,).
 
@@ -70,7 +70,9 @@ def target_of(
             steps=variant.teacher_steps,
             form=form,
             guidance=settings.teacher_guidance,
-            nfsd=Nfsd(settings.nfsd.guidance, settings.nfsd.threshold, bool(settings.nfsd.negative_prompt)),
+            nfsd=NfsdSettings(
+                settings.nfsd.guidance, settings.nfsd.threshold, bool(settings.nfsd.negative_prompt)
+            ),
         )
         if variant.loss.space == "pixel":
             target = teacher.decode(target)
@@ -82,7 +84,7 @@ def _noise_like(x0: Tensor, batch: Batch) -> Tensor:
     return batch.share.of(torch.randn(whole, generator=batch.draws)).to(x0.device)
 
 
-def student_output(run: Run, players: Players, unet: Any, batch: Batch) -> tuple[Tensor, Tensor]:
+def student_output(run: Run, players: FrozenNetworks, unet: Any, batch: Batch) -> tuple[Tensor, Tensor]:
     """The student's x_0 prediction as latents and, decoded, as images; both carry its gradient."""
     with torch.no_grad():
         student = players.student
@@ -101,7 +103,7 @@ def student_output(run: Run, players: Players, unet: Any, batch: Batch) -> tuple
 
 
 def losses(
-    run: Run, players: Players, unet: Any, heads: Discriminator | None, batch: Batch
+    run: Run, players: FrozenNetworks, unet: Any, heads: Discriminator | None, batch: Batch
 ) -> tuple[Tensor, Tensor | None, dict[str, Tensor]]:
     """The student's loss, the heads' loss (None without them) and detached values to log.
 
@@ -122,9 +124,9 @@ def losses(
         values["loss_distill"] = distil.detach()
     if heads is not None and players.features is not None:
         given = conditions(players, batch.real, batch.prompts, batch.keys)
-        fake = seen(run, images, players.features, batch)
+        fake = discriminator_features(run, images, players.features, batch)
         with torch.no_grad():
-            real = seen(run, batch.real, players.features, batch)
+            real = discriminator_features(run, batch.real, players.features, batch)
         adversarial, head_loss, head_values = adversarial_losses(run, heads, real, fake, given)
         student_loss = student_loss + variant.loss.adversarial * adversarial
         values |= {"loss_g_adv": adversarial.detach(), **head_values}

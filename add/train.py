@@ -26,7 +26,6 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from add.batch import Batch, draw_batch
-from add.cache import open_cache
 from add.checkpoint import (
     check_identity,
     latest_checkpoint,
@@ -37,30 +36,33 @@ from add.checkpoint import (
     with_prefix,
     without_prefix,
 )
-from add.data.training import open_training_set
-from add.files import write_whole
-from add.networks import trainable_unet
-from add.optimiser import make_optimiser, update, update_average
-from add.parallel import (
+from add.config.data import CACHED, CacheSpec
+from add.config.load import load_run
+from add.config.resolve import spec_hash
+from add.config.run import Run
+from add.data.training_set import open_training_set
+from add.distributed import (
     WHOLE,
-    Share,
+    Rank,
     average_gradients,
     average_values,
     check_equal,
-    check_share,
+    check_rank,
     from_first,
     join_processes,
     leave_processes,
+    placed,
+    shard,
+    whole_tensors,
 )
-from add.performance import apply_options, performance_of, plain_student, release_unused
-from add.pipelines import save_student
-from add.players import check_networks, load_players, make_heads
-from add.resolve import load_run, spec_hash
-from add.sharding import placed, shard, whole_tensors
-from add.spec import Run
-from add.spec_data import CACHED, Cache
+from add.files import write_whole
+from add.log import TrainLog
+from add.models.diffusion import save_student, trainable_unet
+from add.models.encoder_cache import open_cache
+from add.models.frozen import check_networks, load_frozen_networks, make_heads
+from add.models.performance import apply_options, performance_of, plain_student, release_unused
+from add.optimiser import make_optimiser, update, update_average
 from add.step import losses, student_output, target_of
-from add.trainlog import TrainLog
 
 
 def train(
@@ -68,12 +70,12 @@ def train(
     seed: int,
     out: Path,
     device: str = "cpu",
-    share: Share = WHOLE,
-    kept: Cache | None = None,
+    share: Rank = WHOLE,
+    kept: CacheSpec | None = None,
 ) -> None:
     """Train the run's student with one seed; leaves `out`/student (EMA weights) and `out`/train.
 
-    share: what this process takes of every batch (`add.parallel`); the first one writes. kept: what of the encoders'
+    share: what this process takes of every batch (`add.distributed`); the first one writes. kept: what of the encoders'
     output is kept on disk, which changes no bit of the result.
     Raises ValueError where a checkpoint under `out` belongs to another spec, seed or number of processes, and where
     the processes cannot share the batch; DataError where the training data are not right.
@@ -81,7 +83,7 @@ def train(
     # Initialise. The number of threads is part of the spec: the bits depend on it.
     settings, options = run.training, performance_of(run)
     judged = run.variant.loss.adversarial > 0
-    check_share(share, settings.batch // settings.accumulate, settings.virtual_batch if judged else None)
+    check_rank(share, settings.batch // settings.accumulate, settings.virtual_batch if judged else None)
     torch.set_num_threads(settings.threads)
     torch.use_deterministic_algorithms(True, warn_only=True)
     # Nothing here reads memory before it is written; filling every new tensor costs 3 to 5% of a step.
@@ -89,7 +91,7 @@ def train(
     started = time.perf_counter()
     weights = from_first(share, lambda: check_networks(run))
     cache = open_cache(kept, run.data.train)
-    players = load_players(run, device, cache)
+    players = load_frozen_networks(run, device, cache)
     student = players.student
     resolution, latent = student.resolution, student.latent_shape
     data = open_training_set(run.data.train)
@@ -136,7 +138,7 @@ def train(
                 batch = draw_batch(
                     run, data, resolution, latent, seed, step, part, device, share, keyed=cache is not None
                 )
-                with precision(settings.precision, device):
+                with autocast(settings.precision, device):
                     student_loss, head_loss, part_values = losses(run, players, unet, heads, batch)
                 (student_loss / settings.accumulate).backward()
                 if heads is not None and head_loss is not None:
@@ -149,7 +151,7 @@ def train(
             # Pictures, before the update, of what this step's losses compared.
             if step % settings.pictures_every == 0:
                 # In every process: a sharded student computes with all of them.
-                with precision(settings.precision, device):
+                with autocast(settings.precision, device):
                     rows = picture_rows(run, players, unet, batch)
                 if log is not None:
                     log.pictures(step, rows)
@@ -229,7 +231,7 @@ def picture_rows(run: Run, players: Any, unet: nn.Module, batch: Batch, n: int =
 
 
 @contextmanager
-def precision(name: str, device: str) -> Iterator[None]:
+def autocast(name: str, device: str) -> Iterator[None]:
     """Autocast to bf16 where the spec says so."""
     if name == "bf16":
         with torch.autocast(torch.device(device).type, dtype=torch.bfloat16):
@@ -253,7 +255,7 @@ def main() -> None:
     )
     # As the Snakefile passes on what is no value of the run, and so must not be one of the rule.
     arguments = parser.parse_args([*shlex.split(os.environ.get("ADD_TRAIN_OPTIONS", "")), *sys.argv[1:]])
-    kept = Cache(directory=arguments.cache, keep=tuple(arguments.keep)) if arguments.cache else None
+    kept = CacheSpec(directory=arguments.cache, keep=tuple(arguments.keep)) if arguments.cache else None
     share, device = join_processes(arguments.device)
     train(load_run(arguments.spec), arguments.seed, arguments.out, device, share, kept)
     leave_processes(share)

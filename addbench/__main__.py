@@ -11,11 +11,11 @@ import os
 import sys
 from collections.abc import Sequence
 
-from add.spec_yaml import SpecError
+from add.config.yaml import SpecError
 from addbench import adopt, check, diff, explain, plan, preferences, protocols, show, validate
 from addbench import list as list_cells
 from addbench.project import UnknownRunError
-from eval.preferences.problem import PreferenceError
+from eval.preferences.record import PreferenceError
 
 _SUBCOMMANDS = {
     "list": list_cells,

@@ -11,13 +11,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from add.load import load_scale
+from add.config.load import load_scale
 from addbench.adopted_scale import COMMENTS, FEWEST, AdoptError, adopted_values, scale_yaml
 from addbench.project import CONFIG, DEFAULT_SCALE, scale_path
 
 if TYPE_CHECKING:
-    from add.spec import Scale
-    from eval.adopted import Photographs
+    from add.config.scale import Scale
+    from eval.adopted import AdoptedPhotographs
     from eval.prompts import Prompt
 
 
@@ -43,7 +43,7 @@ def report(options: argparse.Namespace) -> tuple[str, int]:
     Raises AdoptError with what is missing or broken; SpecError where the base scale is.
     """
     base = load_scale(scale_path(options.scale or DEFAULT_SCALE))
-    from add.spec_yaml import SpecError
+    from add.config.yaml import SpecError
     from eval.adopted import inspect, write_data
     from eval.decode import ImageSetError
     from eval.prompts import PromptError
@@ -103,14 +103,14 @@ def _unmade(base: Scale) -> Iterator[str]:
         )
 
 
-def _read(options: argparse.Namespace, annotations: Path) -> tuple[Photographs, tuple[Prompt, ...]]:
+def _read(options: argparse.Namespace, annotations: Path) -> tuple[AdoptedPhotographs, tuple[Prompt, ...]]:
     """Captions, photographs on disk, all prompts. Raises AdoptError with the problems of all."""
     from eval.adopted import read_photographs
     from eval.decode import ImageSetError
     from eval.prompts import PromptError, read_parti
 
     problems = []
-    found: Photographs | None = None
+    found: AdoptedPhotographs | None = None
     prompts: tuple[Prompt, ...] = ()
     try:
         found = read_photographs(annotations)

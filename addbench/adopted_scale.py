@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from addbench.text import scalar
 
 if TYPE_CHECKING:
-    from add.spec import Scale
-    from eval.adopted import Photographs
+    from add.config.scale import Scale
+    from eval.adopted import AdoptedPhotographs
     from eval.prompts import Prompt
 
 DEFAULT_COUNT = 50
@@ -26,7 +26,7 @@ class AdoptError(ValueError):
 
 
 def adopted_values(
-    base: Scale, options: argparse.Namespace, found: Photographs, prompts: tuple[Prompt, ...]
+    base: Scale, options: argparse.Namespace, found: AdoptedPhotographs, prompts: tuple[Prompt, ...]
 ) -> dict[str, Any]:
     """The new scale as JSON values: the base's, but for data, prompts, reference, crop, oracle and study."""
     from eval.adopted import BUILD, TRAINING_LIST
@@ -93,7 +93,7 @@ def _notice(base: Scale, name: str) -> str | None:
     return f"scale {name}: the networks of scale {base.name} know only the built-in world; the numbers mean nothing"
 
 
-def _description(base: Scale, found: Photographs, options: argparse.Namespace) -> str:
+def _description(base: Scale, found: AdoptedPhotographs, options: argparse.Namespace) -> str:
     here, listed = len(found.present), len(found.names)
     photographs = f"the {listed} photographs" if here == listed else f"{here} of the {listed} photographs"
     text = (

@@ -9,14 +9,14 @@ import argparse
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from add.resolve import Table
-from addbench.costs.storage import storage
+from add.config.resolve import Table
+from addbench.cost.storage import storage
 from addbench.preflight.findings import Findings, fact, problem, together
 from addbench.project import RESULTS, Project, load_project
 from addbench.study import study_plan
 
 if TYPE_CHECKING:
-    from add.spec import Scale
+    from add.config.scale import Scale
 
 HASHING_SECONDS = 25.0
 """What hashing may take, so that the whole check stays below a minute."""
@@ -78,8 +78,8 @@ def _libraries(table: Table) -> Findings:
 
 
 def _downloads(scale: Scale) -> list[Findings]:
-    from add.spec import SpecError
-    from add.weights import WeightsError
+    from add.config.yaml import SpecError
+    from add.models.weights import WeightsError
     from addbench.preflight.networks import download_missing
 
     found = []

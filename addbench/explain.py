@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from add.spec_yaml import SpecError
+from add.config.yaml import SpecError
 from addbench.project import RESULTS, flat, load_project, values
 from addbench.text import changes
 

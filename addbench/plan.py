@@ -6,24 +6,16 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from add.resolve import Table
-from add.spec import Scale
-from addbench.costs.arithmetic import Arithmetic
-from addbench.costs.benchmark import benchmark_rate
-from addbench.costs.measured import Measured, read_measured
-from addbench.costs.shapes import configurations, parameter_counts
-from addbench.costs.storage import images_sampled, storage
-from addbench.costs.timing import (
-    Rate,
-    Time,
-    measured_rate,
-    same_trainings,
-    sampling_times,
-    training_times,
-)
+from add.config.resolve import Table
+from add.config.scale import Scale
+from addbench.cost.measured import MeasuredRuns, benchmark_rate, read_measured
+from addbench.cost.shapes import Arithmetic, configurations, parameter_counts
+from addbench.cost.storage import images_sampled, storage
+from addbench.cost.measured import DeviceRate
+from addbench.cost.timing import Time, measured_rate, same_trainings, sampling_times, training_times
 from addbench.preflight.findings import size
 from addbench.project import RESULTS, load_project
-from addbench.study import StudyPlan, study_plan
+from addbench.study import StudyFiles, study_plan
 from addbench.text import aligned
 
 A100 = 312.0
@@ -75,8 +67,12 @@ def report(options: argparse.Namespace) -> tuple[str, int]:
 
 
 def _rate(
-    options: argparse.Namespace, scale: Scale, table: Table, measured: Measured, arithmetic: Arithmetic | None
-) -> Rate | None:
+    options: argparse.Namespace,
+    scale: Scale,
+    table: Table,
+    measured: MeasuredRuns,
+    arithmetic: Arithmetic | None,
+) -> DeviceRate | None:
     """As a benchmark measured it or the caller states it, else as earlier runs reached it, else as by default."""
     if arithmetic is None:
         return None
@@ -90,14 +86,14 @@ def _rate(
     said = f"{options.rate or A100:g} TFLOP/s of which {options.share:.0%} are reached: stated, not measured"
     if options.rate is None:
         said += " (an A100; for another device give --rate or --benchmark, or plan again after a first run)"
-    return Rate(flops, flops, "modelled", said)
+    return DeviceRate(flops, flops, "modelled", said)
 
 
 def _stages(
     scale: Scale,
     table: Table,
-    study: StudyPlan,
-    measured: Measured,
+    study: StudyFiles,
+    measured: MeasuredRuns,
     trainings: dict[str, Time],
     samplings: dict[str, Time],
 ) -> str:
@@ -129,7 +125,7 @@ def _row(stage: str, jobs: int, images: int, times: Sequence[Time]) -> tuple[str
     return stage, str(jobs), f"{images:,}", f"{hours:.3g}", said
 
 
-def _job(rule: str, jobs: int, images: int, measured: Measured) -> tuple[str, ...]:
+def _job(rule: str, jobs: int, images: int, measured: MeasuredRuns) -> tuple[str, ...]:
     seconds = measured.jobs.get(rule)
     hours = "?" if seconds is None else f"{seconds * jobs / 3600:.3g}"
     how = "not known before the first" if seconds is None else "measured, the mean of earlier ones"
@@ -147,7 +143,12 @@ def _runs(trainings: dict[str, Time], samplings: dict[str, Time]) -> str:
 
 
 def _notes(
-    scale: Scale, table: Table, study: StudyPlan, rate: Rate | None, absent: list[str], places: dict[str, str]
+    scale: Scale,
+    table: Table,
+    study: StudyFiles,
+    rate: DeviceRate | None,
+    absent: list[str],
+    places: dict[str, str],
 ) -> str:
     lines = []
     if rate is not None:

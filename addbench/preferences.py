@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 from eval.preferences.record import QUESTIONS, RATER_KINDS
 
 if TYPE_CHECKING:
-    from eval.preferences.problem import Problem
-    from eval.preferences.record import Vote
+    from eval.preferences.record import Problem, Vote
 
 _FORMATS = ("lmarena", "evalica", "pickapic", "hpdv2", "label-studio")
 _TEXTS = {
@@ -81,7 +80,8 @@ def report(options: argparse.Namespace) -> tuple[str, int]:
 
 def _check(options: argparse.Namespace) -> str:
     from eval.preferences.key import read_keys
-    from eval.preferences.reader import PreferenceError, read_folder, read_votes
+    from eval.preferences.reader import read_folder, read_votes
+    from eval.preferences.record import PreferenceError
 
     lines: list[str] = []
     problems: list[Problem] = []
@@ -115,7 +115,7 @@ def _import(options: argparse.Namespace) -> str:
 
 
 def _export(options: argparse.Namespace) -> str:
-    from eval.preferences.importers.label_studio_tasks import export_tasks
+    from eval.preferences.importers.label_studio import export_tasks
 
     count = export_tasks(options.file, options.image_url, options.out, options.list)
     return f"{options.out}: {count} tasks; labelling configuration: {options.out.with_suffix('.xml')}"

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from add.load import BASELINE, load_ablations, load_baseline, load_scale
-from add.resolve import Table, resolve
-from add.spec import Run, Scale
-from add.spec_yaml import SpecError, nearest, raise_all
+from add.config.load import BASELINE, load_ablations, load_baseline, load_scale
+from add.config.resolve import Table, resolve
+from add.config.run import Run
+from add.config.scale import Scale
+from add.config.yaml import SpecError, nearest, raise_all
 
 ABLATIONS = Path("ablations")
 CONFIG = Path("config")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from addbench.project import DEFAULT_SCALE, scale_path
 
 if TYPE_CHECKING:
-    from eval.protocols.row import Comparison
+    from eval.protocols.compare import ProtocolComparison
 
 STANDARD = "config/protocols/standard.yaml"
 
@@ -67,7 +67,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
 
 def report(options: argparse.Namespace) -> tuple[str, int]:
     """The table as text; writes the files of --out. Raises SpecError, ProtocolsError."""
-    from add.load import load_scale
+    from add.config.load import load_scale
     from eval.protocols.spec import load_protocols, only
 
     scale = load_scale(scale_path(options.scale or DEFAULT_SCALE))
@@ -114,7 +114,7 @@ def _own_samples(given: list[str]) -> dict[str, Path]:
     return found
 
 
-def _write(out: Path, comparison: Comparison, device: str) -> None:
+def _write(out: Path, comparison: ProtocolComparison, device: str) -> None:
     from dataclasses import asdict
 
     from add.files import write_whole

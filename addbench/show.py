@@ -6,8 +6,8 @@ import argparse
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from add.load import BASELINE
-from add.resolve import spec_hash
+from add.config.load import BASELINE
+from add.config.resolve import spec_hash
 from addbench.project import Project, load_project
 from addbench.text import scalar
 from addbench.workflow import plain

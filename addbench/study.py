@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from add.resolve import Table
-from add.spec import Scale, SpecError
-from add.spec_study import Study, StudySystem
-from add.spec_yaml import nearest, raise_all
+from add.config.resolve import Table
+from add.config.scale import Scale
+from add.config.study import StudySpec, StudySystemSpec
+from add.config.yaml import SpecError, nearest, raise_all
 
 
 @dataclass(frozen=True)
@@ -33,14 +33,14 @@ class Compared:
 
 
 @dataclass(frozen=True)
-class StudyPlan:
+class StudyFiles:
     """All systems of a study in its order; empty where the scale has none. Every field is a value for `params`.
 
     records, keys: people's preference files and key files that are there now.
     """
 
     systems: tuple[Compared, ...] = ()
-    design: Study | None = None
+    design: StudySpec | None = None
     records: tuple[str, ...] = ()
     keys: tuple[str, ...] = ()
 
@@ -86,14 +86,14 @@ class StudyPlan:
         )
 
 
-def study_plan(scale: Scale, table: Table, results: str) -> StudyPlan:
+def study_plan(scale: Scale, table: Table, results: str) -> StudyFiles:
     """The scale's study as files below `results`. Raises SpecError with every name that is not known."""
     study = scale.study
     if study is None:
-        return StudyPlan()
+        return StudyFiles()
     raise_all(_unknown(scale, study, table))
     folder = Path(study.records)
-    return StudyPlan(
+    return StudyFiles(
         systems=tuple(_compared(scale, study, system, results) for system in study.systems),
         design=study,
         records=tuple(file.as_posix() for file in sorted(folder.glob("*.csv"))),
@@ -101,7 +101,7 @@ def study_plan(scale: Scale, table: Table, results: str) -> StudyPlan:
     )
 
 
-def _unknown(scale: Scale, study: Study, table: Table) -> Iterator[SpecError]:
+def _unknown(scale: Scale, study: StudySpec, table: Table) -> Iterator[SpecError]:
     """Names of other sections, or of the table, that are not there."""
 
     def problem(place: tuple[str | int, ...], message: str) -> SpecError:
@@ -136,7 +136,7 @@ def _unknown(scale: Scale, study: Study, table: Table) -> Iterator[SpecError]:
                 yield problem(("automatic", index), message)
 
 
-def _compared(scale: Scale, study: Study, system: StudySystem, results: str) -> Compared:
+def _compared(scale: Scale, study: StudySpec, system: StudySystemSpec, results: str) -> Compared:
     folder = f"{study.prompts}-{system.steps}step"
     if system.run is not None:
         student = f"{results}/{system.run}/seed{system.seed}/student"

@@ -6,9 +6,9 @@ import argparse
 from collections.abc import Callable
 from typing import TypeVar
 
-from add.load import BASELINE, load_ablations, load_baseline, load_scale
-from add.resolve import resolve
-from add.spec_yaml import SpecError, raise_all
+from add.config.load import BASELINE, load_ablations, load_baseline, load_scale
+from add.config.resolve import resolve
+from add.config.yaml import SpecError, raise_all
 from addbench.project import ABLATIONS, CONFIG, RESULTS, scale_path
 from addbench.study import study_plan
 from eval.protocols.spec import load_protocols

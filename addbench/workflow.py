@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from add.spec_data import Cache, ImageSet, Shards, TrainData
+from add.config.data import CacheSpec, CocoSpec, ShardsSpec, TrainData
 
 FIGURES = ("ranks", "steps", "scatter", "gap", "losses")
 """Figures of the report, each with a caption of its name under reports/captions; the samples come besides."""
@@ -60,15 +60,15 @@ def training_source(train: TrainData) -> str:
     """
     from add.data.shards import shard_paths
 
-    if isinstance(train, ImageSet):
+    if isinstance(train, CocoSpec):
         return train.annotations
-    if isinstance(train, Shards):
+    if isinstance(train, ShardsSpec):
         paths, _ = shard_paths(train.shards)
         return paths[0].as_posix() if paths else train.shards
     return train.path
 
 
-def train_options(cache: Cache | None) -> str:
+def train_options(cache: CacheSpec | None) -> str:
     """The options of `python -m add.train` that are no value of a run: where the encoders' output is kept."""
     return "" if cache is None else shlex.join(["--cache", cache.directory, "--keep", *cache.keep])
 

@@ -9,11 +9,11 @@ from typing import Any, Literal
 import torch
 
 from add.batch import Batch
-from add.load import load_baseline, load_scale
-from add.players import Players, load_players
-from add.resolve import resolve
-from add.spec import Run
-from add.unweighted_players import build_players
+from add.config.load import load_baseline, load_scale
+from add.config.resolve import resolve
+from add.config.run import Run
+from add.models.frozen import FrozenNetworks, load_frozen_networks
+from addbench.cost.random_init import build_frozen_networks
 
 Size = Literal["sd21", "sdxl", "tiny"]
 ROOT = Path(__file__).resolve().parents[1]
@@ -57,18 +57,18 @@ def timed_run(size: Size, batch: int, performance: dict[str, Any] | None, precis
 
 
 def configurations(size: Size) -> dict[str, str]:
-    """What `add.unweighted_players` has to know beside the run's own addresses."""
+    """What `addbench.cost.random_init` has to know beside the run's own addresses."""
     return {} if size == "tiny" else {C_TEXT: C_TEXT}
 
 
-def players_of(run: Run, size: Size, device: str) -> Players:
+def players_of(run: Run, size: Size, device: str) -> FrozenNetworks:
     """The run's frozen networks on `device`, with random weights; of `tiny` the smoke scale's saved ones."""
     if size == "tiny":
-        return load_players(run, device)
-    return build_players(run, device, configurations(size))
+        return load_frozen_networks(run, device)
+    return build_frozen_networks(run, device, configurations(size))
 
 
-def random_batch(run: Run, players: Players, device: str, seed: int = 0) -> Batch:
+def random_batch(run: Run, players: FrozenNetworks, device: str, seed: int = 0) -> Batch:
     """A batch of noise in place of photographs: a step's time does not depend on what is in them."""
     draw = torch.Generator().manual_seed(seed)
     size, side = run.training.batch, players.student.resolution

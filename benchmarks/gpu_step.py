@@ -24,16 +24,16 @@ from typing import Any
 
 import torch
 
-from add.cost import estimate_cost
+from add.config.run import Run
 from add.files import write_whole
-from add.meters import Flops
-from add.networks import trainable_unet
+from add.models.diffusion import trainable_unet
+from add.models.frozen import make_heads
+from add.models.performance import apply_options, performance_of
 from add.optimiser import make_optimiser, update
-from add.performance import apply_options, performance_of
-from add.players import make_heads
-from add.spec import Run
 from add.step import losses
-from add.train import precision
+from add.train import autocast
+from addbench.cost.meters import Flops
+from addbench.cost.step import estimate_cost
 from benchmarks.gpu_networks import MEMORY, SPEED, Size, configurations, players_of, random_batch, timed_run
 from benchmarks.latency import latencies
 from benchmarks.plain_step import plain_losses, plain_optimiser
@@ -166,7 +166,7 @@ def step_figures(
         ]
 
     def step() -> None:
-        with precision(settings.precision, device):
+        with autocast(settings.precision, device):
             if plain:
                 student_loss, head_loss = plain_losses(run, players, unet, heads, batch)
             else:
@@ -188,7 +188,7 @@ def step_figures(
 
 
 def modelled(run: Run, size: Size) -> Any:
-    """The cost that `add.cost` predicts for the same run, to be held against what was measured."""
+    """The cost that `addbench.cost.step` predicts for the same run, to be held against what was measured."""
     return estimate_cost(run, configurations=configurations(size))
 
 

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 
 from add.files import write_whole
-from add.networks import DiffusionNetwork
+from add.models.diffusion import DiffusionNetwork
 from benchmarks.gpu_networks import Size, players_of, timed_run
 from benchmarks.timing import FOLDER, device_name, free, synchronise
 

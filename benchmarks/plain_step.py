@@ -1,6 +1,7 @@
 """The step as one writes it down: diffusers' modules, autocast, and no other option. What `add.step` is measured by.
 
-Also a reference implementation: on the same batch it has the losses of `add.step.losses` (tests/test_gpu_step.py).
+Also a reference implementation: on the same batch it has the losses of `add.step.losses`
+(tests/benchmarks/test_gpu_step.py).
 The baseline only: exponential distillation in pixel space, one guided or unguided teacher step, text and image
 conditioning, no augmentation.
 """
@@ -14,13 +15,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from add.batch import Batch
+from add.config.run import Run
 from add.discriminator import Discriminator
-from add.players import Players
-from add.spec import Run
+from add.models.frozen import FrozenNetworks
 
 
 def plain_losses(
-    run: Run, players: Players, unet: Any, heads: Discriminator, batch: Batch
+    run: Run, players: FrozenNetworks, unet: Any, heads: Discriminator, batch: Batch
 ) -> tuple[Tensor, Tensor]:
     """The student's and the heads' loss. Crops are not drawn: pass a run with crop_probability 0."""
     net, teacher = players.student, players.teacher

@@ -21,10 +21,10 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.simulated_votes import SimulatedStudy, draw
 from eval.preferences.ratings.bradley_terry import strengths
 from eval.preferences.ratings.elo import elo, games, slow_elo
 from eval.preferences.ratings.resample import Cluster, resampled, spread
-from eval.preferences.ratings.simulate import Study, draw
 from eval.preferences.ratings.tally import Tally, tally
 from eval.preferences.record import Vote
 
@@ -42,9 +42,9 @@ def main() -> None:
     parser.add_argument("--others", type=int, default=20, help="rounds of the slow ones")
     options = parser.parse_args()
     strong = tuple(np.linspace(-1.5, 1.5, SYSTEMS))
-    study = Study(strong, RATERS, PROMPTS, 100_000, rater_effect=0.3, prompt_effect=0.3, ties=0.1)
+    study = SimulatedStudy(strong, RATERS, PROMPTS, 100_000, rater_effect=0.3, prompt_effect=0.3, ties=0.1)
     large = draw(study, np.random.default_rng(0))
-    small = draw(Study(strong, 100, PROMPTS, 10_000, 0.3, 0.3), np.random.default_rng(1))
+    small = draw(SimulatedStudy(strong, 100, PROMPTS, 10_000, 0.3, 0.3), np.random.default_rng(1))
     records = as_votes(large)
     bootstrap(small, ("rater", "prompt"))  # imports and caches are no part of the figures
     repeats, few = options.repeats, options.others

@@ -15,28 +15,28 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.simulated_votes import SimulatedStudy, draw, truth
 from eval.preferences.ratings import resample
 from eval.preferences.ratings.bradley_terry import solve, strengths
 from eval.preferences.ratings.pairs import pair_rates
-from eval.preferences.ratings.simulate import Study, draw, truth
 from eval.preferences.ratings.tally import Array, Tally
 
 FOLDER = Path(__file__).parent / "results"
 SIX = (-0.8, -0.5, -0.1, 0.2, 0.4, 0.8)
-STUDIES: Mapping[str, Study] = {
-    "no effects": Study(SIX, raters=20, prompts=50, votes=1500),
-    "rater and prompt effects": Study(
+STUDIES: Mapping[str, SimulatedStudy] = {
+    "no effects": SimulatedStudy(SIX, raters=20, prompts=50, votes=1500),
+    "rater and prompt effects": SimulatedStudy(
         SIX, raters=20, prompts=50, votes=1500, rater_effect=0.4, prompt_effect=0.4
     ),
-    "prompt effects alone": Study(SIX, raters=20, prompts=50, votes=1500, prompt_effect=0.6),
-    "strong rater effects": Study(
+    "prompt effects alone": SimulatedStudy(SIX, raters=20, prompts=50, votes=1500, prompt_effect=0.6),
+    "strong rater effects": SimulatedStudy(
         SIX, raters=15, prompts=50, votes=1500, rater_effect=0.8, prompt_effect=0.2
     ),
-    "ties, few votes": Study(
+    "ties, few votes": SimulatedStudy(
         SIX, raters=12, prompts=40, votes=450, rater_effect=0.3, prompt_effect=0.3, ties=0.2
     ),
-    "one rater": Study(SIX, raters=1, prompts=60, votes=900, prompt_effect=0.4),
-    "the paper's size, 4 systems": Study(
+    "one rater": SimulatedStudy(SIX, raters=1, prompts=60, votes=900, prompt_effect=0.4),
+    "the paper's size, 4 systems": SimulatedStudy(
         SIX[1:5], raters=40, prompts=100, votes=2400, rater_effect=0.4, prompt_effect=0.4
     ),
 }
@@ -44,7 +44,7 @@ METHODS = ("ratings", "differences", "win rates", "by rater alone", "by prompt a
 
 
 def coverage(
-    study: Study, studies: int, resamples: int, seed: int = 0, others: bool = True
+    study: SimulatedStudy, studies: int, resamples: int, seed: int = 0, others: bool = True
 ) -> dict[str, float]:
     """The share of intervals that hold the truth, for each of METHODS that applies (differences of ratings, for
     the last three), over simulated studies."""

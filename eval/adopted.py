@@ -19,13 +19,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eval.decode import ImageSetError, decode_image
-from eval.images import image_folder
+from eval.images import image_folder, on_disk, photograph_folder
 from eval.prompts import PromptError, read_captions, read_prompts
 from eval.provenance import write_json
-from eval.subset import on_disk, photograph_folder
 
 if TYPE_CHECKING:
-    from add.spec_scale import CocoPrompts, Scale
+    from add.config.scale import CocoPromptsSpec, Scale
 
 BUILD = "eval.adopted"
 """This module as a scale names it in `data.build`."""
@@ -34,7 +33,7 @@ TRAINING_LIST = "annotations/captions_train.json"
 
 
 @dataclass(frozen=True)
-class Photographs:
+class AdoptedPhotographs:
     """A COCO captions file: image id -> file name, image id -> (annotation id, caption); what is on disk."""
 
     annotations: Path
@@ -63,10 +62,10 @@ class Photographs:
         )
 
 
-def read_photographs(annotations: Path) -> Photographs:
+def read_photographs(annotations: Path) -> AdoptedPhotographs:
     """Read the captions and look which photographs are there. Raises PromptError, ImageSetError."""
     names, captions = read_captions(annotations)
-    return Photographs(annotations, names, captions, on_disk(annotations, list(names.values())))
+    return AdoptedPhotographs(annotations, names, captions, on_disk(annotations, list(names.values())))
 
 
 def image_modes(folder: Path, names: Sequence[str]) -> dict[str, int]:
@@ -136,14 +135,14 @@ def _text(content: dict[str, Any]) -> str:
     return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
 
 
-def _coco(scale: Scale) -> CocoPrompts:
+def _coco(scale: Scale) -> CocoPromptsSpec:
     for prompts in scale.sampling.prompts.values():
         if prompts.kind == "coco":
             return prompts
     raise ValueError(f"scale {scale.name} has no prompt set of kind coco")
 
 
-def _training_list(found: Photographs) -> dict[str, Any]:
+def _training_list(found: AdoptedPhotographs) -> dict[str, Any]:
     there = set(found.present)
     ids = sorted(image_id for image_id, name in found.names.items() if name in there)
     title = f"{len(ids)} of the {len(found.names)} images of {found.annotations.name}: those on disk"
@@ -158,8 +157,8 @@ def _training_list(found: Photographs) -> dict[str, Any]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; 1 and one line on stderr where the input is refused."""
-    from add.load import load_scale
-    from add.spec_yaml import SpecError
+    from add.config.load import load_scale
+    from add.config.yaml import SpecError
 
     parser = argparse.ArgumentParser(prog="python -m eval.adopted", description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="data/<scale>, for config/<scale>.yaml")

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from add.data.decode import upright_rgb
+from add.data.images import upright_rgb
 
 Crop = Literal["none", "center"]
 
@@ -26,7 +26,7 @@ class ImageSetError(ValueError):
 def decode_image(path: Path) -> Image.Image:
     """A photograph as an upright 8-bit RGB image. Raises ImageSetError where it is broken.
 
-    By the rule that training images follow too (`add.data.decode.upright_rgb`); what it refuses is refused.
+    By the rule that training images follow too (`add.data.images.upright_rgb`); what it refuses is refused.
     """
     image = _opened(path)
     try:

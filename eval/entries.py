@@ -11,21 +11,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from add.weights import file_hash
+from add.models.weights import file_hash
+from eval.images import stated_subset
 from eval.metrics.alignment import Scene, alignment, scenes_of
 from eval.metrics.clip_score import clip_score
 from eval.metrics.features import RESIZE_FILTER
 from eval.metrics.frechet import Statistics, bootstrap_interval, frechet_distance, statistics
 from eval.metrics.kid import kernel_distance
-from eval.metrics.protocol import ImageRule, Network, PromptRule, Protocol, Source, Subset
-from eval.panel import Measured, Panel, measure
+from eval.metrics.networks import MetricNetworks, NetworkOutputs, measure
+from eval.metrics.protocol import ImageRule, NetworkIdentity, PromptRule, Protocol, SourceIdentity, Subset
 from eval.prompts import read_captions
-from eval.subset import stated_subset
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from add.spec_scale import CocoPrompts, Scale
+    from add.config.scale import CocoPromptsSpec, Scale
 
 DEFINITIONS = {
     "fid": "squared Frechet distance of Gaussians, covariance with n - 1, float64",
@@ -42,17 +42,17 @@ COVERS = {
 
 
 @dataclass(frozen=True)
-class Reference:
+class ReferenceFeatures:
     """The real images that FID and KID compare with: features (m, d) and what follows from them alone."""
 
-    source: Source
+    source: SourceIdentity
     features: NDArray[np.float32]
     statistics: Statistics
     within_kernel: float
 
 
 @dataclass(frozen=True)
-class Scored:
+class ScoredSet:
     """Metrics of one image set as in result.json, and the protocols they name; `features` for further use."""
 
     metrics: dict[str, dict[str, Any]]
@@ -65,9 +65,9 @@ def score_images(
     prompts: Sequence[str],
     name: str,
     scale: Scale,
-    panel: Panel,
-    reference: Reference,
-) -> Scored:
+    panel: MetricNetworks,
+    reference: ReferenceFeatures,
+) -> ScoredSet:
     """Every metric that applies to images made for (or, real ones, described by) the prompts of set `name`.
 
     FID and KID need a set whose prompts describe photographs (kind coco); alignment needs scenes.
@@ -88,7 +88,7 @@ def score_images(
         protocol = _protocol(metric, scale, rule, panel, reference.source)
         entry["protocol"] = protocol.id()
         protocols[protocol.id()] = protocol.values()
-    return Scored(metrics, protocols, measured.features)
+    return ScoredSet(metrics, protocols, measured.features)
 
 
 def image_rule(scale: Scale) -> ImageRule:
@@ -118,7 +118,7 @@ def prompt_rule(scale: Scale, name: str, count: int) -> PromptRule:
     return PromptRule(**facts, exclude_challenges=config.exclude_challenges, rule_seed=config.rule_seed)
 
 
-def subset_of(config: CocoPrompts) -> Subset | None:
+def subset_of(config: CocoPromptsSpec) -> Subset | None:
     """The part of the listed photographs that a set is restricted to; None where it is not.
 
     Raises PromptError, ImageSetError.
@@ -146,14 +146,14 @@ def rank_note(images: int, references: int, dimensions: int) -> str | None:
     )
 
 
-def _scenes(scale: Scale, panel: Panel, prompts: Sequence[str]) -> list[Scene] | None:
+def _scenes(scale: Scale, panel: MetricNetworks, prompts: Sequence[str]) -> list[Scene] | None:
     if panel.scenes is None or scale.evaluation.oracle is None:
         return None
     return scenes_of(prompts, panel.scenes, Path(scale.evaluation.oracle.scenes))
 
 
 def _metrics(
-    measured: Measured, scenes: list[Scene] | None, reference: Reference, resamples: int
+    measured: NetworkOutputs, scenes: list[Scene] | None, reference: ReferenceFeatures, resamples: int
 ) -> dict[str, dict[str, Any]]:
     metrics: dict[str, dict[str, Any]] = {}
     if measured.features is not None:
@@ -184,8 +184,10 @@ def _entry(metric: str, value: float, interval: tuple[float, float]) -> dict[str
     return {"value": value, "interval": list(interval), "interval_covers": COVERS[metric]}
 
 
-def _protocol(metric: Any, scale: Scale, prompts: PromptRule, panel: Panel, reference: Source) -> Protocol:
-    networks: dict[str, Network | None] = {
+def _protocol(
+    metric: Any, scale: Scale, prompts: PromptRule, panel: MetricNetworks, reference: SourceIdentity
+) -> Protocol:
+    networks: dict[str, NetworkIdentity | None] = {
         "fid": panel.extractor.network,
         "kid": panel.extractor.network,
         "clip_score": panel.clip.network,
@@ -198,7 +200,7 @@ def _protocol(metric: Any, scale: Scale, prompts: PromptRule, panel: Panel, refe
     scenes = None
     if metric == "alignment" and oracle is not None and panel.scenes is not None:
         file = Path(oracle.scenes)
-        scenes = Source(file=oracle.scenes, sha256=file_hash(file), count=len(panel.scenes))
+        scenes = SourceIdentity(file=oracle.scenes, sha256=file_hash(file), count=len(panel.scenes))
     return Protocol(
         schema=1,
         metric=metric,

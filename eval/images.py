@@ -1,8 +1,4 @@
-"""Reading image sets: what was sampled, and what it is compared with. A broken or incomplete set is refused.
-
-Every reader yields uint8 RGB arrays (N, H, W, 3) in a fixed order, decoded once. Nothing is skipped: an error
-names the file and says what is wrong with it.
-"""
+"""Reading image sets: what was sampled, and what it is compared with. A broken or incomplete set is refused."""
 
 from __future__ import annotations
 
@@ -24,7 +20,7 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 
 
 @dataclass(frozen=True)
-class Sample:
+class SampledImage:
     """One line of a sample directory's index.csv."""
 
     file: str
@@ -42,7 +38,7 @@ class SampleSet:
     resolution: int
     steps: int
     seconds: float
-    samples: tuple[Sample, ...]
+    samples: tuple[SampledImage, ...]
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -59,7 +55,7 @@ class SampleSet:
 
 
 @dataclass(frozen=True)
-class ImageFolder:
+class ReferenceImages:
     """Photographs on disk, brought to `resolution` x `resolution` by `crop` as they are read, in this
     order.
     """
@@ -103,7 +99,7 @@ def read_samples(directory: Path, resolution: int) -> SampleSet:
     return SampleSet(directory, resolution, facts["steps"], float(facts["seconds"]), samples)
 
 
-def image_folder(directory: Path, resolution: int, crop: Crop, count: int | None = None) -> ImageFolder:
+def image_folder(directory: Path, resolution: int, crop: Crop, count: int | None = None) -> ReferenceImages:
     """The first `count` images (all if None) of a flat folder, sorted by name. Raises ImageSetError.
 
     Hidden files are ignored; anything else that is not an image is refused.
@@ -123,10 +119,10 @@ def image_folder(directory: Path, resolution: int, crop: Crop, count: int | None
         raise ImageSetError(directory, f"{count} images are asked for, {len(files)} are there")
     if not files:
         raise ImageSetError(directory, "holds no images")
-    return ImageFolder(tuple(files[:count]), resolution, crop)
+    return ReferenceImages(tuple(files[:count]), resolution, crop)
 
 
-def named_images(directory: Path, names: Sequence[str], resolution: int, crop: Crop) -> ImageFolder:
+def named_images(directory: Path, names: Sequence[str], resolution: int, crop: Crop) -> ReferenceImages:
     """The images `names` of a folder, in that order, as a COCO file lists them. Raises ImageSetError.
 
     Absent files are counted and the first ones named; `present` gives the subset that is there.
@@ -137,7 +133,7 @@ def named_images(directory: Path, names: Sequence[str], resolution: int, crop: C
     if absent:
         some = ", ".join(absent[:5]) + (", ..." if len(absent) > 5 else "")
         raise ImageSetError(directory, f"{len(absent)} of {len(names)} images are missing: {some}")
-    return ImageFolder(tuple(directory / name for name in names), resolution, crop)
+    return ReferenceImages(tuple(directory / name for name in names), resolution, crop)
 
 
 def present(directory: Path, names: Sequence[str]) -> tuple[str, ...]:
@@ -157,10 +153,10 @@ def _facts(path: Path) -> dict[str, Any]:
     return dict(facts)
 
 
-def _read_index(path: Path) -> tuple[Sample, ...]:
+def _read_index(path: Path) -> tuple[SampledImage, ...]:
     if not path.is_file():
         raise ImageSetError(path, "is missing, though samples.json is there; sample again")
-    samples: list[Sample] = []
+    samples: list[SampledImage] = []
     seen: set[str] = set()
     with path.open(encoding="utf-8", newline="") as stream:
         reader = csv.reader(stream, strict=True)
@@ -177,13 +173,13 @@ def _read_index(path: Path) -> tuple[Sample, ...]:
     return tuple(samples)
 
 
-def _sample(path: Path, line: int, row: list[str]) -> Sample:
+def _sample(path: Path, line: int, row: list[str]) -> SampledImage:
     if len(row) != len(INDEX_COLUMNS):
         raise ImageSetError(path, f"line {line}: {len(row)} fields, not {len(INDEX_COLUMNS)}")
     if Path(row[0]).name != row[0] or Path(row[0]).suffix.lower() != ".png":
         raise ImageSetError(path, f"line {line}: {row[0]!r} is not the name of a PNG beside the index")
     try:
-        return Sample(row[0], row[1], row[2], int(row[3]), int(row[4]))
+        return SampledImage(row[0], row[1], row[2], int(row[3]), int(row[4]))
     except ValueError as error:
         raise ImageSetError(
             path, f"line {line}: seed or image_seed is not a whole number: {error}"
@@ -196,3 +192,43 @@ def _set_hash(files: Sequence[Path]) -> str:
         digest.update(file.name.encode())
         digest.update(file.read_bytes())
     return digest.hexdigest()
+
+
+PREFIX = "captions_"
+
+
+def photograph_folder(annotations: Path) -> Path:
+    """COCO's layout: annotations/captions_<split>.json lies beside the folder <split> of its images.
+
+    Raises ImageSetError where the file is called otherwise.
+    """
+    split = annotations.stem.removeprefix(PREFIX)
+    if not split or not annotations.name.startswith(PREFIX):
+        reason = f"is not called {PREFIX}<split>.json, so its folder of images is not known"
+        raise ImageSetError(annotations, reason)
+    return annotations.parent.parent / split
+
+
+def on_disk(annotations: Path, names: Sequence[str]) -> tuple[str, ...]:
+    """Those of the listed file names whose photograph is there, sorted. Raises ImageSetError without a
+    folder.
+    """
+    folder = photograph_folder(annotations)
+    if not folder.is_dir():
+        raise ImageSetError(folder, f"no such directory; it should hold the photographs of {annotations}")
+    return tuple(sorted(name for name in names if (folder / name).is_file()))
+
+
+def stated_subset(annotations: Path, names: Sequence[str], stated: int) -> tuple[str, ...]:
+    """`on_disk`, which must find exactly as many as are stated: a part that grew or shrank is another set.
+
+    Raises ImageSetError with both numbers.
+    """
+    there = on_disk(annotations, names)
+    if len(there) != stated:
+        reason = (
+            f"holds {len(there)} of the {len(names)} photographs that {annotations.name} lists, and the scale "
+            f"states {stated} (`present`); bring the others back, or state what is there"
+        )
+        raise ImageSetError(photograph_folder(annotations), reason)
+    return there

@@ -18,10 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from eval.subset import stated_subset
+from eval.images import stated_subset
 
 if TYPE_CHECKING:
-    from add.spec_scale import CocoPrompts, PartiPrompts
+    from add.config.scale import CocoPromptsSpec, PartiPromptsSpec
 
 CaptionRule = Literal["first", "random"]
 
@@ -48,7 +48,7 @@ class Prompt:
     file_name: str | None = None
 
 
-def read_prompts(config: CocoPrompts | PartiPrompts) -> tuple[Prompt, ...]:
+def read_prompts(config: CocoPromptsSpec | PartiPromptsSpec) -> tuple[Prompt, ...]:
     """The prompts of one entry of a scale's `sampling.prompts`. Raises PromptError, ImageSetError."""
     if config.kind == "coco":
         file = Path(config.annotations)
@@ -68,7 +68,7 @@ def read_coco(
     caption_rule 'first' takes an image's caption with the lowest annotation id; 'random' takes one by a
     hash of (rule_seed, image id), so the choice for one image does not depend on `count` or on the other
     images. `present` restricts the choice to the photographs that are on disk, which must be so many
-    (`eval.subset`). The prompt id is the image id. Raises PromptError; ImageSetError by `present`.
+    (`eval.images`). The prompt id is the image id. Raises PromptError; ImageSetError by `present`.
     """
     names, captions = read_captions(file)
     if present is not None:

@@ -22,23 +22,22 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from add.spec_yaml import SpecError
-from add.weights import WeightsError, file_hash
+from add.config.yaml import SpecError
+from add.models.weights import WeightsError, file_hash
 from eval.decode import ImageSetError
-from eval.entries import Reference, image_rule, score_images, subset_of
-from eval.images import ImageFolder, image_folder, named_images, present
+from eval.entries import ReferenceFeatures, image_rule, score_images, subset_of
+from eval.images import ReferenceImages, image_folder, named_images, photograph_folder, present
 from eval.metrics.alignment import SceneError
 from eval.metrics.features import Extractor
 from eval.metrics.frechet import frechet_distance, statistics
 from eval.metrics.kid import mean_kernel
-from eval.metrics.protocol import Source, canonical_json
-from eval.panel import Panel, load_panel, measure
+from eval.metrics.networks import MetricNetworks, load_metric_networks, measure
+from eval.metrics.protocol import SourceIdentity, canonical_json
 from eval.prompts import PromptError, read_prompts
 from eval.provenance import commit, hardware, versions, write_json
-from eval.subset import photograph_folder
 
 if TYPE_CHECKING:
-    from add.spec_scale import CocoPrompts, Scale
+    from add.config.scale import CocoPromptsSpec, Scale
 
 REFUSALS = (ImageSetError, PromptError, SceneError, SpecError, WeightsError)
 """What a command answers with one line: wrong input. Anything else is a fault of ours, and is raised."""
@@ -60,9 +59,9 @@ def make_reference(
     folder = image_folder(
         Path(evaluation.reference.images), evaluation.resolution, evaluation.crop, evaluation.reference.count
     )
-    panel = load_panel(scale, device)
+    panel = load_metric_networks(scale, device)
     measured = measure(folder.batches(evaluation.batch), extractor=panel.extractor)
-    source = Source(file=evaluation.reference.images, sha256=folder.sha256(), count=len(folder))
+    source = SourceIdentity(file=evaluation.reference.images, sha256=folder.sha256(), count=len(folder))
     reference = _reference(source, measured.features)
     features = {"reference": reference.features}
     real: list[dict[str, Any]] = []
@@ -102,7 +101,7 @@ def make_reference(
     return content
 
 
-def load_reference(directory: Path, scale: Scale, extractor: Extractor) -> Reference:
+def load_reference(directory: Path, scale: Scale, extractor: Extractor) -> ReferenceFeatures:
     """The reference that `make_reference` wrote. Raises ImageSetError where it was made under other
     settings.
     """
@@ -124,16 +123,21 @@ def load_reference(directory: Path, scale: Scale, extractor: Extractor) -> Refer
         raise ImageSetError(
             tensors, "is missing, or is not what reference.json was made with; make both again"
         )
-    return _reference(Source(**content["reference"]), load_file(tensors)["reference"])
+    return _reference(SourceIdentity(**content["reference"]), load_file(tensors)["reference"])
 
 
-def photographs(config: CocoPrompts) -> Path:
+def photographs(config: CocoPromptsSpec) -> Path:
     """The folder of the images that a set's captions describe. Raises ImageSetError."""
     return photograph_folder(Path(config.annotations))
 
 
 def _real(
-    name: str, config: CocoPrompts, scale: Scale, panel: Panel, reference: Reference, present_only: bool
+    name: str,
+    config: CocoPromptsSpec,
+    scale: Scale,
+    panel: MetricNetworks,
+    reference: ReferenceFeatures,
+    present_only: bool,
 ) -> tuple[dict[str, Any], NDArray[np.float32], dict[str, dict[str, Any]]]:
     evaluation = scale.evaluation
     prompts = read_prompts(config)
@@ -165,10 +169,10 @@ def _real(
     return entry, scored.features, scored.protocols
 
 
-def _reference(source: Source, features: NDArray[np.float32] | None) -> Reference:
+def _reference(source: SourceIdentity, features: NDArray[np.float32] | None) -> ReferenceFeatures:
     if features is None:
         raise ValueError("the reference has no features")
-    return Reference(source, features, statistics(features), mean_kernel(features))
+    return ReferenceFeatures(source, features, statistics(features), mean_kernel(features))
 
 
 def _settings(scale: Scale, extractor: Extractor) -> dict[str, Any]:
@@ -180,7 +184,7 @@ def _settings(scale: Scale, extractor: Extractor) -> dict[str, Any]:
     }
 
 
-def _blurred(folder: ImageFolder, size: int) -> Iterator[NDArray[np.uint8]]:
+def _blurred(folder: ReferenceImages, size: int) -> Iterator[NDArray[np.uint8]]:
     from scipy.ndimage import gaussian_filter
 
     for images in folder.batches(size):
@@ -199,7 +203,7 @@ def _save(path: Path, tensors: dict[str, NDArray[np.float32]]) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """The command line; 1 and one line on stderr where the input is refused."""
-    from add.load import load_scale
+    from add.config.load import load_scale
 
     parser = argparse.ArgumentParser(prog="python -m eval.reference", description="Measure the real images.")
     parser.add_argument("--scale", type=Path, required=True, help="config/<scale>.yaml")

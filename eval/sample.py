@@ -20,7 +20,7 @@ from add.files import write_whole
 from eval.prompts import Prompt, read_prompts
 
 if TYPE_CHECKING:
-    from add.spec_scale import Scale
+    from add.config.scale import Scale
     from eval.systems import System
 
 
@@ -96,7 +96,7 @@ def main() -> None:
 
     import torch
 
-    from add.load import load_scale
+    from add.config.load import load_scale
     from eval.systems import load_system
 
     scale = load_scale(arguments.scale)

@@ -17,15 +17,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eval.decode import ImageSetError
-from eval.entries import Reference, score_images
+from eval.entries import ReferenceFeatures, score_images
 from eval.images import SampleSet, read_samples
-from eval.panel import Panel, load_panel
+from eval.metrics.networks import MetricNetworks, load_metric_networks
 from eval.prompts import Prompt, read_prompts
 from eval.provenance import commit, hardware, versions, write_json
 from eval.reference import REFUSALS, load_reference
 
 if TYPE_CHECKING:
-    from add.spec_scale import Scale
+    from add.config.scale import Scale
 
 
 def score_run(run: Path, scale: Scale, reference_directory: Path, device: str = "cpu") -> dict[str, Any]:
@@ -34,8 +34,8 @@ def score_run(run: Path, scale: Scale, reference_directory: Path, device: str = 
     Raises ImageSetError (a set that is missing, incomplete, broken or made for other prompts), PromptError,
     SceneError, SpecError, WeightsError.
     """
-    from add.load import load_run
-    from add.resolve import spec_hash
+    from add.config.load import load_run
+    from add.config.resolve import spec_hash
 
     started = time.perf_counter()
     spec = load_run(run / "spec.json")
@@ -47,7 +47,7 @@ def score_run(run: Path, scale: Scale, reference_directory: Path, device: str = 
         for name in prompts
         for steps in scale.sampling.steps
     }
-    panel = load_panel(scale, device)
+    panel = load_metric_networks(scale, device)
     reference = load_reference(reference_directory, scale, panel.extractor)
     systems, protocols = score_sets(sets, prompts, scale, panel, reference)
     provenance = {
@@ -77,8 +77,8 @@ def score_sets(
     sets: dict[tuple[str, int], SampleSet],
     prompts: dict[str, tuple[Prompt, ...]],
     scale: Scale,
-    panel: Panel,
-    reference: Reference,
+    panel: MetricNetworks,
+    reference: ReferenceFeatures,
 ) -> tuple[list[dict[str, Any]], dict[str, dict[str, Any]]]:
     """Each set's entry of `systems`, by number of steps and then prompt set, and all protocols by id."""
     systems: list[dict[str, Any]] = []
@@ -150,7 +150,7 @@ def _json(path: Path, absent: str) -> Any:
 
 def main(arguments: list[str] | None = None) -> int:
     """The command line; 1 and one line on stderr where the input is refused."""
-    from add.load import load_scale
+    from add.config.load import load_scale
 
     parser = argparse.ArgumentParser(prog="python -m eval.score", description="Score one run's samples.")
     parser.add_argument("--run", type=Path, required=True, help="results/<scale>/<run>/seed<k>")

@@ -65,8 +65,8 @@ def load_system(directory: str, guidance: float = 1.0, device: str = "cpu") -> S
     from diffusers import DiffusionPipeline
     from diffusers.utils import logging
 
-    from add.pipelines import STUDENT_FILE
-    from add.weights import weight_variant
+    from add.models.diffusion import STUDENT_FILE
+    from add.models.weights import weight_variant
 
     logging.disable_progress_bar()
     unet = Path(directory) / "unet"

@@ -16,7 +16,7 @@ from typing import Any
 
 from PIL import Image
 
-from mini.pretrain.targets import attribute_names
+from mini.pretrain.classify import attribute_names
 from mini.render import render
 from mini.world import LAYOUTS, Scenes, Split, caption, draw_photographs, draw_scenes, is_alike, scene_graph
 

@@ -13,9 +13,9 @@ import torch
 
 from mini.dataset import write_dataset
 from mini.pretrain.classify import build as build_classifier
+from mini.pretrain.classify import label_names
 from mini.pretrain.contrast import build as build_features
 from mini.pretrain.diffusion import SCHEDULE, build_text_encoder, build_unet, save_pipeline
-from mini.pretrain.targets import label_names
 from mini.pretrain.tokens import build_tokenizer
 from mini.pretrain.vae import build as build_vae
 

@@ -7,12 +7,60 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, stdev
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from eval.metrics.protocol import ProtocolMismatchError, one_protocol, protocol_id
-from reports.reference import Floor, Reference, read_reference
-from reports.results import Metric, Result, System, read_results
-from reports.study import ReportError, Study
+from eval.result import Finite, Metric, Result, ResultSystem, read_json, read_results
+from reports.study import ReportError, ReportStudy
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class Blur(_Frozen):
+    """FID of the same images blurred; `factor` is that over the floor (None where the floor is nought)."""
+
+    sigma_pixels: Finite
+    fid: Finite
+    factor: Finite | None = None
+
+
+class RealImages(_Frozen):
+    """The real images of one prompt set, measured as if they were a system's."""
+
+    prompts: str
+    images: Annotated[int, Field(ge=1)]
+    metrics: dict[str, Metric]
+    blur: Blur | None = None
+
+
+class ReferenceResult(_Frozen):
+    """reference.json: the set that FID compares with, and what real images score."""
+
+    reference: dict[str, Any]
+    real: tuple[RealImages, ...]
+
+
+@dataclass(frozen=True)
+class Floor:
+    """What real images score by one metric, under the very protocol of a column."""
+
+    metric: str
+    value: float
+
+
+def read_reference(path: Path) -> ReferenceResult | None:
+    """reference.json, or None where there is none. Raises ReportError with the file and the wrong field."""
+    if not path.exists():
+        return None
+    try:
+        return ReferenceResult.model_validate(read_json(path))
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        raise ReportError(f"{path}: {problems}; make it again with `python -m eval.reference`") from error
 
 
 @dataclass(frozen=True)
@@ -54,12 +102,12 @@ class Measurement:
 class Report:
     """All that any output of this package prints."""
 
-    study: Study
+    study: ReportStudy
     slices: tuple[Slice, ...]
     measurements: dict[tuple[str, Slice], Measurement]
     protocols: dict[str, dict[str, Any]]
     results: dict[tuple[str, int], Result]
-    reference: Reference | None
+    reference: ReferenceResult | None
 
     def estimate(self, run: str, where: Slice, metric: str) -> Estimate | None:
         """The estimate, or None where this metric was not measured in this slice."""
@@ -110,7 +158,7 @@ def in_order(metrics: set[str]) -> tuple[str, ...]:
     return (*(name for name in known if name in metrics), *sorted(metrics - set(known)))
 
 
-def collect(study: Study, results: Path) -> Report:
+def collect(study: ReportStudy, results: Path) -> Report:
     """Reads every result of the study below `results` (results/<scale>) and aggregates over seeds.
 
     Raises:
@@ -157,11 +205,11 @@ def _common_slices(read: dict[tuple[str, int], Result]) -> tuple[Slice, ...]:
     return tuple(sorted(union, key=lambda where: (prompts.index(where.prompts), where.steps)))
 
 
-def _system(result: Result, where: Slice) -> System:
+def _system(result: Result, where: Slice) -> ResultSystem:
     return next(s for s in result.systems if (s.steps, s.prompts) == (where.steps, where.prompts))
 
 
-def _measure(systems: Sequence[System], run: str, where: Slice) -> Measurement:
+def _measure(systems: Sequence[ResultSystem], run: str, where: Slice) -> Measurement:
     images = {system.images for system in systems}
     names = [set(system.metrics) for system in systems]
     if len(images) > 1 or any(other != names[0] for other in names):

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from reports.cells import Report
-from reports.layout import steps_text
-from reports.numbers import style_of
+from reports.render.layout import steps_text, style_of
 from reports.study import ReportError, flatten
 
 Pairs = tuple[tuple[str, str], ...]
@@ -34,7 +33,7 @@ class RunTime:
 
 
 @dataclass(frozen=True)
-class Provenance:
+class ReportProvenance:
     """What all results together say of where they come from."""
 
     commits: tuple[str, ...]
@@ -58,7 +57,7 @@ def protocol_texts(report: Report) -> tuple[ProtocolText, ...]:
     )
 
 
-def provenance(report: Report) -> Provenance:
+def provenance(report: Report) -> ReportProvenance:
     """Provenance over all results. Raises ReportError where one network's weights have two hashes."""
     sources = [result.provenance for result in report.results.values()]
     weights: dict[str, str] = {}
@@ -70,7 +69,7 @@ def provenance(report: Report) -> Provenance:
                     f"{run} seed {seed}: weights '{name}' have hash {digest}, another run's {weights[name]}: "
                     "the runs cannot be compared; train them again from the same weights"
                 )
-    return Provenance(
+    return ReportProvenance(
         commits=tuple(sorted({source.commit or "not recorded" for source in sources})),
         hardware=_merged(source.hardware for source in sources),
         versions=_merged(source.versions for source in sources),

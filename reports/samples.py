@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from eval.result import require, seed_directory
 from reports.cells import Report, Slice
-from reports.results import require, seed_directory
 from reports.study import ReportError
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ _COLUMNS = ("file", "prompt_id", "prompt", "seed", "image_seed")
 
 
 @dataclass(frozen=True)
-class Sample:
+class ShownSample:
     """One line of a sample set's index.csv, with the file's path."""
 
     path: Path
@@ -28,7 +28,7 @@ class Sample:
 
 
 @dataclass(frozen=True)
-class Samples:
+class ShownSamples:
     """The same prompts and image seeds for every run; `tiles[run]` are files in the order of `prompts`."""
 
     where: Slice
@@ -42,7 +42,7 @@ def sample_directory(results: Path, run: str, seed: int, where: Slice) -> Path:
     return seed_directory(results, run, seed) / "samples" / f"{where.prompts}-{where.steps}step"
 
 
-def read_samples(report: Report, results: Path, where: Slice, count: int) -> Samples:
+def read_samples(report: Report, results: Path, where: Slice, count: int) -> ShownSamples:
     """The first `count` prompts of a slice for every run, at the first training seed.
 
     Raises:
@@ -67,10 +67,10 @@ def read_samples(report: Report, results: Path, where: Slice, count: int) -> Sam
                 )
     tiles = {run: tuple(sample.path for sample in samples) for run, samples in chosen.items()}
     require(path for paths in tiles.values() for path in paths)
-    return Samples(where, seed, tuple(sample.prompt for sample in first), tiles)
+    return ShownSamples(where, seed, tuple(sample.prompt for sample in first), tiles)
 
 
-def _read_index(folder: Path, count: int) -> list[Sample]:
+def _read_index(folder: Path, count: int) -> list[ShownSample]:
     path = folder / "index.csv"
     with path.open(encoding="utf-8", newline="") as file:
         reader = csv.DictReader(file)
@@ -80,7 +80,7 @@ def _read_index(folder: Path, count: int) -> list[Sample]:
     if len(lines) < count:
         raise ReportError(f"{path}: holds {len(lines)} samples, the sample page shows {count}")
     return [
-        Sample(folder / line["file"], line["prompt_id"], line["prompt"], line["image_seed"])
+        ShownSample(folder / line["file"], line["prompt_id"], line["prompt"], line["image_seed"])
         for line in lines[:count]
     ]
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from add.resolve import Table, spec_hash
-from add.spec import Scale, Variant
+from add.config.resolve import Table, spec_hash
+from add.config.run import Variant
+from add.config.scale import Scale
 
 
 class ReportError(Exception):
@@ -14,7 +15,7 @@ class ReportError(Exception):
 
 
 @dataclass(frozen=True)
-class Row:
+class ReportRow:
     """One row of a sub-table. Several rows may name one run: the shared default is in all six sub-tables."""
 
     part: str
@@ -27,7 +28,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Study:
+class ReportStudy:
     """One scale's table before anything was measured.
 
     `published` and `chosen` are flattened settings (dotted key, value as text): the first are stated in the
@@ -39,7 +40,7 @@ class Study:
     description: str
     notice: str | None
     seeds: tuple[int, ...]
-    rows: tuple[Row, ...]
+    rows: tuple[ReportRow, ...]
     spec_hashes: dict[str, str]
     published: tuple[tuple[str, str], ...]
     chosen: tuple[tuple[str, str], ...]
@@ -55,7 +56,7 @@ class Study:
         """The sub-tables' letters, in order."""
         return tuple(dict.fromkeys(row.part for row in self.rows))
 
-    def rows_of(self, part: str) -> tuple[Row, ...]:
+    def rows_of(self, part: str) -> tuple[ReportRow, ...]:
         """The rows of one sub-table, in order."""
         return tuple(row for row in self.rows if row.part == part)
 
@@ -76,10 +77,10 @@ class Study:
         return any(row.default for row in self.rows if row.run == run)
 
 
-def study_from_spec(scale: Scale, baseline: Variant, resolved: Table) -> Study:
+def study_from_spec(scale: Scale, baseline: Variant, resolved: Table) -> ReportStudy:
     """The study that a resolved specification describes."""
     rows = tuple(
-        Row(
+        ReportRow(
             part=cell.part,
             question=cell.question,
             label=cell.label,
@@ -93,7 +94,7 @@ def study_from_spec(scale: Scale, baseline: Variant, resolved: Table) -> Study:
     settings = scale.model_dump(mode="json")
     for key in ("name", "description", "notice", "study"):  # the page of ratings states the study itself
         settings.pop(key, None)
-    return Study(
+    return ReportStudy(
         scale=scale.name,
         description=scale.description,
         notice=getattr(scale, "notice", None),

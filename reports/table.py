@@ -10,22 +10,22 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from add.config.load import BASELINE, load_ablations, load_baseline, load_scale
+from add.config.resolve import resolve
+from add.config.yaml import SpecError
 from add.files import write_whole
-from add.load import BASELINE, load_ablations, load_baseline, load_scale
-from add.resolve import resolve
-from add.spec import SpecError
 from reports.cells import collect
-from reports.csvfile import render_csv
-from reports.document import write_document
-from reports.figures import draw_figures
-from reports.latex import render_latex
-from reports.markdown import render_markdown
-from reports.ratings_data import read_preferences
-from reports.ratings_page import ratings_page
-from reports.study import ReportError, Study, study_from_spec
+from reports.plots.figures import draw_figures
+from reports.ratings import read_preferences
+from reports.render.csv import render_csv
+from reports.render.document import write_document
+from reports.render.latex import render_latex
+from reports.render.markdown import render_markdown
+from reports.render.ratings import ratings_page
+from reports.study import ReportError, ReportStudy, study_from_spec
 
 
-def make_report(study: Study, results: Path, out: Path) -> None:
+def make_report(study: ReportStudy, results: Path, out: Path) -> None:
     """Writes every output of the report for one scale's results (results/<scale>) below `out`.
 
     Raises:

@@ -10,9 +10,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from add.data.captioned import file_bytes
-from add.data.samples import IMAGE_SUFFIXES, DataError, Sample, caption_text, captions_of
-from add.spec_data import ImageFolder
+from add.config.data import FolderSpec
+from add.data.coco import file_bytes
+from add.data.images import IMAGE_SUFFIXES, DataError, Sample, caption_text, captions_of
 
 METADATA = ("metadata.csv", "metadata.jsonl")
 
@@ -50,7 +50,7 @@ class FolderImages:
         return Sample(str(image), file_bytes(image), captions)
 
 
-def scan_folder(train: ImageFolder) -> tuple[FolderImages, list[str]]:
+def scan_folder(train: FolderSpec) -> tuple[FolderImages, list[str]]:
     """The folder's images that have a caption, and all problems: by names alone, no image is opened."""
     root = Path(train.path)
     if not root.is_dir():

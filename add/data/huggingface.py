@@ -1,11 +1,9 @@
-"""A Hugging Face dataset directory: what `datasets` saved (Arrow files), or parquet files as on the Hub.
-
-Read by pyarrow alone. The datasets library would copy parquet into an Arrow cache of the same size first, and its
-fingerprints are hashes of pickles.
-"""
+"""A Hugging Face dataset directory: what `datasets` saved (Arrow files), or parquet files as on the Hub."""
 
 from __future__ import annotations
 
+import json
+import re
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -13,16 +11,93 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from add.data.huggingface_files import dataset_files
-from add.data.samples import DataError, Sample, captions_of
-from add.spec_data import HuggingFaceSet
+from add.config.data import HuggingFaceSpec
+from add.data.images import DataError, Sample, captions_of
+
+_NUMBERED = re.compile(r"(?P<split>.+)-(?P<number>\d+)-of-(?P<total>\d+)\.parquet")
+"""train-00000-of-00004.parquet"""
+
+
+def dataset_files(root: Path, split: str | None) -> tuple[list[Path], list[str]]:
+    """The data files of one split, in order, and all problems: a listed or numbered file that is not there."""
+    if not root.is_dir():
+        return [], [f"{root}: no such folder; it should hold a Hugging Face dataset"]
+    try:
+        if (root / "dataset_dict.json").exists():
+            splits = _json(root / "dataset_dict.json").get("splits", [])
+            return _saved(root / str(split)) if split in splits else ([], [_wrong_split(root, split, splits)])
+        if (root / "state.json").exists():
+            return (
+                _saved(root) if split is None else ([], [f"{root}: is one split; leave data.train.split out"])
+            )
+    except DataError as error:
+        return [], list(error.problems)
+    return _parquet(root, split)
+
+
+def _saved(root: Path) -> tuple[list[Path], list[str]]:
+    """The Arrow files that a directory of save_to_disk lists."""
+    state = _json(root / "state.json")
+    entries = state.get("_data_files")
+    if not isinstance(entries, list) or not all(isinstance(e, dict) and "filename" in e for e in entries):
+        return [], [f"{root / 'state.json'}: lists no _data_files; is this what save_to_disk wrote?"]
+    if state.get("_indices_data_files"):
+        return [], [f"{root}: holds an indices mapping; load and save it again with a newer `datasets`"]
+    files = [root / entry["filename"] for entry in entries]
+    missing = [f"{file}: no such file, though state.json lists it" for file in files if not file.exists()]
+    return [file for file in files if file.exists()], missing
+
+
+def _parquet(root: Path, split: str | None) -> tuple[list[Path], list[str]]:
+    """The parquet files of a split. A file's split is what its name begins with, as on the Hub."""
+    files = [f for f in root.rglob("*.parquet") if not f.relative_to(root).as_posix().startswith(".")]
+    by_split: dict[str, list[Path]] = {}
+    for file in sorted(files):
+        by_split.setdefault(re.split(r"[-.]", file.name)[0], []).append(file)
+    if not files:
+        return [], [f"{root}: holds neither state.json (save_to_disk) nor a parquet file"]
+    if split is None and len(by_split) == 1:
+        (split,) = by_split
+    if split not in by_split:
+        return [], [_wrong_split(root, split, by_split)]
+    return by_split[split], _missing_parts(by_split[split])
+
+
+def _missing_parts(files: list[Path]) -> list[str]:
+    """The files that a numbered set lacks."""
+    there = set(files)
+    expected: dict[Path, None] = {}
+    for file in files:
+        if match := _NUMBERED.fullmatch(file.name):
+            names = (
+                f"{match['split']}-{str(k).zfill(len(match['number']))}-of-{match['total']}.parquet"
+                for k in range(int(match["total"]))
+            )
+            expected |= dict.fromkeys(file.with_name(name) for name in names)
+    return [f"{file}: no such file, though its neighbours count it" for file in expected if file not in there]
+
+
+def _wrong_split(root: Path, split: str | None, splits: Any) -> str:
+    asked = "data.train.split is not set" if split is None else f"there is no split {split!r}"
+    return f"{root}: {asked}; it has {', '.join(sorted(map(str, splits)))}"
+
+
+def _json(file: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise DataError([f"{file}: not JSON in UTF-8: {error}"]) from None
+    if not isinstance(content, dict):
+        raise DataError([f"{file}: holds no JSON object"])
+    return content
+
 
 _FEWEST_HELD = 4
 _END_OF_STREAM = b"\xff\xff\xff\xff\x00\x00\x00\x00"
 
 
 @dataclass(frozen=True)
-class Block:
+class RowBlock:
     """Rows of one file: an Arrow record batch or a parquet row group, and how to read its two columns."""
 
     file: Path
@@ -38,7 +113,7 @@ class ArrowImages:
     A parquet row group is read and kept whole; an Arrow batch is mapped, and its pages are the system's to keep.
     """
 
-    parts: tuple[Block, ...]
+    parts: tuple[RowBlock, ...]
     image_column: str
     caption_column: str
     held: int
@@ -92,7 +167,7 @@ class _Held:
     tables: OrderedDict[int, Any] = field(default_factory=OrderedDict)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def get(self, owner: int, part: Block, held: int) -> Any:
+    def get(self, owner: int, part: RowBlock, held: int) -> Any:
         with self.lock:
             if owner not in self.tables:
                 while len(self.tables) >= held:
@@ -105,10 +180,10 @@ class _Held:
             return self.tables[owner]
 
 
-def scan_huggingface(train: HuggingFaceSet) -> tuple[ArrowImages, list[str]]:
+def scan_huggingface(train: HuggingFaceSpec) -> tuple[ArrowImages, list[str]]:
     """The set's rows and all problems of its files: their tables of contents are read, no image is."""
     files, problems = dataset_files(Path(train.path), train.split)
-    blocks: list[Block] = []
+    blocks: list[RowBlock] = []
     for file in files:
         scan = _parquet_blocks if file.suffix == ".parquet" else _arrow_blocks
         try:
@@ -127,7 +202,7 @@ def scan_huggingface(train: HuggingFaceSet) -> tuple[ArrowImages, list[str]]:
     return ArrowImages(tuple(blocks), train.image_column, train.caption_column, held), problems
 
 
-def _parquet_blocks(file: Path, columns: list[str]) -> tuple[Any, list[Block]]:
+def _parquet_blocks(file: Path, columns: list[str]) -> tuple[Any, list[RowBlock]]:
     """Schema and row groups of a parquet file. Raises OSError or ValueError where its end is missing."""
     from pyarrow import parquet
 
@@ -140,12 +215,12 @@ def _parquet_blocks(file: Path, columns: list[str]) -> tuple[Any, list[Block]]:
             with parquet.ParquetFile(file) as opened:
                 return opened.read_row_group(group, columns=columns)
 
-        blocks.append(Block(file, first, rows, read))
+        blocks.append(RowBlock(file, first, rows, read))
         first += rows
     return metadata.schema.to_arrow_schema(), blocks
 
 
-def _arrow_blocks(file: Path, columns: list[str]) -> tuple[Any, list[Block]]:
+def _arrow_blocks(file: Path, columns: list[str]) -> tuple[Any, list[RowBlock]]:
     """Schema and record batches of an Arrow stream, mapped. Raises OSError or ValueError where it is truncated."""
     import pyarrow as pa
 
@@ -162,12 +237,12 @@ def _arrow_blocks(file: Path, columns: list[str]) -> tuple[Any, list[Block]]:
         def read(batch: Any = batch) -> Any:
             return batch
 
-        blocks.append(Block(file, first, batch.num_rows, read))
+        blocks.append(RowBlock(file, first, batch.num_rows, read))
         first += batch.num_rows
     return reader.schema, blocks
 
 
-def _column_problem(schema: Any, train: HuggingFaceSet) -> str | None:
+def _column_problem(schema: Any, train: HuggingFaceSpec) -> str | None:
     """What is wrong with the two columns of a file, or None."""
     from pyarrow import types
 

@@ -6,14 +6,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from add.spec_scale import FeatureNetwork, ImageNetwork
-from add.weights import WeightsError, weight_names
-from addbench.preflight.findings import Problem
-from addbench.preflight.pipelines import AGAIN, Part, read_json, read_part
+from add.config.scale import FeatureNetworkSpec, ImageNetworkSpec
+from add.models.weights import WeightsError, weight_names
+from addbench.preflight.findings import PreflightProblem
+from addbench.preflight.pipelines import AGAIN, PipelinePart, read_json, read_part
 from addbench.preflight.places import Place
 
 
-def read_encoder(place: Place, where: str) -> tuple[Part | None, list[Problem]]:
+def read_encoder(place: Place, where: str) -> tuple[PipelinePart | None, list[PreflightProblem]]:
     """The network, and every problem of it. where: its line in the scale, for what the scale asks wrongly."""
     kind = place.wanted.kind
     if kind == "inception":
@@ -22,17 +22,21 @@ def read_encoder(place: Place, where: str) -> tuple[Part | None, list[Problem]]:
         return None, _file(place)
     if kind == "processor":
         absent = not any(place.path.glob("*processor*.json"))
-        return None, [Problem(str(place.path), "holds no processor's configuration", AGAIN)] if absent else []
+        return None, [
+            PreflightProblem(str(place.path), "holds no processor's configuration", AGAIN)
+        ] if absent else []
     if kind in ("c_text", "open_clip") and not (place.path / "config.json").is_file():
         return _open_clip(place)
     part, problems = _whole(place)
     if part is None:
         return None, problems
     vision = _half(part.config, "vision_config") if kind != "c_text" else {}
-    if kind == "features" or (kind == "pooled" and isinstance(place.wanted.network, ImageNetwork)):
+    if kind == "features" or (kind == "pooled" and isinstance(place.wanted.network, ImageNetworkSpec)):
         problems += _image(place, vision, where)
     if kind == "c_text" and not any((place.path / n).is_file() for n in ("tokenizer.json", "vocab.json")):
-        problems.append(Problem(str(place.path), "holds no tokenizer beside the text encoder", AGAIN))
+        problems.append(
+            PreflightProblem(str(place.path), "holds no tokenizer beside the text encoder", AGAIN)
+        )
     return part, problems
 
 
@@ -43,41 +47,43 @@ def block_count(config: Mapping[str, Any]) -> int:
     return len(config.get("depths") or config.get("hidden_sizes") or ())
 
 
-def _whole(place: Place) -> tuple[Part | None, list[Problem]]:
+def _whole(place: Place) -> tuple[PipelinePart | None, list[PreflightProblem]]:
     try:
         names = weight_names(place.path, place.wanted.files)
     except WeightsError as error:
-        return None, [Problem(f"{place.wanted.name}: {place.path}", str(error), AGAIN)]
-    from add.weight_files import missing_shards
+        return None, [PreflightProblem(f"{place.wanted.name}: {place.path}", str(error), AGAIN)]
+    from add.models.weights import missing_shards
 
     absent = missing_shards(place.path, names)
     if absent:
         what = "this shard of the weights is missing"
-        return None, [Problem(str(place.path / name), what, AGAIN) for name in absent]
+        return None, [PreflightProblem(str(place.path / name), what, AGAIN) for name in absent]
     return read_part(place.path, "", names)
 
 
-def _image(place: Place, config: Mapping[str, Any], where: str) -> list[Problem]:
+def _image(place: Place, config: Mapping[str, Any], where: str) -> list[PreflightProblem]:
     """Whether the layers exist and the image size fits the patches."""
-    from add.features import BLOCKS, INTERPOLATING
+    from add.models.features import BLOCKS, INTERPOLATING
 
     network = place.wanted.network
-    if not isinstance(network, ImageNetwork):
+    if not isinstance(network, ImageNetworkSpec):
         return []
     name, kind = place.wanted.name, str(config.get("model_type"))
     problems = []
-    if isinstance(network, FeatureNetwork):
+    if isinstance(network, FeatureNetworkSpec):
         if kind not in BLOCKS:
             what = f"{name}: networks of type {kind!r} give no features here"
-            return [Problem(where, what, f"use one of {', '.join(BLOCKS)}")]
+            return [PreflightProblem(where, what, f"use one of {', '.join(BLOCKS)}")]
         blocks = block_count(config)
         if wrong := [layer for layer in network.layers if layer > blocks]:
             what = f"{name}.layers: {place.path} has {blocks} blocks, but layers {wrong} are asked for"
-            problems.append(Problem(where, what, f"let the layers be in 0 .. {blocks}"))
+            problems.append(PreflightProblem(where, what, f"let the layers be in 0 .. {blocks}"))
     patch = config.get("patch_size")
     if kind in (*INTERPOLATING, "dinov2") and isinstance(patch, int) and network.image_size % patch:
         what = f"{name}.image_size: {network.image_size} is not a multiple of the patch size {patch}"
-        problems.append(Problem(where, what, "the pixels beyond the last whole patch would be ignored"))
+        problems.append(
+            PreflightProblem(where, what, "the pixels beyond the last whole patch would be ignored")
+        )
     return problems
 
 
@@ -89,18 +95,18 @@ def _half(config: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     return {**defaults, **config.get(key, {}), "model_type": "clip_vision_model"}
 
 
-def _inception(place: Place, where: str) -> list[Problem]:
+def _inception(place: Place, where: str) -> list[PreflightProblem]:
     from eval.metrics.features import INCEPTION_FILE, INCEPTION_SIZE, INCEPTION_SOURCE
 
     problems = []
     file = inception_file(place.path)
     if file.name != INCEPTION_FILE or not file.is_file():
         what = f"is not {INCEPTION_FILE}"
-        problems.append(Problem(str(file), what, f"download {INCEPTION_SOURCE}, and name the file"))
+        problems.append(PreflightProblem(str(file), what, f"download {INCEPTION_SOURCE}, and name the file"))
     network = place.wanted.network
-    if isinstance(network, ImageNetwork) and network.image_size != INCEPTION_SIZE:
+    if isinstance(network, ImageNetworkSpec) and network.image_size != INCEPTION_SIZE:
         what = f"{place.wanted.name}.image_size is {network.image_size}"
-        problems.append(Problem(where, what, f"Inception takes {INCEPTION_SIZE} pixels"))
+        problems.append(PreflightProblem(where, what, f"Inception takes {INCEPTION_SIZE} pixels"))
     return problems
 
 
@@ -111,21 +117,21 @@ def inception_file(path: Path) -> Path:
     return path / INCEPTION_FILE if path.is_dir() else path
 
 
-def _file(place: Place) -> list[Problem]:
+def _file(place: Place) -> list[PreflightProblem]:
     names = list(place.wanted.files or ())
     absent = [name for name in names if place.path.is_dir() and not (place.path / name).is_file()]
-    return [Problem(str(place.path / name), "no such file", AGAIN) for name in absent]
+    return [PreflightProblem(str(place.path / name), "no such file", AGAIN) for name in absent]
 
 
-def _open_clip(place: Place) -> tuple[Part | None, list[Problem]]:
+def _open_clip(place: Place) -> tuple[PipelinePart | None, list[PreflightProblem]]:
     """An open_clip directory: its configuration, and one file of weights."""
-    from add.conditions import OPEN_CLIP_CONFIG
-    from add.weight_files import read_header
+    from add.models.text import OPEN_CLIP_CONFIG
+    from add.models.weights import read_header
 
     try:
         config = read_json(place.path / OPEN_CLIP_CONFIG)
         names = weight_names(place.path, place.wanted.files)
         tensors = {k: v for name in names for k, v in read_header(place.path / name).items()}
     except (WeightsError, ValueError) as error:
-        return None, [Problem(f"{place.wanted.name}: {place.path}", str(error), AGAIN)]
-    return Part(config, tensors, tuple(names)), []
+        return None, [PreflightProblem(f"{place.wanted.name}: {place.path}", str(error), AGAIN)]
+    return PipelinePart(config, tensors, tuple(names)), []

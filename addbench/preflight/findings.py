@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Problem:
+class PreflightProblem:
     """Why a run would fail or mean something else: the place (file and line, or a path), what, and what to do."""
 
     where: str
@@ -24,10 +24,10 @@ class Findings:
     warnings: what lets a run pass and yet should not stay so, such as weights that no hash pins.
     """
 
-    problems: tuple[Problem, ...] = ()
+    problems: tuple[PreflightProblem, ...] = ()
     facts: tuple[str, ...] = ()
     left: tuple[str, ...] = ()
-    warnings: tuple[Problem, ...] = ()
+    warnings: tuple[PreflightProblem, ...] = ()
 
     def __add__(self, other: Findings) -> Findings:
         return Findings(
@@ -40,12 +40,12 @@ class Findings:
 
 def problem(where: str, what: str, remedy: str) -> Findings:
     """Findings of one problem."""
-    return Findings(problems=(Problem(where, what, remedy),))
+    return Findings(problems=(PreflightProblem(where, what, remedy),))
 
 
 def warning(where: str, what: str, remedy: str) -> Findings:
     """Findings of one warning."""
-    return Findings(warnings=(Problem(where, what, remedy),))
+    return Findings(warnings=(PreflightProblem(where, what, remedy),))
 
 
 def fact(line: str) -> Findings:

@@ -1,8 +1,4 @@
-"""Are these the weights that the scale names? Many GB are hashed once: results are kept by size and time of change.
-
-What is kept lies in the user's cache directory, is safe to delete, and is believed by checks alone: training hashes
-what it loads.
-"""
+"""Are these the weights that the scale names, and which are unpinned? Hashes are kept by size and time of change."""
 
 from __future__ import annotations
 
@@ -10,15 +6,15 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from add.config.yaml import Loc
 from add.files import write_whole
-from add.spec_yaml import Loc
-from add.weights import file_hash, other_weights, weight_hashes
-from addbench.preflight.findings import Findings, fact, left, problem, size
-from addbench.preflight.places import Place
+from add.models.weights import file_hash, is_commit, is_hub_id, other_weights, weight_hashes
+from addbench.preflight.findings import Findings, PreflightProblem, fact, left, problem, size
+from addbench.preflight.places import Place, Wanted
 
 SPEED = 500e6
 """Bytes a second that hashing is expected to take at least; measured again by what was hashed."""
@@ -142,3 +138,42 @@ def _key(place: Place, names: Sequence[str]) -> str:
         status = file.resolve().stat()
         facts.append([str(file.resolve()), name, status.st_size, status.st_mtime_ns])
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+
+
+def check_pins(wanted: Wanted, hashed: Hashed | None, here: bool, where: Callable[[Loc], str]) -> Findings:
+    """A warning for every hash that the scale leaves null, with the one to put there where it is known.
+
+    hashed: None where it was not taken; here: whether the network is on this machine; where: the line of a place
+    in the scale.
+    """
+    return Findings(warnings=tuple(_warnings(wanted, hashed, here, where)))
+
+
+def unpinned(wanted: Wanted) -> list[tuple[Loc, str | None]]:
+    """Where the scale leaves a hash null, and of which file; None: of all files of the network together."""
+    if wanted.kind == "processor" or wanted.sha256 is not None:
+        return []
+    if wanted.kind == "file":
+        known = wanted.files or {"": None}
+        return [((*wanted.loc, "sha256"), name or None) for name, sha256 in known.items() if sha256 is None]
+    if wanted.files:
+        loc: Loc = (*wanted.loc, "files")
+        return [((*loc, name), name) for name, sha256 in wanted.files.items() if sha256 is None]
+    return [((*wanted.loc, "sha256"), None)]
+
+
+def _warnings(
+    wanted: Wanted, hashed: Hashed | None, here: bool, where: Callable[[Loc], str]
+) -> Iterator[PreflightProblem]:
+    for loc, file in unpinned(wanted):
+        what = f"{wanted.name}: {f'{file} of ' if file else ''}{wanted.path} is not pinned"
+        if hashed is not None:
+            remedy = f"put its sha256 here: {hashed.each.get(file, hashed.whole) if file else hashed.whole}"
+        elif here:
+            remedy = "`addbench check --hash` prints the sha256 to put here"
+        else:
+            remedy = "once it is on this machine, this check prints the sha256 to put here"
+        yield PreflightProblem(where(loc), what, remedy)
+    if is_hub_id(wanted.path) and not Path(wanted.path).exists() and not is_commit(wanted.revision):
+        what = f"{wanted.name}: revision {wanted.revision or 'null'} of {wanted.path} is no commit, so it can move"
+        yield PreflightProblem(where((*wanted.loc, "revision")), what, "name the commit (40 digits)")

@@ -1,26 +1,30 @@
-"""Are the training data, prompts and photographs of a scale readable, and as many as it says? All problems at once."""
+"""Are the training data, prompts and photographs of a scale there, readable, and as many as it says?"""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import re
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
-from add.resolve import Table
-from add.spec import Scale
-from add.spec_scale import CocoPrompts
-from addbench.inputs import absent_shards
-from addbench.preflight.findings import Findings, Problem, fact, left, problem, together
-from addbench.preflight.networks import Networks
+from add.config.data import CocoSpec, ShardsSpec, TrainData
+from add.config.resolve import Table
+from add.config.scale import CocoPromptsSpec, Scale
+from add.config.yaml import Loc, SpecError, raise_all
+from add.data.images import DataError, Sample, pixels
+from add.data.training_set import scan_training_set
+from addbench.preflight.findings import Findings, PreflightProblem, fact, left, problem, together
+from addbench.preflight.networks import CheckedNetworks
 from addbench.preflight.places import built_later, line_of
 from addbench.workflow import training_source
 
 COMPLETE = "complete the data, or correct what the scale says of them"
 
 
-def check_inputs(scale: Scale, table: Table, networks: Networks) -> Findings:
+def check_inputs(scale: Scale, table: Table, networks: CheckedNetworks) -> Findings:
     """Everything that is read besides networks."""
     found = []
     if scale.data.build is not None and built_later(scale, scale.data.root):
@@ -39,8 +43,7 @@ def check_inputs(scale: Scale, table: Table, networks: Networks) -> Findings:
     return together(found)
 
 
-def _training(scale: Scale, table: Table, networks: Networks) -> Findings:
-    from add.data.check import check_training_data
+def _training(scale: Scale, table: Table, networks: CheckedNetworks) -> Findings:
 
     where = line_of(scale, ("data", "train"))
     if built_later(scale, training_source(scale.data.train)):
@@ -50,11 +53,11 @@ def _training(scale: Scale, table: Table, networks: Networks) -> Findings:
     report = check_training_data(scale.data.train, resolution)
     absent, line = absent_shards(scale.data.train)
     each = {f"{path}: no such shard" for path in absent}
-    problems = [Problem(where, line, COMPLETE)] if absent else []
-    problems += [Problem(where, line, COMPLETE) for line in report.problems if line not in each]
+    problems = [PreflightProblem(where, line, COMPLETE)] if absent else []
+    problems += [PreflightProblem(where, line, COMPLETE) for line in report.problems if line not in each]
     if not report.samples:
         if not problems:
-            problems.append(Problem(where, "data.train holds no samples", COMPLETE))
+            problems.append(PreflightProblem(where, "data.train holds no samples", COMPLETE))
         return Findings(problems=tuple(problems))
     training = scale.training
     seen = training.steps * training.batch
@@ -76,7 +79,7 @@ def _prompts(scale: Scale, name: str) -> Findings:
     from eval.prompts import PromptError, read_prompts
 
     config = scale.sampling.prompts[name]
-    file = config.annotations if isinstance(config, CocoPrompts) else config.file
+    file = config.annotations if isinstance(config, CocoPromptsSpec) else config.file
     where = line_of(scale, ("sampling", "prompts", name))
     if built_later(scale, file):
         return fact(f"sampling.prompts.{name}: not looked at until it is made")
@@ -85,9 +88,9 @@ def _prompts(scale: Scale, name: str) -> Findings:
     except (PromptError, ImageSetError) as error:
         return problem(where, f"sampling.prompts.{name}: {error}", COMPLETE)
     counted = fact(f"sampling.prompts.{name}: {len(prompts):,} prompts of {file}")
-    if not isinstance(config, CocoPrompts):
+    if not isinstance(config, CocoPromptsSpec):
         return counted
-    from eval.subset import photograph_folder
+    from eval.images import photograph_folder
 
     try:
         folder = photograph_folder(Path(config.annotations))
@@ -122,7 +125,7 @@ def _reference(scale: Scale) -> Findings:
     )
 
 
-def _cache(scale: Scale) -> Iterator[Problem]:
+def _cache(scale: Scale) -> Iterator[PreflightProblem]:
     """Kept output of encoders that lies under another encoder's name: training would stop at it, hours on."""
     if scale.data.cache is None:
         return
@@ -137,7 +140,7 @@ def _cache(scale: Scale) -> Iterator[Problem]:
             with safe_open(file, framework="np") as opened:
                 stated = json.loads((opened.metadata() or {}).get("identity", "null"))
         except (SafetensorError, OSError, ValueError) as error:
-            yield Problem(str(file), f"is not a whole cache file: {error}", remedy)
+            yield PreflightProblem(str(file), f"is not a whole cache file: {error}", remedy)
             continue
         text = json.dumps(stated, sort_keys=True)
         if hashlib.sha256(text.encode()).hexdigest()[:16] == digest:
@@ -145,4 +148,114 @@ def _cache(scale: Scale) -> Iterator[Problem]:
         maker = {"latents": "VAE", "text": "text encoder"}.get(kind, f"encoder of {kind}")
         encoder = str((stated or {}).get("encoder"))[:12]
         what = f"holds {kind} of another {maker} (of encoder {encoder}) than its folder"
-        yield Problem(str(file), what, remedy)
+        yield PreflightProblem(str(file), what, remedy)
+
+
+REMEDY = "put it there, or correct the path (`addbench check` looks for networks and inside files, too)"
+
+SHOWN = 3
+"""So many of the missing shards are named; there may be thousands."""
+
+
+def check_inputs_exist(scale: Scale) -> None:
+    """Refuse to begin where training data, prompts or photographs are missing: sampling would find out days later.
+
+    Nothing where a module of the project makes the data. Raises SpecError with all that is missing.
+    """
+    if scale.data.build is not None:
+        return
+    file, line = scale.origin.file, scale.origin.line
+    raise_all(SpecError(file, line(loc), f"{message}; {REMEDY}") for loc, message in _missing(scale))
+
+
+def absent_shards(train: TrainData) -> tuple[tuple[Path, ...], str]:
+    """The shards that a range names and that are not there, and one line that says so (empty: none is absent)."""
+    from add.data.shards import shard_paths
+
+    if not isinstance(train, ShardsSpec):
+        return (), ""
+    named, _ = shard_paths(train.shards)
+    there = {
+        entry for folder in {path.parent for path in named} if folder.is_dir() for entry in folder.iterdir()
+    }
+    absent = tuple(path for path in named if path not in there)
+    shown = ", ".join(path.name for path in absent[:SHOWN]) + (", ..." if len(absent) > SHOWN else "")
+    what = f"{train.shards}: {len(absent)} of its {len(named)} shards are missing: {shown}"
+    return absent, what if absent else ""
+
+
+def _missing(scale: Scale) -> Iterator[tuple[Loc, str]]:
+    train, evaluation = scale.data.train, scale.evaluation
+    loc: Loc = ("data", "train")
+    if isinstance(train, ShardsSpec):
+        from add.data.shards import shard_paths
+
+        yield from ((loc, wrong) for wrong in shard_paths(train.shards)[1])
+        if line := absent_shards(train)[1]:
+            yield loc, line
+    else:
+        sources = (train.annotations, train.images) if isinstance(train, CocoSpec) else (train.path,)
+        yield from _absent(loc, *sources)
+    for name, prompts in scale.sampling.prompts.items():
+        file = prompts.annotations if isinstance(prompts, CocoPromptsSpec) else prompts.file
+        yield from _absent(("sampling", "prompts", name), file)
+    yield from _absent(("evaluation", "reference"), evaluation.reference.images)
+    if evaluation.oracle is not None:
+        yield from _absent(("evaluation", "oracle", "scenes"), evaluation.oracle.scenes)
+
+
+def _absent(loc: Loc, *paths: str) -> Iterator[tuple[Loc, str]]:
+    yield from ((loc, f"{path}: no such file or directory") for path in paths if not Path(path).exists())
+
+
+OPENED = 256
+"""So many samples are opened by default, evenly spread."""
+
+_SIDE = 8
+
+
+@dataclass(frozen=True)
+class DataReport:
+    """What was found. Names are complete; of the contents, only of the `opened` samples.
+
+    samples: with image and caption; captions: of those opened; modes: Pillow's, and how often; smaller: opened
+    images whose shorter side is below the resolution, so that training enlarges them. problems: all, by file.
+    """
+
+    samples: int
+    opened: int
+    captions: int
+    modes: Mapping[str, int]
+    smaller: int
+    problems: tuple[str, ...]
+
+
+def check_training_data(train: TrainData, resolution: int, opened: int | None = OPENED) -> DataReport:
+    """Verify and count a data set: all names, and the images and captions of `opened` samples (None: of all)."""
+    data, problems = scan_training_set(train)
+    n = len(data)
+    count = n if opened is None else min(n, opened)
+    modes: Counter[str] = Counter()
+    captions = smaller = 0
+    for k in range(count):
+        try:
+            (sample,) = data.samples([k * n // count])
+            captions += len(sample.captions)
+            mode, side = _decoded(sample)
+        except DataError as error:
+            problems += error.problems
+            continue
+        modes[mode] += 1
+        smaller += side < resolution
+    return DataReport(n, count, captions, dict(modes.most_common()), smaller, tuple(problems))
+
+
+def _decoded(sample: Sample) -> tuple[str, int]:
+    """Mode and shorter side of an image, which is decoded whole. Raises DataError where it cannot be."""
+    import io
+
+    from PIL import Image
+
+    pixels([sample], _SIDE)
+    with Image.open(io.BytesIO(sample.image)) as image:
+        return image.mode, min(image.size)

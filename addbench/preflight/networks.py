@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import combinations
 
-from add.resolve import Table
-from add.spec import Run, Scale
-from add.weights import WeightsError, local_directory, weight_names
+from add.config.resolve import Table
+from add.config.run import Run
+from add.config.scale import Scale
+from add.models.weights import WeightsError, local_directory, weight_names
 from addbench.preflight.encoders import inception_file, read_encoder
-from addbench.preflight.findings import Findings, Problem, fact, together
-from addbench.preflight.hashes import HashStore, check_hashes
-from addbench.preflight.pins import check_pins
-from addbench.preflight.pipelines import Part, Pipeline, read_pipeline
+from addbench.preflight.findings import Findings, PreflightProblem, fact, together
+from addbench.preflight.hashes import HashStore, check_hashes, check_pins
+from addbench.preflight.pipelines import Pipeline, PipelinePart, read_pipeline
 from addbench.preflight.places import (
     Place,
     Wanted,
@@ -28,15 +28,15 @@ from addbench.preflight.places import (
 
 
 @dataclass(frozen=True)
-class Networks:
+class CheckedNetworks:
     """The networks that can be read, by their names in the scale: what the other checks compute with.
 
     places: of each address (`path`) that can be read, the directory in which it was found.
     """
 
     pipelines: Mapping[str, Pipeline]
-    features: Mapping[str, Part]
-    others: Mapping[str, Part]
+    features: Mapping[str, PipelinePart]
+    others: Mapping[str, PipelinePart]
     places: Mapping[str, str]
 
     def resolution(self, run: Run) -> int | None:
@@ -45,12 +45,14 @@ class Networks:
         return run.training.resolution or (pipeline.native_resolution if pipeline else None)
 
 
-def check_networks(scale: Scale, table: Table, store: HashStore, seconds: float) -> tuple[Findings, Networks]:
+def check_networks(
+    scale: Scale, table: Table, store: HashStore, seconds: float
+) -> tuple[Findings, CheckedNetworks]:
     """Everything about networks; `seconds`: about how long hashing may take in all."""
     found: list[Findings] = []
     pipelines: dict[str, Pipeline] = {}
-    features: dict[str, Part] = {}
-    others: dict[str, Part] = {}
+    features: dict[str, PipelinePart] = {}
+    others: dict[str, PipelinePart] = {}
     hashed: list[tuple[Place, Sequence[str]]] = []
     places: dict[str, str] = {}
     here: set[str] = set()
@@ -75,7 +77,7 @@ def check_networks(scale: Scale, table: Table, store: HashStore, seconds: float)
                 places[wanted.path] = str(place.path)
         found.append(Findings(problems=tuple(problems)))
         hashed += _countable(place)
-    networks = Networks(pipelines, features, others, places)
+    networks = CheckedNetworks(pipelines, features, others, places)
     found.append(Findings(problems=tuple(_fit(scale, table, networks))))
     where = partial(line_of, scale)
     of_hashes, hashes = check_hashes(hashed, store, seconds, where)
@@ -110,7 +112,7 @@ def _countable(place: Place) -> list[tuple[Place, Sequence[str]]]:
         return []
 
 
-def _fit(scale: Scale, table: Table, networks: Networks) -> Iterator[Problem]:
+def _fit(scale: Scale, table: Table, networks: CheckedNetworks) -> Iterator[PreflightProblem]:
     """What does not fit between networks, or between a network and the runs."""
     yield from _one_vae(scale, networks)
     measured = scale.evaluation.resolution
@@ -128,14 +130,14 @@ def _fit(scale: Scale, table: Table, networks: Networks) -> Iterator[Problem]:
                     f"{run.name}: {resolution} pixels are no multiple of the factor {pipeline.factor} "
                     f"of {name}'s VAE"
                 )
-                yield Problem(line_of(scale, ("training",)), what, "set another training.resolution")
+                yield PreflightProblem(line_of(scale, ("training",)), what, "set another training.resolution")
             if resolution != measured:
                 what = f"{run.name} trains and samples at {resolution} pixels, evaluation.resolution is {measured}"
                 remedy = f"set training.resolution: {measured}, or measure at {resolution}"
-                yield Problem(where, what, remedy)
+                yield PreflightProblem(where, what, remedy)
 
 
-def _one_vae(scale: Scale, networks: Networks) -> Iterator[Problem]:
+def _one_vae(scale: Scale, networks: CheckedNetworks) -> Iterator[PreflightProblem]:
     """Networks of one `latents` name must have one VAE: a distance of latents of two means nothing."""
     for first, second in combinations(networks.pipelines, 2):
         name = scale.networks.diffusion[first].latents
@@ -149,7 +151,7 @@ def _one_vae(scale: Scale, networks: Networks) -> Iterator[Problem]:
         remedy = (
             "the latents of another VAE mean other pictures: give them different names, and compare pixels"
         )
-        yield Problem(where, what, remedy)
+        yield PreflightProblem(where, what, remedy)
 
 
 def _vae(pipeline: Pipeline) -> tuple[object, ...]:

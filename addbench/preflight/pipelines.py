@@ -10,16 +10,15 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from add.weight_files import TensorInfo, missing_shards, read_header
-from add.weights import WeightsError, weight_names
-from addbench.preflight.findings import Problem
+from add.models.weights import TensorInfo, WeightsError, missing_shards, read_header, weight_names
+from addbench.preflight.findings import PreflightProblem
 from addbench.preflight.places import Place
 
 AGAIN = "download it again, or name another directory in mirrors.yaml"
 
 
 @dataclass(frozen=True)
-class Part:
+class PipelinePart:
     """One network of a pipeline, or a network by itself: its configuration, its tensors, its files."""
 
     config: Mapping[str, Any]
@@ -41,9 +40,9 @@ class Pipeline:
     """A pipeline directory that can be read; `encoders` are its one or two text encoders."""
 
     place: Place
-    unet: Part
-    vae: Part
-    encoders: tuple[Part, ...]
+    unet: PipelinePart
+    vae: PipelinePart
+    encoders: tuple[PipelinePart, ...]
     files: tuple[str, ...]
 
     @property
@@ -62,24 +61,24 @@ class Pipeline:
         return sum(part.parameters for part in (self.unet, self.vae, *self.encoders))
 
 
-def read_pipeline(place: Place) -> tuple[Pipeline | None, list[Problem]]:
+def read_pipeline(place: Place) -> tuple[Pipeline | None, list[PreflightProblem]]:
     """The pipeline, and every problem of its files; None where too much is missing to look further."""
-    problems: list[Problem] = []
+    problems: list[PreflightProblem] = []
     directory, wanted = place.path, place.wanted
     where = str(directory)
     try:
         names = tuple(weight_names(directory, wanted.files))
-        from add.text import encoder_names
+        from add.models.text import encoder_names
 
         encoders = encoder_names(read_json(directory / "model_index.json"), where)
         schedule_problems(directory, problems)
     except (WeightsError, ValueError) as error:
-        return None, [Problem(f"{wanted.name}: {where}", _after(error, where), AGAIN)]
+        return None, [PreflightProblem(f"{wanted.name}: {where}", _after(error, where), AGAIN)]
     problems += [
-        Problem(str(directory / shard), "this shard of the weights is missing", AGAIN)
+        PreflightProblem(str(directory / shard), "this shard of the weights is missing", AGAIN)
         for shard in missing_shards(directory, names)
     ]
-    parts: dict[str, Part] = {}
+    parts: dict[str, PipelinePart] = {}
     for name in ("unet", "vae", *encoders):
         part, wrong = read_part(directory, name, [n for n in names if n.startswith(f"{name}/")])
         problems += wrong
@@ -88,7 +87,7 @@ def read_pipeline(place: Place) -> tuple[Pipeline | None, list[Problem]]:
     for name in ("tokenizer", "tokenizer_2")[: len(encoders)]:
         if not _has_vocabulary(directory / name):
             what = "holds no vocabulary (tokenizer.json, or vocab.json with merges.txt)"
-            problems.append(Problem(str(directory / name), what, AGAIN))
+            problems.append(PreflightProblem(str(directory / name), what, AGAIN))
     if len(parts) < 2 + len(encoders):
         return None, problems
     read = tuple(parts[name] for name in encoders)
@@ -97,53 +96,57 @@ def read_pipeline(place: Place) -> tuple[Pipeline | None, list[Problem]]:
     return pipeline, problems
 
 
-def read_part(directory: Path, folder: str, names: list[str]) -> tuple[Part | None, list[Problem]]:
+def read_part(
+    directory: Path, folder: str, names: list[str]
+) -> tuple[PipelinePart | None, list[PreflightProblem]]:
     """One network: its config.json below `folder`, and the headers of its weight files `names`."""
     where = directory / folder
     try:
         config = read_json(where / "config.json")
     except ValueError as error:
-        return None, [Problem(str(where), _after(error, str(where)), AGAIN)]
+        return None, [PreflightProblem(str(where), _after(error, str(where)), AGAIN)]
     if not names:
-        return None, [Problem(str(where), "holds no .safetensors file", AGAIN)]
+        return None, [PreflightProblem(str(where), "holds no .safetensors file", AGAIN)]
     tensors: dict[str, TensorInfo] = {}
     problems = []
     for name in names:
         try:
             tensors |= read_header(directory / name)
         except ValueError as error:
-            problems.append(Problem(str(directory / name), _after(error, str(directory / name)), AGAIN))
+            problems.append(
+                PreflightProblem(str(directory / name), _after(error, str(directory / name)), AGAIN)
+            )
     if problems:
         return None, problems
-    return Part(config, tensors, tuple(names)), []
+    return PipelinePart(config, tensors, tuple(names)), []
 
 
-def misfit_problems(pipeline: Pipeline) -> list[Problem]:
+def misfit_problems(pipeline: Pipeline) -> list[PreflightProblem]:
     """What does not fit within a pipeline: by its configurations, and of weights to their configurations."""
-    from add.text import misfits
+    from add.models.text import incompatibilities
 
     place = pipeline.place
     where = f"{place.wanted.name}: {place.path}"
     remedy = "these parts are of different networks; take all of them from one"
     encoders = [_encoder_config(part.config) for part in pipeline.encoders]
-    found = misfits(dict(pipeline.unet.config), encoders, dict(pipeline.vae.config))
-    problems = [Problem(where, what, remedy) for what in found]
+    found = incompatibilities(dict(pipeline.unet.config), encoders, dict(pipeline.vae.config))
+    problems = [PreflightProblem(where, what, remedy) for what in found]
     for part, config, what in _weights_of_others(pipeline):
         text = f"the weights in {part} are not of the network that its config.json describes: {what}"
-        problems.append(Problem(where, text, f"restore {part}, both files ({config})"))
+        problems.append(PreflightProblem(where, text, f"restore {part}, both files ({config})"))
     return problems
 
 
-def schedule_problems(directory: Path, problems: list[Problem]) -> None:
+def schedule_problems(directory: Path, problems: list[PreflightProblem]) -> None:
     """Add what is wrong with the noise schedule."""
+    from add.models.diffusion import scheduler_config
     from add.noise import NoiseSchedule
-    from add.pipelines import scheduler_config
 
     try:
         NoiseSchedule.from_scheduler(scheduler_config(directory))
     except (OSError, ValueError, KeyError) as error:
         what = f"the noise schedule cannot be used: {str(error).splitlines()[0]}"
-        problems.append(Problem(str(directory / "scheduler"), what, AGAIN))
+        problems.append(PreflightProblem(str(directory / "scheduler"), what, AGAIN))
 
 
 def read_json(file: Path) -> dict[str, Any]:

@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from add.mirrors import mirrored, mirrors_file
-from add.spec import Scale, SpecError
-from add.spec_scale import ImageNetwork, Network
-from add.spec_yaml import Loc, dotted
-from add.weights import Files, cached_directory, is_hub_id
+from add.config.scale import ImageNetworkSpec, NetworkSpec, Scale
+from add.config.yaml import Loc, SpecError, dotted
+from add.models.hub import mirrored, mirrors_file
+from add.models.weights import Files, cached_directory, is_hub_id
 from addbench.preflight.findings import Findings, problem
-from eval.preferences.reward_models import PREPARATION
+from eval.preferences.raters.reward_models import PREPARATION
 
 Kind = Literal["pipeline", "features", "pooled", "c_text", "inception", "open_clip", "file", "processor"]
 
@@ -31,7 +30,7 @@ class Wanted:
     revision: str | None = None
     sha256: str | None = None
     files: Files | None = None
-    network: Network | None = None
+    network: NetworkSpec | None = None
 
     @property
     def name(self) -> str:
@@ -117,7 +116,7 @@ def built_here(scale: Scale, path: str) -> bool:
     return scale.data.build is not None and Path(path).is_relative_to(scale.data.root)
 
 
-def _of(loc: Loc, kind: Kind, network: Network | ImageNetwork) -> Wanted:
+def _of(loc: Loc, kind: Kind, network: NetworkSpec | ImageNetworkSpec) -> Wanted:
     return Wanted(loc, kind, network.path, network.revision, network.sha256, network.files, network)
 
 

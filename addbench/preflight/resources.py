@@ -9,11 +9,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from add.resolve import Table
-from add.spec import Run, Scale
-from addbench.costs.shapes import configurations, parameter_counts
+from add.config.resolve import Table
+from add.config.run import Run
+from add.config.scale import Scale
+from addbench.cost.shapes import configurations, parameter_counts
 from addbench.preflight.findings import Findings, fact, left, problem, size, together
-from addbench.preflight.networks import Networks
+from addbench.preflight.networks import CheckedNetworks
 
 PROCESS_BYTES = 1_500_000_000
 """Python, torch and the libraries by themselves, about."""
@@ -42,7 +43,7 @@ class Shapes:
     absent: tuple[str, ...] = ()
 
 
-def known_shapes(scale: Scale, networks: Networks) -> Shapes:
+def known_shapes(scale: Scale, networks: CheckedNetworks) -> Shapes:
     """Of the networks that are here, as they were read; of the others, as published."""
     places, absent = configurations(scale, networks.places)
     read = {name: (p.unet.parameters, p.parameters) for name, p in networks.pipelines.items()}
@@ -53,7 +54,7 @@ def known_shapes(scale: Scale, networks: Networks) -> Shapes:
 def check_resources(
     scale: Scale, table: Table, shapes: Shapes, results: Path, gpus: list[Gpu], needed: int
 ) -> Findings:
-    """needed: bytes on disk that the whole table takes (`addbench.costs.storage`)."""
+    """needed: bytes on disk that the whole table takes (`addbench.cost.storage`)."""
     run = heaviest(table, shapes)
     found = [_disk(results / scale.name, needed, shapes)]
     if run is None:
@@ -143,7 +144,7 @@ def _gpu(run: Run, peak: int, gpus: list[Gpu]) -> Findings:
 
 
 def _peak(run: Run, shapes: Shapes) -> int:
-    from add.cost import MARGIN, estimate_cost
+    from addbench.cost.step import MARGIN, estimate_cost
 
     return int(estimate_cost(run, configurations=shapes.places).peak_bytes * MARGIN)
 

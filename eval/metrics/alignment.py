@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from add.weights import WeightsError, check_weights, network_directory
-from eval.metrics.features import Batch, Extractor, Normalise, described, load_frozen, quiet
+from add.models.weights import WeightsError, check_weights, network_directory
+from eval.metrics.features import Extractor, ImageBatch, Normalise, described, load_frozen, quiet
 
 if TYPE_CHECKING:
     import torch
 
-    from add.spec_scale import Oracle as OracleSpec
+    from add.config.scale import OracleSpec as OracleSpec
 
 Scene = Mapping[str, str | None]
 """Group -> value; None where the prompt leaves the group open, and any answer will do."""
@@ -53,7 +53,7 @@ class Oracle:
     extractor: Extractor
     groups: dict[str, dict[str, int]]
 
-    def answers(self, batch: Batch) -> list[dict[str, str]]:
+    def answers(self, batch: ImageBatch) -> list[dict[str, str]]:
         """For each of the n images, the value that the oracle sees in each group."""
         logits = self.extractor(batch)
         columns = {group: self._best(logits, values) for group, values in self.groups.items()}

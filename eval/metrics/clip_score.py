@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from add.weights import WeightsError, check_weights, named_file
-from eval.metrics.protocol import Network
+from add.models.weights import WeightsError, check_weights, named_file
+from eval.metrics.protocol import NetworkIdentity
 
 if TYPE_CHECKING:
-    from add.spec_scale import Clip as ClipSpec
+    from add.config.scale import ClipSpec as ClipSpec
 
 LOCAL = "local-dir:"
 
@@ -42,7 +42,7 @@ class ClipScore:
 class Clip:
     """An open_clip model with the preprocessing and the tokenizer that belong to it."""
 
-    network: Network
+    network: NetworkIdentity
     model: Any
     preprocess: Any
     tokenizer: Any
@@ -106,7 +106,7 @@ def load_clip(spec: ClipSpec, device: str = "cpu") -> Clip:
         tokenizer = open_clip.get_tokenizer(spec.model)
     except (OSError, ValueError, RuntimeError) as error:
         raise WeightsError(f"{spec.model}: open_clip cannot load it: {error}") from error
-    network = Network(kind="open_clip", id=spec.model, revision=spec.pretrained, sha256=sha256)
+    network = NetworkIdentity(kind="open_clip", id=spec.model, revision=spec.pretrained, sha256=sha256)
     return Clip(network, model.eval().requires_grad_(False), preprocess, tokenizer, device)
 
 

@@ -16,15 +16,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from add.mirrors import mirrored
-from add.weights import WeightsError, check_weights, network_directory
-from eval.metrics.protocol import Network
+from add.models.hub import mirrored
+from add.models.weights import WeightsError, check_weights, network_directory
+from eval.metrics.protocol import NetworkIdentity
 
 if TYPE_CHECKING:
     import torch
 
-    from add.spec_scale import Extractor as ExtractorSpec
-    from add.spec_scale import ImageNetwork
+    from add.config.scale import ExtractorSpec as ExtractorSpec
+    from add.config.scale import ImageNetworkSpec
 
 RESIZE_FILTER = "clean-fid: Pillow bicubic, antialiased, floating point"
 INCEPTION_FILE = "inception-2015-12-05.pt"
@@ -37,7 +37,7 @@ INCEPTION_SHA256 = "f58cb9b6ec323ed63459aa4fb441fe750cfe39fafad6da5cb504a16f19e9
 
 
 @dataclass(frozen=True)
-class Batch:
+class ImageBatch:
     """Images uint8 (n, H, W, 3); what is resized once is kept for the next network of that size."""
 
     images: NDArray[np.uint8]
@@ -54,12 +54,12 @@ class Batch:
 class Extractor:
     """A frozen network; `network` is its entry in the protocol."""
 
-    network: Network
+    network: NetworkIdentity
     size: int
     forward: Callable[[torch.Tensor], torch.Tensor]
     device: str
 
-    def __call__(self, batch: Batch) -> NDArray[np.float32]:
+    def __call__(self, batch: ImageBatch) -> NDArray[np.float32]:
         """Features float32 (n, d)."""
         return self.of_pixels(batch.resized(self.size))
 
@@ -79,7 +79,7 @@ def load_extractor(spec: ExtractorSpec, device: str = "cpu") -> Extractor:
     return load_pooled(spec, device)
 
 
-def load_pooled(spec: ImageNetwork, device: str = "cpu") -> Extractor:
+def load_pooled(spec: ImageNetworkSpec, device: str = "cpu") -> Extractor:
     """The pooled output of a transformers image model, as the features."""
     from transformers import AutoModel
 
@@ -101,7 +101,7 @@ def load_pooled(spec: ImageNetwork, device: str = "cpu") -> Extractor:
     return Extractor(network, spec.image_size, forward, device)
 
 
-def load_inception(spec: ImageNetwork, device: str = "cpu") -> Extractor:
+def load_inception(spec: ImageNetworkSpec, device: str = "cpu") -> Extractor:
     """Inception-v3 as FID has used it since 2017: clean-fid's wrapper of the TorchScript file, 2048 features.
 
     It takes 299 x 299 and normalises by itself, so image_size must be 299; mean and std are not used.
@@ -121,7 +121,7 @@ def load_inception(spec: ImageNetwork, device: str = "cpu") -> Extractor:
     from cleanfid.inception_torchscript import InceptionV3W
 
     model = InceptionV3W(str(file.parent), download=False, resize_inside=False).to(device).eval()
-    network = Network(
+    network = NetworkIdentity(
         kind="inception (TorchScript, 2048 features)",
         id=spec.path,
         revision=spec.revision,
@@ -149,7 +149,7 @@ class Normalise:
     std: torch.Tensor
 
     @classmethod
-    def of(cls, spec: ImageNetwork, device: str) -> Normalise:
+    def of(cls, spec: ImageNetworkSpec, device: str) -> Normalise:
         """As the network's entry in the scale says."""
         import torch
 
@@ -161,9 +161,9 @@ class Normalise:
         return (pixels / 255 - self.mean) / self.std
 
 
-def described(kind: str, spec: ImageNetwork, sha256: str) -> Network:
+def described(kind: str, spec: ImageNetworkSpec, sha256: str) -> NetworkIdentity:
     """A network's entry in a protocol."""
-    return Network(
+    return NetworkIdentity(
         kind=kind,
         id=spec.path,
         revision=spec.revision,

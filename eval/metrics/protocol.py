@@ -82,7 +82,7 @@ class ImageRule(_Part):
         return {key: value for key, value in handler(self).items() if value is not None}
 
 
-class Network(_Part):
+class NetworkIdentity(_Part):
     """A measuring network: id and revision as configured, and the sha256 that makes it this network."""
 
     kind: str
@@ -94,7 +94,7 @@ class Network(_Part):
     std: tuple[float, ...] | None = None
 
 
-class Source(_Part):
+class SourceIdentity(_Part):
     """Data compared with: a file or an image folder, its hash (of names and bytes), its number of entries."""
 
     file: str
@@ -115,9 +115,9 @@ class Protocol(_Part):
     sampling_seed: int | None
     prompts: PromptRule | None
     image_rule: ImageRule
-    network: Network
-    reference: Source | None = None
-    scenes: Source | None = None
+    network: NetworkIdentity
+    reference: SourceIdentity | None = None
+    scenes: SourceIdentity | None = None
 
     def values(self) -> dict[str, Any]:
         """The protocol as JSON values, labels included."""

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
-from eval.preferences.damage import cell_damage
+from eval.preferences.damage import cell_damage, time_problem
 from eval.preferences.key import ATTENTION_CHECK, StudyKey
-from eval.preferences.problem import Problem, nearest
-from eval.preferences.record import COLUMNS, QUESTIONS, RATER_KINDS, UNKNOWN, WINNERS, Vote
-from eval.preferences.times import time_problem
+from eval.preferences.record import COLUMNS, QUESTIONS, RATER_KINDS, UNKNOWN, WINNERS, Problem, Vote, nearest
 
 CHOICES: Mapping[str, tuple[str, ...]] = {
     "question": QUESTIONS,

@@ -14,7 +14,7 @@ from typing import Any
 
 from add.files import write_whole
 from eval.preferences.damage import cell_damage, decoded, has_bad_bytes
-from eval.preferences.problem import PreferenceError, Problem, one_problem
+from eval.preferences.record import PreferenceError, Problem, one_problem
 
 KEY_SUFFIX = ".key.json"
 ATTENTION_CHECK = "attention-check"

@@ -15,17 +15,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from add.spec_yaml import SpecError
+from add.config.yaml import SpecError
 from eval.decode import ImageSetError
 from eval.preferences.key import StudyKey, read_keys
-from eval.preferences.problem import PreferenceError, one_problem
 from eval.preferences.reader import read_folder, read_votes
-from eval.preferences.record import Vote
+from eval.preferences.record import PreferenceError, Vote, one_problem
 from eval.preferences.study.sources import SourceError, read_sources
 from eval.prompts import Prompt, PromptError, read_prompts
 
 if TYPE_CHECKING:
-    from add.spec_scale import Scale
+    from add.config.scale import Scale
 
 REFUSALS = (ImageSetError, PreferenceError, PromptError, SourceError, SpecError)
 
@@ -72,14 +71,11 @@ def _keys(folder: Path, study: Path) -> Mapping[str, StudyKey]:
 
 def main(arguments: list[str] | None = None) -> int:
     """The command line; 1 and the reasons on stderr where votes are refused."""
-    from add.load import load_scale
-    from eval.preferences.ratings.summary import (
-        DisconnectedError,
-        InattentiveError,
-        NoIntervalError,
-        rate,
-        write_ratings,
-    )
+    from add.config.load import load_scale
+    from eval.preferences.ratings.bradley_terry import DisconnectedError
+    from eval.preferences.ratings.rate import InattentiveError, rate
+    from eval.preferences.ratings.resample import NoIntervalError
+    from eval.preferences.ratings.result import write_ratings
 
     parser = argparse.ArgumentParser(prog="python -m eval.preferences.rate_votes", description=__doc__)
     parser.add_argument("--scale", type=Path, required=True, help="config/<scale>.yaml")

@@ -1,13 +1,11 @@
-"""Reads and writes preference files: strictly, and with every problem of a file at once.
-
-The schema is eval/preferences/record.py; docs/preferences.md is the same for people. Nothing is dropped, filled in
-or counted as a tie: a file is read as it stands, or refused.
-"""
+"""Reads and writes preference files: strictly, and with every problem of a file at once."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Iterator, Mapping, Sequence
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +13,105 @@ from add.files import write_whole
 from eval.preferences.checks import Resolver, Seen, cell_problems, pair_problems
 from eval.preferences.damage import decoded, mixes_encodings
 from eval.preferences.key import KEY_SUFFIX, StudyKey, read_keys
-from eval.preferences.problem import PreferenceError, Problem, nearest, one_problem
-from eval.preferences.record import COLUMNS, Vote
-from eval.preferences.table import Row, parsed, written
+from eval.preferences.record import COLUMNS, PreferenceError, Problem, Vote, nearest, one_problem
 
-__all__ = ["PreferenceError", "Problem", "check_votes", "read_folder", "read_votes", "write_votes"]
+_QUOTED = re.compile(r'"([^"]*(?:""[^"]*)*)"')
+_PLAIN = re.compile(r'[^",\r\n]*')
+_MUST_QUOTE = re.compile(r'[",\r\n]|^\s|\s$')
+
+
+@dataclass(frozen=True)
+class CsvRow:
+    """The cells of one row; `line` is the physical line in which it starts, 1-based."""
+
+    line: int
+    cells: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Where the text stops being CSV: in the cell `place` (0-based) of the row that starts in `line`."""
+
+    line: int
+    place: int
+    value: str
+    reason: str
+
+
+def parsed(text: str, separator: str = ",") -> tuple[list[CsvRow], Fault | None]:
+    """The rows up to the first place that is not CSV, and what is wrong there. Line ends are LF or CRLF."""
+    rows: list[CsvRow] = []
+    position, line = 0, 1
+    while position < len(text):
+        end = text.find("\n", position)
+        stop = len(text) if end < 0 else end
+        content = text[position:stop]
+        if '"' not in content and "\r" not in content.removesuffix("\r"):  # most rows: no need to look closer
+            if end < 0 and content.endswith("\r"):
+                return rows, Fault(line, 0, content[-20:], _BARE_RETURN)
+            rows.append(CsvRow(line, tuple(content.removesuffix("\r").split(separator))))
+            position, line = stop + 1, line + 1
+            continue
+        found = _row(text, position, line, separator)
+        if isinstance(found, Fault):
+            return rows, found
+        cells, following = found
+        rows.append(CsvRow(line, cells))
+        line += text.count("\n", position, following)
+        position = following
+    return rows, None
+
+
+_BARE_RETURN = (
+    "a line ends with a bare carriage return, as on old Macs; save the file with LF or CRLF line ends"
+)
+
+
+def _row(text: str, position: int, line: int, separator: str) -> tuple[tuple[str, ...], int] | Fault:
+    """The cells of the row at `position`, and where the next row starts."""
+    cells: list[str] = []
+    plain = _PLAIN if separator == "," else re.compile(rf'[^"{re.escape(separator)}\r\n]*')
+    while True:
+        if text.startswith('"', position):
+            match = _QUOTED.match(text, position)
+            if match is None:
+                value = text[position : position + 40].split("\n")[0]
+                reason = "a quote is opened and never closed, to the end of the file; close it"
+                return Fault(line, len(cells), value, reason)
+            cells.append(match[1].replace('""', '"'))
+        else:
+            match = plain.match(text, position)
+            assert match is not None
+            cells.append(match[0])
+        position = match.end()
+        if text.startswith(separator, position):
+            position += 1
+        elif text.startswith(("\n", "\r\n"), position):
+            return tuple(cells), text.index("\n", position) + 1
+        elif position == len(text):
+            return tuple(cells), position
+        elif text[position] == "\r":
+            return Fault(line, len(cells) - 1, cells[-1], _BARE_RETURN)
+        elif text[position] == '"':
+            reason = (
+                "has a quote in a cell without quotes around it; put the cell in quotes, and double the quote"
+            )
+            return Fault(line, len(cells) - 1, cells[-1] + '"', reason)
+        else:
+            reason = f"has {text[position]!r} after its closing quote; a quote inside a cell must be doubled"
+            return Fault(line, len(cells) - 1, cells[-1], reason)
+
+
+def written(rows: Iterable[Sequence[str]]) -> str:
+    """Rows as CSV with LF line ends; `parsed` gives them back exactly."""
+    return "".join(",".join(map(_quoted, row)) + "\n" for row in rows)
+
+
+def _quoted(cell: str) -> str:
+    if _MUST_QUOTE.search(cell):
+        return '"' + cell.replace('"', '""') + '"'
+    return cell
+
 
 _OTHER_SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 _COMPANIONS = (".md", KEY_SUFFIX)
@@ -136,7 +228,7 @@ def _read(file: Path, resolver: Resolver, seen: Seen) -> tuple[list[Vote], list[
     return votes, problems + broken
 
 
-def _vote(row: Row, resolver: Resolver, mixed: bool) -> Vote | list[tuple[str, str, str]]:
+def _vote(row: CsvRow, resolver: Resolver, mixed: bool) -> Vote | list[tuple[str, str, str]]:
     """The vote of a row, or (column, value, reason) of what is wrong with it."""
     if wrong := _shape_problem(row):
         return [wrong]
@@ -156,7 +248,7 @@ def _vote(row: Row, resolver: Resolver, mixed: bool) -> Vote | list[tuple[str, s
     return Vote(**values, line=row.line)
 
 
-def _shape_problem(row: Row) -> tuple[str, str, str] | None:
+def _shape_problem(row: CsvRow) -> tuple[str, str, str] | None:
     count, wanted = len(row.cells), len(COLUMNS)
     if row.cells == ("",):
         return "", "", "is an empty line; delete it"
@@ -177,7 +269,7 @@ def _shape_problem(row: Row) -> tuple[str, str, str] | None:
     return None
 
 
-def _header_problems(file: Path, header: Row | None, text: str) -> Iterator[Problem]:
+def _header_problems(file: Path, header: CsvRow | None, text: str) -> Iterator[Problem]:
     if header is None or header.cells == COLUMNS:
         return
     first = text.split("\n", 1)[0].strip()

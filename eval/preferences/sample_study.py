@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from add.spec_yaml import SpecError
-from add.weights import WeightsError, check_weights, local_directory
+from add.config.yaml import SpecError
+from add.models.weights import WeightsError, check_weights, local_directory
 from eval.prompts import PromptError
 from eval.sample import sample_scale
 
 if TYPE_CHECKING:
-    from add.spec_scale import Scale
+    from add.config.scale import Scale
 
 
 class Job(BaseModel):
@@ -72,7 +72,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     import torch
 
-    from add.load import load_scale
+    from add.config.load import load_scale
 
     try:
         scale = load_scale(options.scale)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +18,51 @@ from eval.metrics.frechet import (
     statistics,
 )
 from eval.metrics.kid import KernelDistance, jackknife_error, kernel_distance, mean_kernel
-from eval.protocols.infinity import extrapolated
+
+POINTS = 15
+"""Subset sizes, evenly spread; the number in the paper's code."""
+
+SMALLEST = 5
+"""The smallest subset is the whole over this, but more images than features."""
+
+
+class TooFewImagesError(ValueError):
+    """No line can be drawn: covariances of subsets would be singular, and their bias not linear in 1 / n."""
+
+
+@dataclass(frozen=True)
+class Extrapolation:
+    """`value` at 1 / n = 0; `error` is the standard error of the line's intercept over the choice of subsets."""
+
+    value: float
+    error: float
+
+
+def extrapolated(features: NDArray[np.floating], reference: Statistics, seed: int = 0) -> Extrapolation:
+    """FID-infinity of features (n, d). Raises TooFewImagesError unless n is more than 2 d + 2."""
+    n, dimensions = features.shape
+    smallest = max(n // SMALLEST, dimensions + 2)
+    if 2 * smallest > n:
+        raise TooFewImagesError(
+            f"FID-infinity of {dimensions} features needs {2 * dimensions + 4} images or more, {n} are there"
+        )
+    generator = np.random.default_rng(seed)
+    sizes = np.unique(np.linspace(smallest, n, POINTS).astype(int))
+    values = [
+        frechet_distance(statistics(features[generator.permutation(n)[:size]]), reference) for size in sizes
+    ]
+    return _intercept(1 / sizes, np.array(values))
+
+
+def _intercept(x: NDArray[np.float64], y: NDArray[np.float64]) -> Extrapolation:
+    """Least squares of y = a + b x: a and its standard error."""
+    design = np.stack([np.ones_like(x), x], axis=1)
+    solution, *_ = np.linalg.lstsq(design, y, rcond=None)
+    residual = y - design @ solution
+    variance = residual @ residual / max(len(x) - 2, 1)
+    covariance = variance * np.linalg.inv(design.T @ design)
+    return Extrapolation(float(solution[0]), float(np.sqrt(covariance[0, 0])))
+
 
 Features = NDArray[np.float32]
 
@@ -42,7 +87,7 @@ class Figure:
 
 
 @dataclass(frozen=True)
-class References:
+class ReferenceFigures:
     """What follows from a reference's features (m, d) alone, once."""
 
     features: Features
@@ -59,7 +104,7 @@ class References:
 
 
 @dataclass(frozen=True)
-class Measured:
+class MeasuredFigures:
     """One protocol's figures. `resamples`: FID of each bootstrap resample, paired over protocols of equal
     `keys`; `fit_error` is that of an extrapolation, else 0.
     """
@@ -87,14 +132,14 @@ class Difference:
 
 
 def measured(
-    features: Features, keys: tuple[str, ...], reference: References, resamples: int, infinity: bool
-) -> Measured:
+    features: Features, keys: tuple[str, ...], reference: ReferenceFigures, resamples: int, infinity: bool
+) -> MeasuredFigures:
     """Both metrics of features (n, d), n >= 3. Raises TooFewImagesError where no extrapolation is possible."""
     value, fit_error = frechet_distance(statistics(features), reference.statistics), 0.0
     if infinity:
         found = extrapolated(features, reference.statistics)
         value, fit_error = found.value, found.error
-    return Measured(
+    return MeasuredFigures(
         keys,
         value,
         fit_error,
@@ -104,7 +149,7 @@ def measured(
     )
 
 
-def difference(one: Measured, base: Measured) -> Difference:
+def difference(one: MeasuredFigures, base: MeasuredFigures) -> Difference:
     """`one` less `base`. Paired where the images have the same keys, or else with both errors in full.
 
     Pairing takes the noise that both share out of the interval: resample by resample (FID), image left out by
@@ -123,3 +168,35 @@ def difference(one: Measured, base: Measured) -> Difference:
         Figure.of(one.kid.value - base.kid.value, kid_error),
         paired,
     )
+
+
+@dataclass(frozen=True)
+class ProtocolRow:
+    """One protocol: what it changes in the base, why that moves FID, and the figures or why there are none.
+
+    `published`: for a paper's protocol, axis by axis what it states. `note`: what the figures rest on.
+    `other_unit`: another network's distances, from which no difference is taken.
+    """
+
+    name: str
+    changes: tuple[str, ...]
+    why: str
+    published: tuple[str, ...] = ()
+    images: int | None = None
+    fid: Figure | None = None
+    kid: Figure | None = None
+    difference: Difference | None = None
+    other_unit: bool = False
+    fid_protocol: str | None = None
+    kid_protocol: str | None = None
+    note: str | None = None
+    not_scored: str | None = None
+
+
+@dataclass(frozen=True)
+class ProtocolComparison:
+    """The rows, base first, and all protocols by id. `facts` says what was scored against what."""
+
+    rows: tuple[ProtocolRow, ...]
+    protocols: dict[str, dict[str, Any]]
+    facts: dict[str, Any]

@@ -1,29 +1,31 @@
-"""What happens to a decoded image before an extractor sees it: crop, resize, re-encoding, the library's resize.
-
-The libraries' resizers to the extractor's input are clean-fid's own functions where it has them
-(`cleanfid.resize.make_resizer`). TensorFlow 1's is not among them (clean-fid leaves it to the TorchScript
-network), so it is written out here.
-"""
+"""What happens to a decoded image before an extractor sees it: crop, resize, re-encoding, the library's resize."""
 
 from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 from PIL import Image
 
 from eval.decode import Crop, centred, to_square
-from eval.metrics.features import RESIZE_FILTER
+from eval.metrics.features import RESIZE_FILTER, Extractor
 
 if TYPE_CHECKING:
-    from eval.protocols.spec import Filter, Resize
+    import torch
 
-RESIZES: dict[Resize, str] = {
+    from eval.protocols.plan import Preprocessing
+    from eval.protocols.sources import Images
+    from eval.protocols.spec import Filter, ResizeName
+
+
+RESIZES: dict[ResizeName, str] = {
     "clean": RESIZE_FILTER,
     "pytorch": "PyTorch F.interpolate bilinear, not antialiased, floating point (pytorch-fid)",
     "tensorflow1": "TensorFlow 1 bilinear, not antialiased, corners not aligned, floating point (original FID)",
@@ -32,7 +34,7 @@ RESIZES: dict[Resize, str] = {
 }
 """By name, what a protocol calls the resize to the extractor's input."""
 
-_LIBRARY: dict[Resize, tuple[str, bool, str]] = {
+_LIBRARY: dict[ResizeName, tuple[str, bool, str]] = {
     "clean": ("PIL", False, "bicubic"),
     "pytorch": ("PyTorch", False, "bilinear"),
     "pillow_bilinear": ("PIL", True, "bilinear"),
@@ -78,7 +80,7 @@ def encoding_text(encoding: str) -> str:
     return f"JPEG, quality {encoding.removeprefix('jpeg-')}, 4:2:0 (Pillow), RGB, 8 bit"
 
 
-def resizer(name: Resize, size: int) -> Callable[[Pixels], NDArray[np.float32]]:
+def resizer(name: ResizeName, size: int) -> Callable[[Pixels], NDArray[np.float32]]:
     """uint8 (h, w, 3) -> float32 (size, size, 3), 0 to 255, by the library called `name`."""
     if name == "tensorflow1":
         return lambda image: tensorflow1_bilinear(image, size)
@@ -114,3 +116,67 @@ def _neighbours(length: int, size: int) -> tuple[NDArray[np.intp], NDArray[np.in
     place = np.arange(size, dtype=np.float32) * np.float32(np.float32(length) / np.float32(size))
     before = np.floor(place).astype(np.intp)
     return before, np.minimum(before + 1, length - 1), place - before.astype(np.float32)
+
+
+Features = NDArray[np.float32]
+
+
+def features_by_preprocessing(
+    images: Images,
+    roads: Sequence[Preprocessing],
+    extractors: Mapping[str, Extractor],
+    batch: int,
+    directory: Path,
+) -> dict[Preprocessing, Features]:
+    """float32 (n, d) a road, in the order of `images`, each in a file of its own below `directory`.
+
+    Raises ImageSetError at a broken image.
+    """
+    from tqdm import tqdm
+
+    directory.mkdir(parents=True, exist_ok=True)
+    found: dict[Preprocessing, Features] = {}
+    distinct = tuple(dict.fromkeys(roads))
+    total = -(-len(images) // batch)
+    start = 0
+    for decoded in tqdm(images.batches(batch), desc=directory.name, total=total, mininterval=5):
+        for picture in dict.fromkeys(road.picture for road in distinct):
+            prepared = [picture(image) for image in decoded]
+            ahead = [road for road in distinct if road.picture == picture]
+            _feed(prepared, ahead, extractors, found, directory, start, len(images))
+        start += len(decoded)
+    return found
+
+
+def _feed(
+    prepared: Sequence[Pixels],
+    roads: Sequence[Preprocessing],
+    extractors: Mapping[str, Extractor],
+    found: dict[Preprocessing, Features],
+    directory: Path,
+    start: int,
+    total: int,
+) -> None:
+    for resize, size in dict.fromkeys((road.resize, extractors[road.extractor].size) for road in roads):
+        function = resizer(resize, size)
+        pixels = _stacked([function(image) for image in prepared])
+        for road in roads:
+            extractor = extractors[road.extractor]
+            if (road.resize, extractor.size) != (resize, size):
+                continue
+            rows = extractor.of_pixels(symmetric(pixels) if road.symmetric else pixels)
+            if road not in found:
+                file = directory / f"{len(found):03d}.npy"
+                found[road] = open_memmap(file, "w+", np.float32, (total, rows.shape[1]))
+            found[road][start : start + len(prepared)] = rows
+
+
+def symmetric(pixels: torch.Tensor) -> torch.Tensor:
+    """0..255 moved so that Inception's own (x - 128) / 128 gives x / 127.5 - 1, as pytorch-fid has it."""
+    return (pixels / 127.5 - 1) * 128 + 128
+
+
+def _stacked(images: Sequence[NDArray[np.float32]]) -> torch.Tensor:
+    import torch
+
+    return torch.from_numpy(np.ascontiguousarray(np.stack(images).transpose(0, 3, 1, 2)))

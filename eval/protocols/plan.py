@@ -1,17 +1,27 @@
-"""A named protocol at one scale: which road each image takes to which extractor, and how many are counted."""
+"""A named protocol at one scale: how each image reaches which extractor, how many count, and the protocol's hash."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from eval.metrics.protocol import canonical_json
-from eval.protocols.pixels import Picture
-from eval.protocols.spec import OF_SAMPLES, FeaturesOf, NamedProtocol, Protocols, Settings
+from eval.entries import DEFINITIONS, image_rule
+from eval.metrics.protocol import (
+    ImageRule,
+    NetworkIdentity,
+    PromptRule,
+    Protocol,
+    SourceIdentity,
+    canonical_json,
+)
+from eval.protocols.compare import POINTS
+from eval.protocols.pixels import RESIZES, Picture, encoding_text
+from eval.protocols.spec import OF_SAMPLES, FeaturesOf, NamedProtocol, Protocols, ProtocolSettings
 
 if TYPE_CHECKING:
-    from add.spec_scale import ImageNetwork, Scale
-    from eval.protocols.spec import Resize
+    from add.config.scale import ImageNetworkSpec, Scale
+    from eval.protocols.spec import ResizeName
+
 
 SCALE = "scale"
 """The key of the scale's own extractor."""
@@ -24,24 +34,24 @@ class NotScoredError(ValueError):
 
 
 @dataclass(frozen=True)
-class Road:
+class Preprocessing:
     """An image's way into features: `picture`, the library's resize, normalisation, extractor (by key)."""
 
     picture: Picture
-    resize: Resize
+    resize: ResizeName
     symmetric: bool
     extractor: str
 
 
 @dataclass(frozen=True)
-class Plan:
+class ProtocolPlan:
     """A protocol resolved; two names of equal plans are one measurement.
 
     `sample_set` names the protocol whose own samples are scored; None: the common ones.
     """
 
-    samples: Road
-    reference: Road
+    samples: Preprocessing
+    reference: Preprocessing
     images: int
     infinity: bool
     sample_set: str | None
@@ -49,7 +59,7 @@ class Plan:
 
 def plan(
     document: Protocols, protocol: NamedProtocol, scale: Scale, available: int, own_samples: bool
-) -> Plan:
+) -> ProtocolPlan:
     """The protocol with every value resolved. `available`: images of the set that it scores.
 
     Raises NotScoredError with the reason where it cannot be applied.
@@ -72,27 +82,27 @@ def plan(
         settings.reference_filter,
         settings.reference_format,
     )
-    return Plan(
-        Road(samples, resize, symmetric, extractor),
-        Road(reference, resize, symmetric, extractor),
+    return ProtocolPlan(
+        Preprocessing(samples, resize, symmetric, extractor),
+        Preprocessing(reference, resize, symmetric, extractor),
         _count(settings.images, available),
         settings.estimator == "infinity",
         protocol.name if needs_own else None,
     )
 
 
-def needs_own_samples(settings: Settings) -> bool:
+def needs_own_samples(settings: ProtocolSettings) -> bool:
     """Whether the protocol changes what only drawing again can change."""
     return settings.caption_rule != "scale" or settings.sampling_seed is not None
 
 
-def normalises(settings: Settings, scale: Scale) -> bool:
+def normalises(settings: ProtocolSettings, scale: Scale) -> bool:
     """Whether the extractor is Inception, which alone is used with two normalisations."""
     chosen = scale.evaluation.extractor if settings.extractor is None else settings.extractor
     return chosen.kind == "inception"
 
 
-def other_unit(settings: Settings, base: Settings) -> bool:
+def other_unit(settings: ProtocolSettings, base: ProtocolSettings) -> bool:
     """Whether distances are of two unlike networks, so that their difference means nothing.
 
     An extractor written out (torchvision's Inception, say) is taken for a variant of the base's.
@@ -107,7 +117,7 @@ def pixels(value: int | str, side: int) -> int | None:
     return value if isinstance(value, int) else max(1, side // _HALVES.get(value, 1))
 
 
-def extractor_spec(settings: Settings, scale: Scale) -> tuple[str, ImageNetwork]:
+def extractor_spec(settings: ProtocolSettings, scale: Scale) -> tuple[str, ImageNetworkSpec]:
     """Kind ('inception', 'transformers') and entry of the extractor. Raises NotScoredError."""
     chosen = settings.extractor
     if chosen is None:
@@ -122,7 +132,7 @@ def extractor_spec(settings: Settings, scale: Scale) -> tuple[str, ImageNetwork]
     return "transformers", scale.networks.features[chosen.network]
 
 
-def extractor_key(settings: Settings, scale: Scale) -> str:
+def extractor_key(settings: ProtocolSettings, scale: Scale) -> str:
     """What names the extractor among several. Raises NotScoredError."""
     kind, spec = extractor_spec(settings, scale)
     values: dict[str, Any] = {"kind": kind, **spec.model_dump(mode="json", exclude={"layers", "kind"})}
@@ -138,3 +148,111 @@ def _count(value: int | str, available: int) -> int:
     if count < 3:
         raise NotScoredError(f"{count} images are too few for an interval")
     return count
+
+
+INFINITY = (
+    f"{DEFINITIONS['fid']}; of {POINTS} random subsets, extrapolated linearly in 1 / n to 0 (FID-infinity)"
+)
+
+
+def protocol_of(
+    metric: Literal["fid", "kid"],
+    plan: ProtocolPlan,
+    scale: Scale,
+    network: NetworkIdentity,
+    source: SourceIdentity,
+    prompts: PromptRule | None,
+    seed: int | None,
+) -> Protocol:
+    """The protocol of one metric of a plan's row."""
+    definition = INFINITY if metric == "fid" and plan.infinity else DEFINITIONS[metric]
+    return Protocol(
+        schema=1,
+        metric=metric,
+        definition=definition,
+        images=plan.images,
+        sampling_seed=seed,
+        prompts=prompts,
+        image_rule=_rule(plan, scale),
+        network=network,
+        reference=source,
+    )
+
+
+def _rule(plan: ProtocolPlan, scale: Scale) -> ImageRule:
+    own = image_rule(scale)
+    side = scale.evaluation.resolution
+    samples, reference = plan.samples.picture, plan.reference.picture
+    names = reference.filter
+    return ImageRule(
+        resolution=side,
+        crop=reference.crop,
+        crop_filter=own.crop_filter if names == "bicubic" else f"Pillow {names}, antialiased, 8 bit",
+        resize_filter=f"{RESIZES[plan.samples.resize]}; CLIP: its own",
+        file_format=encoding_text(samples.encoding),
+        samples_resolution=None if samples.side == side else samples.side,
+        reference_resolution=None
+        if reference.side == side
+        else ("native" if reference.side is None else reference.side),
+        reference_format=None if reference.encoding == "png" else encoding_text(reference.encoding),
+        normalisation="0..255 to -1..1" if plan.samples.symmetric else None,
+    )
+
+
+_SIDES = ("samples_resolution", "reference_resolution")
+
+
+def changes(document: Protocols, protocol: NamedProtocol, scale: Scale) -> tuple[str, ...]:
+    """One text an axis whose value at this scale is not the base's, such as 'resize pytorch'."""
+    settings, base = document.settings(protocol), document.settings(document.base)
+    values = ((axis, _value(axis, settings, scale)) for axis in ProtocolSettings.model_fields)
+    return tuple(
+        f"{axis.replace('_', ' ')} {value}" for axis, value in values if value != _value(axis, base, scale)
+    )
+
+
+def published(document: Protocols, protocol: NamedProtocol, scale: Scale, available: int) -> tuple[str, ...]:
+    """For a paper's protocol: each axis it states with what is here, then the axes that it does not state."""
+    if protocol.published is None:
+        return ()
+    settings, stated = document.settings(protocol), protocol.published
+    lines = []
+    for axis in ProtocolSettings.model_fields:
+        if axis in stated.model_fields_set:
+            wanted, here = _value(axis, stated, scale), _value(axis, settings, scale)
+            if axis == "images":
+                here = str(available if settings.images == "all" else settings.images)
+            met = "as published" if wanted == here else f"published {wanted}, NOT MET here"
+            lines.append(f"{axis.replace('_', ' ')}: {here} ({met})")
+        else:
+            lines.append(f"{axis.replace('_', ' ')}: {_value(axis, settings, scale)} (ours / not published)")
+    return tuple(lines)
+
+
+def _value(axis: str, settings: ProtocolSettings, scale: Scale) -> str:
+    value: Any = getattr(settings, axis)
+    if axis in _SIDES:
+        side = pixels(value, scale.evaluation.resolution)
+        return "native" if side is None else f"{side} px"
+    if axis == "reference_crop" and value == "scale":
+        return scale.evaluation.crop
+    if axis == "normalisation" and not normalises(settings, scale):
+        return "extractor"
+    if axis == "extractor":
+        if value is None:
+            return f"{scale.evaluation.extractor.kind}, {scale.evaluation.extractor.path}"
+        return value.network if isinstance(value, FeaturesOf) else f"{value.kind}, {value.path}"
+    if axis in ("caption_rule", "rule_seed", "sampling_seed") and value in ("scale", None):
+        return _of_scale(axis, scale)
+    return str(value)
+
+
+def _of_scale(axis: str, scale: Scale) -> str:
+    if axis == "sampling_seed":
+        return str(scale.sampling.seed)
+    for config in scale.sampling.prompts.values():
+        if config.kind == "coco":
+            if axis == "caption_rule":
+                return config.caption_rule
+            return str(config.rule_seed) if config.caption_rule == "random" else "none"
+    return "none"

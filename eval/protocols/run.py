@@ -10,26 +10,34 @@ from typing import TYPE_CHECKING, Any
 
 from eval.decode import ImageSetError
 from eval.metrics.features import Extractor, load_extractor, load_pooled
-from eval.protocols.compare import Figure, Measured, References, difference, measured
-from eval.protocols.describe import changes, published
-from eval.protocols.extract import features_by_road
-from eval.protocols.identity import protocol_of
-from eval.protocols.infinity import TooFewImagesError
+from eval.protocols.compare import (
+    Figure,
+    MeasuredFigures,
+    ProtocolComparison,
+    ProtocolRow,
+    ReferenceFigures,
+    TooFewImagesError,
+    difference,
+    measured,
+)
+from eval.protocols.pixels import features_by_preprocessing
 from eval.protocols.plan import (
     NotScoredError,
-    Plan,
+    ProtocolPlan,
+    changes,
     extractor_key,
     extractor_spec,
     needs_own_samples,
     other_unit,
     plan,
+    protocol_of,
+    published,
 )
-from eval.protocols.row import Comparison, Row
 from eval.protocols.sources import Images, Samples, open_reference, open_set, prompt_set, prompts_note
 
 if TYPE_CHECKING:
-    from add.spec_scale import Scale
-    from eval.metrics.protocol import Source
+    from add.config.scale import Scale
+    from eval.metrics.protocol import SourceIdentity
     from eval.protocols.spec import Protocols
 
 Sets = Mapping[str | None, Samples]
@@ -53,7 +61,7 @@ class Request:
     resamples: int | None = None
 
 
-def score_protocols(document: Protocols, scale: Scale, request: Request) -> Comparison:
+def score_protocols(document: Protocols, scale: Scale, request: Request) -> ProtocolComparison:
     """All rows. Raises ImageSetError, PromptError, WeightsError where the input is wrong.
 
     A protocol that cannot be applied to this input has a row that says why; the base must be applicable.
@@ -72,7 +80,7 @@ def score_protocols(document: Protocols, scale: Scale, request: Request) -> Comp
     base = document.base.name
     if base in refused:
         raise ImageSetError(request.samples, f"the base protocol '{base}' cannot be applied: {refused[base]}")
-    rows: list[Row] = []
+    rows: list[ProtocolRow] = []
     protocols: dict[str, dict[str, Any]] = {}
     for protocol in document.everything():
         words: dict[str, Any] = {
@@ -82,7 +90,7 @@ def score_protocols(document: Protocols, scale: Scale, request: Request) -> Comp
             "published": published(document, protocol, scale, len(sets[None].keys)),
         }
         if protocol.name in refused:
-            rows.append(Row(**words, not_scored=refused[protocol.name]))
+            rows.append(ProtocolRow(**words, not_scored=refused[protocol.name]))
             continue
         chosen = plans[protocol.name]
         used = _protocols(chosen, scale, extractors, source, sets[chosen.sample_set])
@@ -98,14 +106,14 @@ def score_protocols(document: Protocols, scale: Scale, request: Request) -> Comp
             "other_unit": strange,
         }
         fid, kid = used
-        rows.append(Row(**words, **figures, fid_protocol=fid, kid_protocol=kid))
+        rows.append(ProtocolRow(**words, **figures, fid_protocol=fid, kid_protocol=kid))
         protocols |= used
     facts = _facts(document, scale, sets, source, resamples) | {"note": prompts_note(scale, prompts)}
-    return Comparison(tuple(rows), protocols, facts)
+    return ProtocolComparison(tuple(rows), protocols, facts)
 
 
-def _plans(document: Protocols, scale: Scale, sets: Sets) -> tuple[dict[str, Plan], dict[str, str]]:
-    plans: dict[str, Plan] = {}
+def _plans(document: Protocols, scale: Scale, sets: Sets) -> tuple[dict[str, ProtocolPlan], dict[str, str]]:
+    plans: dict[str, ProtocolPlan] = {}
     refused: dict[str, str] = {}
     for protocol in document.everything():
         own = sets.get(protocol.name)
@@ -118,24 +126,24 @@ def _plans(document: Protocols, scale: Scale, sets: Sets) -> tuple[dict[str, Pla
 
 
 def _results(
-    plans: Mapping[str, Plan],
+    plans: Mapping[str, ProtocolPlan],
     sets: Sets,
     images: Images,
     extractors: Mapping[str, Extractor],
     batch: int,
     resamples: int,
     folder: Path,
-) -> tuple[dict[Plan, Measured], dict[str, str]]:
+) -> tuple[dict[ProtocolPlan, MeasuredFigures], dict[str, str]]:
     """The figures of each plan, and the names of those that have none with the reason."""
     roads = [p.reference for p in plans.values()]
-    found = features_by_road(images, roads, extractors, batch, folder / "reference")
-    references = {road: References(features) for road, features in found.items()}
+    found = features_by_preprocessing(images, roads, extractors, batch, folder / "reference")
+    references = {road: ReferenceFigures(features) for road, features in found.items()}
     features = {}
     for key, samples in sets.items():
         roads = [p.samples for p in plans.values() if p.sample_set == key]
         place = folder / ("samples" if key is None else f"samples of {key}")
-        features[key] = features_by_road(samples.images, roads, extractors, batch, place)
-    results: dict[Plan, Measured] = {}
+        features[key] = features_by_preprocessing(samples.images, roads, extractors, batch, place)
+    results: dict[ProtocolPlan, MeasuredFigures] = {}
     refused: dict[str, str] = {}
     for name, p in plans.items():
         if p in results:  # two names for one measurement
@@ -150,7 +158,11 @@ def _results(
 
 
 def _protocols(
-    plan: Plan, scale: Scale, extractors: Mapping[str, Extractor], source: Source, samples: Samples
+    plan: ProtocolPlan,
+    scale: Scale,
+    extractors: Mapping[str, Extractor],
+    source: SourceIdentity,
+    samples: Samples,
 ) -> dict[str, dict[str, Any]]:
     """FID's and KID's protocols of a plan by id, in this order."""
     network = extractors[plan.samples.extractor].network
@@ -180,7 +192,7 @@ def _sets(document: Protocols, scale: Scale, request: Request, prompts: str | No
 
 
 def _extractors(
-    document: Protocols, scale: Scale, plans: Mapping[str, Plan], device: str
+    document: Protocols, scale: Scale, plans: Mapping[str, ProtocolPlan], device: str
 ) -> dict[str, Extractor]:
     found: dict[str, Extractor] = {}
     for protocol in document.everything():
@@ -192,7 +204,9 @@ def _extractors(
     return found
 
 
-def _facts(document: Protocols, scale: Scale, sets: Sets, source: Source, resamples: int) -> dict[str, Any]:
+def _facts(
+    document: Protocols, scale: Scale, sets: Sets, source: SourceIdentity, resamples: int
+) -> dict[str, Any]:
     return {
         "protocols": document.origin.file,
         "scale": scale.name,

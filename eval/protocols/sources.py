@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
-from add.spec_yaml import nearest
+from add.config.yaml import nearest
 from eval.decode import ImageSetError, decode_image, decode_sample, to_square
 from eval.entries import prompt_rule
-from eval.images import ImageFolder, image_folder, read_samples
-from eval.metrics.protocol import PromptRule, Source
+from eval.images import ReferenceImages, image_folder, read_samples
+from eval.metrics.protocol import PromptRule, SourceIdentity
 from eval.prompts import read_prompts
 from eval.score import check_prompts
 
 if TYPE_CHECKING:
-    from add.spec_scale import Scale
-    from eval.protocols.spec import Settings
+    from add.config.scale import Scale
+    from eval.protocols.spec import ProtocolSettings
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Samples:
     directory: Path
 
 
-def open_set(directory: Path, scale: Scale, prompts: str | None, settings: Settings) -> Samples:
+def open_set(directory: Path, scale: Scale, prompts: str | None, settings: ProtocolSettings) -> Samples:
     """A sample directory (index.csv), or a folder of images, at the scale's resolution.
 
     A sample directory's prompts and seed must be those of the scale's set `prompts`, by the caption rule and
@@ -80,7 +80,7 @@ def open_set(directory: Path, scale: Scale, prompts: str | None, settings: Setti
     return Samples(images, keys, rule, adapted.sampling.seed, found.sha256(), directory)
 
 
-def with_rule(scale: Scale, name: str, settings: Settings) -> Scale:
+def with_rule(scale: Scale, name: str, settings: ProtocolSettings) -> Scale:
     """The scale with the caption rule and the sampling seed of a protocol. Raises ImageSetError."""
     config = scale.sampling.prompts[name]
     if settings.caption_rule != "scale":
@@ -120,15 +120,15 @@ def prompts_note(scale: Scale, name: str | None) -> str | None:
     )
 
 
-def open_reference(scale: Scale, directory: Path | None) -> tuple[Images, Source]:
+def open_reference(scale: Scale, directory: Path | None) -> tuple[Images, SourceIdentity]:
     """The real images as they are on disk: the scale's, or all of another folder. Raises ImageSetError."""
     wanted = scale.evaluation.reference
     side, crop = scale.evaluation.resolution, scale.evaluation.crop
-    folder: ImageFolder = (
+    folder: ReferenceImages = (
         image_folder(Path(wanted.images), side, crop, wanted.count)
         if directory is None
         else image_folder(directory, side, crop)
     )
     name = wanted.images if directory is None else directory.as_posix()
-    source = Source(file=name, sha256=folder.sha256(), count=len(folder))
+    source = SourceIdentity(file=name, sha256=folder.sha256(), count=len(folder))
     return Images(folder.files, decode_image), source

@@ -12,12 +12,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PlainValidator
 
-from add.load import load_document
-from add.spec_scale import Extractor
-from add.spec_types import Document, Frozen, Name, Seed, Text
-from add.spec_yaml import SpecError, nearest, raise_all
+from add.config.load import load_document
+from add.config.scale import ExtractorSpec
+from add.config.types import Document, Frozen, Name, Seed, Text
+from add.config.yaml import SpecError, nearest, raise_all
 
-Resize = Literal["clean", "pytorch", "tensorflow1", "pillow_bilinear", "pillow_bicubic"]
+ResizeName = Literal["clean", "pytorch", "tensorflow1", "pillow_bilinear", "pillow_bicubic"]
 Filter = Literal["bicubic", "bilinear", "lanczos", "box", "nearest"]
 
 
@@ -54,7 +54,7 @@ class FeaturesOf(Frozen):
     network: Name
 
 
-class Settings(Frozen):
+class ProtocolSettings(Frozen):
     """Every axis. Resolutions in pixels or 'scale' (evaluation.resolution), 'half' of it, 'native' (as filed).
 
     `resize`, to the extractor's input, is the library's: see `eval.protocols.pixels`. `normalisation`
@@ -69,9 +69,9 @@ class Settings(Frozen):
     reference_crop: Literal["scale", "none", "center"] = "scale"
     reference_filter: Filter = "bicubic"
     reference_format: Encoding = "png"
-    resize: Resize = "clean"
+    resize: ResizeName = "clean"
     normalisation: Literal["extractor", "symmetric"] = "extractor"
-    extractor: Annotated[FeaturesOf | Extractor, Field(discriminator="kind")] | None = None
+    extractor: Annotated[FeaturesOf | ExtractorSpec, Field(discriminator="kind")] | None = None
     images: Number = "all"
     estimator: Literal["plain", "infinity"] = "plain"
     caption_rule: Literal["scale", "first", "random"] = "scale"
@@ -92,8 +92,8 @@ class NamedProtocol(Frozen):
 
     name: Name
     why: Text
-    set: Settings = Settings()
-    published: Settings | None = None
+    set: ProtocolSettings = ProtocolSettings()
+    published: ProtocolSettings | None = None
 
 
 class Protocols(Document):
@@ -102,7 +102,7 @@ class Protocols(Document):
     base: NamedProtocol
     protocols: Annotated[tuple[NamedProtocol, ...], Field(min_length=1)]
 
-    def settings(self, protocol: NamedProtocol) -> Settings:
+    def settings(self, protocol: NamedProtocol) -> ProtocolSettings:
         """All axes of one of the protocols: the base's, with its changes."""
         changes = {key: getattr(protocol.set, key) for key in sorted(protocol.set.model_fields_set)}
         return self.base.set.model_copy(update=changes)
@@ -151,7 +151,7 @@ def _problems(document: Protocols) -> Iterator[SpecError]:
 
 
 def _contradictions(
-    document: Protocols, loc: tuple[str | int, ...], settings: Settings
+    document: Protocols, loc: tuple[str | int, ...], settings: ProtocolSettings
 ) -> Iterator[SpecError]:
     file, line = document.origin.file, document.origin.line((*loc, "set"))
     if settings.rule_seed is not None and settings.caption_rule != "random":

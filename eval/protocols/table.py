@@ -7,8 +7,7 @@ import io
 from collections.abc import Sequence
 from typing import Any
 
-from eval.protocols.compare import Figure
-from eval.protocols.row import Comparison, Row
+from eval.protocols.compare import Figure, ProtocolComparison, ProtocolRow
 
 HEAD = ("protocol", "images", "FID", "FID - base", "KID", "KID - base", "FID protocol", "KID protocol")
 
@@ -34,7 +33,7 @@ COLUMNS = (
 )
 
 
-def text_table(comparison: Comparison) -> str:
+def text_table(comparison: ProtocolComparison) -> str:
     """Columns, then for each row what it changes and why that moves FID, then notes."""
     rows = [HEAD, *(_cells(row) for row in comparison.rows)]
     widths = [max(len(row[k]) for row in rows) for k in range(len(HEAD))]
@@ -51,7 +50,7 @@ def text_table(comparison: Comparison) -> str:
     return "\n".join(lines)
 
 
-def markdown_table(comparison: Comparison) -> str:
+def markdown_table(comparison: ProtocolComparison) -> str:
     """One table with a column for the reason; the same notes."""
     head = ("protocol", "changes", *HEAD[1:], "why")
     lines = [f"# One set of images, {len(comparison.rows)} protocols", "", _header(comparison), ""]
@@ -69,7 +68,7 @@ def markdown_table(comparison: Comparison) -> str:
     return "\n".join(lines)
 
 
-def csv_table(comparison: Comparison) -> str:
+def csv_table(comparison: ProtocolComparison) -> str:
     """One line a row, full precision; empty where there is no number."""
     stream = io.StringIO()
     writer = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
@@ -97,7 +96,7 @@ def csv_table(comparison: Comparison) -> str:
     return stream.getvalue()
 
 
-def notes(comparison: Comparison) -> list[str]:
+def notes(comparison: ProtocolComparison) -> list[str]:
     """What a reader must know of all rows."""
     found = [NOTE, *dict.fromkeys(row.note for row in comparison.rows if row.note)]
     if note := comparison.facts["note"]:
@@ -107,7 +106,7 @@ def notes(comparison: Comparison) -> list[str]:
     return found
 
 
-def _header(comparison: Comparison) -> str:
+def _header(comparison: ProtocolComparison) -> str:
     samples, reference = comparison.facts["samples"][""], comparison.facts["reference"]
     prompts = f"prompts '{samples['prompts']}'" if samples["prompts"] else "prompts not stated"
     return (
@@ -116,7 +115,7 @@ def _header(comparison: Comparison) -> str:
     )
 
 
-def _cells(row: Row) -> Sequence[str]:
+def _cells(row: ProtocolRow) -> Sequence[str]:
     if row.fid is None or row.kid is None:
         return (row.name, "", "not scored", "", "", "", "", "")
     d = row.difference
@@ -156,7 +155,7 @@ def _numbers(name: str, figure: Figure | None) -> dict[str, Any]:
     return dict(zip((name, f"{name}_low", f"{name}_high"), values, strict=True))
 
 
-def _changed(row: Row) -> str:
+def _changed(row: ProtocolRow) -> str:
     return "; ".join(row.changes) or "as the scale has it"
 
 

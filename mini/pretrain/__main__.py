@@ -89,7 +89,7 @@ def _evaluation_clip(out: Path) -> None:
 
 
 def _teacher_quality(out: Path) -> None:
-    from mini.pretrain.quality import add_teacher_quality
+    from mini.pretrain.cards import add_teacher_quality
 
     for name in ("sd21", "sdxl"):
         add_teacher_quality(out / name, out / "oracle")
@@ -151,7 +151,7 @@ def main() -> None:
             list(pool.map(lambda stage: _run_apart(stage, arguments.out, logs), wave))
     _teacher_quality(arguments.out)
     if arguments.out == Path("mini/weights"):
-        from mini.pretrain.pin import pin_file
+        from mini.pretrain.cards import pin_file
 
         pin_file(Path("config/mini.yaml"))
 

@@ -9,11 +9,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from mini.pretrain.cards import probe_card
 from mini.pretrain.classify import enlarge, residual_config
-from mini.pretrain.data import batches, photographs, to_tensor
-from mini.pretrain.loop import fit, write_card
-from mini.pretrain.probe import probe_card
-from mini.pretrain.views import jitter, rotate_colours
+from mini.pretrain.loop import batches, fit, jitter, photographs, rotate_colours, to_tensor, write_card
 
 
 def info_nce(a: torch.Tensor, b: torch.Tensor, temperature: float = 0.1) -> torch.Tensor:

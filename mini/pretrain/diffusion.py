@@ -11,8 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from mini.pretrain.data import batches, photographs, to_tensor
-from mini.pretrain.loop import Average, fit, write_card
+from mini.pretrain.loop import Average, batches, fit, photographs, to_tensor, write_card
 from mini.pretrain.tokens import build_tokenizer
 from mini.world import Scenes, captions
 

@@ -10,14 +10,12 @@ import numpy as np
 import torch
 from torch import nn
 
+from mini.pretrain.cards import probe_card
 from mini.pretrain.classify import enlarge
 from mini.pretrain.contrast import info_nce
-from mini.pretrain.data import batches, photographs, to_tensor
 from mini.pretrain.diffusion import caption_tokens
-from mini.pretrain.loop import fit, write_card
-from mini.pretrain.probe import probe_card
+from mini.pretrain.loop import batches, fit, jitter, photographs, to_tensor, write_card
 from mini.pretrain.tokens import MAX_LENGTH, build_tokenizer
-from mini.pretrain.views import jitter
 from mini.world import Split
 
 _MEAN = [0.5, 0.5, 0.5]

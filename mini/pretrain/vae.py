@@ -8,9 +8,7 @@ from typing import Any
 
 import torch
 
-from mini.pretrain.data import batches, photographs, to_tensor
-from mini.pretrain.loop import Average, fit, write_card
-from mini.pretrain.views import gaussian_blur
+from mini.pretrain.loop import Average, batches, fit, gaussian_blur, photographs, to_tensor, write_card
 
 
 def build(channels: tuple[int, int, int] = (16, 32, 64), groups: int = 8) -> Any:

@@ -8,10 +8,8 @@ from pathlib import Path
 
 from eval.preferences.importers import evalica, hpdv2, label_studio, lmarena, pickapic
 from eval.preferences.importers.build import Imported
-from eval.preferences.importers.options import Options
-from eval.preferences.importers.source import Source, read_source
-from eval.preferences.problem import one_problem
-from eval.preferences.record import COLUMNS
+from eval.preferences.importers.entries import ForeignFile, Options, read_source
+from eval.preferences.record import COLUMNS, one_problem
 
 __all__ = ["FORMATS", "Format", "Imported", "Options", "detect", "import_votes"]
 
@@ -20,7 +18,7 @@ __all__ = ["FORMATS", "Format", "Imported", "Options", "detect", "import_votes"]
 class Format:
     """headers: sets of columns; a file that has all columns of one of them is in this format."""
 
-    convert: Callable[[Source, Options], Imported]
+    convert: Callable[[ForeignFile, Options], Imported]
     headers: tuple[tuple[str, ...], ...]
 
 
@@ -42,7 +40,7 @@ def import_votes(file: Path, options: Options, name: str = "auto") -> Imported:
     return FORMATS[name].convert(source, options)
 
 
-def detect(source: Source) -> str:
+def detect(source: ForeignFile) -> str:
     """The one format whose columns the file has. Raises PreferenceError where there is none, or more than one."""
     if source.columns == COLUMNS:
         raise one_problem(source.file, "is in this project's own schema already; use check", 1)
@@ -57,10 +55,10 @@ def detect(source: Source) -> str:
     raise one_problem(source.file, f"is in no known format: {lacks}", 1)
 
 
-def _fits(known: Format, source: Source) -> bool:
+def _fits(known: Format, source: ForeignFile) -> bool:
     return any(set(header) <= set(source.columns) for header in known.headers)
 
 
-def _lacks(known: Format, source: Source) -> str:
+def _lacks(known: Format, source: ForeignFile) -> str:
     missing = min(([n for n in header if n not in source.columns] for header in known.headers), key=len)
     return f"lacks the columns {', '.join(missing)}"

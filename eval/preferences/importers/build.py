@@ -8,11 +8,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
-from eval.preferences.importers.options import Options
-from eval.preferences.importers.source import Entry, Source
-from eval.preferences.problem import PreferenceError, Problem, nearest
+from eval.preferences.importers.entries import ForeignEntry, ForeignFile, Options
 from eval.preferences.reader import check_votes
-from eval.preferences.record import UNKNOWN, Vote
+from eval.preferences.record import UNKNOWN, PreferenceError, Problem, Vote, nearest
 
 _FIELDS = ("study", "question", "rater", "rater_kind", "prompt_id", "prompt")
 _HAVE_COLUMN = ("rater", "prompt_id", "prompt")
@@ -43,7 +41,7 @@ class Imported:
 class Builder:
     """Collects votes and problems. says: {field of a vote: column of this format that holds it}."""
 
-    def __init__(self, source: Source, options: Options, says: Mapping[str, str]) -> None:
+    def __init__(self, source: ForeignFile, options: Options, says: Mapping[str, str]) -> None:
         self._source, self._options = source, options
         self._problems: list[Problem] = []
         self._votes: list[Vote] = []
@@ -78,17 +76,17 @@ class Builder:
     def _problem(self, line: int, column: str, value: Any, reason: str) -> None:
         self._problems.append(Problem(self._source.file, line, column, str(value), reason))
 
-    def refuse(self, entry: Entry, column: str, reason: str, value: Any = None) -> None:
+    def refuse(self, entry: ForeignEntry, column: str, reason: str, value: Any = None) -> None:
         """Notes a problem with an entry; `value` is what its column holds unless given."""
         shown = entry.values.get(column, "") if value is None else value
         self._problem(entry.line, column, shown, reason)
 
-    def decide(self, entry: Entry, what: str) -> bool:
+    def decide(self, entry: ForeignEntry, what: str) -> bool:
         """Counts a row that needs a decision; whether an option has taken it. `finish` refuses the others."""
         self._counts.setdefault(what, []).append(entry.line)
         return getattr(self._options, what) is not None
 
-    def text(self, entry: Entry, column: str) -> str:
+    def text(self, entry: ForeignEntry, column: str) -> str:
         """A cell as text: texts and whole numbers as they are. Notes a problem for anything else."""
         value = entry.values.get(column)
         if not isinstance(value, str | int) or isinstance(value, bool):
@@ -100,14 +98,14 @@ class Builder:
             return ""
         return text
 
-    def field(self, entry: Entry, name: str) -> str:
+    def field(self, entry: ForeignEntry, name: str) -> str:
         """A field of the vote, from its column, its option, or the number of the row."""
         if name in self._columns:
             return self.text(entry, self._columns[name])
         value = getattr(self._options, name)
         return str(value) if value is not None else f"row-{entry.line}"
 
-    def time(self, entry: Entry, column: str | None) -> str:
+    def time(self, entry: ForeignEntry, column: str | None) -> str:
         """The time in UTC; `unknown` where the file has none."""
         value = entry.values.get(column) if column else None
         if value is None or value == "":
@@ -123,7 +121,9 @@ class Builder:
             moment = moment.replace(tzinfo=UTC)
         return moment.astimezone(UTC).replace(tzinfo=None).isoformat() + "Z"
 
-    def add(self, entry: Entry, systems: tuple[str, str], winner: str, *, time: str, **more: str) -> None:
+    def add(
+        self, entry: ForeignEntry, systems: tuple[str, str], winner: str, *, time: str, **more: str
+    ) -> None:
         """One vote. more: image_a, image_b, shown_left, attention_check, and fields of this entry alone."""
         if systems[0] == systems[1]:
             self.decide(entry, "same_system")

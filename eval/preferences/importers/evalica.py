@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from eval.preferences.importers.build import Builder, Imported, choice
-from eval.preferences.importers.options import Options
-from eval.preferences.importers.source import Source
-from eval.preferences.problem import nearest
+from eval.preferences.importers.entries import ForeignFile, Options
+from eval.preferences.record import nearest
 
 COLUMNS = ("left", "right", "winner")
 
 _WINNERS = {"left": "a", "right": "b", "tie": "tie"}
 
 
-def convert(source: Source, options: Options) -> Imported:
+def convert(source: ForeignFile, options: Options) -> Imported:
     """left becomes system_a. The file knows no prompts and no raters: options must give them.
 
     Two rows on one pair are one rater's vote given twice unless --row-is prompt (or rater) says otherwise.

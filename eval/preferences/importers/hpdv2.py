@@ -12,12 +12,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from eval.preferences.importers.build import Builder, Imported
-from eval.preferences.importers.options import Options
+from eval.preferences.importers.entries import ForeignEntry, ForeignFile, Options
 from eval.preferences.importers.pickapic import prompt_hash
-from eval.preferences.importers.source import Entry, Source
 from eval.preferences.key import read_json
-from eval.preferences.problem import one_problem
-from eval.preferences.record import UNKNOWN
+from eval.preferences.record import UNKNOWN, one_problem
 
 TRAIN_COLUMNS = ("human_preference", "prompt")
 TEST_COLUMNS = ("prompt", "image_path", "raw_annotations")
@@ -26,7 +24,7 @@ _WINNERS = {"a": [1, 0], "b": [0, 1]}
 _USER = "user_hash of raw_annotations"
 
 
-def convert(source: Source, options: Options) -> Imported:
+def convert(source: ForeignFile, options: Options) -> Imported:
     """Pairs as they are; of a ranking, every pair of its images, by that annotator (such votes depend on each
     other). Raises PreferenceError.
     """
@@ -35,7 +33,7 @@ def convert(source: Source, options: Options) -> Imported:
     rankings = "raw_annotations" in source.columns
     if rankings:
         says["rater"] = _USER
-        source = Source(source.file, (*source.columns, _USER), source.entries)
+        source = ForeignFile(source.file, (*source.columns, _USER), source.entries)
     builder = Builder(source, options, says)
     for entry in source.entries:
         paths = entry.values.get("image_path", entry.values.get("file_path"))
@@ -53,7 +51,7 @@ def convert(source: Source, options: Options) -> Imported:
     return builder.finish()
 
 
-def _image_systems(source: Source, options: Options) -> Mapping[str, str]:
+def _image_systems(source: ForeignFile, options: Options) -> Mapping[str, str]:
     if options.image_systems is None:
         reason = "the file names images, not systems; give --image-systems FILE, a JSON object {image_path: system}"
         raise one_problem(source.file, reason)
@@ -63,7 +61,7 @@ def _image_systems(source: Source, options: Options) -> Mapping[str, str]:
     return content
 
 
-def _pair(builder: Builder, entry: Entry, paths: list[str], systems: Mapping[str, str]) -> None:
+def _pair(builder: Builder, entry: ForeignEntry, paths: list[str], systems: Mapping[str, str]) -> None:
     choice = entry.values.get("human_preference")
     winner = next((side for side, labels in _WINNERS.items() if choice == labels), None)
     if winner is None or len(paths) != 2:
@@ -72,7 +70,7 @@ def _pair(builder: Builder, entry: Entry, paths: list[str], systems: Mapping[str
     _add(builder, entry, (paths[0], paths[1]), systems, winner, {})
 
 
-def _rankings(builder: Builder, entry: Entry, paths: list[str], systems: Mapping[str, str]) -> None:
+def _rankings(builder: Builder, entry: ForeignEntry, paths: list[str], systems: Mapping[str, str]) -> None:
     annotations = entry.values["raw_annotations"]
     for annotation in annotations if isinstance(annotations, list) else [None]:
         given: dict[str, Any] = annotation if isinstance(annotation, dict) else {}
@@ -90,7 +88,7 @@ def _rankings(builder: Builder, entry: Entry, paths: list[str], systems: Mapping
 
 def _add(
     builder: Builder,
-    entry: Entry,
+    entry: ForeignEntry,
     paths: tuple[str, str],
     systems: Mapping[str, str],
     winner: str,

@@ -11,9 +11,8 @@ import json
 from typing import Any
 
 from eval.preferences.importers.build import Builder, Imported, choice
-from eval.preferences.importers.options import Options
-from eval.preferences.importers.source import Entry, Source
-from eval.preferences.problem import nearest
+from eval.preferences.importers.entries import ForeignEntry, ForeignFile, Options
+from eval.preferences.record import nearest
 
 COLUMNS = ("model_a", "model_b", "winner")
 COLUMNS_55K = ("model_a", "model_b", "winner_model_a", "winner_model_b", "winner_tie")
@@ -23,7 +22,7 @@ _BOTH_BAD = ("tie (bothbad)", "both_bad", "bothbad")
 _PROMPT_TURN = "first turn of conversation_a"
 
 
-def convert(source: Source, options: Options) -> Imported:
+def convert(source: ForeignFile, options: Options) -> Imported:
     """model_a becomes system_a. A prompt is the column prompt, or the first user turn of conversation_a.
 
     In the 55k layout a tie may have been 'both bad': the file does not tell them apart. Raises PreferenceError.
@@ -50,7 +49,7 @@ def convert(source: Source, options: Options) -> Imported:
     return builder.finish()
 
 
-def _winner(builder: Builder, entry: Entry) -> str | None:
+def _winner(builder: Builder, entry: ForeignEntry) -> str | None:
     value = entry.values.get("winner")
     if value is None or value == "":
         builder.decide(entry, "unanswered")
@@ -65,7 +64,7 @@ def _winner(builder: Builder, entry: Entry) -> str | None:
     return winner
 
 
-def _winner_55k(builder: Builder, entry: Entry) -> str | None:
+def _winner_55k(builder: Builder, entry: ForeignEntry) -> str | None:
     flags = [str(entry.values.get(name)) for name in COLUMNS_55K[2:]]
     if sorted(flags) != ["0", "0", "1"]:
         reason = "exactly one of winner_model_a, winner_model_b and winner_tie must be 1, and the others 0"
@@ -74,12 +73,12 @@ def _winner_55k(builder: Builder, entry: Entry) -> str | None:
     return ("a", "b", "tie")[flags.index("1")]
 
 
-def _with_prompts(source: Source) -> Source:
+def _with_prompts(source: ForeignFile) -> ForeignFile:
     entries = tuple(
-        Entry(e.line, {**e.values, _PROMPT_TURN: _first_turn(e.values.get("conversation_a"))})
+        ForeignEntry(e.line, {**e.values, _PROMPT_TURN: _first_turn(e.values.get("conversation_a"))})
         for e in source.entries
     )
-    return Source(source.file, (*source.columns, _PROMPT_TURN), entries)
+    return ForeignFile(source.file, (*source.columns, _PROMPT_TURN), entries)
 
 
 def _first_turn(conversation: Any) -> str | None:

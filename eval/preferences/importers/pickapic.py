@@ -10,8 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from eval.preferences.importers.build import Builder, Imported
-from eval.preferences.importers.options import Options
-from eval.preferences.importers.source import Entry, Source
+from eval.preferences.importers.entries import ForeignEntry, ForeignFile, Options
 
 COLUMNS = ("caption", "image_0_uid", "image_1_uid", "model_0", "model_1", "label_0", "label_1")
 
@@ -23,7 +22,7 @@ _LABELS: Mapping[tuple[float | None, float | None], str] = {
 _TRUTHS: Mapping[str, bool] = {"True": True, "true": True, "False": False, "false": False}
 
 
-def convert(source: Source, options: Options) -> Imported:
+def convert(source: ForeignFile, options: Options) -> Imported:
     """Image 0 becomes a. prompt_id is a hash of the caption, for the file numbers no prompts.
 
     Many of its pairs show two images of one model: they need --same-system leave-out. Raises PreferenceError.
@@ -54,7 +53,7 @@ def prompt_hash(prompt: str) -> str:
     return f"p{hashlib.sha256(prompt.encode()).hexdigest()[:16]}"
 
 
-def _winner(builder: Builder, entry: Entry) -> str | None:
+def _winner(builder: Builder, entry: ForeignEntry) -> str | None:
     labels = _number(entry.values.get("label_0")), _number(entry.values.get("label_1"))
     winner = _LABELS.get(labels)
     if winner is None:

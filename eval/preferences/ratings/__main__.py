@@ -22,7 +22,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--shuffles", type=int, default=1000, help="of the ELO (default: 1000)")
     options = parser.parse_args(arguments)
 
-    from eval.preferences.ratings.summary import rate, write_ratings
+    from eval.preferences.ratings.rate import rate
+    from eval.preferences.ratings.result import write_ratings
 
     try:
         ratings = rate(

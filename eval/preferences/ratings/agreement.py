@@ -19,7 +19,7 @@ _FEWEST_CHECKS = 2
 
 
 @dataclass(frozen=True)
-class Share:
+class Proportion:
     """A share from 0 to 1 and its 95% interval."""
 
     value: float
@@ -59,7 +59,7 @@ def krippendorff_alpha(votes: Sequence[Vote]) -> Alpha:
     return Alpha(float(krippendorff.alpha(value_counts=both, level_of_measurement="nominal")))
 
 
-def position_bias(votes: Tally, raters_vary: bool = True) -> Share | None:
+def position_bias(votes: Tally, raters_vary: bool = True) -> Proportion | None:
     """The share of votes that chose the left image, of those that chose one and whose sides are known; None
     where there are none. 1/2 is no bias. `raters_vary`: see `resample.ways`."""
     known = ~np.isnan(votes.left)
@@ -69,7 +69,7 @@ def position_bias(votes: Tally, raters_vary: bool = True) -> Share | None:
     effect = design_effect(part, left, np.zeros(part.votes, np.int64), raters_vary)
     value = left.mean(keepdims=True)
     low, high = effect.interval(value, np.array([float(part.votes)]))
-    return Share(float(value[0]), float(low[0]), float(high[0]))
+    return Proportion(float(value[0]), float(low[0]), float(high[0]))
 
 
 def transitive_share(votes: Tally) -> float | None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from eval.preferences.ratings.resample import LEVEL, Part, Spread, ways
+from eval.preferences.ratings.resample import LEVEL, Spread, VarianceWay, ways
 from eval.preferences.ratings.tally import Array, Index, Tally
 
 
@@ -98,9 +98,9 @@ def design_effect(votes: Tally, values: Array, group: Index, raters_vary: bool =
     return DesignEffect(float(error[0] ** 2) / answers, float(freedom[0]))
 
 
-def _part(surprise: Array, group: Index, cluster: Index, sign: int = 1) -> Part:
+def _part(surprise: Array, group: Index, cluster: Index, sign: int = 1) -> VarianceWay:
     variance, freedom = _variance(surprise, group, cluster)
-    return Part(np.array([[variance]]), 1 + freedom, sign)
+    return VarianceWay(np.array([[variance]]), 1 + freedom, sign)
 
 
 def _variance(surprise: Array, group: Index, cluster: Index) -> tuple[float, int]:

@@ -36,7 +36,7 @@ class NoIntervalError(ValueError):
 
 
 @dataclass(frozen=True)
-class Part:
+class VarianceWay:
     """One term of a covariance (m, m): added or taken away (`sign`), estimated from `clusters` clusters."""
 
     covariance: Array
@@ -48,7 +48,7 @@ class Part:
 class Spread:
     """How uncertain m estimates are together: one part, or those of raters, prompts and (taken away) cells."""
 
-    parts: tuple[Part, ...]
+    parts: tuple[VarianceWay, ...]
 
     def half_width(self, contrasts: Array) -> Array:
         """Half the width of the 95% intervals of `contrasts` (c, m) of the estimates: (c,)."""
@@ -109,13 +109,13 @@ def spread(votes: Tally, values: Array, draws: dict[Cluster, Strengths]) -> Spre
     for by, drawn in draws.items():
         count = len(votes.raters) if by == "rater" else len(votes.prompts)
         covariance = np.cov(drawn.values, rowvar=False) * (count / (count - 1))
-        parts.append(Part(np.atleast_2d(covariance), count))
+        parts.append(VarianceWay(np.atleast_2d(covariance), count))
     if len(parts) == 2:
         parts.append(cells(votes, values))
     return Spread(tuple(parts))
 
 
-def cells(votes: Tally, values: Array) -> Part:
+def cells(votes: Tally, values: Array) -> VarianceWay:
     """What a resampling of (rater, prompt) cells would give, to first order: the sandwich estimate, to be taken
     away once where raters and prompts were both resampled."""
     n = len(votes.systems)
@@ -133,7 +133,7 @@ def cells(votes: Tally, values: Array) -> Part:
     inverse = np.linalg.pinv(hessian, hermitian=True)
     # Not gradient.T @ gradient: on so tall a matrix two BLAS threads wait for each other for seconds.
     squares = np.einsum("ci,cj->ij", gradient, gradient)
-    return Part(inverse @ squares @ inverse, count, -1)
+    return VarianceWay(inverse @ squares @ inverse, count, -1)
 
 
 def _sums(votes: Tally, cluster: Index, count: int, multiplicity: Index) -> tuple[Array, Array]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from add.files import write_whole
-from eval.preferences.ratings.agreement import Alpha, Share
+from eval.preferences.ratings.agreement import Alpha, Proportion
 from eval.preferences.ratings.pairs import PairRate
 from eval.preferences.record import Question, RaterKind
 
@@ -65,7 +65,7 @@ class Diagnostics:
     prompts: int
     raters: int
     tie_rate: float
-    position_bias: Share | None
+    position_bias: Proportion | None
     alpha: Alpha
     transitive_share: float | None
     smallest_difference: float

@@ -23,7 +23,7 @@ class DesignError(ValueError):
 
 
 @dataclass(frozen=True)
-class Settings:
+class DesignSettings:
     """How large the study is.
 
     raters: lists to make. votes_per_pair: votes for each pair of systems and each question, over all prompts
@@ -39,7 +39,7 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class PlannedComparison:
     """One question about two systems on one prompt. In a check one of the two is the attention check's."""
 
     question: Question
@@ -65,8 +65,8 @@ def rater_names(count: int) -> tuple[str, ...]:
 
 
 def design(
-    systems: Sequence[str], prompts: Sequence[str], settings: Settings
-) -> dict[str, tuple[Comparison, ...]]:
+    systems: Sequence[str], prompts: Sequence[str], settings: DesignSettings
+) -> dict[str, tuple[PlannedComparison, ...]]:
     """The list of every rater, in the order shown. A function of the arguments alone. Raises DesignError.
 
     The lists' lengths differ by at most one, no list holds a comparison twice (with left and right exchanged it
@@ -91,7 +91,7 @@ def design(
     return result
 
 
-def _check(systems: Sequence[str], prompts: Sequence[str], settings: Settings) -> None:
+def _check(systems: Sequence[str], prompts: Sequence[str], settings: DesignSettings) -> None:
     for what, values in (("systems", systems), ("prompts", prompts)):
         if twice := [value for value, count in Counter(values).items() if count > 1]:
             raise DesignError(f"{what}: {twice[0]!r} is there twice")
@@ -114,8 +114,8 @@ def _check(systems: Sequence[str], prompts: Sequence[str], settings: Settings) -
 
 
 def _comparisons(
-    systems: Sequence[str], prompts: Sequence[str], settings: Settings
-) -> list[list[Comparison]]:
+    systems: Sequence[str], prompts: Sequence[str], settings: DesignSettings
+) -> list[list[PlannedComparison]]:
     """All real comparisons, those that differ in left and right alone grouped."""
     order = random.Random(f"{settings.seed}:pairs")
     shuffled_systems, shuffled_prompts = list(systems), list(prompts)
@@ -125,7 +125,7 @@ def _comparisons(
     pairs = list(itertools.combinations(range(len(systems)), 2))
     order.shuffle(pairs)
     extra = _extra_left(len(systems))
-    groups: dict[tuple[str, str, frozenset[str]], list[Comparison]] = {}
+    groups: dict[tuple[str, str, frozenset[str]], list[PlannedComparison]] = {}
     position = 0
     for turn, question in enumerate(QUESTIONS):
         for low, high in pairs:
@@ -138,7 +138,7 @@ def _comparisons(
                 # One running position over all pairs: the prompts are used up evenly whatever the number is.
                 prompt = shuffled_prompts[(position + j) % count]
                 first, second = (high, low) if side ^ flip else (low, high)
-                each = Comparison(question, prompt, shuffled_systems[first], shuffled_systems[second])
+                each = PlannedComparison(question, prompt, shuffled_systems[first], shuffled_systems[second])
                 groups.setdefault(each.identity, []).append(each)
             position += votes
     return list(groups.values())
@@ -157,12 +157,14 @@ def _extra_left(count: int) -> dict[tuple[int, int], int]:
     return chosen
 
 
-def _deal(groups: list[list[Comparison]], raters: int, draw: random.Random) -> list[list[Comparison]]:
+def _deal(
+    groups: list[list[PlannedComparison]], raters: int, draw: random.Random
+) -> list[list[PlannedComparison]]:
     """Comparisons to raters: the copies of one to different raters, each to those with the least so far.
 
     Ties go to the rater who has seen this pair, and then this prompt, the least.
     """
-    lists: list[list[Comparison]] = [[] for _ in range(raters)]
+    lists: list[list[PlannedComparison]] = [[] for _ in range(raters)]
     pairs: list[Counter[object]] = [Counter() for _ in range(raters)]
     prompts: list[Counter[str]] = [Counter() for _ in range(raters)]
     order = list(groups)
@@ -182,8 +184,8 @@ def _deal(groups: list[list[Comparison]], raters: int, draw: random.Random) -> l
 
 
 def _checks(
-    systems: Sequence[str], prompts: Sequence[str], lengths: Sequence[int], settings: Settings
-) -> list[list[Comparison]]:
+    systems: Sequence[str], prompts: Sequence[str], lengths: Sequence[int], settings: DesignSettings
+) -> list[list[PlannedComparison]]:
     """Each rater's checks: prompts, systems, questions and sides in turn, none twice for one rater."""
     draw = random.Random(f"{settings.seed}:checks")
     names, texts = list(systems), list(prompts)
@@ -204,13 +206,15 @@ def _checks(
             prompt, system = texts[place], names[(place + turn) % len(names)]
             question, sides = QUESTIONS[k % len(QUESTIONS)], (system, ATTENTION)
             left, right = sides if (k // len(QUESTIONS)) % 2 else sides[::-1]
-            share.append(Comparison(question, prompt, left, right))
+            share.append(PlannedComparison(question, prompt, left, right))
         shares.append(share)
         position += wanted
     return shares
 
 
-def _order(real: list[Comparison], checks: list[Comparison], draw: random.Random) -> tuple[Comparison, ...]:
+def _order(
+    real: list[PlannedComparison], checks: list[PlannedComparison], draw: random.Random
+) -> tuple[PlannedComparison, ...]:
     """Mixed; no prompt twice running where that can be had; one check somewhere in each equal stretch."""
     mixed = list(real)
     draw.shuffle(mixed)

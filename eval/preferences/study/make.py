@@ -17,11 +17,10 @@ from pathlib import Path
 from eval.decode import ImageSetError
 from eval.preferences.key import ATTENTION_CHECK as ATTENTION
 from eval.preferences.key import KEY_SUFFIX, StudyKey, write_key
-from eval.preferences.study.blind import code, destroyed, png
-from eval.preferences.study.design import Comparison, DesignError, Settings, design
-from eval.preferences.study.page import offline_page
-from eval.preferences.study.plan import WORDINGS, Study, Trial, image_file
-from eval.preferences.study.sources import Source, SourceError, prompts_of, read_sources
+from eval.preferences.study.design import DesignError, DesignSettings, PlannedComparison, design
+from eval.preferences.study.page import code, destroyed, offline_page, png
+from eval.preferences.study.plan import WORDINGS, StudyPlan, Trial, image_file
+from eval.preferences.study.sources import ComparedSystem, SourceError, prompts_of, read_sources
 
 LARGEST_SIDE = 512
 """Section 4.2: images are shown at 512 x 512, larger outputs downsampled."""
@@ -29,14 +28,14 @@ _HEAVY_PAGE = 100 * 2**20
 
 
 def make_study(
-    sources: Sequence[Source],
+    sources: Sequence[ComparedSystem],
     prompts: Mapping[str, str],
-    settings: Settings,
+    settings: DesignSettings,
     out: Path,
     *,
     side: int | None = None,
     ties: bool = True,
-) -> Study:
+) -> StudyPlan:
     """Write a study into `out`, which must be empty or absent; whole or not at all. The same input, the same bytes.
 
     side: pixels of the images shown; by default that of the smallest system's, at most 512. Raises DesignError,
@@ -58,12 +57,12 @@ def make_study(
 
 def _write(
     work: Path,
-    sources: Mapping[str, Source],
+    sources: Mapping[str, ComparedSystem],
     prompts: Mapping[str, str],
-    settings: Settings,
+    settings: DesignSettings,
     side: int | None,
     ties: bool,
-) -> Study:
+) -> StudyPlan:
     side = _side(sources, side)
     plan = design(list(sources), list(prompts), settings)
     lists = {
@@ -71,7 +70,7 @@ def _write(
         for name, comparisons in plan.items()
     }
     images = _images(work, sources, plan, settings.seed, side)
-    study = Study(
+    study = StudyPlan(
         study="study-unnamed",
         resolution=side,
         ties=ties,
@@ -94,7 +93,7 @@ def _write(
     return study
 
 
-def _side(sources: Mapping[str, Source], side: int | None) -> int:
+def _side(sources: Mapping[str, ComparedSystem], side: int | None) -> int:
     smallest = min(sources.values(), key=lambda source: source.resolution)
     if side is None:
         return min(smallest.resolution, LARGEST_SIDE)
@@ -110,7 +109,7 @@ def _system(name: str, seed: int) -> str:
     return code(seed, "sys", name)
 
 
-def _image(comparison: Comparison, system: str, seed: int) -> str:
+def _image(comparison: PlannedComparison, system: str, seed: int) -> str:
     """The code of the image by `system` in this comparison; a destroyed image has the code of its own."""
     if system == ATTENTION:
         (other,) = {comparison.left, comparison.right} - {ATTENTION}
@@ -118,7 +117,7 @@ def _image(comparison: Comparison, system: str, seed: int) -> str:
     return code(seed, "img", system, comparison.prompt_id)
 
 
-def _trial(name: str, comparison: Comparison, seed: int) -> Trial:
+def _trial(name: str, comparison: PlannedComparison, seed: int) -> Trial:
     """The comparison in codes; a and b by code, so that which is which says nothing."""
     a, b = sorted((comparison.left, comparison.right), key=lambda system: _system(system, seed))
     return Trial(
@@ -136,8 +135,8 @@ def _trial(name: str, comparison: Comparison, seed: int) -> Trial:
 
 def _images(
     work: Path,
-    sources: Mapping[str, Source],
-    plan: Mapping[str, Sequence[Comparison]],
+    sources: Mapping[str, ComparedSystem],
+    plan: Mapping[str, Sequence[PlannedComparison]],
     seed: int,
     side: int,
 ) -> dict[str, str]:
@@ -182,7 +181,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--no-ties", action="store_true", help="raters must choose, as in the paper")
     options = parser.parse_args(arguments)
-    settings = Settings(
+    settings = DesignSettings(
         options.raters, options.votes_per_pair, options.seed, options.trials_per_rater, options.check_share
     )
     try:

@@ -74,7 +74,7 @@ class Trial(Strict):
     check: Expected
 
 
-class Study(Strict):
+class StudyPlan(Strict):
     """A whole study. resolution: side of every image, pixels. ties: whether raters may answer 'no preference'."""
 
     format: Literal[1] = 1
@@ -86,7 +86,7 @@ class Study(Strict):
     lists: dict[str, tuple[Trial, ...]]
 
     @model_validator(mode="after")
-    def _references(self) -> Study:
+    def _references(self) -> StudyPlan:
         for name, trials in self.lists.items():
             if len({trial.id for trial in trials}) != len(trials):
                 raise ValueError(f"lists.{name}: a trial's id is there twice")
@@ -140,11 +140,11 @@ def rater_name(text: object) -> str | None:
     return None if re.fullmatch(NO_NAME, name, re.IGNORECASE) else name
 
 
-def read_study(directory: Path) -> Study:
+def read_study(directory: Path) -> StudyPlan:
     """The study of a directory that `make` wrote, its images there. Raises PlanError."""
     file = directory / "study.json"
     try:
-        study = Study.model_validate_json(file.read_bytes())
+        study = StudyPlan.model_validate_json(file.read_bytes())
     except OSError as error:
         reason = f"cannot be read ({error.strerror}); make the study first"
         raise PlanError(file, reason) from error

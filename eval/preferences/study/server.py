@@ -25,7 +25,7 @@ from starlette.routing import Route
 from eval.preferences.reader import write_votes
 from eval.preferences.record import Winner
 from eval.preferences.study.page import served_page
-from eval.preferences.study.plan import PlanError, Strict, Study, image_file, rater_name, read_study
+from eval.preferences.study.plan import PlanError, Strict, StudyPlan, image_file, rater_name, read_study
 from eval.preferences.study.store import KnownRaterError, RefusedError, Store
 
 _LARGEST_BODY = 4096
@@ -55,7 +55,7 @@ class VoteRequest(UndoRequest):
     winner: Winner
 
 
-def create_app(study: Study, directory: Path, store: Store, hosts: Sequence[str] = ()) -> Starlette:
+def create_app(study: StudyPlan, directory: Path, store: Store, hosts: Sequence[str] = ()) -> Starlette:
     """The server of one study. hosts: names other than localhost under which it may be addressed."""
     page, policy = served_page(study)
     images = frozenset(study.images())

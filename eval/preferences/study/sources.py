@@ -13,7 +13,7 @@ from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from eval.decode import ImageSetError, decode_sample, to_square
-from eval.images import Sample, SampleSet, read_samples
+from eval.images import SampledImage, SampleSet, read_samples
 from eval.preferences.damage import cell_damage
 from eval.prompts import hash_draw
 
@@ -22,7 +22,7 @@ class SourceError(ValueError):
     """Systems that cannot be compared; the message names the file or the system."""
 
 
-class Entry(BaseModel):
+class ComparedEntry(BaseModel):
     """One entry of the systems file. samples: a sample directory, from the current directory."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -31,13 +31,13 @@ class Entry(BaseModel):
 
 
 @dataclass(frozen=True)
-class Source:
+class ComparedSystem:
     """A system and its images, one a prompt id."""
 
     name: str
     directory: Path
     resolution: int
-    samples: dict[str, Sample]
+    samples: dict[str, SampledImage]
 
     def image_id(self, prompt_id: str) -> str:
         """What the key calls the image: the system's name and the file's."""
@@ -49,10 +49,10 @@ class Source:
         return to_square(Image.fromarray(pixels), side, "none")
 
 
-def read_sources(file: Path) -> tuple[Source, ...]:
+def read_sources(file: Path) -> tuple[ComparedSystem, ...]:
     """The systems of a systems file, all with the same prompts. Raises SourceError or ImageSetError."""
     try:
-        entries = TypeAdapter(list[Entry]).validate_json(file.read_bytes(), strict=True)
+        entries = TypeAdapter(list[ComparedEntry]).validate_json(file.read_bytes(), strict=True)
     except OSError as error:
         raise SourceError(f"{file}: cannot be read: {error.strerror}") from error
     except ValidationError as error:
@@ -75,7 +75,7 @@ def read_sources(file: Path) -> tuple[Source, ...]:
     return sources
 
 
-def prompts_of(sources: Sequence[Source], count: int | None, seed: int) -> dict[str, str]:
+def prompts_of(sources: Sequence[ComparedSystem], count: int | None, seed: int) -> dict[str, str]:
     """Prompt id -> prompt, in the samples' order: all, or those with the `count` lowest hashes of (seed, prompt).
 
     Raises SourceError where fewer are there.
@@ -90,12 +90,12 @@ def prompts_of(sources: Sequence[Source], count: int | None, seed: int) -> dict[
     return {key: text for key, text in prompts.items() if key in chosen}
 
 
-def _source(entry: Entry) -> Source:
+def _source(entry: ComparedEntry) -> ComparedSystem:
     directory = Path(entry.samples)
     # read_samples asks for the side that is to be measured; here it is whatever the first image has.
     listed = read_samples(directory, 1)
     side = _side(listed)
-    samples: dict[str, Sample] = {}
+    samples: dict[str, SampledImage] = {}
     for sample in listed.samples:
         if sample.prompt_id in samples:
             raise SourceError(
@@ -106,7 +106,7 @@ def _source(entry: Entry) -> Source:
         for value, is_text in ((sample.prompt_id, False), (sample.prompt, True)):
             if damage := cell_damage(value, is_text) if value else "is empty":
                 raise SourceError(f"{directory / 'index.csv'}: {value!r} {damage}")
-    return Source(entry.name, directory, side, samples)
+    return ComparedSystem(entry.name, directory, side, samples)
 
 
 def _side(listed: SampleSet) -> int:
@@ -121,7 +121,7 @@ def _side(listed: SampleSet) -> int:
     return width
 
 
-def _same_prompts(first: Source, other: Source) -> None:
+def _same_prompts(first: ComparedSystem, other: ComparedSystem) -> None:
     for one, two in ((first, other), (other, first)):
         if missing := [key for key in one.samples if key not in two.samples]:
             some = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from eval.preferences.record import Vote, Winner
-from eval.preferences.study.plan import PlanError, Study
+from eval.preferences.study.plan import PlanError, StudyPlan
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS study (id TEXT NOT NULL UNIQUE) STRICT;
@@ -57,7 +57,7 @@ class Joined:
 class Store:
     """Votes of one study. Every method is one transaction, on disk when it returns; safe from several threads."""
 
-    def __init__(self, file: Path, study: Study) -> None:
+    def __init__(self, file: Path, study: StudyPlan) -> None:
         """Open or make the file. Raises PlanError where it is no such file or holds another study's votes."""
         self._study, self._lock = study, threading.Lock()
         self._trials = {(name, t.id): t for name, trials in study.lists.items() for t in trials}

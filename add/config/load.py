@@ -1,0 +1,105 @@
+"""Which settings stand in which file? Reads scales, baseline, ablations, runs; refuses what is wrong."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import ValidationError
+
+from add.config.run import Ablation, Run, Variant
+from add.config.scale import Scale
+from add.config.types import Document
+from add.config.yaml import SpecError, explained, raise_all, read_yaml
+
+BASELINE = "baseline"
+"""The baseline's name, as a file of `ablations/` and as a run."""
+
+_DOCUMENT = TypeVar("_DOCUMENT", bound=Document)
+
+
+def load_scale(path: str | Path) -> Scale:
+    """Reads config/<name>.yaml. Raises SpecError with every problem of the file."""
+    scale = load_document(Scale, path)
+    if scale.name != Path(path).stem:
+        message = (
+            f"name: '{scale.name}' differs from the file's: two scales would share results/{scale.name}/"
+        )
+        raise SpecError(scale.origin.file, scale.origin.line(("name",)), message)
+    return scale
+
+
+def load_baseline(path: str | Path) -> Variant:
+    """Reads ablations/baseline.yaml. Raises SpecError with every problem of the file."""
+    return load_document(Variant, path)
+
+
+def load_ablations(directory: str | Path) -> tuple[Ablation, ...]:
+    """Every YAML of `directory` but baseline.yaml, by part. Raises SpecError with all files' problems."""
+    if not Path(directory).is_dir():
+        raise SpecError(Path(directory).as_posix(), 1, "is not a directory; run from the repository's root")
+    problems: list[SpecError] = []
+    ablations: list[Ablation] = []
+    for path in sorted(Path(directory).iterdir()):
+        if path.suffix not in (".yaml", ".yml") or path.name.startswith(".") or path.stem == BASELINE:
+            continue
+        try:
+            if not re.fullmatch(r"[a-z][a-z0-9_]*\.yaml", path.name):
+                message = "rename it to lower-case letters, digits and '_', ending in .yaml: it names runs"
+                raise SpecError(path.as_posix(), 1, message)
+            ablations.append(load_document(Ablation, path))
+            problems += _label_problems(ablations[-1])
+        except SpecError as error:
+            problems.append(error)
+    ablations.sort(key=lambda ablation: (ablation.part, ablation.name))
+    for first, second in pairwise(ablations):
+        if first.part == second.part:
+            message = f"part: '{second.part}' is already the part of {first.origin.file}"
+            problems.append(SpecError(second.origin.file, second.origin.line(("part",)), message))
+    raise_all(problems)
+    return tuple(ablations)
+
+
+def load_run(path: str | Path) -> Run:
+    """A run written as JSON (`Run.model_dump_json`). Raises SpecError."""
+    file = Path(path).as_posix()
+    try:
+        return Run.model_validate_json(Path(path).read_bytes())
+    except OSError as error:
+        raise SpecError(file, 1, f"cannot be read: {error.strerror}") from error
+    except ValidationError as error:
+        first, *rest = explained(error, Run, lambda _: (file, 1))
+        raise SpecError(first.file, first.line, first.message, tuple(rest)) from error
+
+
+def load_document(model: type[_DOCUMENT], path: str | Path) -> _DOCUMENT:
+    """One YAML file as a `model`. Raises SpecError with every problem of the file."""
+    values, origin = read_yaml(path)
+    try:
+        document = model.model_validate(values)
+    except ValidationError as error:
+        raise_all(explained(error, model, lambda loc: (origin.file, origin.line(loc))))
+        raise
+    document.read_from(origin)
+    return document
+
+
+def _label_problems(ablation: Ablation) -> Iterator[SpecError]:
+    """Labels that a reader, or a path, could not tell apart."""
+    seen: dict[str, int] = {}
+    for index, row in enumerate(ablation.rows):
+        line = ablation.origin.line(("rows", index, "label"))
+        if not row.slug:
+            message = f"label '{row.label}' has no ASCII letter or digit, so it cannot name a run"
+            yield SpecError(ablation.origin.file, line, message)
+        elif row.slug in seen:
+            other = ablation.rows[seen[row.slug]].label
+            first = ablation.origin.line(("rows", seen[row.slug], "label"))
+            what = "duplicate label" if other == row.label else "label too close to another:"
+            message = f"{what} '{row.label}'; line {first} has '{other}', and both name runs '-{row.slug}'"
+            yield SpecError(ablation.origin.file, line, message)
+        else:
+            seen[row.slug] = index

@@ -1,0 +1,269 @@
+"""Which runs does the table need? Combines a scale, the baseline and every row into fully stated runs.
+
+A pure function of values: comments, key order, number notation and file positions never reach a `Run`, and
+rows that resolve to the same values are one run (Table 1: 22 cells, 17 runs).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from add.config.data import RunDataSpec
+from add.config.load import BASELINE
+from add.config.run import Ablation, PublishedSpec, RowSpec, Run, Variant
+from add.config.scale import NetworksSpec, Scale
+from add.config.training import TrainingSpec
+from add.config.yaml import Loc, SpecError, dotted, explained, nearest, raise_all
+
+_MODEL = TypeVar("_MODEL", bound=BaseModel)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One row of one sub-table, the run that fills it, and where it stands. `overrides`: the keys it sets."""
+
+    part: str
+    question: str
+    source: str | None
+    label: str
+    published: PublishedSpec | None
+    run: str
+    is_default: bool
+    overrides: tuple[str, ...]
+    file: str
+    line: int
+
+
+@dataclass(frozen=True)
+class Table:
+    """All cells, in the order of parts and rows, and all runs by name, in the order of first use.
+
+    The baseline is always a run, and the first: it is what every other run is compared with.
+    """
+
+    cells: tuple[Cell, ...]
+    runs: Mapping[str, Run]
+
+    def cells_of(self, run: str) -> tuple[Cell, ...]:
+        """The cells that one run fills."""
+        return tuple(cell for cell in self.cells if cell.run == run)
+
+
+def resolve(scale: Scale, baseline: Variant, ablations: tuple[Ablation, ...]) -> Table:
+    """Combines one scale, the baseline and all ablations. Raises SpecError with the problems of every row."""
+    runs: dict[str, Run] = {}
+    names: dict[str, str] = {}  # canonical values -> the name of the run that has them
+    cells: list[Cell] = []
+    problems: list[SpecError] = []
+    try:
+        runs[BASELINE] = _Candidate(scale, baseline, BASELINE, RowSpec(label=BASELINE)).run()
+        names[_canonical(runs[BASELINE])] = BASELINE
+    except SpecError as error:
+        problems.append(error)
+    for ablation in ablations:
+        for index, row in enumerate(ablation.rows):
+            name = f"{ablation.name}-{row.slug}"
+            try:
+                run = _Candidate(scale, baseline, name, row, ablation, index, BASELINE in runs).run()
+            except SpecError as error:
+                problems.append(error)
+                continue
+            name = names.setdefault(_canonical(run), name)
+            runs.setdefault(name, run)
+            cells.append(_cell(ablation, index, name))
+    raise_all(problems)
+    return Table(tuple(cells), runs)
+
+
+def spec_hash(run: Run) -> str:
+    """12 hexadecimal digits of SHA-256 over the run's values; its name is not one of them."""
+    return hashlib.sha256(_canonical(run).encode()).hexdigest()[:12]
+
+
+def override_keys() -> tuple[str, ...]:
+    """Every key that a row may set."""
+    return (*_leaves(Variant), *(f"training.{key}" for key in _leaves(TrainingSpec)))
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    """One row on its way to a run, with what it takes to say where a wrong value stands."""
+
+    scale: Scale
+    baseline: Variant
+    name: str
+    row: RowSpec
+    ablation: Ablation | None = None
+    index: int = 0
+    baseline_resolves: bool = False
+    """Then whatever is wrong is the row's fault, also where it shows in a value that the row does not set."""
+
+    def run(self) -> Run:
+        """The run. Raises SpecError with every problem that this row has."""
+        raise_all(self._unknown_overrides())
+        training_values = self.scale.training.model_dump(exclude={"seeds"})
+        values: dict[str, Any] = {"variant": self.baseline.model_dump(), "training": training_values}
+        for key, value in self.row.set.items():
+            *path, last = _loc(key)
+            section = values
+            for part in path:
+                section = section[part]
+            section[last] = value
+        problems: list[SpecError] = []
+        variant = self._checked(Variant, values["variant"], ("variant",), problems)
+        training = self._checked(TrainingSpec, values["training"], ("training",), problems)
+        if variant and training:
+            clashes = conflicts(self.scale, variant, training)
+            problems += (SpecError(*self._where(*locs), f"{_key(locs[0])}: {text}") for locs, text in clashes)
+        raise_all(problems)
+        assert variant is not None and training is not None  # noqa: PT018 (raise_all raised otherwise)
+        networks = used(variant, self.scale.networks)
+        data = RunDataSpec(train=self.scale.data.train)
+        return Run(name=self.name, variant=variant, training=training, networks=networks, data=data)
+
+    def _unknown_overrides(self) -> Iterator[SpecError]:
+        known = override_keys()
+        for key in self.row.set:
+            below = [other for other in known if other.startswith(f"{key}.")]
+            if key in known:
+                continue
+            if key == "training.seeds":
+                message = (
+                    "set: training.seeds is the scale's alone: every run is repeated with the same seeds"
+                )
+            elif below:
+                message = f"set: '{key}' is a section; set one of {', '.join(below)}"
+            else:
+                message = f"set: unknown key '{key}'{nearest(key, known)}"
+            yield SpecError(*self._where(_loc(key)), message)
+
+    def _checked(self, model: type[_MODEL], values: Any, top: Loc, found: list[SpecError]) -> _MODEL | None:
+        try:
+            return model.model_validate(values)
+        except ValidationError as error:
+            prefix = "training." if model is TrainingSpec else ""
+            found += explained(error, model, lambda loc: self._where((*top, *loc)), prefix)
+            return None
+
+    def _where(self, *locs: Loc) -> tuple[str, int]:
+        """File and line of what stands at `locs` of the run: the row's where it sets one of them."""
+        if self.ablation is not None:
+            origin, row = self.ablation.origin, ("rows", self.index, "set")
+            for loc, key in itertools.product(locs, self.row.set):
+                override = _loc(key)
+                if override[: len(loc)] == loc or loc[: len(override)] == override:
+                    return origin.file, origin.line((*row, key))
+            if self.baseline_resolves:
+                return origin.file, origin.line(row)
+        if locs[0][0] == "variant":
+            return self.baseline.origin.file, self.baseline.origin.line(locs[0][1:])
+        return self.scale.origin.file, self.scale.origin.line(locs[0])
+
+
+def _cell(ablation: Ablation, index: int, run: str) -> Cell:
+    row = ablation.rows[index]
+    return Cell(
+        part=ablation.part,
+        question=ablation.question,
+        source=ablation.source,
+        label=row.label,
+        published=row.published,
+        run=run,
+        is_default=run == BASELINE,
+        overrides=tuple(row.set),
+        file=ablation.origin.file,
+        line=ablation.origin.line(("rows", index)),
+    )
+
+
+def _canonical(run: Run) -> str:
+    return json.dumps(run.model_dump(mode="json", exclude={"name"}), sort_keys=True, separators=(",", ":"))
+
+
+def _loc(key: str) -> tuple[str, ...]:
+    """A key as rows write it as a place in a resolved run."""
+    parts = tuple(key.split("."))
+    return parts if parts[0] == "training" else ("variant", *parts)
+
+
+def _key(loc: Loc) -> str:
+    """The inverse of `_loc`."""
+    return dotted(loc[1:] if loc[0] == "variant" else loc)
+
+
+def _leaves(model: type[BaseModel]) -> Iterator[str]:
+    for name, declared in model.model_fields.items():
+        inner = declared.annotation
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            yield from (f"{name}.{leaf}" for leaf in _leaves(inner))
+        else:
+            yield name
+
+
+Conflict = tuple[tuple[Loc, ...], str]
+"""The places in a run whose values clash, and the message, which is about the first of them."""
+
+
+def conflicts(scale: Scale, variant: Variant, training: TrainingSpec) -> Iterator[Conflict]:
+    """What is wrong between values each of which is right by itself."""
+    yield from _missing_networks(scale, variant)
+    yield from _latents(scale, variant)
+    trained, asked = len(training.student_timesteps), max(scale.sampling.steps)
+    if asked > trained:
+        message = f"{trained} timesteps are trained, but the scale's sampling.steps asks for {asked} steps"
+        yield (("training", "student_timesteps"),), message
+
+
+def used(variant: Variant, networks: NetworksSpec) -> NetworksSpec:
+    """Only the networks that training this variant loads."""
+    distils, judged = variant.loss.distillation != "none", variant.loss.adversarial > 0
+    diffusion = {variant.student, variant.teacher} if distils else {variant.student}
+    features = {variant.discriminator.features} if judged else set()
+    conditioning = variant.discriminator.conditioning if judged else ()
+    return NetworksSpec(
+        diffusion={name: networks.diffusion[name] for name in sorted(diffusion)},
+        features={name: networks.features[name] for name in sorted(features)},
+        c_text=networks.c_text if "text" in conditioning else None,
+        c_img=networks.c_img if "image" in conditioning else None,
+    )
+
+
+def _missing_networks(scale: Scale, variant: Variant) -> Iterator[Conflict]:
+    diffusion, features = scale.networks.diffusion, scale.networks.features
+    for role, name in (("student", variant.student), ("teacher", variant.teacher)):
+        if name not in diffusion:
+            message = f"the scale '{scale.name}' has no diffusion network '{name}'{nearest(name, diffusion)}"
+            yield (("variant", role),), message
+    name = variant.discriminator.features
+    if name not in features:
+        message = f"the scale '{scale.name}' has no feature network '{name}'{nearest(name, features)}"
+        yield (("variant", "discriminator", "features"),), message
+    projections = {"text": ("c_text", scale.networks.c_text), "image": ("c_img", scale.networks.c_img)}
+    for condition in variant.discriminator.conditioning:
+        key, network = projections[condition]
+        if network is None:
+            message = f"'{condition}' needs networks.{key}, which the scale '{scale.name}' lacks"
+            yield (("variant", "discriminator", "conditioning"),), message
+
+
+def _latents(scale: Scale, variant: Variant) -> Iterator[Conflict]:
+    """A distance in latent space needs one latent space."""
+    student, teacher = (scale.networks.diffusion.get(name) for name in (variant.student, variant.teacher))
+    if variant.loss.space != "latent" or variant.loss.distillation == "none" or not student or not teacher:
+        return
+    if variant.student == variant.teacher or (student.latents and student.latents == teacher.latents):
+        return
+    message = (
+        "a latent-space distance between two VAEs is not defined: "
+        f"the student '{variant.student}' has latents {student.latents or 'not stated'}, "
+        f"the teacher '{variant.teacher}' {teacher.latents or 'not stated'}; "
+        "use pixel, or two networks of one VAE (which the scale says by equal `latents`)"
+    )
+    yield (("variant", "loss", "space"), ("variant", "teacher"), ("variant", "student")), message

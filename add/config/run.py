@@ -1,0 +1,132 @@
+"""What is one variant, one ablation, one run? Frozen, typed, strict: the shape of every setting.
+
+A *variant* is what the paper's Table 1 varies, a *scale* (`add.config.scale`) everything it takes to train and
+score one, an *ablation* one question (a sub-table) as changes to the baseline variant, a *run* one variant at
+one scale, fully resolved. Keys in the YAML files are the attribute names here. `add.config.resolve` reads and
+combines them.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from add.config.data import RunDataSpec
+from add.config.scale import DiffusionNetworkSpec, NetworksSpec
+from add.config.training import TrainingSpec
+from add.config.types import Document, Frozen, Name, NonNegative, Positive, Text
+
+
+class DiscriminatorSpec(Frozen):
+    """The discriminator's frozen features and conditioning; `r1_gamma` weighs R1, the paper's gamma."""
+
+    features: Name
+    conditioning: tuple[Literal["text", "image"], ...]
+    r1_gamma: NonNegative
+
+    @field_validator("conditioning")
+    @classmethod
+    def _canonical(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(value)) != len(value):
+            raise ValueError("names a condition twice")
+        return tuple(sorted(value, reverse=True))  # text before image, however it was written
+
+
+class LossSpec(Frozen):
+    """adversarial * L_adv + distillation_weight (lambda) * L_distill; `space` is where L_distill compares."""
+
+    adversarial: NonNegative
+    distillation: Literal["none", "exponential", "sds", "nfsd"]
+    distillation_weight: NonNegative
+    space: Literal["pixel", "latent"]
+
+    @model_validator(mode="after")
+    def _trains(self) -> LossSpec:
+        if self.adversarial == 0 and (self.distillation == "none" or self.distillation_weight == 0):
+            raise ValueError(
+                "neither an adversarial nor a distillation term: nothing would train the student"
+            )
+        return self
+
+
+class Variant(Document):
+    """One variant of the method: what Table 1 varies, and the two weights the paper states."""
+
+    student: Name
+    teacher: Name
+    student_init: Literal["pretrained", "random"]
+    discriminator: DiscriminatorSpec
+    loss: LossSpec
+    teacher_steps: Literal[1, 2, 4]
+
+    @field_validator("teacher_steps", mode="before")
+    @classmethod
+    def _integer(cls, value: Any) -> Any:
+        if isinstance(value, bool | float):  # 1 == 1.0 == True, so Literal alone would let them pass
+            raise ValueError(f"should be the integer 1, 2 or 4, not {str(value).lower()}")
+        return value
+
+
+class PublishedSpec(Frozen):
+    """What the source prints for a row: FID, and CLIP score as mean cosine."""
+
+    fid: Positive | None = None
+    clip_score: Annotated[float, Field(ge=-1, le=1)] | None = None
+
+    @model_validator(mode="after")
+    def _something(self) -> PublishedSpec:
+        if self.fid is None and self.clip_score is None:
+            raise ValueError("gives neither fid nor clip_score; leave `published` out")
+        return self
+
+
+class RowSpec(Frozen):
+    """One row: what it changes (dotted keys of Variant, or `training.<key>`); without `set`, the baseline."""
+
+    label: Text
+    set: dict[str, Any] = Field(default_factory=dict)
+    published: PublishedSpec | None = None
+
+    @property
+    def slug(self) -> str:
+        """The label as part of a path: lower-case ASCII letters and digits, joined by single hyphens."""
+        plain = unicodedata.normalize("NFKD", self.label).encode("ascii", "ignore").decode().lower()
+        return re.sub(r"[^a-z0-9]+", "-", plain).strip("-")
+
+
+class Ablation(Document):
+    """One question, one sub-table. Parts are in the order of the alphabet."""
+
+    part: Annotated[str, Field(pattern=r"^[a-z]$")]
+    question: Text
+    source: Text | None = None
+    rows: Annotated[tuple[RowSpec, ...], Field(min_length=1)]
+
+    @property
+    def name(self) -> str:
+        """The file's stem: the first half of its runs' names."""
+        return Path(self.origin.file).stem
+
+
+class Run(Frozen):
+    """One training run, fully resolved: all that decides its weights but the training seed."""
+
+    name: str
+    variant: Variant
+    training: TrainingSpec
+    networks: NetworksSpec
+    data: RunDataSpec
+
+    @property
+    def student(self) -> DiffusionNetworkSpec:
+        """The student's pretrained network."""
+        return self.networks.diffusion[self.variant.student]
+
+    @property
+    def teacher(self) -> DiffusionNetworkSpec:
+        """The teacher's network. Raises KeyError where nothing is distilled: such a run has none."""
+        return self.networks.diffusion[self.variant.teacher]

@@ -1,0 +1,209 @@
+"""What does it take to train and score a variant? config/<scale>.yaml: networks, data, budgets, protocol."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
+
+from add.config.data import DataSpec
+from add.config.study import StudySpec
+from add.config.training import ScaleTrainingSpec
+from add.config.types import (
+    Channels,
+    Count,
+    Deviations,
+    Document,
+    Frozen,
+    Name,
+    Seed,
+    Sha256,
+    Text,
+    WeightFiles,
+    increasing,
+    without_unset,
+)
+
+
+class NetworkSpec(Frozen):
+    """A saved network: a directory or a hub's id, its revision, the SHA-256 that makes it *this* network.
+
+    `sha256` is of all files that are loaded together (`add.models.weights.weights_hash`). `files` names these files and
+    each one's own SHA-256, as hubs print it, null where it is not known.
+    """
+
+    path: Text
+    revision: Text | None = None
+    sha256: Sha256 | None = None
+    files: WeightFiles | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_files_as_ever(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return without_unset(handler(self), "files")
+
+
+class DiffusionNetworkSpec(NetworkSpec):
+    """A Stable Diffusion or SDXL pipeline; networks with equal `latents` share one VAE: their latents compare."""
+
+    family: Text
+    latents: Name | None = None
+
+
+class ImageNetworkSpec(NetworkSpec):
+    """A network that takes square images of `image_size` pixels, values 0..1 less `mean` over `std` (RGB)."""
+
+    image_size: Count
+    mean: Channels
+    std: Deviations
+
+
+class FeatureNetworkSpec(ImageNetworkSpec):
+    """A discriminator's frozen network; a head sits on each of `layers`."""
+
+    layers: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)]
+
+    @field_validator("layers")
+    @classmethod
+    def _ordered(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        return increasing(value)
+
+
+class NetworksSpec(Frozen):
+    """By name, what variants may choose from. A run's own holds only the networks that the run uses."""
+
+    diffusion: dict[Name, DiffusionNetworkSpec]
+    features: dict[Name, FeatureNetworkSpec]
+    c_text: NetworkSpec | None = None
+    c_img: ImageNetworkSpec | None = None
+
+
+class CocoPromptsSpec(Frozen):
+    """The first `count` images of a COCO annotation file, each with one caption chosen by `caption_rule`.
+
+    `present` states that only so many of the listed photographs are on disk, and restricts the set to these.
+    """
+
+    kind: Literal["coco"]
+    annotations: Text
+    caption_rule: Literal["first", "random"]
+    rule_seed: Seed
+    count: Count
+    present: Count | None = None
+
+    @model_serializer(mode="wrap")
+    def _whole_sets_as_ever(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return without_unset(handler(self), "present")
+
+
+class PartiPromptsSpec(Frozen):
+    """`count` prompts of PartiPrompts' TSV, drawn with `rule_seed`, without the challenges excluded."""
+
+    kind: Literal["partiprompts"]
+    file: Text
+    exclude_challenges: tuple[Text, ...]
+    count: Count
+    rule_seed: Seed
+
+
+class SamplingSpec(Frozen):
+    """Which prompts are drawn, by how many student steps, from which seed."""
+
+    steps: Annotated[tuple[Literal[1, 2, 4], ...], Field(min_length=1)]
+    seed: Seed
+    batch: Count
+    prompts: Annotated[
+        dict[Name, Annotated[CocoPromptsSpec | PartiPromptsSpec, Field(discriminator="kind")]],
+        Field(min_length=1),
+    ]
+
+    @field_validator("steps", mode="before")
+    @classmethod
+    def _integers(cls, value: Any) -> Any:
+        for item in value if isinstance(value, tuple | list) else ():
+            if isinstance(item, bool | float):
+                raise ValueError(f"should be integers out of 1, 2 and 4, not {str(item).lower()}")
+        return value
+
+    @field_validator("steps")
+    @classmethod
+    def _ordered(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        return increasing(value)
+
+
+class ReferenceSpec(Frozen):
+    """The real images that FID compares with; exactly `count` of them."""
+
+    images: Text
+    count: Count
+
+
+class ExtractorSpec(ImageNetworkSpec):
+    """The network whose features FID and KID compare."""
+
+    kind: Literal["transformers", "inception"]
+
+
+class ClipSpec(Frozen):
+    """The CLIP of the CLIP score: `local-dir:PATH`, or an open_clip name with its `pretrained` tag.
+
+    open_clip fetches what a tag means by itself; with `path` (a directory or a hub's id, with its `revision`) the
+    weights are the safetensors `file` there, and the tag only says what they are.
+    """
+
+    model: Text
+    pretrained: Text | None = None
+    sha256: Sha256 | None = None
+    path: Text | None = None
+    revision: Text | None = None
+    file: Annotated[str, Field(pattern=r"\.safetensors$")] | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_path_as_ever(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return without_unset(handler(self), "path", "revision", "file")
+
+    @model_validator(mode="after")
+    def _path_with_file(self) -> ClipSpec:
+        if (self.path is None) != (self.file is None):
+            raise ValueError("`path` and `file` go together: where the weights are, and which file they are")
+        if self.path is None and self.revision is not None:
+            raise ValueError("`revision` is of a `path`, which is missing")
+        if self.path is not None and self.model.startswith("local-dir:"):
+            raise ValueError("a `local-dir:` model holds its weights; leave `path` out")
+        return self
+
+
+class OracleSpec(ImageNetworkSpec):
+    """A classifier of what an image shows, and the truth about each caption (`scenes`)."""
+
+    scenes: Text
+
+
+class EvaluationSpec(Frozen):
+    """The protocol under which samples are scored. `resolution` in pixels; `bootstrap` in resamples."""
+
+    reference: ReferenceSpec
+    resolution: Count
+    crop: Literal["none", "center"]
+    extractor: ExtractorSpec
+    resize: Literal["clean"]
+    clip: ClipSpec
+    oracle: OracleSpec | None
+    bootstrap: Count
+    batch: Count
+
+
+class Scale(Document):
+    """Everything but the variant. The code never asks for `name`: it names a directory and heads a page.
+
+    `notice` is printed on every page of the report. A scale without `study` has no ratings in its report.
+    """
+
+    name: Name
+    description: Text
+    notice: Text | None = None
+    networks: NetworksSpec
+    data: DataSpec
+    training: ScaleTrainingSpec
+    sampling: SamplingSpec
+    evaluation: EvaluationSpec
+    study: StudySpec | None = None

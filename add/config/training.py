@@ -1,0 +1,143 @@
+"""How is a student trained? The settings of a scale, each of which a row may override as `training.<key>`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, SerializerFunctionWrapHandler, ValidationInfo, field_validator, model_serializer
+
+from add.config.types import Count, Decay, Fraction, Frozen, NonNegative, Positive, Seed, increasing
+
+_UNSET = ("resolution", "performance")  # settings that are left out of a run's values while they are null
+
+
+class OptimiserSpec(Frozen):
+    """AdamW. `warmup` in steps, linear; `clip` the gradient's norm (null: not clipped)."""
+
+    lr: Positive
+    betas: tuple[Decay, Decay]
+    weight_decay: NonNegative
+    warmup: Annotated[int, Field(ge=0)]
+    clip: Positive | None
+    decay: Literal["none", "cosine"]
+
+
+class NfsdSpec(Frozen):
+    """NFSD's target (arXiv 2310.17590): s, the t below which d_D is unconditional, the negative prompt."""
+
+    guidance: NonNegative
+    threshold: Annotated[int, Field(ge=0, le=1000)]
+    negative_prompt: str
+
+
+class PerformanceSpec(Frozen):
+    """Speed and memory on a GPU. Each option changes bits a little, so these are values like any other."""
+
+    channels_last: bool = False
+    """Images and latents lie in memory pixel by pixel, as convolutions on tensor cores want them."""
+    compile: bool = False
+    """torch.compile with static shapes: the UNets, the VAEs and the feature network."""
+    gradient_checkpointing: tuple[Literal["unet", "decoder", "features"], ...] = ()
+    """Networks whose activations are computed again in the backward pass rather than kept."""
+    frozen_precision: Literal["float32", "bf16"] = "float32"
+    """In which the weights of the frozen networks are kept; bf16 halves them and needs precision bf16."""
+    eight_bit_optimiser: bool = False
+    """The moments of both optimisers in 8 bits (bitsandbytes, which is installed separately)."""
+
+    @field_validator("gradient_checkpointing")
+    @classmethod
+    def _canonical(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(value)) != len(value):
+            raise ValueError("names a network twice")
+        return tuple(sorted(value))
+
+
+class TrainingSpec(Frozen):
+    """How a student is trained. Timesteps count 0..999; t = 999 is fed as pure noise."""
+
+    steps: Count
+    batch: Count
+    """Images an optimiser step, over all `accumulate` parts."""
+    accumulate: Count
+    student_timesteps: Annotated[tuple[int, ...], Field(min_length=1)]
+    student_timestep_weights: Annotated[tuple[Positive, ...], Field(min_length=1)]
+    """Relative probability of each student timestep."""
+    distillation_timesteps: tuple[int, int]
+    """The range, both ends included, from which the teacher's t is drawn uniformly."""
+    teacher_guidance: NonNegative
+    nfsd: NfsdSpec
+    augmentation: Fraction
+    crop_probability: Fraction
+    head_width: Count
+    virtual_batch: Count
+    student_optimiser: OptimiserSpec
+    head_optimiser: OptimiserSpec
+    ema: Decay
+    precision: Literal["float32", "bf16"]
+    threads: Count
+    """Threads of the process: the result's bits depend on it, so it is fixed whatever `--cores` is."""
+    checkpoint_every: Count
+    log_every: Count
+    pictures_every: Count
+    resolution: Count | None = None
+    """Pixels of the square training images; unset: what the student's `sample_size` means (SDXL's: 1024)."""
+    performance: PerformanceSpec | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_the_unset(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # A run has the values it had before a setting existed: nothing is run again for it.
+        values: dict[str, Any] = handler(self)
+        return {k: v for k, v in values.items() if v is not None or k not in _UNSET}
+
+    @field_validator("performance")
+    @classmethod
+    def _precisions_fit(cls, value: PerformanceSpec | None, info: ValidationInfo) -> PerformanceSpec | None:
+        if value and value.frozen_precision == "bf16" and info.data.get("precision") == "float32":
+            raise ValueError("frozen_precision bf16 needs training.precision bf16: one step, one autocast")
+        return value
+
+    @field_validator("student_timesteps")
+    @classmethod
+    def _student_timesteps(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        increasing(value)
+        if value[0] <= 0:
+            raise ValueError(f"holds {value[0]}: no t = 0, where the student would be given the clean image")
+        if value[-1] > 999:
+            raise ValueError(f"holds {value[-1]}: the schedule's last timestep is 999")
+        return value
+
+    @field_validator("distillation_timesteps")
+    @classmethod
+    def _distillation_timesteps(cls, value: tuple[int, int]) -> tuple[int, int]:
+        if not 0 < value[0] < value[1] <= 999:
+            raise ValueError(f"should be two timesteps with 0 < first < last <= 999, not {list(value)}")
+        return value
+
+    @field_validator("student_timestep_weights")
+    @classmethod
+    def _one_weight_each(cls, value: tuple[float, ...], info: ValidationInfo) -> tuple[float, ...]:
+        timesteps = info.data.get("student_timesteps", value)  # absent where they are wrong themselves
+        if len(timesteps) != len(value):
+            raise ValueError(f"holds {len(value)} weights for {len(timesteps)} student_timesteps")
+        return value
+
+    @field_validator("accumulate")
+    @classmethod
+    def _equal_parts(cls, value: int, info: ValidationInfo) -> int:
+        batch = info.data.get("batch", value)
+        if batch % value:
+            raise ValueError(f"a batch of {batch} does not split into {value} equal parts")
+        return value
+
+
+class ScaleTrainingSpec(TrainingSpec):
+    """A scale's training settings: those of a run, and the training seeds (an axis, no property of a run)."""
+
+    seeds: Annotated[tuple[Seed, ...], Field(min_length=1)]
+
+    @field_validator("seeds")
+    @classmethod
+    def _distinct(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        if len(set(value)) != len(value):
+            raise ValueError(f"names a seed twice: {list(value)}")
+        return value

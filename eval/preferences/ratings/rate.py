@@ -1,0 +1,258 @@
+"""Votes in, ratings out: per kind of raters, per question and both together, per category of prompts."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from eval.preferences.ratings.agreement import (
+    inattentive,
+    krippendorff_alpha,
+    position_bias,
+    smallest_difference,
+    transitive_share,
+)
+from eval.preferences.ratings.bradley_terry import DisconnectedError, strengths, to_elo_scale
+from eval.preferences.ratings.elo import elo
+from eval.preferences.ratings.pairs import pair_rates
+from eval.preferences.ratings.resample import Cluster, NoIntervalError, Spread, resampled, spread, ways
+from eval.preferences.ratings.result import (
+    ALL,
+    RATED,
+    Diagnostics,
+    Rated,
+    Ratings,
+    SystemRating,
+)
+from eval.preferences.ratings.tally import Array, Tally, tally
+from eval.preferences.record import QUESTIONS, RATER_KINDS, RaterKind, Vote
+
+
+@dataclass(frozen=True)
+class RatingSettings:
+    """What `summary.rate` was asked for."""
+
+    seed: int
+    resamples: int
+    shuffles: int
+
+    def seed_of(self, *labels: str) -> int:
+        """A seed for one use, so that no rating depends on which others are made."""
+        text = ":".join((str(self.seed), *labels))
+        return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
+
+
+def rate_one(
+    votes: list[Vote],
+    kind: RaterKind,
+    question: Rated,
+    category: str,
+    elos: Mapping[Rated, Mapping[str, float]],
+    settings: RatingSettings,
+) -> Ratings:
+    """Ratings of votes that are of one kind already, without facts on attention checks.
+
+    elos: {question: {system: ELO}} of the single questions, of which "both" takes the mean. Programs are no sample
+    from a population of raters, so only prompts are resampled for them. Raises DisconnectedError, NoIntervalError.
+    """
+    data = tally(votes)
+    raters_vary = kind == "human"
+    generator = np.random.default_rng(settings.seed_of(kind, question, category, "resamples"))
+    found = strengths(data)
+    values, half_wins = found.values[0], bool(found.regularised[0])
+    draws = {
+        by: resampled(data, by, settings.resamples, generator, start=values, half_wins=half_wins)
+        for by in ways(data, raters_vary)
+    }
+    if question == "both":
+        points = np.array([np.mean([elos[q][name] for q in QUESTIONS]) for name in data.systems])
+    else:
+        points = elo(data, settings.shuffles, seed=settings.seed_of(kind, question, category, "elo"))
+    ties = int((data.score == 0.5).sum())
+    notes = (
+        [f"ELO leaves out {ties} ties of {data.votes} votes; Bradley-Terry counts them half"] if ties else []
+    )
+    return Ratings(
+        rater_kind=kind,
+        question=question,
+        category=category,
+        clusters=_clusters(data, tuple(draws), raters_vary),
+        resamples=settings.resamples,
+        shuffles=settings.shuffles,
+        seed=settings.seed,
+        systems=_systems(data, values, spread(data, values, draws), points),
+        pairs=pair_rates(data, raters_vary),
+        diagnostics=Diagnostics(
+            votes=data.votes,
+            prompts=len(data.prompts),
+            raters=len(data.raters),
+            tie_rate=ties / data.votes,
+            position_bias=position_bias(data, raters_vary),
+            alpha=krippendorff_alpha(votes),
+            transitive_share=transitive_share(data),
+            smallest_difference=smallest_difference(data, raters_vary),
+            checks_passed=0,
+            checks_failed=0,
+            excluded_raters=(),
+            half_wins=half_wins,
+            half_win_share=float(np.mean([d.regularised for d in draws.values()])),
+            notes=tuple(notes),
+        ),
+    )
+
+
+def _clusters(data: Tally, by: tuple[Cluster, ...], raters_vary: bool) -> str:
+    raters, prompts = f"{len(data.raters)} raters", f"{len(data.prompts)} prompts"
+    if len(by) == 2:
+        return f"{raters} and {prompts}"
+    if by == ("rater",):
+        return f"{raters}; there is one prompt"
+    if len(data.raters) == 1:
+        return f"{prompts}; there is one rater"
+    return prompts if raters_vary else f"{prompts}; the {raters} are programs, and stay as they are"
+
+
+def _systems(data: Tally, values: Array, uncertain: Spread, elos: Array) -> tuple[SystemRating, ...]:
+    n = len(data.systems)
+    first, second = (index.ravel() for index in np.indices((n, n)))
+    contrasts = np.eye(n)[first] - np.eye(n)[second]
+    clear = (values[first] - values[second] > uncertain.half_width(contrasts)).reshape(n, n)
+    half = uncertain.half_width(np.eye(n) - 1 / n)
+    rating, low, high = (to_elo_scale(v) for v in (values, values - half, values + half))
+    both = np.concatenate([data.first, data.second])
+    score = np.concatenate([data.score, 1 - data.score])
+    wins, ties, losses = (np.bincount(both, score == s, n).astype(int) for s in (1, 0.5, 0))
+    return tuple(
+        SystemRating(
+            system=data.systems[k],
+            votes=int(wins[k] + ties[k] + losses[k]),
+            wins=int(wins[k]),
+            ties=int(ties[k]),
+            losses=int(losses[k]),
+            elo=float(elos[k]),
+            rating=float(rating[k]),
+            low=float(low[k]),
+            high=float(high[k]),
+            rank=1 + int(clear[:, k].sum()),
+        )
+        for k in np.argsort(-values, kind="stable")
+    )
+
+
+_FEWEST_RESAMPLES = 100
+
+
+class InattentiveError(ValueError):
+    """Every rater of a kind failed the attention checks: what is left of these votes is none."""
+
+
+def rate(
+    votes: Sequence[Vote],
+    categories: Mapping[str, str] = {},
+    *,
+    seed: int = 0,
+    resamples: int = 1000,
+    shuffles: int = 1000,
+) -> tuple[Ratings, ...]:
+    """Ratings of all systems: kinds of raters in the order of RATER_KINDS; for each, quality, alignment, both; for
+    each of these, "all" and then the categories by name. What has no votes has no ratings; no votes give ().
+
+    categories: prompt id -> category. "both" pools the votes of both questions for Bradley-Terry and takes the
+    mean of the two questions' ELO, as the paper does. A category whose systems votes do not link is left out, and so
+    is "both" where a question lacks a system; the notes of the ratings over all prompts say so. The order of the
+    votes does not matter. Raises DisconnectedError and NoIntervalError (both ValueError) for all prompts together,
+    InattentiveError where all raters of a kind are excluded, ValueError for resamples < 100 and for shuffles < 1.
+    """
+    if resamples < _FEWEST_RESAMPLES:
+        raise ValueError(f"resamples is {resamples}; an interval needs at least {_FEWEST_RESAMPLES}")
+    settings = RatingSettings(seed, resamples, shuffles)
+    ordered = sorted(votes, key=_place)
+    return tuple(
+        found
+        for kind in RATER_KINDS
+        for found in _rate_kind([v for v in ordered if v.rater_kind == kind], kind, categories, settings)
+    )
+
+
+def _place(vote: Vote) -> tuple[str, ...]:
+    pair = sorted(((vote.system_a, vote.image_a), (vote.system_b, vote.image_b)))
+    return vote.study, vote.prompt_id, vote.question, vote.rater, *pair[0], *pair[1], vote.time
+
+
+def _rate_kind(
+    votes: list[Vote], kind: RaterKind, categories: Mapping[str, str], settings: RatingSettings
+) -> list[Ratings]:
+    checks = [v for v in votes if v.attention_check != "no"]
+    excluded = inattentive(checks)
+    kept = [v for v in votes if v.attention_check == "no" and v.rater not in excluded]
+    if not kept and excluded:
+        raise InattentiveError(
+            f"all {kind} raters with votes failed their attention checks: {', '.join(excluded)}; "
+            "take their files out of the folder of preference files, or add another rater's"
+        )
+    passed = sum(v.passed for v in checks)
+    made: list[Ratings] = []
+    left_out: list[tuple[Rated, str]] = []
+    filed = {v.prompt_id: categories[v.prompt_id] for v in kept if v.prompt_id in categories}
+    for category in (ALL, *sorted(set(filed.values()))):
+        inside = [v for v in kept if category in (ALL, filed.get(v.prompt_id))]
+        elos: dict[Rated, dict[str, float]] = {}
+        for question in RATED:
+            part = [v for v in inside if question in (v.question, "both")]
+            if not part or (question == "both" and len({v.question for v in part}) < len(QUESTIONS)):
+                continue
+            try:
+                if question == "both":
+                    _require_same_systems(elos)
+                found = rate_one(part, kind, question, category, elos, settings)
+            except _DifferentSystemsError as error:
+                left_out.append((question, f"{question}, {category}: no ratings, since {error}"))
+            except (DisconnectedError, NoIntervalError) as error:
+                if category == ALL:
+                    error.args = (f"{kind} votes on {question}: {error}",)
+                    raise
+                left_out.append((question, f"{question}, {category}: no ratings, since {error}"))
+            else:
+                elos[question] = {s.system: s.elo for s in found.systems}
+                made.append(
+                    _noted(
+                        found,
+                        checks_passed=passed,
+                        checks_failed=len(checks) - passed,
+                        excluded_raters=excluded,
+                    )
+                )
+    there = {found.question for found in made if found.category == ALL}
+    noted = []
+    for found in made:
+        notes = list(found.diagnostics.notes)
+        if found.category == ALL:
+            notes += [text for of, text in left_out if of == found.question or of not in there]
+            homeless = sum(v.prompt_id not in filed for v in kept if found.question in (v.question, "both"))
+            if categories and homeless:
+                notes.append(f"{homeless} votes are on prompts of no known category")
+        noted.append(_noted(found, notes=tuple(notes)))
+    return sorted(noted, key=lambda r: (RATED.index(r.question), r.category != ALL, r.category))
+
+
+def _noted(found: Ratings, **facts: Any) -> Ratings:
+    return dataclasses.replace(found, diagnostics=dataclasses.replace(found.diagnostics, **facts))
+
+
+class _DifferentSystemsError(ValueError):
+    pass
+
+
+def _require_same_systems(elos: Mapping[Rated, Mapping[str, float]]) -> None:
+    """The mean over two questions exists for systems that have both."""
+    if len(elos) < len(QUESTIONS):
+        raise _DifferentSystemsError("one of the two questions has no ratings")
+    quality, alignment = (set(elos[question]) for question in QUESTIONS)
+    if quality != alignment:
+        names = ", ".join(sorted(quality ^ alignment))
+        raise _DifferentSystemsError(f"these systems have votes on one question only: {names}")

@@ -1,0 +1,196 @@
+"""What all figures share: size, type, a colour-blind-safe palette, files without dates, labels that do not overlap."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from reports.cells import Estimate
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+# The report's text width (inches), so that type is set at its nominal size.
+WIDTH = 7.0
+PNG_DPI = 300
+
+# Okabe and Ito's palette, distinguishable under the common forms of colour blindness and in grey.
+BLUE = "#0072B2"
+VERMILLION = "#D55E00"
+GREEN = "#009E73"
+PURPLE = "#CC79A7"
+INK = "#222222"
+GREY = "#8A8A8A"
+FAINT = "#DDDDDD"
+
+_SETTINGS: Any = {
+    "font.family": "STIXGeneral",
+    "font.size": 8.5,
+    "axes.titlesize": 9.0,
+    "axes.labelsize": 8.5,
+    "xtick.labelsize": 8.0,
+    "ytick.labelsize": 8.0,
+    "legend.fontsize": 8.0,
+    "legend.frameon": False,
+    "text.color": INK,
+    "text.parse_math": False,
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "axes.linewidth": 0.6,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "xtick.minor.width": 0.4,
+    "ytick.minor.width": 0.4,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "lines.linewidth": 1.1,
+    # TrueType, not outlines: text stays text.
+    "pdf.fonttype": 42,
+    "image.interpolation": "none",
+    "image.composite_image": False,
+}
+
+
+@contextmanager
+def styled() -> Iterator[None]:
+    """matplotlib with the report's style; the user's own matplotlibrc has no say."""
+    import matplotlib
+
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(_SETTINGS)
+        yield
+
+
+def new_figure(height: float) -> Figure:
+    """An empty figure of the text's width, drawn by Agg; the figure belongs to the caller alone."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(WIDTH, height))
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def save(figure: Figure, folder: Path, name: str) -> tuple[Path, Path]:
+    """Writes NAME.pdf and NAME.png (300 dpi) without dates: the same data give the same bytes."""
+    folder.mkdir(parents=True, exist_ok=True)
+    pdf, png = folder / f"{name}.pdf", folder / f"{name}.png"
+    figure.savefig(pdf, metadata={"CreationDate": None})
+    figure.savefig(png, dpi=PNG_DPI, metadata={"Software": None})
+    return pdf, png
+
+
+def whiskers(estimate: Estimate) -> tuple[float, float]:
+    """Lengths below and above the value: the sd over seeds where there are several, else the interval."""
+    if estimate.seed_sd is not None:
+        return estimate.seed_sd, estimate.seed_sd
+    if estimate.low is None or estimate.high is None:
+        return 0.0, 0.0
+    return max(0.0, estimate.value - estimate.low), max(0.0, estimate.high - estimate.value)
+
+
+def log_if_wide(axes: Axes, which: Literal["x", "y"], values: Sequence[float]) -> str:
+    """A logarithmic axis with plain labels where positive values span a factor of 8; else leaves it linear.
+
+    Returns what to add to the axis title.
+    """
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    if min(values) <= 0 or max(values) / min(values) < 8:
+        return ""
+    (axes.set_xscale if which == "x" else axes.set_yscale)("log")
+    axis = axes.xaxis if which == "x" else axes.yaxis
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
+    return " (logarithmic)"
+
+
+_APART = 0.15  # inches between two labels' centres
+
+
+@dataclass(frozen=True)
+class PointLabel:
+    """The name of the point (x, y), in data units; `marked` ones are blue."""
+
+    text: str
+    x: float
+    y: float
+    marked: bool
+
+
+def label_points(
+    axes: Axes, labels: Sequence[PointLabel], *, lowest: float = -0.02, lines_below: int = 0
+) -> None:
+    """Write `labels` beside the axes in the order of their points' heights.
+
+    lowest: where the margin ends, as a share of the axes' height; the last label stays above `lines_below` lines
+    of other text that end there. Raises ValueError where a point is not finite.
+    """
+    figure = axes.get_figure(root=True)
+    assert figure is not None  # for mypy: these axes were made in a figure
+    axes.autoscale_view()  # matplotlib scales when it draws, too late for positions taken here
+    box = axes.get_window_extent()
+    heights = [float((axes.transData.transform((at.x, at.y))[1] - box.y0) / box.height) for at in labels]
+    gap = _APART * figure.dpi / box.height
+    low = min(0.5, lowest + gap * (lines_below + 1)) if lines_below else lowest
+    for label, height in zip(labels, spread_out(heights, gap, low, 1.02), strict=True):
+        if not math.isfinite(height):
+            raise ValueError(f"{label.text}: its value is not finite")
+        axes.annotate(
+            label.text,
+            xy=(label.x, label.y),
+            xytext=(1.05, height),
+            textcoords="axes fraction",
+            ha="left",
+            va="center",
+            size=7.5,
+            color=BLUE if label.marked else INK,
+            annotation_clip=False,
+            arrowprops={
+                "arrowstyle": "-",
+                "color": BLUE if label.marked else GREY,
+                "linewidth": 0.35,
+                "shrinkA": 0,
+                "shrinkB": 3,
+                "relpos": (0.0, 0.5),
+            },
+        )
+
+
+def spread_out(positions: Sequence[float], gap: float, low: float, high: float) -> list[float]:
+    """Positions moved as little as needed to lie at least `gap` apart within [low, high], order kept.
+
+    Where they cannot all fit, they are spread evenly over the range.
+    """
+    order = sorted(range(len(positions)), key=lambda i: (positions[i], i))
+    gap = min(gap, (high - low) / max(1, len(order) - 1))
+    # Blocks of touching labels, each at its members' mean: the least-squares answer without bounds.
+    blocks: list[list[int]] = []
+    for i in order:
+        blocks.append([i])
+        while len(blocks) > 1 and _start(blocks[-1], positions, gap, low, high) < (
+            _start(blocks[-2], positions, gap, low, high) + gap * len(blocks[-2])
+        ):
+            last = blocks.pop()
+            blocks[-1] += last
+    placed = [0.0] * len(positions)
+    for block in blocks:
+        start = _start(block, positions, gap, low, high)
+        for k, i in enumerate(block):
+            placed[i] = start + gap * k
+    return placed
+
+
+def _start(block: list[int], positions: Sequence[float], gap: float, low: float, high: float) -> float:
+    centre = sum(positions[i] - gap * k for k, i in enumerate(block)) / len(block)
+    return min(max(centre, low), high - gap * (len(block) - 1))

@@ -1,0 +1,185 @@
+"""Figures: what training logged, one panel a run: the heads' logit gap, and the losses."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eval.result import require, seed_directory
+from reports.cells import Report
+from reports.plots.style import BLUE, FAINT, GREEN, GREY, INK, VERMILLION, new_figure
+from reports.render.layout import plain_label
+from reports.study import ReportError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+Series = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Curves:
+    """One training log: step (n,), and each logged quantity (n,), NaN where a line does not have it."""
+
+    step: Series
+    values: dict[str, Series]
+
+
+def read_curves(report: Report, results: Path) -> dict[tuple[str, int], Curves]:
+    """The training log of every run and seed. Raises ReportError naming what is missing or malformed."""
+    paths = {
+        (run, seed): seed_directory(results, run, seed) / "train" / "log.jsonl"
+        for run in report.study.runs
+        for seed in report.study.seeds
+    }
+    require(paths.values())
+    return {key: read_log(path) for key, path in paths.items()}
+
+
+def read_log(path: Path) -> Curves:
+    """One log.jsonl. Raises ReportError with file and line where a line is no object with a numeric step."""
+    lines: list[dict[str, float]] = []
+    for number, text in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        try:
+            line = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise ReportError(f"{path}:{number}: not JSON: {error.msg}") from error
+        if not isinstance(line, dict) or not isinstance(line.get("step"), int | float):
+            raise ReportError(f"{path}:{number}: not an object with a numeric 'step'")
+        lines.append({key: value for key, value in line.items() if isinstance(value, int | float)})
+    if not lines:
+        raise ReportError(f"{path}: an empty training log")
+    names = dict.fromkeys(key for line in lines for key in line if key != "step")
+    return Curves(
+        step=np.array([line["step"] for line in lines], dtype=np.float64),
+        values={
+            name: np.array([line.get(name, np.nan) for line in lines], dtype=np.float64) for name in names
+        },
+    )
+
+
+def smooth(values: Series) -> Series:
+    """A centred running mean over a tenth of the log, shorter at its ends; NaN is left out of each mean."""
+    half = max(1, len(values) // 20)
+    padded = [values[max(0, i - half) : i + half + 1] for i in range(len(values))]
+    return np.array([np.nanmean(part) if np.isfinite(part).any() else np.nan for part in padded])
+
+
+Logs = Mapping[tuple[str, int], Curves]
+
+_COLUMNS = 5
+Dash = Literal["-", "--", ":"]
+_LOSSES: tuple[tuple[str, str, str, Dash], ...] = (
+    ("loss_g_adv", "generator, adversarial", BLUE, "-"),
+    ("loss_d", "discriminator", VERMILLION, "--"),
+    ("loss_distill", "distillation", GREEN, ":"),
+)
+
+
+def plot_gap(report: Report, logs: Logs) -> Figure:
+    """Mean logit of real minus generated images, smoothed: the mean over heads, and single heads thin."""
+    figure, panels = _grid(report)
+    lowest, highest = 0.0, 0.0
+    for run, axes in panels.items():
+        axes.axhline(0, color=GREY, linewidth=0.6)
+        for seed in report.study.seeds:
+            log = logs[run, seed]
+            for name in sorted(log.values):
+                if name.startswith("gap_"):
+                    axes.plot(log.step, smooth(log.values[name]), color=GREY, linewidth=0.4)
+            if "gap" in log.values:
+                line = smooth(log.values["gap"])
+                axes.plot(log.step, line, color=BLUE, linewidth=1.3)
+                heads = [smooth(log.values[n]) for n in log.values if n.startswith("gap_")] or [line]
+                lowest = min(lowest, float(np.nanmin(heads)))
+                highest = max(highest, float(np.nanmax(heads)))
+            else:
+                _empty(axes, "no discriminator")
+    if highest > lowest:
+        for axes in panels.values():
+            axes.set_ylim(lowest - 0.05 * (highest - lowest), highest + 0.05 * (highest - lowest))
+    figure.supylabel("logit gap, real minus generated", size=8.5, x=0.004)
+    _key(figure, ((BLUE, "-", 1.3, "mean over heads"), (GREY, "-", 0.5, "single heads")))
+    return figure
+
+
+def plot_losses(report: Report, logs: Logs) -> Figure:
+    """The three losses as logged, smoothed; one symmetric logarithmic axis, linear within [-1, 1]."""
+    from matplotlib.ticker import FuncFormatter, SymmetricalLogLocator
+
+    figure, panels = _grid(report)
+    for run, axes in panels.items():
+        axes.axhline(0, color=GREY, linewidth=0.6)
+        for seed in report.study.seeds:
+            log = logs[run, seed]
+            for name, _, colour, dash in _LOSSES:
+                if name in log.values:
+                    axes.plot(log.step, smooth(log.values[name]), color=colour, linestyle=dash)
+        axes.set_yscale("symlog", linthresh=1.0)
+        axes.yaxis.set_major_locator(SymmetricalLogLocator(base=10, linthresh=1.0))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.yaxis.set_minor_locator(SymmetricalLogLocator(base=10, linthresh=1.0, subs=[2, 5]))
+    figure.supylabel("loss", size=8.5, x=0.004)
+    _key(figure, tuple((colour, dash, 1.1, title) for _, title, colour, dash in _LOSSES))
+    return figure
+
+
+def _grid(report: Report) -> tuple[Figure, dict[str, Axes]]:
+    runs = report.study.runs
+    lines = -(-len(runs) // _COLUMNS)
+    height = 0.92 * lines + 0.6
+    figure = new_figure(height)
+    grid = figure.add_gridspec(
+        lines,
+        _COLUMNS,
+        left=0.065,
+        right=0.995,
+        top=1 - 0.42 / height,
+        bottom=0.4 / height,
+        wspace=0.12,
+        hspace=0.45,
+    )
+    panels: dict[str, Axes] = {}
+    first: Axes | None = None
+    for i, run in enumerate(runs):
+        axes = figure.add_subplot(grid[i // _COLUMNS, i % _COLUMNS], sharex=first, sharey=first)
+        first = first or axes
+        name = plain_label(report.study.name_of(run))
+        axes.set_title(
+            name if len(name) <= 30 else name[:29] + "\N{HORIZONTAL ELLIPSIS}",
+            loc="left",
+            size=7.0,
+            weight="bold" if report.study.is_default(run) else "normal",
+            pad=3,
+        )
+        axes.grid(True, color=FAINT, linewidth=0.4)
+        axes.tick_params(
+            labelsize=7,
+            labelleft=i % _COLUMNS == 0,
+            labelbottom=i + _COLUMNS >= len(runs),
+        )
+        panels[run] = axes
+    figure.supxlabel("training step", size=8.5, y=0.01)
+    return figure, panels
+
+
+def _empty(axes: Axes, why: str) -> None:
+    axes.text(0.5, 0.7, why, transform=axes.transAxes, ha="center", va="center", size=7, color=GREY)
+
+
+def _key(figure: Figure, entries: tuple[tuple[str, Dash, float, str], ...]) -> None:
+    from matplotlib.lines import Line2D
+
+    handles = [
+        Line2D([], [], color=colour, linestyle=dash, linewidth=width, label=title)
+        for colour, dash, width, title in entries
+    ]
+    figure.legend(handles=handles, loc="upper right", ncols=len(handles), borderpad=0.1, labelcolor=INK)

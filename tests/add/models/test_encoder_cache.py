@@ -1,0 +1,160 @@
+"""The encoders' output from disk: the same bits with and without, and only where it was made by the same encoder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from unittest.mock import patch
+
+import numpy as np
+import pytest
+import torch
+
+from add.batch import draw_batch
+from add.config.data import CacheSpec, CocoSpec, ResizeSpec
+from add.data.training_set import open_training_set
+from add.models.diffusion import DiffusionNetwork
+from add.models.encoder_cache import EncoderCache, fingerprint, image_keys, open_cache, text_keys
+from add.models.frozen import conditions, embedded, load_frozen_networks
+from add.models.tensor_store import CacheError
+from add.train import train
+from tests.add.test_train import LATENT, student_bytes
+from tests.support.smoke import smoke_run
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize("name", ["baseline", "teacher_type-sd2-1-sdxl"])
+def test_a_run_with_a_cache_ends_in_the_bits_of_one_without(smoke: Path, tmp_path: Path, name: str):
+    run = smoke_run(name, steps=3, log_every=1, teacher_guidance=2.0, pictures_every=2)
+    kept = CacheSpec(directory=str(tmp_path / "cache"))
+    train(run, 0, tmp_path / "without")
+    train(run, 0, tmp_path / "first", kept=kept)
+    with patch.object(DiffusionNetwork, "encode") as encode, patch.object(DiffusionNetwork, "embed") as embed:
+        if name == "baseline":  # else the teacher encodes the student's images, which no cache can keep
+            train(run, 0, tmp_path / "second", kept=kept)
+            assert not encode.called
+            assert not embed.called
+    for out in ("first", *(["second"] if name == "baseline" else [])):
+        assert student_bytes(tmp_path / out) == student_bytes(tmp_path / "without")
+        logs = [(tmp_path / k / "train" / "log.jsonl").read_text() for k in (out, "without")]
+        assert logs[0] == logs[1]
+
+
+def test_a_cache_deleted_or_half_there_changes_nothing(smoke: Path, tmp_path: Path):
+    run = smoke_run("loss_terms-l-adv", steps=3)
+    kept = CacheSpec(directory=str(tmp_path / "cache"))
+    train(
+        run.model_copy(update={"training": run.training.model_copy(update={"steps": 2})}),
+        0,
+        tmp_path / "a",
+        kept=kept,
+    )
+    for file in list((tmp_path / "cache").glob("text-*/*")):
+        file.unlink()
+    train(run, 0, tmp_path / "half", kept=kept)
+    train(run, 0, tmp_path / "without")
+    assert student_bytes(tmp_path / "half") == student_bytes(tmp_path / "without")
+
+
+def test_everything_that_encoders_make_is_served_without_calling_them(smoke: Path, tmp_path: Path):
+    run = smoke_run()
+    data = open_training_set(run.data.train)
+
+    def made(cache: EncoderCache | None) -> list[torch.Tensor]:
+        players = load_frozen_networks(run, "cpu", cache)
+        batch = draw_batch(run, data, 32, LATENT, 0, 0, 0, "cpu", keyed=cache is not None)
+        given = conditions(players, batch.real, batch.prompts, batch.keys)
+        text = embedded(players, players.student, batch.prompts, bool(batch.keys)).embeddings
+        if cache is not None:
+            cache.flush()
+        return [given["text"], given["image"], text]
+
+    settings = CacheSpec(directory=str(tmp_path))
+    plain, (first, second) = made(None), (EncoderCache(settings), EncoderCache(settings))
+    for found in (made(first), made(second)):
+        assert all(torch.equal(a, b) for a, b in zip(plain, found, strict=True))
+    assert (first.calls, second.calls) == (3, 0)
+    only = EncoderCache(CacheSpec(directory=str(tmp_path / "other"), keep=("text",)))
+    made(only)
+    assert [path.name.partition("-")[0] for path in (tmp_path / "other").iterdir()] == ["text"]
+
+
+def rows(
+    cache: EncoderCache, vae: torch.nn.Module, images: torch.Tensor, keys: tuple[bytes, ...]
+) -> torch.Tensor:
+    return cache.rows("latents", (vae,), keys, images, lambda x: {"latents": vae(x)}, CPU)["latents"]
+
+
+def linear(seed: int) -> torch.nn.Module:
+    torch.manual_seed(seed)
+    return torch.nn.Linear(3, 2).requires_grad_(False)
+
+
+def test_another_vae_another_image_and_another_precision_are_other_entries(tmp_path: Path):
+    settings, keys = CacheSpec(directory=str(tmp_path)), (b"one", b"two")
+    images = torch.rand(2, 3)
+    first = EncoderCache(settings)
+    made = rows(first, linear(0), images, keys)
+    first.flush()
+    cache = EncoderCache(settings)
+    assert torch.equal(rows(cache, linear(0), images, keys), made)
+    assert cache.calls == 0
+    assert not torch.equal(rows(cache, linear(1), images, keys), made)
+    rows(cache, linear(0), images, (b"one", b"three"))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert rows(cache, linear(0), images, keys).dtype == torch.bfloat16
+    rows(cache, linear(0), images[:1], keys[:1])  # another batch size, in which the last bits may differ
+    assert cache.calls == 4
+
+
+def test_latents_of_another_vae_under_this_ones_name_are_refused(tmp_path: Path):
+    caches = [EncoderCache(CacheSpec(directory=str(tmp_path / k))) for k in ("a", "b")]
+    for seed, cache in enumerate(caches):
+        rows(cache, linear(seed), torch.rand(2, 3), (b"1", b"2"))
+        cache.flush()
+    (theirs,), (ours,) = ((tmp_path / k).iterdir() for k in ("a", "b"))
+    for file in theirs.iterdir():
+        file.rename(ours / ("segment-theirs.safetensors"))
+    with pytest.raises(CacheError, match=r"segment-theirs\.safetensors: does not belong here, .*encoder"):
+        rows(
+            EncoderCache(CacheSpec(directory=str(tmp_path / "b"))), linear(1), torch.rand(2, 3), (b"1", b"2")
+        )
+
+
+def test_an_encoder_whose_rows_depend_on_their_neighbours_is_refused(tmp_path: Path):
+    class Mixing(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x - x[:1]
+
+    with pytest.raises(CacheError, match="depend on an image's or a text's place"):
+        rows(EncoderCache(CacheSpec(directory=str(tmp_path))), Mixing(), torch.rand(3, 3), (b"1", b"2", b"3"))
+
+
+def test_a_fingerprint_is_of_weights_layout_and_tokenizer(smoke: Path):
+    network = load_frozen_networks(smoke_run("loss_terms-l-adv"), "cpu").student
+    assert fingerprint((linear(0),)) == fingerprint((linear(0),)) != fingerprint((linear(1),))
+    assert fingerprint((linear(0).double(),)) != fingerprint((linear(0),))
+    before = fingerprint((network.vae,))
+    assert fingerprint((network.vae.to(memory_format=torch.channels_last),)) != before
+    (encoder,), (tokenizer,) = network.text.encoders, network.text.tokenizers
+    with_tokenizer = fingerprint((encoder, tokenizer))
+    network.embed(["used once"])
+    assert fingerprint((encoder, tokenizer)) == with_tokenizer
+    tokenizer.model_max_length -= 1
+    assert fingerprint((encoder, tokenizer)) != with_tokenizer
+
+
+def test_keys_are_of_pixels_and_texts():
+    images = np.random.default_rng(0).integers(0, 255, (2, 4, 4, 3), np.uint8)
+    assert image_keys(images) == image_keys(images.copy())
+    assert image_keys(images)[0] != image_keys(images)[1]
+    assert image_keys(images.reshape(2, 2, 8, 3)) != image_keys(images), "another shape is another image"
+    assert text_keys(["a", "b"])[0] != text_keys(["a ", "b"])[0]
+
+
+def test_latents_of_random_crops_are_refused_with_the_reason():
+    data = CocoSpec(images="i", annotations="a", resize=ResizeSpec(crop="random"))
+    with pytest.raises(ValueError, match="every epoch sees other crops"):
+        open_cache(CacheSpec(directory="c", keep=("text", "latents")), data)
+    assert open_cache(CacheSpec(directory="c", keep=("text",)), data) is not None
+    assert open_cache(None, data) is None

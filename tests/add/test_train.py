@@ -1,0 +1,308 @@
+"""Training as a whole: who receives gradients, what is loaded, and that a killed run ends in the same bits."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from add.batch import draw_batch
+from add.config.run import Run
+from add.data.training_set import open_training_set
+from add.losses import distillation_loss, hinge_discriminator, hinge_generator, r1_penalty
+from add.models.diffusion import trainable_unet
+from add.models.frozen import FrozenNetworks, conditions, load_frozen_networks, make_heads
+from add.step import discriminator_features, losses, student_output, target_of
+from add.train import train
+from tests.support.smoke import REPOSITORY, smoke_run
+
+LATENT = (4, 8, 8)
+
+
+def parts(run: Run, seed: int = 0, step: int = 0):
+    players = load_frozen_networks(run, "cpu")
+    data = open_training_set(run.data.train)
+    unet = trainable_unet(players.student, run.variant.student_init, seed)
+    heads = make_heads(run, players, 32, seed)
+    batch = draw_batch(run, data, 32, LATENT, seed, step, 0, "cpu")
+    return players, unet, heads, batch
+
+
+def gradients(module: torch.nn.Module) -> float:
+    return sum(float(p.grad.abs().sum()) for p in module.parameters() if p.grad is not None)
+
+
+def frozen_modules(players: FrozenNetworks) -> list[torch.nn.Module]:
+    found = [players.student.unet, players.student.vae, *players.student.text.encoders]
+    if players.teacher is not None:
+        found += [players.teacher.unet, players.teacher.vae, *players.teacher.text.encoders]
+    if players.features is not None:
+        found.append(players.features)
+    if players.c_img is not None:
+        found.append(players.c_img)
+    if players.c_text is not None:
+        found.append(players.c_text.encoder)
+    return found
+
+
+def test_the_adversarial_gradient_reaches_the_student_through_decoder_and_features(smoke: Path):
+    run = smoke_run("loss_terms-l-adv")
+    players, unet, heads, batch = parts(run)
+    assert players.teacher is None, "an adversarial run has nothing to distil"
+    student_loss, _, _ = losses(run, players, unet, heads, batch)
+    student_loss.backward()
+    assert gradients(unet) > 0
+
+
+def test_nothing_frozen_receives_a_gradient_and_each_player_only_its_own(smoke: Path):
+    run = smoke_run("teacher_type-sd2-1-sdxl")
+    players, unet, heads, batch = parts(run)
+    assert heads is not None
+    student_loss, head_loss, _ = losses(run, players, unet, heads, batch)
+    student_loss.backward()
+    assert gradients(unet) > 0
+    assert gradients(heads) == 0, "the student's loss trains the heads"
+    unet.zero_grad()
+    assert head_loss is not None
+    head_loss.backward()
+    assert gradients(heads) > 0
+    assert gradients(unet) == 0, "the heads' loss trains the student"
+    for module in frozen_modules(players):
+        assert all(p.grad is None and not p.requires_grad for p in module.parameters())
+
+
+def test_one_pass_of_the_heads_gives_the_gradients_of_a_pass_for_each_player(smoke: Path):
+    # The heads see the generated images once for both losses; written plainly, each player has a pass of its own.
+    run = smoke_run()
+    players, unet, heads, batch = parts(run)
+    assert heads is not None
+    assert players.features is not None
+    heads.eval()  # no power iteration, which moves the heads by the number of passes
+    draws = batch.draws.get_state()
+    student_loss, head_loss, values = losses(run, players, unet, heads, batch)
+    assert head_loss is not None
+    student_loss.backward()
+    head_loss.backward(inputs=list(heads.parameters()))
+    ours = [p.grad.clone() for p in (*unet.parameters(), *heads.parameters()) if p.grad is not None]
+
+    unet.zero_grad()
+    heads.zero_grad()
+    batch.draws.set_state(draws)
+    latents, images = student_output(run, players, unet, batch)
+    target, weight = target_of(run, players, latents, images, batch)
+    distil = distillation_loss(images, target, weight, positions=latents[0, 0].numel())
+    fake = discriminator_features(run, images, players.features, batch)
+    given = conditions(players, batch.real, batch.prompts)
+    adversarial = hinge_generator(heads(fake, given))
+    plain = adversarial + run.variant.loss.distillation_weight * distil
+    plain.backward(inputs=list(unet.parameters()))
+    real = [f.requires_grad_(True) for f in discriminator_features(run, batch.real, players.features, batch)]
+    real_logits = heads(real, given)
+    hinge = hinge_discriminator(real_logits, heads([f.detach() for f in fake], given))
+    gamma = run.variant.discriminator.r1_gamma
+    (hinge + gamma * r1_penalty(real_logits, real)).backward(inputs=list(heads.parameters()))
+    theirs = [p.grad for p in (*unet.parameters(), *heads.parameters()) if p.grad is not None]
+    torch.testing.assert_close(student_loss, plain)
+    torch.testing.assert_close(values["loss_g_adv"], adversarial.detach())
+    assert len(ours) == len(theirs) > 10
+    for a, b in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
+
+
+def test_distillation_alone_needs_no_heads_and_trains_the_student(smoke: Path):
+    run = smoke_run("loss_terms-l-distill")
+    players, unet, heads, batch = parts(run)
+    assert heads is None
+    assert players.features is None
+    student_loss, head_loss, values = losses(run, players, unet, heads, batch)
+    assert head_loss is None
+    torch.testing.assert_close(student_loss.detach(), 2.5 * values["loss_distill"])
+    student_loss.backward()
+    assert gradients(unet) > 0
+
+
+def test_the_teacher_sees_the_diffused_student_output_and_never_the_real_image(smoke: Path):
+    # A common mistake of re-implementations is to give the teacher noised *real* images.
+    run = smoke_run()
+    players, unet, _, batch = parts(run)
+    latents, images = student_output(run, players, unet, batch)
+    calls: list[torch.Tensor] = []
+    hook = players.teacher.unet.register_forward_pre_hook(lambda _, given: calls.append(given[0].clone()))
+    target_of(run, players, latents, images, batch)
+    hook.remove()
+    schedule = players.teacher.schedule
+    a, s = schedule.alphas[batch.t].view(-1, 1, 1, 1), schedule.sigmas[batch.t].view(-1, 1, 1, 1)
+    torch.testing.assert_close(calls[0], a * latents.detach() + s * batch.noise_t)
+    real = players.student.encode(batch.real)
+    assert not torch.allclose(calls[0], a * real + s * batch.noise_t, atol=1e-2)
+
+
+def test_a_teacher_with_another_vae_sees_the_decoded_image_in_its_own_latents(smoke: Path):
+    run = smoke_run("teacher_type-sd2-1-sdxl")
+    players, unet, _, batch = parts(run)
+    assert not players.shared_latents
+    latents, images = student_output(run, players, unet, batch)
+    calls: list[torch.Tensor] = []
+    hook = players.teacher.unet.register_forward_pre_hook(lambda _, given: calls.append(given[0].clone()))
+    target, _ = target_of(run, players, latents, images, batch)
+    hook.remove()
+    schedule = players.teacher.schedule
+    a, s = schedule.alphas[batch.t].view(-1, 1, 1, 1), schedule.sigmas[batch.t].view(-1, 1, 1, 1)
+    encoded = players.teacher.encode(images.detach())
+    torch.testing.assert_close(calls[0], a * encoded + s * batch.noise_t)
+    assert target.shape == images.shape, "the two are compared in pixels"
+
+
+def test_the_student_starts_from_pure_noise_at_the_last_timestep(smoke: Path):
+    run = smoke_run(student_timesteps=[500, 999], student_timestep_weights=[1e-9, 1.0])
+    players, unet, _, batch = parts(run)
+    assert bool((batch.s == 999).all())
+    first, _ = student_output(run, players, unet, batch)
+    darker = type(batch)(**{**vars(batch), "real": batch.real * 0.5})
+    second, _ = student_output(run, players, unet, darker)
+    assert torch.equal(first, second), "at s = 999 the student saw something of the real image"
+
+
+def test_all_variants_of_one_seed_draw_the_same_data_timesteps_and_noise(smoke: Path):
+    data_run, other = smoke_run(), smoke_run("loss_terms-l-adv")
+    data = open_training_set(data_run.data.train)
+    a = draw_batch(data_run, data, 32, LATENT, 3, 7, 0, "cpu")
+    b = draw_batch(other, data, 32, LATENT, 3, 7, 0, "cpu")
+    c = draw_batch(other, data, 32, LATENT, 4, 7, 0, "cpu")
+    for name in ("real", "s", "t", "noise", "noise_t"):
+        assert torch.equal(getattr(a, name), getattr(b, name)), name
+    assert a.prompts == b.prompts
+    assert not torch.equal(a.noise, c.noise), "another seed must draw other noise"
+
+
+def test_conditioning_is_on_the_real_image_and_its_caption(smoke: Path):
+    run = smoke_run()
+    players, _, _, batch = parts(run)
+    given = conditions(players, batch.real, batch.prompts)
+    assert set(given) == {"text", "image"}
+    torch.testing.assert_close(given["image"], players.c_img.pooled(batch.real))
+    none = smoke_run("discriminator_conditioning-none")
+    assert conditions(load_frozen_networks(none, "cpu"), batch.real, batch.prompts) == {}
+
+
+def test_accumulation_gives_the_gradient_of_the_whole_batch(smoke: Path):
+    whole = smoke_run("loss_terms-l-distill", batch=4, virtual_batch=1)
+    halves = smoke_run("loss_terms-l-distill", batch=4, accumulate=2, virtual_batch=1)
+    players, unet, _, full = parts(whole)
+    loss, _, _ = losses(whole, players, unet, None, full)
+    loss.backward()
+    expected = [p.grad.clone() for p in unet.parameters() if p.grad is not None]
+    unet.zero_grad()
+    for half in (slice(0, 2), slice(2, 4)):
+        part = type(full)(
+            full.real[half],
+            full.prompts[half],
+            full.s[half],
+            full.t[half],
+            full.noise[half],
+            full.noise_t[half],
+            full.draws,
+        )
+        loss, _, _ = losses(halves, players, unet, None, part)
+        (loss / halves.training.accumulate).backward()
+    found = [p.grad for p in unet.parameters() if p.grad is not None]
+    for a, b in zip(expected, found, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-5)
+
+
+def test_random_and_pretrained_starts_differ_and_are_reproducible(smoke: Path):
+    run = smoke_run()
+    student = load_frozen_networks(run, "cpu").student
+    name = "conv_in.weight"
+    random = [trainable_unet(student, "random", seed).state_dict()[name] for seed in (0, 0, 1)]
+    assert torch.equal(random[0], random[1])
+    assert not torch.equal(random[0], random[2])
+    assert torch.equal(
+        trainable_unet(student, "pretrained", 5).state_dict()[name], student.unet.state_dict()[name]
+    )
+
+
+@pytest.mark.parametrize(
+    "name", ["student_pretraining-random", "loss_terms-l-adv-lambda-l-distill-nfsd", "teacher_steps-4"]
+)
+def test_other_variants_train_and_leave_what_readers_expect(smoke: Path, tmp_path: Path, name: str):
+    train(smoke_run(name, steps=2, pictures_every=1), 0, tmp_path)
+    assert (tmp_path / "student" / "model_index.json").exists()
+    records = [json.loads(line) for line in (tmp_path / "train" / "log.jsonl").read_text().splitlines()]
+    assert [r["step"] for r in records] == [0, 1]
+    assert {"loss_g", "loss_g_adv", "loss_distill", "loss_d", "r1", "gap", "gap_0", "lr"} <= set(records[0])
+    assert list((tmp_path / "train" / "pictures").glob("*-real-student-target.png"))
+    assert list((tmp_path / "train" / "tensorboard").iterdir())
+    assert json.loads((tmp_path / "train" / "train.json").read_text())["steps"] == 2
+
+
+@pytest.mark.parametrize(
+    ("variant", "training"),
+    [
+        ({"loss.space": "latent"}, {}),
+        (
+            {"loss.distillation": "nfsd"},
+            {"nfsd": {"guidance": 7.5, "threshold": 200, "negative_prompt": "blurry"}},
+        ),
+        ({}, {"teacher_guidance": 2.0, "augmentation": 1.0, "accumulate": 2, "virtual_batch": 2}),
+        ({}, {"precision": "bf16"}),
+    ],
+    ids=["latent", "nfsd with a negative prompt", "guided, augmented, accumulated", "bf16"],
+)
+def test_settings_that_no_row_of_the_table_uses_train_too(
+    smoke: Path, tmp_path: Path, variant: dict[str, Any], training: dict[str, Any]
+):
+    train(smoke_run(variant=variant, steps=2, log_every=1, **training), 0, tmp_path)
+    assert len((tmp_path / "train" / "log.jsonl").read_text().splitlines()) == 2
+
+
+def student_bytes(out: Path) -> bytes:
+    return (out / "student" / "unet" / "diffusion_pytorch_model.safetensors").read_bytes()
+
+
+def test_killed_and_started_again_ends_in_the_same_bits(smoke: Path, tmp_path: Path):
+    run = smoke_run(steps=14, checkpoint_every=2, log_every=1)
+    spec = tmp_path / "spec.json"
+    spec.write_text(run.model_dump_json())
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
+
+    def command(out: Path) -> list[str]:
+        return [sys.executable, "-m", "add.train", "--spec", str(spec), "--seed", "1", "--out", str(out)]
+
+    process = subprocess.Popen(command(broken), env=environment, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 240
+    while not list((broken / "train" / "checkpoints").glob("step-*.safetensors")):
+        assert time.monotonic() < deadline, "no checkpoint appeared"
+        assert process.poll() is None, "training ended before it could be killed"
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (broken / "student").exists(), "killed too late to test anything"
+    # Snakemake removes what a failed job's rule lists as outputs; the log that goes on must not need them.
+    (broken / "train" / "log.jsonl").unlink(missing_ok=True)
+    train(run, 1, whole)
+    subprocess.run(command(broken), env=environment, check=True, stderr=subprocess.DEVNULL)
+    assert student_bytes(whole) == student_bytes(broken)
+    assert (whole / "train" / "log.jsonl").read_text() == (broken / "train" / "log.jsonl").read_text()
+
+
+def test_a_checkpoint_of_another_spec_is_refused(smoke: Path, tmp_path: Path):
+    from add.checkpoint import save_checkpoint
+
+    save_checkpoint(
+        tmp_path / "train" / "checkpoints",
+        1,
+        {"x": torch.zeros(1)},
+        {"spec": "other", "seed": 0, "seconds": 0},
+    )
+    with pytest.raises(ValueError, match="belongs to spec 'other'"):
+        train(smoke_run(steps=2), 0, tmp_path)

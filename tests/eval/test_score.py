@@ -1,0 +1,267 @@
+"""Scoring a run from end to end on tiny random networks: what is written, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from safetensors.numpy import load_file
+
+from add.config.scale import Scale
+from eval.decode import ImageSetError
+from eval.entries import score_images
+from eval.images import read_samples
+from eval.metrics.alignment import SceneError
+from eval.metrics.frechet import frechet_distance, statistics
+from eval.metrics.networks import load_metric_networks, measure
+from eval.metrics.protocol import protocol_id
+from eval.prompts import PromptError, read_prompts
+from eval.reference import load_reference, make_reference, photographs
+from eval.reference import main as reference_main
+from eval.score import main, score_run
+from tests.support.evaluation import ROOT, SIDE, make_world, tiny_scale, write_pictures, write_samples
+from tests.support.specs import table_of
+
+IMAGES, REFERENCES = 6, 9
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Scale]:
+    root = tmp_path_factory.mktemp("world")
+    scale = make_world(root, IMAGES, REFERENCES)
+    make_reference(scale, root / "results/smoke/reference")
+    return root, scale
+
+
+def make_run(root: Path, scale: Scale) -> Path:
+    """A finished run with samples of every set."""
+    run = root / "baseline/seed3"
+    (run / "train").mkdir(parents=True)
+    (run / "spec.json").write_text(table_of(ROOT, "smoke").runs["baseline"].model_dump_json())
+    (run / "train/train.json").write_text('{"wall_seconds": 5.5}')
+    for name, config in scale.sampling.prompts.items():
+        prompts = [(p.prompt_id, p.prompt) for p in read_prompts(config)]
+        for steps in scale.sampling.steps:
+            write_samples(run / f"samples/{name}-{steps}step", prompts, steps, first=500 * steps)
+    return run
+
+
+@pytest.fixture
+def run(world: tuple[Path, Scale], tmp_path: Path) -> Path:
+    return make_run(tmp_path, world[1])
+
+
+def score(run: Path, world: tuple[Path, Scale]) -> dict[str, Any]:
+    return score_run(run, world[1], world[0] / "results/smoke/reference")
+
+
+def test_the_result_holds_every_metric_with_interval_and_protocol(
+    run: Path, world: tuple[Path, Scale]
+) -> None:
+    result = score(run, world)
+    assert (result["schema"], result["run"], result["seed"]) == (1, "baseline", 3)
+    assert [(s["steps"], s["prompts"], s["images"]) for s in result["systems"]] == [
+        (1, "coco", 6),
+        (1, "parti", 4),
+        (4, "coco", 6),
+        (4, "parti", 4),
+    ]
+    for system in result["systems"]:
+        photographic = {"fid", "kid", "clip_score", "alignment"}
+        assert set(system["metrics"]) == (photographic if system["prompts"] == "coco" else {"clip_score"})
+        for metric, entry in system["metrics"].items():
+            low, high = entry["interval"]
+            assert low <= entry["value"] <= high
+            assert "95%" in entry["interval_covers"]
+            protocol = result["protocols"][entry["protocol"]]
+            assert protocol["metric"] == metric
+            assert protocol["prompts"]["name"] == system["prompts"]
+            assert protocol_id(protocol) == entry["protocol"]
+    one, four = result["systems"][0]["metrics"], result["systems"][2]["metrics"]
+    assert {m: e["protocol"] for m, e in one.items()} == {m: e["protocol"] for m, e in four.items()}
+    assert one["fid"]["value"] != four["fid"]["value"]
+    assert set(one["alignment"]["groups"]) == {"layout", "shape_0", "shape_1"}
+    provenance = result["provenance"]
+    assert provenance["train"] == {"wall_seconds": 5.5}
+    assert set(provenance["weights"]) == {"extractor", "clip", "oracle"}
+    assert set(provenance["sample_seconds"]) == {"coco-1step", "coco-4step", "parti-1step", "parti-4step"}
+    json.dumps(result, allow_nan=False)
+
+
+def test_the_numbers_are_those_of_the_parts(run: Path, world: tuple[Path, Scale]) -> None:
+    """FID by hand from the images on disk; CLIP score from the panel's CLIP with this set's own prompts."""
+    root, scale = world
+    metrics = score(run, world)["systems"][0]["metrics"]
+    panel = load_metric_networks(scale)
+    pixels = np.stack([np.asarray(Image.open(f)) for f in sorted((run / "samples/coco-1step").glob("*.png"))])
+    mine = measure([pixels], extractor=panel.extractor).features
+    others = load_file(root / "results/smoke/reference/features.safetensors")["reference"]
+    assert mine is not None
+    expected = frechet_distance(statistics(mine), statistics(others))
+    assert metrics["fid"]["value"] == pytest.approx(expected, rel=1e-4)
+    texts = [p.prompt for p in read_prompts(scale.sampling.prompts["coco"])]
+    assert metrics["clip_score"]["value"] == pytest.approx(panel.clip.cosines(pixels, texts).mean(), abs=1e-6)
+
+
+def test_scoring_twice_gives_the_same_numbers(run: Path, world: tuple[Path, Scale]) -> None:
+    first, second = score(run, world), score(run, world)
+    assert first["systems"] == second["systems"]
+    assert first["protocols"] == second["protocols"]
+
+
+def spoil(run: Path, what: str) -> str:
+    """Damage a finished run; returns what the refusal should name."""
+    samples = run / "samples/coco-4step"
+    if what == "no set":
+        shutil.rmtree(samples)
+        return "coco-4step/samples.json"
+    if what == "truncated":
+        data = (samples / "000003.png").read_bytes()
+        (samples / "000003.png").write_bytes(data[:-20])
+        return "coco-4step/000003.png"
+    if what == "untrained":
+        (run / "train/train.json").unlink()
+        return "training did not finish"
+    if what == "steps":
+        shutil.rmtree(samples)
+        shutil.copytree(run / "samples/coco-1step", samples)
+        return "says 1 steps"
+    index = samples / "index.csv"
+    text = index.read_text()
+    old, new = {"prompt": ("scene called b", "scene called B"), "seed": (",7,", ",8,")}[what]
+    assert old in text
+    index.write_text(text.replace(old, new, 1))
+    return "sample again"
+
+
+@pytest.mark.parametrize("what", ["no set", "truncated", "untrained", "steps", "prompt", "seed"])
+def test_a_run_that_is_not_whole_has_no_result(run: Path, world: tuple[Path, Scale], what: str) -> None:
+    reason = spoil(run, what)
+    with pytest.raises(ImageSetError) as caught:
+        score(run, world)
+    assert reason in str(caught.value)
+
+
+def test_the_command_refuses_with_one_line_and_writes_nothing(run: Path, tmp_path: Path, capsys) -> None:
+    out = tmp_path / "result.json"
+    command = ["--run", str(run), "--scale", str(tmp_path / "absent.yaml"), "--out", str(out)]
+    assert main(command) == 1
+    assert "absent.yaml" in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_the_reference_states_the_floor_and_what_blur_costs(world: tuple[Path, Scale]) -> None:
+    root, _ = world
+    content = json.loads((root / "results/smoke/reference/reference.json").read_text())
+    features = load_file(root / "results/smoke/reference/features.safetensors")
+    assert features["reference"].shape == (REFERENCES, 12)
+    assert features["real.coco"].shape == (IMAGES, 12)
+    expected = frechet_distance(statistics(features["real.coco"]), statistics(features["reference"]))
+    assert content["floor"]["fid"] == pytest.approx(expected)
+    real = content["real"][0]
+    assert set(real["metrics"]) == {"fid", "kid", "clip_score", "alignment"}
+    assert content["blur_factor"] == pytest.approx(real["blur"]["fid"] / expected)
+    assert real["blur"]["fid"] != pytest.approx(expected, rel=1e-3), "the blur reached no network"
+    assert content["reference"]["count"] == REFERENCES
+
+
+def test_a_reference_made_otherwise_is_refused(world: tuple[Path, Scale], tmp_path: Path) -> None:
+    root, scale = world
+    panel = load_metric_networks(scale)
+    directory = root / "results/smoke/reference"
+    assert load_reference(directory, scale, panel.extractor).source.count == REFERENCES
+    other = tiny_scale(root, IMAGES, REFERENCES, crop="center")
+    with pytest.raises(ImageSetError, match=r"made with image_rule.*make it again"):
+        load_reference(directory, other, panel.extractor)
+    with pytest.raises(ImageSetError, match="is missing; make it"):
+        load_reference(root / "absent", scale, panel.extractor)
+    mixed = tmp_path / "mixed"  # as a reference remade and killed between its two files
+    shutil.copytree(directory, mixed)
+    data = bytearray((mixed / "features.safetensors").read_bytes())
+    data[-1] ^= 1
+    (mixed / "features.safetensors").write_bytes(data)
+    with pytest.raises(ImageSetError, match=r"not what reference\.json was made with"):
+        load_reference(mixed, scale, panel.extractor)
+
+
+def test_a_stated_subset_where_photographs_are_missing(world: tuple[Path, Scale], tmp_path: Path) -> None:
+    root = tmp_path / "copy"
+    shutil.copytree(world[0], root)
+    (root / "val/000002.png").unlink()
+    scale = tiny_scale(root, IMAGES, REFERENCES)
+    with pytest.raises(ImageSetError, match=r"1 of 6 images are missing: 000002\.png"):
+        make_reference(scale, tmp_path / "out")
+    content = make_reference(scale, tmp_path / "out", present_only=True)
+    assert (content["real"][0]["images"], content["real"][0]["listed"]) == (5, 6)
+
+
+def test_real_images_compared_with_themselves_have_no_blur_factor(
+    world: tuple[Path, Scale], tmp_path: Path
+) -> None:
+    root = tmp_path / "copy"
+    shutil.copytree(world[0], root)
+    shutil.rmtree(root / "reference")
+    shutil.copytree(root / "val", root / "reference")
+    content = make_reference(tiny_scale(root, IMAGES, IMAGES), tmp_path / "out")
+    assert content["floor"]["fid"] == pytest.approx(0, abs=1e-6)
+    assert content["blur_factor"] is None
+
+
+def test_prompts_without_scenes_have_no_alignment_and_part_of_them_is_an_error(
+    world: tuple[Path, Scale], tmp_path: Path
+) -> None:
+    root, scale = world
+    panel = load_metric_networks(scale)
+    reference = load_reference(root / "results/smoke/reference", scale, panel.extractor)
+    write_pictures(tmp_path, range(3))
+    images = np.stack([np.asarray(Image.open(f)) for f in sorted(tmp_path.glob("*.png"))])
+    foreign = ["a dog", "a cat", "a cow"]
+    assert "alignment" not in score_images([images], foreign, "coco", scale, panel, reference).metrics
+    with pytest.raises(SceneError, match="2 of 3 prompts have no scene"):
+        score_images([images], ["a scene called a", *foreign[1:]], "coco", scale, panel, reference)
+
+
+def test_without_an_oracle_the_rest_is_scored(run: Path, world: tuple[Path, Scale]) -> None:
+    root, _ = world
+    blind = tiny_scale(root, IMAGES, REFERENCES, oracle=None)
+    result = score_run(run, blind, root / "results/smoke/reference")
+    assert set(result["systems"][0]["metrics"]) == {"fid", "kid", "clip_score"}
+    assert "oracle" not in result["provenance"]["weights"]
+
+
+def test_the_folder_of_photographs_is_cocos(world: tuple[Path, Scale]) -> None:
+    root, scale = world
+    config = scale.sampling.prompts["coco"]
+    assert config.kind == "coco"
+    assert photographs(config) == root / "val"
+    with pytest.raises(ImageSetError, match="captions_<split>"):
+        photographs(config.model_copy(update={"annotations": "data/val.json"}))
+
+
+def test_reading_happens_before_any_network_is_loaded(run: Path, world: tuple[Path, Scale]) -> None:
+    """A set that is not there should be refused in a second, not after a minute of loading."""
+    root, scale = world
+    broken = scale.evaluation.clip.model_copy(update={"model": "local-dir:absent"})
+    unloadable = scale.model_copy(update={"evaluation": scale.evaluation.model_copy(update={"clip": broken})})
+    spoil(run, "no set")
+    with pytest.raises(ImageSetError, match="did not finish"):
+        score_run(run, unloadable, root)
+    prompts = scale.sampling.prompts["parti"].model_copy(update={"file": str(root / "absent.tsv")})
+    sampling = scale.sampling.model_copy(update={"prompts": {"parti": prompts}})
+    with pytest.raises(PromptError, match="cannot be read"):
+        score_run(run, scale.model_copy(update={"sampling": sampling}), root)
+
+
+def test_samples_of_another_size_are_refused(run: Path) -> None:
+    with pytest.raises(ImageSetError, match=f"is {SIDE}x{SIDE}; 32x32 is to be measured"):
+        next(read_samples(run / "samples/coco-1step", 32).batches(2))
+
+
+def test_the_reference_command_refuses_with_one_line(tmp_path: Path, capsys) -> None:
+    assert reference_main(["--scale", str(tmp_path / "absent.yaml"), "--out", str(tmp_path)]) == 1
+    assert "absent.yaml" in capsys.readouterr().err

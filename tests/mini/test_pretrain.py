@@ -1,0 +1,142 @@
+"""The trainers' own pieces: normalisation folded into the VAE, averages, tokens, views."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from scipy.ndimage import gaussian_filter
+
+from add.models.weights import weights_hash
+from mini.pretrain.cards import pin
+from mini.pretrain.classify import reconstruct
+from mini.pretrain.loop import Average, batches, gaussian_blur, rotate_colours, warm_cosine
+from mini.pretrain.tokens import MAX_LENGTH, build_tokenizer, learn_merges
+from mini.pretrain.vae import build, fold_normalisation, object_weights
+from mini.world import captions, draw_scenes
+
+
+def test_folded_normalisation_gives_unit_latents_and_the_same_reconstructions():
+    torch.manual_seed(0)
+    vae = build().eval()
+    images = torch.rand(16, 3, 32, 32) * 2 - 1
+    with torch.no_grad():
+        before = vae.encode(images).latent_dist
+        picture = vae.decode(before.mean).sample
+        fold_normalisation(vae, before.mean)
+        after = vae.encode(images).latent_dist
+        torch.testing.assert_close(after.mean.mean((0, 2, 3)), torch.zeros(4), atol=1e-4, rtol=0)
+        torch.testing.assert_close(after.mean.std((0, 2, 3)), torch.ones(4), atol=1e-4, rtol=0)
+        torch.testing.assert_close(vae.decode(after.mean).sample, picture, atol=1e-4, rtol=1e-3)
+        scale = before.mean.std((0, 2, 3))[:, None, None]
+        torch.testing.assert_close(after.std * scale, before.std, atol=1e-5, rtol=1e-3)
+
+
+def test_a_pale_object_weighs_as_much_as_a_bright_one():
+    # Otherwise the VAE goes on spending its latents on what is bright, and small pale crosses become diamonds.
+    images = torch.zeros(2, 3, 32, 32)
+    images[0, :, 14:18, 14:18] = 0.1
+    images[1, :, 14:18, 14:18] = 1.0
+    weights = object_weights(images, emphasis=12.0)
+    assert weights.shape == (2, 1, 32, 32)
+    torch.testing.assert_close(weights.mean((1, 2, 3)), torch.ones(2))
+    torch.testing.assert_close(weights[0], weights[1])
+    assert float(weights[0, 0, 16, 16]) > 5 * float(weights[0, 0, 2, 2])
+
+
+def test_pictures_go_through_the_vaes_in_turn(tmp_path: Path):
+    torch.manual_seed(0)
+    paths = [tmp_path / name for name in ("one", "two")]
+    for path in paths:
+        build().save_pretrained(path)
+    images = torch.rand(5, 3, 32, 32) * 2 - 1
+    both = reconstruct(paths, images)
+    torch.testing.assert_close(both[0::2], reconstruct(paths[:1], images[0::2]))
+    torch.testing.assert_close(both[1::2], reconstruct(paths[1:], images[1::2]))
+    assert not torch.allclose(both, reconstruct(paths[:1], images))
+
+
+def test_every_word_of_the_world_is_one_token_and_captions_fit():
+    tokenizer = build_tokenizer()
+    scenes = draw_scenes("reference", 300)
+    for i in range(300):
+        for text in captions(scenes, i):
+            ids = tokenizer(text).input_ids
+            assert len(ids) == len(text.split()) + 2 <= MAX_LENGTH
+    assert (
+        tokenizer.decode(tokenizer("Zebra!").input_ids, skip_special_tokens=True).replace(" ", "") == "zebra!"
+    )
+
+
+def test_merges_do_not_depend_on_the_order_of_words_and_ties_go_by_the_alphabet():
+    words = ["at", "an", "and", "aaa", "small"]
+    merges = learn_merges(words)
+    assert merges == learn_merges(words[::-1]) == learn_merges(words * 2)
+    # Every pair of letters is there once, so the alphabet decides.
+    assert merges[:3] == [("a", "a"), ("a", "l"), ("a", "n")]
+    assert {"".join(pair) for pair in merges} >= {f"{word}</w>" for word in words}
+
+
+def test_blur_agrees_with_scipy_and_zero_leaves_the_image():
+    rng = np.random.default_rng(0)
+    images = rng.random((3, 3, 20, 20)).astype(np.float32)
+    sigma = torch.tensor([0.0, 0.5, 0.9])
+    found = gaussian_blur(torch.from_numpy(images), sigma).numpy()
+    np.testing.assert_allclose(found[0], images[0], atol=1e-6)
+    for i in (1, 2):
+        expected = gaussian_filter(images[i], (0, float(sigma[i]), float(sigma[i])), mode="mirror", radius=3)
+        np.testing.assert_allclose(found[i], expected, atol=1e-5)
+
+
+def test_colour_rotation_keeps_grey_and_length():
+    images = torch.rand(4, 3, 5, 5)
+    generator = torch.Generator().manual_seed(0)
+    turned = rotate_colours(images, 1.0, generator)
+    torch.testing.assert_close(turned.mean(1), images.mean(1))
+    torch.testing.assert_close(turned.norm(dim=1), images.norm(dim=1))
+    assert not torch.allclose(turned, images)
+    assert torch.equal(rotate_colours(images, 0.0, generator), images) or torch.allclose(
+        rotate_colours(images, 0.0, generator), images, atol=1e-6
+    )
+
+
+def test_average_swaps_back_and_forth():
+    layer = torch.nn.Linear(2, 2)
+    start = layer.weight.detach().clone()
+    average = Average(layer, decay=0.5)
+    with torch.no_grad():
+        layer.weight += 1
+    average.update(1000)
+    average.swap()
+    torch.testing.assert_close(layer.weight, start + 0.5)
+    average.swap()
+    torch.testing.assert_close(layer.weight, start + 1)
+
+
+def test_batches_are_whole_epochs():
+    order = batches(10, 4, 5, seed=1)
+    assert order.shape == (5, 4)
+    assert sorted(order.ravel()[:10]) == list(range(10))
+
+
+@pytest.mark.parametrize(("step", "expected"), [(0, 0.01), (99, 1.0), (100, 1.0), (1000, 0.0)])
+def test_the_schedule_warms_up_and_ends_at_zero(step: int, expected: float):
+    assert warm_cosine(step, 1000) == pytest.approx(expected, abs=1e-9)
+
+
+def test_hashes_are_pinned_beside_their_paths_and_comments_stay(tmp_path: Path):
+    for name in ("one", "two"):
+        (tmp_path / "mini/weights" / name).mkdir(parents=True)
+        (tmp_path / "mini/weights" / name / "model.safetensors").write_bytes(name.encode())
+    text = (
+        "a:\n  path: mini/weights/one   # ours\n  revision: null\n  sha256: null   # ours\n"
+        'b:\n  model: "local-dir:mini/weights/two"\n  sha256: 00\n'
+        "c:\n  path: elsewhere\n  sha256: null\n"
+    )
+    lines = pin(text, tmp_path).splitlines()
+    assert lines[3] == f"  sha256: {weights_hash(tmp_path / 'mini/weights/one')}  # ours"
+    assert lines[6] == f"  sha256: {weights_hash(tmp_path / 'mini/weights/two')}"
+    assert lines[9] == "  sha256: null"
+    assert pin("\n".join(lines) + "\n", tmp_path).splitlines() == lines

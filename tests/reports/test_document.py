@@ -1,0 +1,166 @@
+"""The typeset report: same bytes twice, its scale on every page, strings that are never markup."""
+
+import json
+import shutil
+import time
+from pathlib import Path
+
+import pytest
+
+from add.config.load import load_ablations, load_baseline, load_scale
+from add.config.resolve import resolve
+from reports.cells import collect
+from reports.plots.results import plot_ranks, plot_scatter, plot_steps
+from reports.plots.style import styled
+from reports.render.document import prepare
+from reports.study import ReportError, ReportRow, ReportStudy, study_from_spec
+from reports.table import main, make_report
+from tests.support.report_fixture import paper_study, study_of, write_results
+
+ROOT = Path(__file__).parents[2]
+TEMPLATE = ROOT / "reports" / "document.typ"
+NOTICE = "smoke scale: untrained networks, the numbers mean nothing"
+MARKUP = '#panic("run") *b* $x$ `r` <l> @ref \\u{41} "q" // c #sys.inputs _i_ [x] = h'
+
+
+def query(root: Path, selector: str) -> list:
+    import typst
+
+    return json.loads(typst.query(root / "document.typ", selector, root=root, ignore_system_fonts=True))
+
+
+@pytest.fixture(scope="module")
+def paper(tmp_path_factory):
+    """The paper's table laid out for typst, without figures (their drawing is most of a report's time)."""
+    folder = tmp_path_factory.mktemp("paper")
+    study = paper_study(notice=NOTICE)
+    write_results(study, folder / "results", images=2)
+    root = folder / "root"
+    root.mkdir()
+    prepare(collect(study, folder / "results"), folder / "results", (), root)
+    return root
+
+
+def test_the_whole_report_has_the_same_bytes_when_made_again_later(tmp_path):
+    study = study_of(
+        (ReportRow("a", "Q", "one", "baseline", True), ReportRow("a", "Q", "two", "other", False))
+    )
+    write_results(study, tmp_path / "results", images=2)
+    make_report(study, tmp_path / "results", tmp_path / "one")
+    made = time.time()
+    while int(time.time()) == int(made):  # a second is the finest that a PDF's dates tell
+        time.sleep(0.05)
+    make_report(study, tmp_path / "results", tmp_path / "two")
+    first, second = (
+        {path.relative_to(tmp_path / out): path.read_bytes() for path in (tmp_path / out).rglob("*.*")}
+        for out in ("one", "two")
+    )
+    assert first == second
+    figures = ("ranks", "steps", "scatter", "gap", "losses", "samples-1step", "samples-4step")
+    assert sorted(map(str, first)) == sorted(
+        [f"table.{kind}" for kind in ("csv", "md", "pdf", "tex")]
+        + [f"figures/{name}.{kind}" for name in figures for kind in ("pdf", "png")]
+    ), "and nothing partial is left"
+
+
+def test_every_page_names_the_scale_and_its_notice(paper):
+    heads = [found["value"] for found in query(paper, "<page-header>")]
+    assert [head["page"] for head in heads] == list(range(1, len(heads) + 1))
+    assert len(heads) >= 6
+    assert {(head["scale"], head["notice"]) for head in heads} == {("fixture", NOTICE)}
+
+
+def test_table_one_is_on_the_first_page_and_the_samples_on_one(paper):
+    places = {found["value"]["what"]: found["value"]["page"] for found in query(paper, "<place>")}
+    assert places["table"] == 1
+    assert places["teaser"] == 1
+    assert places["samples start"] == places["samples end"] == 2
+
+
+def test_a_long_prompt_does_not_push_the_pages_over(tmp_path):
+    study = paper_study(seeds=(0,))
+    write_results(study, tmp_path / "results", images=6)
+    for index in (tmp_path / "results").glob("*/seed0/samples/*/index.csv"):
+        index.write_text(index.read_text().replace("a ", "a very very very " * 12))
+    root = tmp_path / "root"
+    root.mkdir()
+    prepare(collect(study, tmp_path / "results"), tmp_path / "results", (), root)
+    places = {found["value"]["what"]: found["value"]["page"] for found in query(root, "<place>")}
+    assert places == {"table": 1, "teaser": 1, "samples start": 2, "samples end": 2}
+
+
+def test_the_document_holds_every_cell_and_every_run(paper):
+    data = json.loads((paper / "data.json").read_text())
+    rows = [row for part in data["table"]["parts"] for row in part["rows"]]
+    assert len(rows) == 22
+    assert sum(row["default"] for row in rows) == 6
+    assert all(len(row["cells"]) == len(data["table"]["columns"]) for row in rows)
+    assert len(data["samples"]["rows"]) == 17
+    assert [table["title"].split(",")[0] for table in data["measurements"]] == [
+        "Prompt set “coco”",
+        "Prompt set “coco”",
+        "Prompt set “parti”",
+        "Prompt set “parti”",
+    ]
+    for line in data["table"]["heads"]:
+        assert sum(head["span"] for head in line) == len(data["table"]["columns"])
+
+
+def test_what_users_write_is_text_and_never_markup(tmp_path):
+    rows = (
+        ReportRow("a", MARKUP, MARKUP, "baseline", True, 20.6, 0.3),
+        ReportRow("a", MARKUP, "two", "other", False),
+    )
+    study = study_of(rows, notice=MARKUP, description=MARKUP, scale="scale_#x")
+    write_results(study, tmp_path / "results", images=2)
+    for index in (tmp_path / "results").glob("*/seed0/samples/*/index.csv"):
+        lines = index.read_text().splitlines()
+        lines[1] = '000000.png,0,"#panic(""prompt"") $y$ *z*",0,1000'
+        index.write_text("\n".join(lines) + "\n")
+    report = collect(study, tmp_path / "results")
+    root = tmp_path / "root"
+    root.mkdir()
+    prepare(report, tmp_path / "results", (), root)
+    # Typst stops at the first #panic, unknown variable or unclosed delimiter that it reads as markup.
+    assert {found["value"]["notice"] for found in query(root, "<page-header>")} == {MARKUP}
+    assert (root / "document.typ").read_text() == TEMPLATE.read_text(), "no string is written into the markup"
+    with styled():
+        for figure in (plot_ranks(report), plot_steps(report), plot_scatter(report, "alignment")):
+            figure.draw_without_rendering()
+
+
+def test_nothing_is_written_where_results_are_missing(tmp_path):
+    with pytest.raises(ReportError, match=r"17 file\(s\)"):
+        make_report(paper_study(), tmp_path / "results", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_repositorys_own_ablations_are_the_papers_table():
+    study = resolved(ROOT / "ablations")
+    paper = [row for row in study.rows if row.published_fid is not None]
+    assert (len(paper), len({row.run for row in paper})) == (22, 17)
+    assert [row.published_fid for row in paper] == [row.published_fid for row in paper_study().rows]
+    assert [row.published_clip_score for row in paper] == [
+        row.published_clip_score for row in paper_study().rows
+    ]
+
+
+def test_the_command_line_makes_the_report_of_a_real_scale(tmp_path, capsys):
+    ablations = tmp_path / "ablations"
+    ablations.mkdir()
+    for name in ("baseline.yaml", "student_pretraining.yaml"):
+        shutil.copy(ROOT / "ablations" / name, ablations / name)
+    arguments = ["--scale", str(ROOT / "config" / "smoke.yaml"), "--ablations", str(ablations)]
+    arguments += ["--results", str(tmp_path / "results"), "--out", str(tmp_path / "out")]
+    assert main(arguments) == 1
+    assert "baseline/seed0/result.json" in capsys.readouterr().err
+    write_results(resolved(ablations), tmp_path / "results", images=1)
+    assert main(arguments) == 0
+    assert (tmp_path / "out" / "table.pdf").read_bytes().startswith(b"%PDF")
+    assert len((tmp_path / "out" / "table.csv").read_text().splitlines()) == 1 + 4 * 2
+
+
+def resolved(ablations: Path) -> ReportStudy:
+    scale = load_scale(ROOT / "config" / "smoke.yaml")
+    baseline = load_baseline(ablations / "baseline.yaml")
+    return study_from_spec(scale, baseline, resolve(scale, baseline, load_ablations(ablations)))

@@ -1,0 +1,248 @@
+"""The whole Snakefile on the smoke scale: what it makes, and that values, not files, decide what is rerun."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from eval.preferences.reader import read_votes, write_votes
+from tests.support.workflow import copy_project, run_workflow
+
+TEACHER_STEPS = """\
+part: f
+question: Teacher steps
+rows:
+  - label: "1"
+    published: {fid: 20.6, clip_score: 0.319}
+  - label: "2"
+    set: {teacher_steps: 2}
+    published: {fid: 20.8, clip_score: 0.321}
+"""
+ONE_MORE = """\
+part: g
+question: Weight of the distillation loss
+rows:
+  - label: lambda 1
+    set: {loss.distillation_weight: 1.0}
+"""
+
+
+def snakemake(directory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the copy's workflow on the smoke scale, on two cores."""
+    return run_workflow(directory, "--cores", "2", *arguments)
+
+
+def planned(directory: Path, *targets: str) -> set[str]:
+    """What a dry run would do: 'rule' or 'rule run'."""
+    result = snakemake(directory, "--dry-run", *targets)
+    assert result.returncode == 0, result.stdout + result.stderr
+    text = result.stdout + result.stderr
+    jobs = set()
+    for block in re.split(r"\n(?=\[|rule |localrule )", text):
+        rule = re.search(r"^(?:local)?rule (\w+):", block, re.MULTILINE)
+        if rule:
+            run = re.search(r"wildcards: .*?run=([\w-]+)", block)
+            jobs.add(f"{rule[1]} {run[1]}" if run else rule[1])
+    if not jobs:
+        assert "Nothing to be done" in text
+    return jobs - {"all"}
+
+
+def stages(run: str) -> set[str]:
+    return {f"{stage} {run}" for stage in ("train", "sample", "score")}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the project in which two runs and their report have been made."""
+    directory = tmp_path_factory.mktemp("workflow")
+    copy_project(directory, ablations=("baseline",))
+    (directory / "ablations" / "teacher_steps.yaml").write_text(TEACHER_STEPS)
+    result = snakemake(directory)
+    logs = "".join(f.read_text()[-1500:] for f in sorted((directory / "results/smoke/logs").glob("*.log")))
+    assert result.returncode == 0, result.stdout + result.stderr + logs
+    return directory
+
+
+def test_every_stage_leaves_what_the_next_reads_and_the_report_stands(finished: Path):
+    assert (finished / "reports" / "table.pdf").read_bytes().startswith(b"%PDF")
+    with (finished / "reports" / "table.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {(row["row"], row["run"]) for row in rows} == {("1", "baseline"), ("2", "teacher_steps-2")}
+    result = json.loads((finished / "results/smoke/baseline/seed0/result.json").read_text())
+    assert {(s["prompts"], s["steps"]) for s in result["systems"]} == {
+        (p, k) for p in ("coco", "parti") for k in (1, 4)
+    }
+    train = result["provenance"]["train"]
+    assert set(train["weights"]) == {"sd21", "vit_s_dinov2", "c_text", "c_img"}
+
+
+def test_again_there_is_nothing_to_do(finished: Path):
+    assert planned(finished) == set()
+
+
+def test_a_comment_reruns_nothing(finished: Path):
+    for name in ("baseline", "teacher_steps"):
+        file = finished / "ablations" / f"{name}.yaml"
+        text = file.read_text()
+        file.write_text("# a comment\n" + text)
+        assert planned(finished) == set()
+        file.write_text(text)
+
+
+def test_a_new_file_runs_exactly_its_run_and_the_report(finished: Path):
+    file = finished / "ablations" / "distillation_weight.yaml"
+    file.write_text(ONE_MORE)
+    try:
+        assert planned(finished) == stages("distillation_weight-lambda-1") | {"report"}
+    finally:
+        file.unlink()
+    assert planned(finished) == set()
+
+
+def test_a_baseline_value_reruns_exactly_the_runs_that_do_not_override_it(finished: Path):
+    file = finished / "ablations" / "baseline.yaml"
+    text = file.read_text()
+    changed = re.sub(r"(?m)^teacher_steps: 1\b", "teacher_steps: 4", text)
+    assert changed != text
+    file.write_text(changed)
+    try:
+        assert planned(finished) == stages("baseline") | {"study_samples", "automatic", "ratings", "report"}
+    finally:
+        file.write_text(text)
+
+
+def test_a_label_or_published_value_reruns_the_report_alone(finished: Path):
+    file = finished / "ablations" / "teacher_steps.yaml"
+    file.write_text(TEACHER_STEPS.replace("20.8", "20.9"))
+    try:
+        assert planned(finished) == {"report"}
+    finally:
+        file.write_text(TEACHER_STEPS)
+
+
+def test_a_broken_setting_stops_before_anything_runs_and_says_where(finished: Path):
+    file = finished / "ablations" / "distillation_weight.yaml"
+    file.write_text(ONE_MORE.replace("distillation_weight:", "distilation_weight:"))
+    try:
+        result = snakemake(finished, "--dry-run")
+    finally:
+        file.unlink()
+    assert result.returncode != 0
+    text = result.stdout + result.stderr
+    assert "distillation_weight.yaml:5" in text
+    assert "loss.distillation_weight" in text
+
+
+def test_a_preference_file_dropped_in_makes_the_ratings_and_the_report_anew_and_nothing_else(finished: Path):
+    assert {row["rater_kind"] for row in ratings_of(finished)} == {"oracle"}
+    folder = finished / "results/smoke/preferences"
+    folder.mkdir()
+    votes = read_votes(finished / "results/smoke/ratings/automatic.csv")
+    people = [
+        dataclasses.replace(v, rater=rater, rater_kind="human", study="by-hand", shown_left="a")
+        for rater in ("anna", "ben")
+        for v in votes
+    ]
+    write_votes(folder / "people.csv", people)
+    assert planned(finished) == {"ratings", "report"}
+    before = (finished / "reports/table.pdf").read_bytes()
+    result = snakemake(finished)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert planned(finished) == set()
+    assert {row["rater_kind"] for row in ratings_of(finished)} == {"human", "oracle"}
+    assert (finished / "reports/table.pdf").read_bytes() != before
+    # Another vote in the same file, and a note beside it.
+    write_votes(folder / "people.csv", people[:-1])
+    (folder / "README.md").write_text("notes")
+    assert planned(finished) == {"ratings", "report"}
+    write_votes(folder / "people.csv", people)
+
+
+def test_a_preference_file_that_is_wrong_stops_the_ratings_with_its_line(finished: Path):
+    folder = finished / "results/smoke/preferences"
+    folder.mkdir(exist_ok=True)
+    good = (finished / "results/smoke/ratings/automatic.csv").read_text().splitlines()
+    (folder / "bad.csv").write_text("\n".join([*good[:2], good[2].replace(",oracle,", ",robot,")]) + "\n")
+    try:
+        result = snakemake(finished)
+        assert result.returncode != 0
+        assert re.search(r"bad\.csv.*3.*robot", (finished / "results/smoke/logs/ratings.log").read_text())
+    finally:
+        (folder / "bad.csv").unlink()
+    assert snakemake(finished).returncode == 0
+
+
+def test_the_study_is_made_once_and_its_answers_are_never_overwritten(finished: Path):
+    assert planned(finished, "study") == {"study"}
+    result = snakemake(finished, "study")
+    assert result.returncode == 0, result.stdout + result.stderr
+    folder = finished / "results/smoke/study"
+    pages = sorted(file.name for file in (folder / "pages").iterdir())
+    assert pages == ["rater-01.html", "rater-02.html"]
+    (key,) = folder.glob("*.key.json")
+    names = set(json.loads(key.read_text())["systems"].values())
+    assert names == {
+        *("baseline, 1 step", "baseline, 2 steps", "baseline, 4 steps"),
+        *("SD2.1 teacher, 3 steps", "attention-check"),
+    }
+    for page in (folder / "pages").iterdir():
+        assert not any(name in page.read_text() for name in names)
+    assert planned(finished) == set(), "the study is no part of the report"
+    config = finished / "config/smoke.yaml"
+    text = config.read_text()
+    config.write_text(text.replace("votes_per_pair: 2", "votes_per_pair: 3"))
+    try:
+        assert planned(finished, "study") == {"study"}
+        assert snakemake(finished, "study").returncode != 0
+        assert "may hold answers" in (finished / "results/smoke/logs/study.log").read_text()
+        assert (folder / "study.json").exists()
+        assert key.exists()
+    finally:
+        config.write_text(text)
+
+
+def test_an_unknown_run_in_the_study_stops_before_anything_runs_and_says_where(finished: Path):
+    config = finished / "config/smoke.yaml"
+    text = config.read_text()
+    config.write_text(text.replace("run: baseline, seed: 0, steps: 2", "run: baselin, seed: 0, steps: 2"))
+    try:
+        result = snakemake(finished, "--dry-run")
+    finally:
+        config.write_text(text)
+    assert result.returncode != 0
+    assert re.search(r"smoke\.yaml:\d+: .*'baselin'; did you mean 'baseline'", result.stdout + result.stderr)
+
+
+def ratings_of(directory: Path) -> list[dict[str, str]]:
+    with (directory / "reports" / "ratings.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_gpu_jobs_never_run_two_at_a_time_whatever_the_cores(finished: Path, tmp_path: Path):
+    # The jobs only claim a GPU (gpu=1) here; the profile beside the Snakefile must keep them apart.
+    copy = tmp_path / "copy"
+    shutil.copytree(finished, copy)
+    shutil.rmtree(copy / "results/smoke/baseline/seed0/samples")
+    shutil.rmtree(copy / "results/smoke/teacher_steps-2/seed0/samples")
+    targets = [
+        f"results/smoke/{run}/seed0/samples/coco-1step/samples.json"
+        for run in ("baseline", "teacher_steps-2")
+    ]
+    result = run_workflow(copy, "--cores", "all", *targets, config=("gpu=1",))
+    assert result.returncode == 0, result.stdout + result.stderr
+    spans = []
+    for target in targets:
+        finish = (copy / target).stat().st_mtime
+        begin = min(p.stat().st_mtime for p in (copy / target).parent.glob("*.png"))
+        spans.append((begin, finish))
+    (_, first), (second, _) = sorted(spans)
+    # a process needs seconds to load; side by side, the later one's first image would follow at once
+    assert second - first > 1.0
