@@ -57,7 +57,7 @@ def draw_batch(
 ) -> Batch:
     """Draw part `part` of the batch of `step` and read the images of `share` of it.
 
-    latent: shape (C, h, w) of the student's latents. keyed: with the images' keys, for a cache. Raises DataError
+    latent: shape (C, h, w) of the student's latents. keyed: with the images' keys, for a cache. Raises InputError
     naming a sample that cannot be read.
     """
     settings, form = run.training, run.data.train

@@ -1,25 +1,52 @@
-"""Files that appear whole or not at all."""
+"""Files and directories that appear whole or not at all: the only place that knows how."""
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 
-def write_whole(file: Path, content: str | bytes, durable: bool = False) -> None:
-    """Write bytes, or UTF-8 text with its line ends as they are; a killed writer leaves the old file or none.
+@contextmanager
+def whole_file(file: Path, durable: bool = False) -> Iterator[Path]:
+    """A path to write to, which becomes `file` when the block ends; a killed writer leaves the old file or none.
 
-    durable: also a machine that loses power does. Several processes, on several machines, may write one file.
+    durable: it also survives a power cut. Several processes, on several machines, may write one file at once.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
     partial = file.with_name(f".{file.name}.{os.getpid()}.{secrets.token_hex(4)}.partial")
     try:
-        with partial.open("wb") as stream:
-            stream.write(content.encode("utf-8") if isinstance(content, str) else content)
-            if durable:
-                stream.flush()
+        yield partial
+        if durable:
+            with partial.open("rb") as stream:
                 os.fsync(stream.fileno())
         partial.replace(file)
     finally:
         partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def whole_directory(directory: Path) -> Iterator[Path]:
+    """An empty directory to fill, which takes the place of `directory` when the block ends."""
+    partial = directory.with_name(f".{directory.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    yield partial
+    shutil.rmtree(directory, ignore_errors=True)
+    partial.rename(directory)
+
+
+def write_whole(file: Path, content: str | bytes, durable: bool = False) -> None:
+    """Write bytes, or UTF-8 text with its line ends as they are, as `whole_file` does."""
+    with whole_file(file, durable) as partial:
+        partial.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
+
+
+def write_json(file: Path, value: Any) -> None:
+    """Write indented JSON as `whole_file` does. Raises ValueError for a number that is not finite."""
+    write_whole(file, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")

@@ -78,7 +78,7 @@ def train(
     share: what this process takes of every batch (`add.distributed`); the first one writes. kept: what of the encoders'
     output is kept on disk, which changes no bit of the result.
     Raises ValueError where a checkpoint under `out` belongs to another spec, seed or number of processes, and where
-    the processes cannot share the batch; DataError where the training data are not right.
+    the processes cannot share the batch; InputError where the training data are not right.
     """
     # Initialise. The number of threads is part of the spec: the bits depend on it.
     settings, options = run.training, performance_of(run)

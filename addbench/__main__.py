@@ -12,6 +12,7 @@ import sys
 from collections.abc import Sequence
 
 from add.config.yaml import SpecError
+from add.errors import InputError
 from addbench import adopt, check, diff, explain, plan, preferences, protocols, show, validate
 from addbench import list as list_cells
 from addbench.project import UnknownRunError
@@ -40,13 +41,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (SpecError, PreferenceError) as error:
         print(error, file=sys.stderr)
         return 1
-    except (adopt.AdoptError, protocols.ProtocolsError) as error:
+    except InputError as error:
         lines = str(error).splitlines()
         print("\n".join(f"addbench {options.command}: {line}" for line in lines), file=sys.stderr)
-        return 1
-    except UnknownRunError as error:
-        print(f"addbench {options.command}: {error}", file=sys.stderr)
-        return 2
+        return 2 if isinstance(error, UnknownRunError) else 1
     try:
         print(text, flush=True)
     except BrokenPipeError:

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from add.config.load import load_scale
-from addbench.adopted_scale import COMMENTS, FEWEST, AdoptError, adopted_values, scale_yaml
+from add.errors import InputError
+from addbench.adopted_scale import COMMENTS, FEWEST, adopted_values, scale_yaml
 from addbench.project import CONFIG, DEFAULT_SCALE, scale_path
 
 if TYPE_CHECKING:
@@ -40,17 +41,16 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
 def report(options: argparse.Namespace) -> tuple[str, int]:
     """Checks the input, writes config/<name>.yaml and data/<name>/, and says what was found and what to run.
 
-    Raises AdoptError with what is missing or broken; SpecError where the base scale is.
+    Raises InputError with what is missing or broken; SpecError where the base scale is.
     """
     base = load_scale(scale_path(options.scale or DEFAULT_SCALE))
     from add.config.yaml import SpecError
+    from add.errors import InputError
     from eval.adopted import inspect, write_data
-    from eval.decode import ImageSetError
-    from eval.prompts import PromptError
 
     annotations = options.coco / "annotations" / f"captions_{options.split}.json"
     if problems := [*_absent(options, annotations), *_unmade(base)]:
-        raise AdoptError("\n".join(problems))
+        raise InputError("\n".join(problems))
     found, prompts = _read(options, annotations)
     file = CONFIG / f"{options.name}.yaml"
     changed = {"training.steps": "by --steps"} if options.steps is not None else {}
@@ -65,9 +65,9 @@ def report(options: argparse.Namespace) -> tuple[str, int]:
         partial.replace(file)
     except SpecError as error:
         lines = (problem.message for problem in error.problems)
-        raise AdoptError("the scale that these options make is not valid:\n" + "\n".join(lines)) from error
-    except (ImageSetError, PromptError) as error:
-        raise AdoptError(str(error)) from error
+        raise InputError("the scale that these options make is not valid:\n" + "\n".join(lines)) from error
+    except InputError as error:
+        raise InputError(str(error)) from error
     finally:
         partial.unlink(missing_ok=True)
         partial.parent.rmdir()
@@ -104,21 +104,21 @@ def _unmade(base: Scale) -> Iterator[str]:
 
 
 def _read(options: argparse.Namespace, annotations: Path) -> tuple[AdoptedPhotographs, tuple[Prompt, ...]]:
-    """Captions, photographs on disk, all prompts. Raises AdoptError with the problems of all."""
+    """Captions, photographs on disk, all prompts. Raises InputError with the problems of all."""
+    from add.errors import InputError
     from eval.adopted import read_photographs
-    from eval.decode import ImageSetError
-    from eval.prompts import PromptError, read_parti
+    from eval.prompts import read_parti
 
     problems = []
     found: AdoptedPhotographs | None = None
     prompts: tuple[Prompt, ...] = ()
     try:
         found = read_photographs(annotations)
-    except (ImageSetError, PromptError) as error:
+    except InputError as error:
         problems.append(str(error))
     try:
         prompts = read_parti(options.prompts)
-    except PromptError as error:
+    except InputError as error:
         problems.append(str(error))
     if found is not None and len(found.present) < FEWEST:
         problems.append(
@@ -128,7 +128,7 @@ def _read(options: argparse.Namespace, annotations: Path) -> tuple[AdoptedPhotog
     elif found is not None and not options.present_only and (missing := found.missing()):
         problems.append(f"{missing}; add --present-only to work on the {len(found.present)} that are there")
     if problems or found is None:
-        raise AdoptError("\n".join(problems))
+        raise InputError("\n".join(problems))
     return found, prompts
 
 
@@ -137,9 +137,9 @@ def _check_replaceable(file: Path, text: str, replace: bool) -> None:
 
     there = file.read_text(encoding="utf-8") if file.exists() else text
     if there != text and f"build: {BUILD}" not in there:
-        raise AdoptError(f"{file}: was not written by adopt; choose another --name")
+        raise InputError(f"{file}: was not written by adopt; choose another --name")
     if there != text and not replace:
-        raise AdoptError(f"{file}: exists, and differs; give --replace to lose it, or choose another --name")
+        raise InputError(f"{file}: exists, and differs; give --replace to lose it, or choose another --name")
 
 
 def _said(scale: Scale, facts: dict[str, Any], prompts: int, file: Path) -> str:

@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from add.errors import InputError
 from addbench.text import scalar
 
 if TYPE_CHECKING:
@@ -19,10 +20,6 @@ FEWEST = 3
 
 BASIC = "Basic"
 """The Challenge that the paper leaves out."""
-
-
-class AdoptError(ValueError):
-    """The input cannot be adopted: one line a problem."""
 
 
 def adopted_values(
@@ -78,7 +75,7 @@ def adopted_values(
 def _count(asked: int | None, available: int, what: str) -> int:
     count = min(DEFAULT_COUNT, available) if asked is None else asked
     if not FEWEST <= count <= available:
-        raise AdoptError(f"{what}: {count} are to be drawn; choose {FEWEST} to {available}, which are there")
+        raise InputError(f"{what}: {count} are to be drawn; choose {FEWEST} to {available}, which are there")
     return count
 
 

@@ -8,10 +8,9 @@ from pathlib import Path
 
 from add.config.resolve import Table
 from add.config.scale import Scale
-from addbench.cost.measured import MeasuredRuns, benchmark_rate, read_measured
+from addbench.cost.measured import DeviceRate, MeasuredRuns, benchmark_rate, read_measured
 from addbench.cost.shapes import Arithmetic, configurations, parameter_counts
 from addbench.cost.storage import images_sampled, storage
-from addbench.cost.measured import DeviceRate
 from addbench.cost.timing import Time, measured_rate, same_trainings, sampling_times, training_times
 from addbench.preflight.findings import size
 from addbench.project import RESULTS, load_project

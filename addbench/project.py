@@ -12,6 +12,7 @@ from add.config.resolve import Table, resolve
 from add.config.run import Run
 from add.config.scale import Scale
 from add.config.yaml import SpecError, nearest, raise_all
+from add.errors import InputError
 
 ABLATIONS = Path("ablations")
 CONFIG = Path("config")
@@ -19,7 +20,7 @@ RESULTS = Path("results")
 DEFAULT_SCALE = "mini"
 
 
-class UnknownRunError(LookupError):
+class UnknownRunError(InputError):
     """No run of the table has this name."""
 
 

@@ -10,16 +10,13 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from add.errors import InputError
 from addbench.project import DEFAULT_SCALE, scale_path
 
 if TYPE_CHECKING:
     from eval.protocols.compare import ProtocolComparison
 
 STANDARD = "config/protocols/standard.yaml"
-
-
-class ProtocolsError(ValueError):
-    """The images, the networks or the options do not allow a comparison; one problem a line."""
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
@@ -66,7 +63,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
 
 
 def report(options: argparse.Namespace) -> tuple[str, int]:
-    """The table as text; writes the files of --out. Raises SpecError, ProtocolsError."""
+    """The table as text; writes the files of --out. Raises SpecError, InputError."""
     from add.config.load import load_scale
     from eval.protocols.spec import load_protocols, only
 
@@ -76,12 +73,11 @@ def report(options: argparse.Namespace) -> tuple[str, int]:
         document = only(document, [name.strip() for name in options.only.split(",") if name.strip()])
     own = _own_samples(options.samples_for)
     if options.resamples is not None and options.resamples < 2:
-        raise ProtocolsError(f"--resamples: a deviation needs at least 2, not {options.resamples}")
+        raise InputError(f"--resamples: a deviation needs at least 2, not {options.resamples}")
     import torch
 
     from eval.protocols.run import Request, score_protocols
     from eval.protocols.table import text_table
-    from eval.reference import REFUSALS
 
     torch.set_num_threads(scale.training.threads)
     request = Request(
@@ -93,10 +89,7 @@ def report(options: argparse.Namespace) -> tuple[str, int]:
         options.device,
         options.resamples,
     )
-    try:
-        comparison = score_protocols(document, scale, request)
-    except REFUSALS as error:
-        raise ProtocolsError(str(error)) from error
+    comparison = score_protocols(document, scale, request)
     if options.out is not None:
         _write(options.out, comparison, options.device)
     return text_table(comparison), 0
@@ -107,9 +100,9 @@ def _own_samples(given: list[str]) -> dict[str, Path]:
     for entry in given:
         name, equals, directory = entry.partition("=")
         if not (name and equals and directory):
-            raise ProtocolsError(f"--samples-for {entry}: should be PROTOCOL=DIRECTORY")
+            raise InputError(f"--samples-for {entry}: should be PROTOCOL=DIRECTORY")
         if name in found:
-            raise ProtocolsError(f"--samples-for: '{name}' is given twice")
+            raise InputError(f"--samples-for: '{name}' is given twice")
         found[name] = Path(directory)
     return found
 
@@ -117,9 +110,9 @@ def _own_samples(given: list[str]) -> dict[str, Path]:
 def _write(out: Path, comparison: ProtocolComparison, device: str) -> None:
     from dataclasses import asdict
 
-    from add.files import write_whole
+    from add.files import write_json, write_whole
     from eval.protocols.table import csv_table, markdown_table
-    from eval.provenance import commit, hardware, versions, write_json
+    from eval.provenance import commit, hardware, versions
 
     write_whole(out / "protocols.csv", csv_table(comparison))
     write_whole(out / "protocols.md", markdown_table(comparison))

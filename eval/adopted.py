@@ -18,10 +18,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from eval.decode import ImageSetError, decode_image
+from add.errors import InputError, refuses
+from add.files import write_json
+from eval.decode import decode_image
 from eval.images import image_folder, on_disk, photograph_folder
-from eval.prompts import PromptError, read_captions, read_prompts
-from eval.provenance import write_json
+from eval.prompts import read_captions, read_prompts
 
 if TYPE_CHECKING:
     from add.config.scale import CocoPromptsSpec, Scale
@@ -63,7 +64,7 @@ class AdoptedPhotographs:
 
 
 def read_photographs(annotations: Path) -> AdoptedPhotographs:
-    """Read the captions and look which photographs are there. Raises PromptError, ImageSetError."""
+    """Read the captions and look which photographs are there. Raises InputError."""
     names, captions = read_captions(annotations)
     return AdoptedPhotographs(annotations, names, captions, on_disk(annotations, list(names.values())))
 
@@ -71,37 +72,35 @@ def read_photographs(annotations: Path) -> AdoptedPhotographs:
 def image_modes(folder: Path, names: Sequence[str]) -> dict[str, int]:
     """Decode every photograph whole; how many have which Pillow mode on disk.
 
-    Raises ImageSetError that names every broken one.
+    Raises InputError that names every broken one.
     """
     from PIL import Image
     from tqdm import tqdm
 
     modes: Counter[str] = Counter()
-    broken: list[ImageSetError] = []
+    broken: list[str] = []
     for name in tqdm(names, desc="photographs", mininterval=5, disable=len(names) < 500):
         try:
             decode_image(folder / name)
-        except ImageSetError as error:
-            broken.append(error)
+        except InputError as error:
+            broken += error.problems
             continue
         with Image.open(folder / name) as image:
             modes[image.mode] += 1
     if broken:
-        first, *rest = broken
-        also = f"; {len(rest)} more: {'; '.join(map(str, rest))}" if rest else ""
-        raise ImageSetError(first.path, first.reason + also)
+        raise InputError.of(broken)
     return dict(sorted(modes.items()))
 
 
 def inspect(scale: Scale) -> tuple[dict[str, Any], dict[str, Any]]:
     """dataset.json's content and the training list's, once all that the scale names has been read.
 
-    Raises PromptError, ImageSetError; ValueError where no prompt set is of kind coco.
+    Raises InputError, also where no prompt set is of kind coco.
     """
     config = _coco(scale)
     found = read_photographs(Path(config.annotations))
     if config.present is None and (missing := found.missing()):
-        raise ImageSetError(found.folder, f"{missing.partition(': ')[2]}; a part must be stated (`present`)")
+        raise InputError(found.folder, f"{missing.partition(': ')[2]}; a part must be stated (`present`)")
     counts = {name: len(read_prompts(prompts)) for name, prompts in scale.sampling.prompts.items()}
     reference = scale.evaluation.reference
     image_folder(Path(reference.images), scale.evaluation.resolution, scale.evaluation.crop, reference.count)
@@ -139,7 +138,7 @@ def _coco(scale: Scale) -> CocoPromptsSpec:
     for prompts in scale.sampling.prompts.values():
         if prompts.kind == "coco":
             return prompts
-    raise ValueError(f"scale {scale.name} has no prompt set of kind coco")
+    raise InputError(f"scale {scale.name} has no prompt set of kind coco")
 
 
 def _training_list(found: AdoptedPhotographs) -> dict[str, Any]:
@@ -155,20 +154,16 @@ def _training_list(found: AdoptedPhotographs) -> dict[str, Any]:
     }
 
 
+@refuses
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; 1 and one line on stderr where the input is refused."""
     from add.config.load import load_scale
-    from add.config.yaml import SpecError
 
     parser = argparse.ArgumentParser(prog="python -m eval.adopted", description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="data/<scale>, for config/<scale>.yaml")
     options = parser.parse_args(arguments)
-    try:
-        scale = load_scale(Path("config") / f"{options.out.name}.yaml")
-        facts, listing = inspect(scale)
-    except (ImageSetError, PromptError, SpecError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    scale = load_scale(Path("config") / f"{options.out.name}.yaml")
+    facts, listing = inspect(scale)
     write_data(options.out, facts, listing)
     print(json.dumps(facts, indent=2))
     return 0

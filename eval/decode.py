@@ -11,20 +11,13 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from add.data.images import upright_rgb
+from add.errors import InputError
 
 Crop = Literal["none", "center"]
 
 
-class ImageSetError(ValueError):
-    """An image set that cannot be measured; `path` is the file or directory at fault."""
-
-    def __init__(self, path: Path, reason: str) -> None:
-        self.path, self.reason = path, reason
-        super().__init__(f"{path}: {reason}")
-
-
 def decode_image(path: Path) -> Image.Image:
-    """A photograph as an upright 8-bit RGB image. Raises ImageSetError where it is broken.
+    """A photograph as an upright 8-bit RGB image. Raises InputError where it is broken.
 
     By the rule that training images follow too (`add.data.images.upright_rgb`); what it refuses is refused.
     """
@@ -32,7 +25,7 @@ def decode_image(path: Path) -> Image.Image:
     try:
         return upright_rgb(image)
     except ValueError as error:
-        raise ImageSetError(path, str(error)) from error
+        raise InputError(path, str(error)) from error
 
 
 def to_square(
@@ -62,15 +55,15 @@ def centred(image: Image.Image) -> Image.Image:
 
 def decode_sample(path: Path, resolution: int) -> NDArray[np.uint8]:
     """uint8 (resolution, resolution, 3) of an 8-bit RGB PNG of just that size; anything else:
-    ImageSetError.
+    InputError.
     """
     image = _opened(path)
     if image.format != "PNG":
-        raise ImageSetError(path, f"is a {image.format}; samples are PNG, which loses nothing")
+        raise InputError(path, f"is a {image.format}; samples are PNG, which loses nothing")
     if image.mode != "RGB":
-        raise ImageSetError(path, f"has mode {image.mode}; samples are 8-bit RGB")
+        raise InputError(path, f"has mode {image.mode}; samples are 8-bit RGB")
     if image.size != (resolution, resolution):
-        raise ImageSetError(
+        raise InputError(
             path, f"is {image.width}x{image.height}; {resolution}x{resolution} is to be measured"
         )
     return np.asarray(image, dtype=np.uint8)
@@ -85,9 +78,9 @@ def _opened(path: Path) -> Image.Image:
         image = Image.open(io.BytesIO(data))
         image.load()
     except FileNotFoundError as error:
-        raise ImageSetError(path, "is missing") from error
+        raise InputError(path, "is missing") from error
     except UnidentifiedImageError as error:
-        raise ImageSetError(path, "is empty or not an image") from error
+        raise InputError(path, "is empty or not an image") from error
     except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
-        raise ImageSetError(path, f"is truncated or broken: {error}") from error
+        raise InputError(path, f"is truncated or broken: {error}") from error
     return image

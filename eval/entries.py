@@ -121,7 +121,7 @@ def prompt_rule(scale: Scale, name: str, count: int) -> PromptRule:
 def subset_of(config: CocoPromptsSpec) -> Subset | None:
     """The part of the listed photographs that a set is restricted to; None where it is not.
 
-    Raises PromptError, ImageSetError.
+    Raises InputError.
     """
     if config.present is None:
         return None

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from eval.decode import Crop, ImageSetError, decode_image, decode_sample, to_square
+from add.errors import InputError
+from eval.decode import Crop, decode_image, decode_sample, to_square
 
 INDEX_COLUMNS = ("file", "prompt_id", "prompt", "seed", "image_seed")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
@@ -44,7 +45,7 @@ class SampleSet:
         return len(self.samples)
 
     def batches(self, size: int) -> Iterator[NDArray[np.uint8]]:
-        """Arrays (n, resolution, resolution, 3), n <= size. Raises ImageSetError at a broken or odd file."""
+        """Arrays (n, resolution, resolution, 3), n <= size. Raises InputError at a broken or odd file."""
         for start in range(0, len(self.samples), size):
             chunk = self.samples[start : start + size]
             yield np.stack([decode_sample(self.directory / s.file, self.resolution) for s in chunk])
@@ -68,7 +69,7 @@ class ReferenceImages:
         return len(self.files)
 
     def batches(self, size: int) -> Iterator[NDArray[np.uint8]]:
-        """Arrays (n, resolution, resolution, 3), n <= size. Raises ImageSetError at a broken file."""
+        """Arrays (n, resolution, resolution, 3), n <= size. Raises InputError at a broken file."""
         for start in range(0, len(self.files), size):
             chunk = self.files[start : start + size]
             yield np.stack([to_square(decode_image(f), self.resolution, self.crop) for f in chunk])
@@ -79,60 +80,58 @@ class ReferenceImages:
 
 
 def read_samples(directory: Path, resolution: int) -> SampleSet:
-    """Open a sample directory (index.csv, samples.json, PNGs). Raises ImageSetError where it is not whole.
+    """Open a sample directory (index.csv, samples.json, PNGs). Raises InputError where it is not whole.
 
     The images themselves are decoded, and checked, by `batches`.
     """
     finished = directory / "samples.json"
     if not finished.is_file():
-        raise ImageSetError(finished, "is missing: sampling did not finish; run it again before scoring")
+        raise InputError(finished, "is missing: sampling did not finish; run it again before scoring")
     facts = _facts(finished)
     samples = _read_index(directory / "index.csv")
     if facts["count"] != len(samples):
-        raise ImageSetError(finished, f"count is {facts['count']}, but index.csv lists {len(samples)} images")
+        raise InputError(finished, f"count is {facts['count']}, but index.csv lists {len(samples)} images")
     listed = {s.file for s in samples}
     present = {f.name for f in directory.iterdir() if f.suffix.lower() in SUFFIXES}
     for name in sorted(listed - present):
-        raise ImageSetError(directory / name, f"is missing ({len(listed - present)} of {len(listed)} are)")
+        raise InputError(directory / name, f"is missing ({len(listed - present)} of {len(listed)} are)")
     for name in sorted(present - listed):
-        raise ImageSetError(directory / name, "is not in index.csv; the directory holds more than one set")
+        raise InputError(directory / name, "is not in index.csv; the directory holds more than one set")
     return SampleSet(directory, resolution, facts["steps"], float(facts["seconds"]), samples)
 
 
 def image_folder(directory: Path, resolution: int, crop: Crop, count: int | None = None) -> ReferenceImages:
-    """The first `count` images (all if None) of a flat folder, sorted by name. Raises ImageSetError.
+    """The first `count` images (all if None) of a flat folder, sorted by name. Raises InputError.
 
     Hidden files are ignored; anything else that is not an image is refused.
     """
     if not directory.is_dir():
-        raise ImageSetError(directory, "no such directory")
+        raise InputError(directory, "no such directory")
     files = []
     for entry in sorted(directory.iterdir(), key=lambda f: f.name):
         if entry.name.startswith("."):
             continue
         if entry.is_dir() or entry.suffix.lower() not in SUFFIXES:
-            raise ImageSetError(
-                entry, f"is not an image; a reference is a flat folder of {', '.join(SUFFIXES)}"
-            )
+            raise InputError(entry, f"is not an image; a reference is a flat folder of {', '.join(SUFFIXES)}")
         files.append(entry)
     if count is not None and len(files) < count:
-        raise ImageSetError(directory, f"{count} images are asked for, {len(files)} are there")
+        raise InputError(directory, f"{count} images are asked for, {len(files)} are there")
     if not files:
-        raise ImageSetError(directory, "holds no images")
+        raise InputError(directory, "holds no images")
     return ReferenceImages(tuple(files[:count]), resolution, crop)
 
 
 def named_images(directory: Path, names: Sequence[str], resolution: int, crop: Crop) -> ReferenceImages:
-    """The images `names` of a folder, in that order, as a COCO file lists them. Raises ImageSetError.
+    """The images `names` of a folder, in that order, as a COCO file lists them. Raises InputError.
 
     Absent files are counted and the first ones named; `present` gives the subset that is there.
     """
     if not directory.is_dir():
-        raise ImageSetError(directory, "no such directory")
+        raise InputError(directory, "no such directory")
     absent = [name for name in names if not (directory / name).is_file()]
     if absent:
         some = ", ".join(absent[:5]) + (", ..." if len(absent) > 5 else "")
-        raise ImageSetError(directory, f"{len(absent)} of {len(names)} images are missing: {some}")
+        raise InputError(directory, f"{len(absent)} of {len(names)} images are missing: {some}")
     return ReferenceImages(tuple(directory / name for name in names), resolution, crop)
 
 
@@ -145,45 +144,43 @@ def _facts(path: Path) -> dict[str, Any]:
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ImageSetError(path, f"not JSON: {error}") from error
+        raise InputError(path, f"not JSON: {error}") from error
     kinds: dict[str, tuple[type, ...]] = {"steps": (int,), "count": (int,), "seconds": (int, float)}
     for key, kind in kinds.items():
         if not isinstance(facts, dict) or not isinstance(facts.get(key), kind):
-            raise ImageSetError(path, f"field {key!r} is missing or not a number")
+            raise InputError(path, f"field {key!r} is missing or not a number")
     return dict(facts)
 
 
 def _read_index(path: Path) -> tuple[SampledImage, ...]:
     if not path.is_file():
-        raise ImageSetError(path, "is missing, though samples.json is there; sample again")
+        raise InputError(path, "is missing, though samples.json is there; sample again")
     samples: list[SampledImage] = []
     seen: set[str] = set()
     with path.open(encoding="utf-8", newline="") as stream:
         reader = csv.reader(stream, strict=True)
         header = next(reader, [])
         if tuple(header) != INDEX_COLUMNS:
-            raise ImageSetError(path, f"line 1: the columns are {header}, not {list(INDEX_COLUMNS)}")
+            raise InputError(path, f"line 1: the columns are {header}, not {list(INDEX_COLUMNS)}")
         for row in reader:
             samples.append(_sample(path, reader.line_num, row))
             if samples[-1].file in seen:
-                raise ImageSetError(path, f"line {reader.line_num}: {samples[-1].file} is listed twice")
+                raise InputError(path, f"line {reader.line_num}: {samples[-1].file} is listed twice")
             seen.add(samples[-1].file)
     if not samples:
-        raise ImageSetError(path, "lists no images")
+        raise InputError(path, "lists no images")
     return tuple(samples)
 
 
 def _sample(path: Path, line: int, row: list[str]) -> SampledImage:
     if len(row) != len(INDEX_COLUMNS):
-        raise ImageSetError(path, f"line {line}: {len(row)} fields, not {len(INDEX_COLUMNS)}")
+        raise InputError(path, f"line {line}: {len(row)} fields, not {len(INDEX_COLUMNS)}")
     if Path(row[0]).name != row[0] or Path(row[0]).suffix.lower() != ".png":
-        raise ImageSetError(path, f"line {line}: {row[0]!r} is not the name of a PNG beside the index")
+        raise InputError(path, f"line {line}: {row[0]!r} is not the name of a PNG beside the index")
     try:
         return SampledImage(row[0], row[1], row[2], int(row[3]), int(row[4]))
     except ValueError as error:
-        raise ImageSetError(
-            path, f"line {line}: seed or image_seed is not a whole number: {error}"
-        ) from error
+        raise InputError(path, f"line {line}: seed or image_seed is not a whole number: {error}") from error
 
 
 def _set_hash(files: Sequence[Path]) -> str:
@@ -200,29 +197,29 @@ PREFIX = "captions_"
 def photograph_folder(annotations: Path) -> Path:
     """COCO's layout: annotations/captions_<split>.json lies beside the folder <split> of its images.
 
-    Raises ImageSetError where the file is called otherwise.
+    Raises InputError where the file is called otherwise.
     """
     split = annotations.stem.removeprefix(PREFIX)
     if not split or not annotations.name.startswith(PREFIX):
         reason = f"is not called {PREFIX}<split>.json, so its folder of images is not known"
-        raise ImageSetError(annotations, reason)
+        raise InputError(annotations, reason)
     return annotations.parent.parent / split
 
 
 def on_disk(annotations: Path, names: Sequence[str]) -> tuple[str, ...]:
-    """Those of the listed file names whose photograph is there, sorted. Raises ImageSetError without a
+    """Those of the listed file names whose photograph is there, sorted. Raises InputError without a
     folder.
     """
     folder = photograph_folder(annotations)
     if not folder.is_dir():
-        raise ImageSetError(folder, f"no such directory; it should hold the photographs of {annotations}")
+        raise InputError(folder, f"no such directory; it should hold the photographs of {annotations}")
     return tuple(sorted(name for name in names if (folder / name).is_file()))
 
 
 def stated_subset(annotations: Path, names: Sequence[str], stated: int) -> tuple[str, ...]:
     """`on_disk`, which must find exactly as many as are stated: a part that grew or shrank is another set.
 
-    Raises ImageSetError with both numbers.
+    Raises InputError with both numbers.
     """
     there = on_disk(annotations, names)
     if len(there) != stated:
@@ -230,5 +227,5 @@ def stated_subset(annotations: Path, names: Sequence[str], stated: int) -> tuple
             f"holds {len(there)} of the {len(names)} photographs that {annotations.name} lists, and the scale "
             f"states {stated} (`present`); bring the others back, or state what is there"
         )
-        raise ImageSetError(photograph_folder(annotations), reason)
+        raise InputError(photograph_folder(annotations), reason)
     return there

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from add.errors import InputError
 from eval.images import stated_subset
 
 if TYPE_CHECKING:
@@ -26,14 +27,6 @@ if TYPE_CHECKING:
 CaptionRule = Literal["first", "random"]
 
 PARTI_COLUMNS = ("Prompt", "Category", "Challenge")
-
-
-class PromptError(ValueError):
-    """A prompt file that is not as it should be; `where` is a line ('line 7') or a field ('images[3].id')."""
-
-    def __init__(self, file: Path, where: str | None, reason: str) -> None:
-        self.file, self.where, self.reason = file, where, reason
-        super().__init__(f"{file}{', ' + where if where else ''}: {reason}")
 
 
 @dataclass(frozen=True)
@@ -49,7 +42,7 @@ class Prompt:
 
 
 def read_prompts(config: CocoPromptsSpec | PartiPromptsSpec) -> tuple[Prompt, ...]:
-    """The prompts of one entry of a scale's `sampling.prompts`. Raises PromptError, ImageSetError."""
+    """The prompts of one entry of a scale's `sampling.prompts`. Raises InputError."""
     if config.kind == "coco":
         file = Path(config.annotations)
         return read_coco(file, config.caption_rule, config.rule_seed, config.count, config.present)
@@ -68,7 +61,7 @@ def read_coco(
     caption_rule 'first' takes an image's caption with the lowest annotation id; 'random' takes one by a
     hash of (rule_seed, image id), so the choice for one image does not depend on `count` or on the other
     images. `present` restricts the choice to the photographs that are on disk, which must be so many
-    (`eval.images`). The prompt id is the image id. Raises PromptError; ImageSetError by `present`.
+    (`eval.images`). The prompt id is the image id. Raises InputError; InputError by `present`.
     """
     names, captions = read_captions(file)
     if present is not None:
@@ -86,14 +79,14 @@ def read_coco(
 def read_captions(file: Path) -> tuple[dict[int, str], dict[int, list[tuple[int, str]]]]:
     """Every image of a COCO captions file: id -> file name, and id -> (annotation id, caption), one or more.
 
-    Raises PromptError.
+    Raises InputError.
     """
     content = _json(file)
     names = _coco_images(file, content)
     captions = _coco_captions(file, content, names)
     for image_id in names:
         if image_id not in captions:
-            raise PromptError(file, "annotations", f"image {image_id} has no caption")
+            raise InputError(file, "annotations", f"image {image_id} has no caption")
     return names, captions
 
 
@@ -105,14 +98,14 @@ def read_parti(
 
     Quotes are characters like any other. Of the prompts left, those with the `count` lowest hashes of
     (rule_seed, prompt) are taken, so a smaller choice is part of a larger one. The prompt id is 'parti-'
-    and the 1-based row, so it does not depend on what was excluded. Raises PromptError.
+    and the 1-based row, so it does not depend on what was excluded. Raises InputError.
     """
     rows = _parti_rows(file)
     known = {p.challenge or "" for p in rows}
     excluded = set(exclude_challenges)
     for name in sorted(excluded - known):
         close = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.0)
-        raise PromptError(file, "Challenge", f"no challenge is called {name!r}; the nearest is {close[0]!r}")
+        raise InputError(file, "Challenge", f"no challenge is called {name!r}; the nearest is {close[0]!r}")
     left = [p for p in rows if p.challenge not in excluded]
     wanted = _checked_count(file, count, len(left), "prompts")
     chosen = {p.prompt_id for p in sorted(left, key=lambda p: hash_draw(rule_seed, p.prompt))[:wanted]}
@@ -128,9 +121,9 @@ def _checked_count(file: Path, count: int | None, available: int, what: str) -> 
     if count is None:
         return available
     if count < 1:
-        raise PromptError(file, None, f"count is {count}, and must be at least 1")
+        raise InputError(file, None, f"count is {count}, and must be at least 1")
     if count > available:
-        raise PromptError(file, None, f"{count} {what} are asked for, {available} are there")
+        raise InputError(file, None, f"{count} {what} are asked for, {available} are there")
     return count
 
 
@@ -138,36 +131,36 @@ def _text(file: Path) -> str:
     try:
         raw = file.read_bytes()
     except OSError as error:
-        raise PromptError(file, None, f"cannot be read: {error.strerror}") from error
+        raise InputError(file, None, f"cannot be read: {error.strerror}") from error
     if raw.startswith(b"\xef\xbb\xbf"):
-        raise PromptError(file, "line 1", "starts with a byte order mark; save it as UTF-8 without one")
+        raise InputError(file, "line 1", "starts with a byte order mark; save it as UTF-8 without one")
     try:
         return raw.decode("utf-8")
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
         reason = f"byte {raw[error.start]:#04x} is not UTF-8 ({error.reason})"
-        raise PromptError(file, f"line {line}", reason) from error
+        raise InputError(file, f"line {line}", reason) from error
 
 
 def _json(file: Path) -> dict[str, Any]:
     try:
         content = json.loads(_text(file))
     except json.JSONDecodeError as error:
-        raise PromptError(file, f"line {error.lineno}", f"not JSON: {error.msg}") from error
+        raise InputError(file, f"line {error.lineno}", f"not JSON: {error.msg}") from error
     if not isinstance(content, dict):
-        raise PromptError(file, None, "a COCO file is an object with 'images' and 'annotations'")
+        raise InputError(file, None, "a COCO file is an object with 'images' and 'annotations'")
     return content
 
 
 def _entries(file: Path, content: dict[str, Any], key: str) -> list[dict[str, Any]]:
     entries = content.get(key)
     if not isinstance(entries, list):
-        raise PromptError(file, key, "missing, or not a list; is this a COCO captions file?")
+        raise InputError(file, key, "missing, or not a list; is this a COCO captions file?")
     if not entries:
-        raise PromptError(file, key, "is empty")
+        raise InputError(file, key, "is empty")
     for i, entry in enumerate(entries):
         if not isinstance(entry, dict):
-            raise PromptError(file, f"{key}[{i}]", "is not an object")
+            raise InputError(file, f"{key}[{i}]", "is not an object")
     return entries
 
 
@@ -175,7 +168,7 @@ def _field(file: Path, where: str, entry: dict[str, Any], key: str, kind: type[A
     value = entry.get(key)
     if type(value) is not kind:
         found = "missing" if key not in entry else f"{value!r}"
-        raise PromptError(file, f"{where}.{key}", f"must be of type {kind.__name__}, is {found}")
+        raise InputError(file, f"{where}.{key}", f"must be of type {kind.__name__}, is {found}")
     return value
 
 
@@ -186,9 +179,9 @@ def _coco_images(file: Path, content: dict[str, Any]) -> dict[int, str]:
         image_id = _field(file, f"images[{i}]", entry, "id", int)
         name = _field(file, f"images[{i}]", entry, "file_name", str)
         if image_id in names:
-            raise PromptError(file, f"images[{i}].id", f"image {image_id} is listed twice")
+            raise InputError(file, f"images[{i}].id", f"image {image_id} is listed twice")
         if name in seen:
-            raise PromptError(file, f"images[{i}].file_name", f"{name!r} is listed twice")
+            raise InputError(file, f"images[{i}].file_name", f"{name!r} is listed twice")
         names[image_id] = name
         seen.add(name)
     return names
@@ -205,11 +198,11 @@ def _coco_captions(
         image_id = _field(file, where, entry, "image_id", int)
         caption = _field(file, where, entry, "caption", str)
         if annotation_id in seen:
-            raise PromptError(file, f"{where}.id", f"annotation {annotation_id} is listed twice")
+            raise InputError(file, f"{where}.id", f"annotation {annotation_id} is listed twice")
         if image_id not in names:
-            raise PromptError(file, f"{where}.image_id", f"no image has the id {image_id}")
+            raise InputError(file, f"{where}.image_id", f"no image has the id {image_id}")
         if not caption.strip():
-            raise PromptError(file, f"{where}.caption", "is empty")
+            raise InputError(file, f"{where}.caption", "is empty")
         seen.add(annotation_id)
         captions[image_id].append((annotation_id, caption))
     return captions
@@ -225,17 +218,17 @@ def _parti_rows(file: Path) -> list[Prompt]:
         where = f"line {reader.line_num}"
         if len(row) != len(header):
             reason = f"has {len(row)} tab-separated fields, the header has {len(header)}"
-            raise PromptError(file, where, reason)
+            raise InputError(file, where, reason)
         text, category, challenge = (row[k] for k in places)
         for name, value in zip(PARTI_COLUMNS, (text, category, challenge), strict=True):
             if not value.strip():
-                raise PromptError(file, where, f"{name} is empty")
+                raise InputError(file, where, f"{name} is empty")
         if text in first_line:
-            raise PromptError(file, where, f"the prompt is already in line {first_line[text]}: {text!r}")
+            raise InputError(file, where, f"the prompt is already in line {first_line[text]}: {text!r}")
         first_line[text] = reader.line_num
         prompts.append(Prompt(f"parti-{len(prompts) + 1:04d}", text, category, challenge))
     if not prompts:
-        raise PromptError(file, None, "holds no prompts")
+        raise InputError(file, None, "holds no prompts")
     return prompts
 
 
@@ -243,5 +236,5 @@ def _columns(file: Path, header: Sequence[str]) -> list[int]:
     for name in PARTI_COLUMNS:
         if header.count(name) != 1:
             problem = "is missing" if name not in header else "is there twice"
-            raise PromptError(file, "line 1", f"column {name!r} {problem}; the header is {list(header)}")
+            raise InputError(file, "line 1", f"column {name!r} {problem}; the header is {list(header)}")
     return [header.index(name) for name in PARTI_COLUMNS]

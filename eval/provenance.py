@@ -1,16 +1,13 @@
-"""What a number was made with: versions, commit, hardware. Files appear whole or not at all."""
+"""What a number was made with: versions, commit, hardware."""
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import subprocess
 from importlib import metadata
 from pathlib import Path
 from typing import Any
-
-from add.files import write_whole
 
 PACKAGES = (
     "torch",
@@ -55,11 +52,6 @@ def hardware(device: str = "cpu") -> dict[str, Any]:
     if device.startswith("cuda"):
         facts["accelerator"] = torch.cuda.get_device_name(device)
     return facts
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write indented JSON, whole or not at all. Raises ValueError for a number that is not finite."""
-    write_whole(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def _processor() -> str:

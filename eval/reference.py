@@ -22,24 +22,22 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from add.config.yaml import SpecError
-from add.models.weights import WeightsError, file_hash
-from eval.decode import ImageSetError
+from add.errors import InputError, refuses
+from add.files import write_json
+from add.models.weights import file_hash
 from eval.entries import ReferenceFeatures, image_rule, score_images, subset_of
 from eval.images import ReferenceImages, image_folder, named_images, photograph_folder, present
-from eval.metrics.alignment import SceneError
 from eval.metrics.features import Extractor
 from eval.metrics.frechet import frechet_distance, statistics
 from eval.metrics.kid import mean_kernel
 from eval.metrics.networks import MetricNetworks, load_metric_networks, measure
 from eval.metrics.protocol import SourceIdentity, canonical_json
-from eval.prompts import PromptError, read_prompts
-from eval.provenance import commit, hardware, versions, write_json
+from eval.prompts import read_prompts
+from eval.provenance import commit, hardware, versions
 
 if TYPE_CHECKING:
     from add.config.scale import CocoPromptsSpec, Scale
 
-REFUSALS = (ImageSetError, PromptError, SceneError, SpecError, WeightsError)
 """What a command answers with one line: wrong input. Anything else is a fault of ours, and is raised."""
 
 BLUR = 0.5
@@ -52,7 +50,7 @@ def make_reference(
     """Measure the real images and write both files; returns reference.json's content.
 
     present_only works on those photographs of a prompt set that are on disk, and states how many they are.
-    Raises ImageSetError, PromptError, SceneError, WeightsError.
+    Raises InputError, WeightsError.
     """
     started = time.perf_counter()
     evaluation = scale.evaluation
@@ -73,7 +71,7 @@ def make_reference(
             features[f"real.{name}"] = found
             protocols |= used
     if not real:
-        raise ImageSetError(
+        raise InputError(
             Path(evaluation.reference.images), "no prompt set is of kind coco: nothing to compare with"
         )
     first = real[0]
@@ -102,32 +100,28 @@ def make_reference(
 
 
 def load_reference(directory: Path, scale: Scale, extractor: Extractor) -> ReferenceFeatures:
-    """The reference that `make_reference` wrote. Raises ImageSetError where it was made under other
+    """The reference that `make_reference` wrote. Raises InputError where it was made under other
     settings.
     """
     from safetensors.numpy import load_file
 
     file = directory / "reference.json"
     if not file.is_file():
-        raise ImageSetError(
-            file, f"is missing; make it: python -m eval.reference --scale ... --out {directory}"
-        )
+        raise InputError(file, f"is missing; make it: python -m eval.reference --scale ... --out {directory}")
     content = json.loads(file.read_text(encoding="utf-8"))
     wanted = _settings(scale, extractor)
     for key, value in wanted.items():
         if canonical_json(content["settings"].get(key)) != canonical_json(value):
             found = content["settings"].get(key)
-            raise ImageSetError(file, f"was made with {key} = {found}, now it is {value}; make it again")
+            raise InputError(file, f"was made with {key} = {found}, now it is {value}; make it again")
     tensors = directory / "features.safetensors"
     if not tensors.is_file() or file_hash(tensors) != content["features_sha256"]:
-        raise ImageSetError(
-            tensors, "is missing, or is not what reference.json was made with; make both again"
-        )
+        raise InputError(tensors, "is missing, or is not what reference.json was made with; make both again")
     return _reference(SourceIdentity(**content["reference"]), load_file(tensors)["reference"])
 
 
 def photographs(config: CocoPromptsSpec) -> Path:
-    """The folder of the images that a set's captions describe. Raises ImageSetError."""
+    """The folder of the images that a set's captions describe. Raises InputError."""
     return photograph_folder(Path(config.annotations))
 
 
@@ -201,6 +195,7 @@ def _save(path: Path, tensors: dict[str, NDArray[np.float32]]) -> None:
     part.replace(path)
 
 
+@refuses
 def main(arguments: list[str] | None = None) -> int:
     """The command line; 1 and one line on stderr where the input is refused."""
     from add.config.load import load_scale
@@ -215,13 +210,9 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     import torch
 
-    try:
-        scale = load_scale(options.scale)
-        torch.set_num_threads(scale.training.threads)
-        content = make_reference(scale, options.out, options.device, options.present_only)
-    except REFUSALS as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    scale = load_scale(options.scale)
+    torch.set_num_threads(scale.training.threads)
+    content = make_reference(scale, options.out, options.device, options.present_only)
     for entry in content["real"]:
         fid, factor, subset = entry["metrics"]["fid"], entry["blur"]["factor"], entry["subset"]
         rise = ", the very reference" if factor is None else f", times {factor:.2f} when blurred"

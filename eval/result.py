@@ -9,7 +9,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from reports.study import ReportError, ReportStudy
+from add.errors import InputError
+from reports.study import ReportStudy
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Hash12 = Annotated[str, Field(pattern=r"^[0-9a-f]{12}$")]
@@ -71,40 +72,40 @@ def seed_directory(results: Path, run: str, seed: int) -> Path:
 
 
 def read_json(path: Path) -> Any:
-    """A JSON file's value. Raises ReportError with the file and line where it is not JSON."""
+    """A JSON file's value. Raises InputError with the file and line where it is not JSON."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
-        raise ReportError(f"{path}:{error.lineno}: not JSON: {error.msg}") from error
+        raise InputError(f"{path}:{error.lineno}: not JSON: {error.msg}") from error
 
 
 def require(paths: Iterable[Path]) -> None:
-    """Raises ReportError naming every path that does not exist: one look is enough to repair them all."""
+    """Raises InputError naming every path that does not exist: one look is enough to repair them all."""
     missing = [path for path in paths if not path.exists()]
     if missing:
         lines = "\n".join(f"  {path}" for path in missing)
-        raise ReportError(
+        raise InputError(
             f"{len(missing)} file(s) that the report needs are missing:\n{lines}\n"
             "Run `snakemake` to make them, or take their rows or seeds out of the table."
         )
 
 
 def read_result(path: Path) -> Result:
-    """One result.json. Raises ReportError with the file and the field that is wrong."""
+    """One result.json. Raises InputError with the file and the field that is wrong."""
     try:
         return Result.model_validate(read_json(path))
     except ValidationError as error:
         problems = "\n".join(
             f"  {'.'.join(str(part) for part in item['loc'])}: {item['msg']}" for item in error.errors()
         )
-        raise ReportError(f"{path}: not a result of schema 1:\n{problems}") from error
+        raise InputError(f"{path}: not a result of schema 1:\n{problems}") from error
 
 
 def read_results(study: ReportStudy, results: Path) -> dict[tuple[str, int], Result]:
     """Every (run, seed) of the study, in the table's order.
 
     Raises:
-        ReportError: files are missing (all are named), or one belongs to another scale, run, seed or spec.
+        InputError: files are missing (all are named), or one belongs to another scale, run, seed or spec.
     """
     paths = {
         (run, seed): seed_directory(results, run, seed) / "result.json"
@@ -117,9 +118,9 @@ def read_results(study: ReportStudy, results: Path) -> dict[tuple[str, int], Res
         result = read_result(path)
         found = (result.scale, result.run, result.seed)
         if found != (study.scale, run, seed):
-            raise ReportError(f"{path}: holds scale, run, seed {found}, not {(study.scale, run, seed)}")
+            raise InputError(f"{path}: holds scale, run, seed {found}, not {(study.scale, run, seed)}")
         if result.spec_hash != study.spec_hashes[run]:
-            raise ReportError(
+            raise InputError(
                 f"{path}: measured under spec {result.spec_hash}, but {run} is now {study.spec_hashes[run]}; "
                 "run `snakemake` to train it again"
             )

@@ -16,13 +16,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from eval.decode import ImageSetError
+from add.errors import InputError, refuses
+from add.files import write_json
 from eval.entries import ReferenceFeatures, score_images
 from eval.images import SampleSet, read_samples
 from eval.metrics.networks import MetricNetworks, load_metric_networks
 from eval.prompts import Prompt, read_prompts
-from eval.provenance import commit, hardware, versions, write_json
-from eval.reference import REFUSALS, load_reference
+from eval.provenance import commit, hardware, versions
+from eval.reference import load_reference
 
 if TYPE_CHECKING:
     from add.config.scale import Scale
@@ -31,8 +32,8 @@ if TYPE_CHECKING:
 def score_run(run: Path, scale: Scale, reference_directory: Path, device: str = "cpu") -> dict[str, Any]:
     """The content of result.json for the run directory results/<scale>/<run>/seed<k>.
 
-    Raises ImageSetError (a set that is missing, incomplete, broken or made for other prompts), PromptError,
-    SceneError, SpecError, WeightsError.
+    Raises InputError (a set that is missing, incomplete, broken or made for other prompts), InputError,
+    InputError, SpecError, WeightsError.
     """
     from add.config.load import load_run
     from add.config.resolve import spec_hash
@@ -97,41 +98,37 @@ def score_sets(
 
 
 def open_samples(run: Path, name: str, steps: int, prompts: Sequence[Prompt], scale: Scale) -> SampleSet:
-    """The samples of one prompt set and step count. Raises ImageSetError where they are not what the scale
+    """The samples of one prompt set and step count. Raises InputError where they are not what the scale
     asks.
     """
     directory = run / "samples" / _folder(name, steps)
     samples = read_samples(directory, scale.evaluation.resolution)
     if samples.steps != steps:
-        raise ImageSetError(
-            directory / "samples.json", f"says {samples.steps} steps, the folder says {steps}"
-        )
+        raise InputError(directory / "samples.json", f"says {samples.steps} steps, the folder says {steps}")
     check_prompts(samples, name, prompts, scale.sampling.seed)
     return samples
 
 
 def check_prompts(samples: SampleSet, name: str, prompts: Sequence[Prompt], seed: int) -> None:
-    """Raises ImageSetError where the samples were not made for just these prompts, of set `name`, and seed."""
+    """Raises InputError where the samples were not made for just these prompts, of set `name`, and seed."""
     index = samples.directory / "index.csv"
     if len(samples) != len(prompts):
-        raise ImageSetError(index, f"lists {len(samples)} images, set {name!r} has {len(prompts)} prompts")
+        raise InputError(index, f"lists {len(samples)} images, set {name!r} has {len(prompts)} prompts")
     for number, (sample, prompt) in enumerate(zip(samples.samples, prompts, strict=True), start=1):
         if (sample.prompt_id, sample.prompt) != (prompt.prompt_id, prompt.prompt):
             found, wanted = (sample.prompt_id, sample.prompt), (prompt.prompt_id, prompt.prompt)
-            raise ImageSetError(
-                index, f"entry {number} is for {found}, set {name!r} has {wanted}; sample again"
-            )
+            raise InputError(index, f"entry {number} is for {found}, set {name!r} has {wanted}; sample again")
         if sample.seed != seed:
-            raise ImageSetError(
+            raise InputError(
                 index, f"entry {number} has seed {sample.seed}, not {seed} as stated; sample again"
             )
 
 
 def training_seed(run: Path) -> int:
-    """The k of a run directory's last part, seed<k>. Raises ImageSetError where it is called otherwise."""
+    """The k of a run directory's last part, seed<k>. Raises InputError where it is called otherwise."""
     found = re.fullmatch(r"seed(\d+)", run.resolve().name)
     if found is None:
-        raise ImageSetError(run, "is not a run directory: results/<scale>/<run>/seed<k>")
+        raise InputError(run, "is not a run directory: results/<scale>/<run>/seed<k>")
     return int(found[1])
 
 
@@ -141,13 +138,14 @@ def _folder(name: str, steps: int) -> str:
 
 def _json(path: Path, absent: str) -> Any:
     if not path.is_file():
-        raise ImageSetError(path, f"is missing: {absent}")
+        raise InputError(path, f"is missing: {absent}")
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ImageSetError(path, f"not JSON: {error}") from error
+        raise InputError(path, f"not JSON: {error}") from error
 
 
+@refuses
 def main(arguments: list[str] | None = None) -> int:
     """The command line; 1 and one line on stderr where the input is refused."""
     from add.config.load import load_scale
@@ -161,14 +159,10 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     import torch
 
-    try:
-        scale = load_scale(options.scale)
-        torch.set_num_threads(scale.training.threads)
-        reference = options.reference or options.run.resolve().parent.parent / "reference"
-        result = score_run(options.run, scale, reference, options.device)
-    except REFUSALS as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    scale = load_scale(options.scale)
+    torch.set_num_threads(scale.training.threads)
+    reference = options.reference or options.run.resolve().parent.parent / "reference"
+    result = score_run(options.run, scale, reference, options.device)
     write_json(options.out, result)
     if scale.notice:
         print(f"notice: {scale.notice}", file=sys.stderr)

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from add.errors import InputError
+
 
 @dataclass(frozen=True)
 class System:
@@ -33,7 +35,7 @@ class System:
         import torch
 
         if self.timesteps and steps not in self.timesteps:
-            raise ValueError(
+            raise InputError(
                 f"{self.name}: no {steps}-step sampling; it has {', '.join(map(str, self.timesteps))}"
             )
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]

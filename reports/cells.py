@@ -11,9 +11,10 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from add.errors import InputError
 from eval.metrics.protocol import ProtocolMismatchError, one_protocol, protocol_id
 from eval.result import Finite, Metric, Result, ResultSystem, read_json, read_results
-from reports.study import ReportError, ReportStudy
+from reports.study import ReportStudy
 
 
 class _Frozen(BaseModel):
@@ -53,14 +54,14 @@ class Floor:
 
 
 def read_reference(path: Path) -> ReferenceResult | None:
-    """reference.json, or None where there is none. Raises ReportError with the file and the wrong field."""
+    """reference.json, or None where there is none. Raises InputError with the file and the wrong field."""
     if not path.exists():
         return None
     try:
         return ReferenceResult.model_validate(read_json(path))
     except ValidationError as error:
         problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        raise ReportError(f"{path}: {problems}; make it again with `python -m eval.reference`") from error
+        raise InputError(f"{path}: {problems}; make it again with `python -m eval.reference`") from error
 
 
 @dataclass(frozen=True)
@@ -147,7 +148,7 @@ class Report:
         """The slices, in order of steps, of the first prompt set that has an FID."""
         with_fid = [where for where in self.slices if "fid" in self.metrics(where)]
         if not with_fid:
-            raise ReportError("no prompt set has an FID: Table 1 cannot be made")
+            raise InputError("no prompt set has an FID: Table 1 cannot be made")
         prompts = with_fid[0].prompts
         return tuple(sorted(where for where in with_fid if where.prompts == prompts))
 
@@ -162,7 +163,7 @@ def collect(study: ReportStudy, results: Path) -> Report:
     """Reads every result of the study below `results` (results/<scale>) and aggregates over seeds.
 
     Raises:
-        ReportError: anything is missing, stale or malformed, or two numbers of one column have two protocols.
+        InputError: anything is missing, stale or malformed, or two numbers of one column have two protocols.
     """
     read = read_results(study, results)
     slices = _common_slices(read)
@@ -191,7 +192,7 @@ def _common_slices(read: dict[tuple[str, int], Result]) -> tuple[Slice, ...]:
     for key, slices in every.items():
         doubled = {f"{s.prompts} at {s.steps} steps" for s in slices if slices.count(s) > 1}
         if doubled:
-            raise ReportError(f"{key[0]} seed {key[1]}: measured twice: {', '.join(sorted(doubled))}")
+            raise InputError(f"{key[0]} seed {key[1]}: measured twice: {', '.join(sorted(doubled))}")
     union = list(dict.fromkeys(where for slices in every.values() for where in slices))
     lacking = [
         f"  {run} seed {seed}: {where.prompts} at {where.steps} step(s)"
@@ -200,7 +201,7 @@ def _common_slices(read: dict[tuple[str, int], Result]) -> tuple[Slice, ...]:
         if where not in slices
     ]
     if lacking or not union:
-        raise ReportError("measured for some runs only; score these too:\n" + "\n".join(lacking))
+        raise InputError("measured for some runs only; score these too:\n" + "\n".join(lacking))
     prompts = list(dict.fromkeys(where.prompts for where in union))
     return tuple(sorted(union, key=lambda where: (prompts.index(where.prompts), where.steps)))
 
@@ -213,7 +214,7 @@ def _measure(systems: Sequence[ResultSystem], run: str, where: Slice) -> Measure
     images = {system.images for system in systems}
     names = [set(system.metrics) for system in systems]
     if len(images) > 1 or any(other != names[0] for other in names):
-        raise ReportError(
+        raise InputError(
             f"{run}, {where.prompts} at {where.steps} step(s): seeds differ in images or in metrics"
         )
     return Measurement(
@@ -223,13 +224,13 @@ def _measure(systems: Sequence[ResultSystem], run: str, where: Slice) -> Measure
 
 
 def aggregate(seeds: Sequence[Metric]) -> Estimate:
-    """One metric over training seeds (at least one). Raises ReportError where protocols or groups differ."""
+    """One metric over training seeds (at least one). Raises InputError where protocols or groups differ."""
     protocols = sorted({metric.protocol for metric in seeds})
     if len(protocols) > 1:
-        raise ReportError(f"seeds of one run were measured under different protocols: {', '.join(protocols)}")
+        raise InputError(f"seeds of one run were measured under different protocols: {', '.join(protocols)}")
     groups = list(seeds[0].groups)
     if any(set(metric.groups) != set(groups) for metric in seeds):
-        raise ReportError("seeds of one run have different attribute groups")
+        raise InputError("seeds of one run have different attribute groups")
     values = tuple(metric.value for metric in seeds)
     mean = fmean(values)
     low, high, covers, spread = None, None, "", None
@@ -264,10 +265,10 @@ def _protocols(read: dict[tuple[str, int], Result]) -> dict[str, dict[str, Any]]
     for (run, seed), result in read.items():
         used = {metric.protocol for system in result.systems for metric in system.metrics.values()}
         if absent := sorted(used - set(result.protocols)):
-            raise ReportError(f"{run} seed {seed}: protocols not described: {', '.join(absent)}")
+            raise InputError(f"{run} seed {seed}: protocols not described: {', '.join(absent)}")
         for name in sorted(used):
             if (found := protocol_id(result.protocols[name])) != name:
-                raise ReportError(f"{run} seed {seed}: what is called protocol {name} is protocol {found}")
+                raise InputError(f"{run} seed {seed}: what is called protocol {name} is protocol {found}")
             merged.setdefault(name, result.protocols[name])
     return merged
 
@@ -280,7 +281,7 @@ def _check_column(report: Report, where: Slice, metric: str) -> None:
         by_protocol.setdefault(estimate.protocol if estimate else "not measured", []).append(run)
     if len(by_protocol) > 1:
         lines = "\n".join(f"  {name}: {', '.join(runs)}" for name, runs in sorted(by_protocol.items()))
-        raise ReportError(
+        raise InputError(
             f"{metric}, {where.prompts} at {where.steps} step(s): one column, several protocols:\n{lines}\n"
             f"{_difference(report, by_protocol)}Score these runs again under one protocol."
         )

@@ -6,9 +6,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from add.errors import InputError
 from reports.cells import Report
 from reports.render.layout import steps_text, style_of
-from reports.study import ReportError, flatten
+from reports.study import flatten
 
 Pairs = tuple[tuple[str, str], ...]
 
@@ -58,14 +59,14 @@ def protocol_texts(report: Report) -> tuple[ProtocolText, ...]:
 
 
 def provenance(report: Report) -> ReportProvenance:
-    """Provenance over all results. Raises ReportError where one network's weights have two hashes."""
+    """Provenance over all results. Raises InputError where one network's weights have two hashes."""
     sources = [result.provenance for result in report.results.values()]
     weights: dict[str, str] = {}
     for (run, seed), result in report.results.items():
         stated = {**_section(result.provenance.train, "weights"), **result.provenance.weights}
         for name, digest in flatten(stated):
             if name and weights.setdefault(name, digest) != digest:
-                raise ReportError(
+                raise InputError(
                     f"{run} seed {seed}: weights '{name}' have hash {digest}, another run's {weights[name]}: "
                     "the runs cannot be compared; train them again from the same weights"
                 )

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from add.errors import InputError
 from eval.result import read_json, require
-from reports.study import ReportError, ReportStudy
+from reports.study import ReportStudy
 
 if TYPE_CHECKING:
     from eval.preferences.ratings.result import Ratings, SystemRating
@@ -77,7 +78,7 @@ class Preferences:
 def read_preferences(study: ReportStudy, results: Path) -> Preferences | None:
     """The ratings below results/<scale>/ratings, or None where the scale has no study.
 
-    Raises ReportError where a file is missing, or where ratings and systems are not of one study.
+    Raises InputError where a file is missing, or where ratings and systems are not of one study.
     """
     if not study.focus:
         return None
@@ -89,19 +90,19 @@ def read_preferences(study: ReportStudy, results: Path) -> Preferences | None:
     try:
         folders = {entry["name"]: Path(entry["samples"]) for entry in entries}
     except (KeyError, TypeError) as error:
-        raise ReportError(f"{listed}: is no list of systems with `name` and `samples`") from error
+        raise InputError(f"{listed}: is no list of systems with `name` and `samples`") from error
     if absent := [name for name in study.focus if name not in folders]:
-        raise ReportError(f"{listed}: lacks {', '.join(absent)}; run `snakemake` to make it again")
+        raise InputError(f"{listed}: lacks {', '.join(absent)}; run `snakemake` to make it again")
     require(folder / "samples.json" for folder in folders.values())
     try:
         ratings = read_ratings(rated)
     except (ValueError, TypeError, KeyError, json.JSONDecodeError) as error:
-        raise ReportError(f"{rated}: {error}; run `snakemake` to make it again") from error
+        raise InputError(f"{rated}: {error}; run `snakemake` to make it again") from error
     unknown = sorted({s.system for each in ratings for s in each.systems} - set(folders))
     if unknown:
-        raise ReportError(f"{rated}: rates {', '.join(unknown)}, which {listed} does not name")
+        raise InputError(f"{rated}: rates {', '.join(unknown)}, which {listed} does not name")
     if kinds := sorted({each.rater_kind for each in ratings} - set(KINDS)):
-        raise ReportError(
+        raise InputError(
             f"{rated}: holds ratings by {', '.join(kinds)}, a kind that the report has no place for"
         )
     return Preferences(
@@ -114,9 +115,9 @@ def read_preferences(study: ReportStudy, results: Path) -> Preferences | None:
 
 
 def _seconds(file: Path) -> float:
-    """Seconds for one image. Raises ReportError."""
+    """Seconds for one image. Raises InputError."""
     facts: Any = read_json(file)
     seconds, count = (facts.get(key) if isinstance(facts, dict) else None for key in ("seconds", "count"))
     if not isinstance(seconds, int | float) or not isinstance(count, int) or seconds <= 0 or count < 1:
-        raise ReportError(f"{file}: `seconds` and `count` must be above nought; sample the set again")
+        raise InputError(f"{file}: `seconds` and `count` must be above nought; sample the set again")
     return seconds / count

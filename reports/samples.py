@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from add.errors import InputError
 from eval.result import require, seed_directory
 from reports.cells import Report, Slice
-from reports.study import ReportError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -46,7 +46,7 @@ def read_samples(report: Report, results: Path, where: Slice, count: int) -> Sho
     """The first `count` prompts of a slice for every run, at the first training seed.
 
     Raises:
-        ReportError: a sample set is missing, or differs from the others in a prompt or an image seed.
+        InputError: a sample set is missing, or differs from the others in a prompt or an image seed.
     """
     study = report.study
     seed = study.seeds[0]
@@ -61,7 +61,7 @@ def read_samples(report: Report, results: Path, where: Slice, count: int) -> Sho
                 theirs.prompt,
                 theirs.image_seed,
             ):
-                raise ReportError(
+                raise InputError(
                     f"{folders[run] / 'index.csv'}: {mine.path.name} has another prompt or seed than "
                     f"in {study.runs[0]}; sample both runs again under one protocol"
                 )
@@ -75,10 +75,10 @@ def _read_index(folder: Path, count: int) -> list[ShownSample]:
     with path.open(encoding="utf-8", newline="") as file:
         reader = csv.DictReader(file)
         if reader.fieldnames is None or any(name not in reader.fieldnames for name in _COLUMNS):
-            raise ReportError(f"{path}:1: needs the columns {', '.join(_COLUMNS)}, has {reader.fieldnames}")
+            raise InputError(f"{path}:1: needs the columns {', '.join(_COLUMNS)}, has {reader.fieldnames}")
         lines = list(reader)
     if len(lines) < count:
-        raise ReportError(f"{path}: holds {len(lines)} samples, the sample page shows {count}")
+        raise InputError(f"{path}: holds {len(lines)} samples, the sample page shows {count}")
     return [
         ShownSample(folder / line["file"], line["prompt_id"], line["prompt"], line["image_seed"])
         for line in lines[:count]

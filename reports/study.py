@@ -10,10 +10,6 @@ from add.config.run import Variant
 from add.config.scale import Scale
 
 
-class ReportError(Exception):
-    """Raised where a report would have to leave something out, mix two things, or guess."""
-
-
 @dataclass(frozen=True)
 class ReportRow:
     """One row of a sub-table. Several rows may name one run: the shared default is in all six sub-tables."""

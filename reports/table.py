@@ -12,7 +12,7 @@ from pathlib import Path
 
 from add.config.load import BASELINE, load_ablations, load_baseline, load_scale
 from add.config.resolve import resolve
-from add.config.yaml import SpecError
+from add.errors import refuses
 from add.files import write_whole
 from reports.cells import collect
 from reports.plots.figures import draw_figures
@@ -22,14 +22,14 @@ from reports.render.document import write_document
 from reports.render.latex import render_latex
 from reports.render.markdown import render_markdown
 from reports.render.ratings import ratings_page
-from reports.study import ReportError, ReportStudy, study_from_spec
+from reports.study import ReportStudy, study_from_spec
 
 
 def make_report(study: ReportStudy, results: Path, out: Path) -> None:
     """Writes every output of the report for one scale's results (results/<scale>) below `out`.
 
     Raises:
-        ReportError: results are missing, stale or malformed, or cannot stand in one table. Nothing is written
+        InputError: results are missing, stale or malformed, or cannot stand in one table. Nothing is written
             before all results are read and compared.
     """
     report = collect(study, results)
@@ -46,6 +46,7 @@ def make_report(study: ReportStudy, results: Path, out: Path) -> None:
         write_whole(out / name, text)
 
 
+@refuses
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line. Returns the exit status: 1, with the reason on stderr, where it refuses."""
     parser = argparse.ArgumentParser(
@@ -56,14 +57,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--results", type=Path, required=True, help="e.g. results/mini")
     parser.add_argument("--out", type=Path, default=Path("reports"), help="where the report is written")
     options = parser.parse_args(arguments)
-    try:
-        scale = load_scale(options.scale)
-        baseline = load_baseline(options.ablations / f"{BASELINE}.yaml")
-        table = resolve(scale, baseline, load_ablations(options.ablations))
-        make_report(study_from_spec(scale, baseline, table), options.results, options.out)
-    except (ReportError, SpecError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    scale = load_scale(options.scale)
+    baseline = load_baseline(options.ablations / f"{BASELINE}.yaml")
+    table = resolve(scale, baseline, load_ablations(options.ablations))
+    make_report(study_from_spec(scale, baseline, table), options.results, options.out)
     return 0
 
 

@@ -20,23 +20,21 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, SequenceNode
 
+from add.errors import InputError
+
 Loc = tuple[str | int, ...]
 """A place in a document: keys and list indices from the top."""
 
 _CORE = {f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float", "bool", "null", "map", "seq")}
 
 
-class SpecError(ValueError):
+class SpecError(InputError):
     """A setting is wrong. `file`, `line` (from 1) and `message` are the first of its `problems`."""
 
     def __init__(self, file: str, line: int, message: str, also: tuple[SpecError, ...] = ()) -> None:
-        super().__init__(file, line, message, also)
+        ValueError.__init__(self, file, line, message, also)  # as it is pickled
         self.file, self.line, self.message, self.also = file, line, message, also
-
-    @property
-    def problems(self) -> tuple[SpecError, ...]:
-        """Every problem found, each without further ones."""
-        return (SpecError(self.file, self.line, self.message), *self.also)
+        self.problems = (SpecError(file, line, message) if also else self, *also)
 
     def __str__(self) -> str:
         return "\n".join(f"{p.file}:{p.line}: {p.message}" for p in (self, *self.also))

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from add.data.images import DataError, Sample, pixels
+from add.data.images import Sample, pixels
+from add.errors import InputError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,23 +31,23 @@ class CaptionedImages:
         return (len(self.files),)
 
     def samples(self, indices: Sequence[int]) -> list[Sample]:
-        """The samples at `indices`. Raises DataError naming a file that cannot be read."""
+        """The samples at `indices`. Raises InputError naming a file that cannot be read."""
         return [Sample(str(self.files[i]), file_bytes(self.files[i]), self.captions[i]) for i in indices]
 
 
 def file_bytes(file: Path) -> bytes:
-    """A file's bytes. Raises DataError where it cannot be read."""
+    """A file's bytes. Raises InputError where it cannot be read."""
     try:
         return file.read_bytes()
     except OSError as error:
-        raise DataError([f"{file}: cannot be read: {error.strerror}"]) from None
+        raise InputError(f"{file}: cannot be read: {error.strerror}") from None
 
 
 def load_coco(images: Path, annotations: Path) -> CaptionedImages:
-    """Read a COCO captions file. Raises DataError naming the file and what is wrong or missing in it."""
+    """Read a COCO captions file. Raises InputError naming the file and what is wrong or missing in it."""
     data, problems = scan_coco(images, annotations)
     if problems:
-        raise DataError(problems)
+        raise InputError.of(problems)
     return data
 
 
@@ -117,7 +118,7 @@ def _entries(
 def load_images(files: Sequence[Path], resolution: int) -> Tensor:
     """RGB images as (B, 3, resolution, resolution) float32 in [-1, 1]: shorter side resized, centre crop.
 
-    Photographs of any mode, as the images that are measured (`add.data.images`). Raises DataError naming a
+    Photographs of any mode, as the images that are measured (`add.data.images`). Raises InputError naming a
     file that cannot be decoded whole.
     """
     return to_tensor(pixels([Sample(str(file), file_bytes(file), ()) for file in files], resolution))

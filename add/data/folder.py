@@ -12,7 +12,8 @@ from pathlib import Path
 
 from add.config.data import FolderSpec
 from add.data.coco import file_bytes
-from add.data.images import IMAGE_SUFFIXES, DataError, Sample, caption_text, captions_of
+from add.data.images import IMAGE_SUFFIXES, Sample, caption_text, captions_of
+from add.errors import InputError
 
 METADATA = ("metadata.csv", "metadata.jsonl")
 
@@ -37,7 +38,7 @@ class FolderImages:
         return (len(self.images),)
 
     def samples(self, indices: Sequence[int]) -> list[Sample]:
-        """The samples at `indices`. Raises DataError naming a file that cannot be read."""
+        """The samples at `indices`. Raises InputError naming a file that cannot be read."""
         return [self._sample(i) for i in indices]
 
     def _sample(self, i: int) -> Sample:
@@ -136,7 +137,7 @@ def _metadata(file: Path, column: str, images: set[str], problems: list[str]) ->
             found[name] = ()
             try:
                 found[name] = captions_of(row[column], f"{file}:{line}")
-            except DataError as error:
+            except InputError as error:
                 problems += error.problems
     return found
 

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from add.config.data import HuggingFaceSpec
-from add.data.images import DataError, Sample, captions_of
+from add.data.images import Sample, captions_of
+from add.errors import InputError
 
 _NUMBERED = re.compile(r"(?P<split>.+)-(?P<number>\d+)-of-(?P<total>\d+)\.parquet")
 """train-00000-of-00004.parquet"""
@@ -30,7 +31,7 @@ def dataset_files(root: Path, split: str | None) -> tuple[list[Path], list[str]]
             return (
                 _saved(root) if split is None else ([], [f"{root}: is one split; leave data.train.split out"])
             )
-    except DataError as error:
+    except InputError as error:
         return [], list(error.problems)
     return _parquet(root, split)
 
@@ -86,9 +87,9 @@ def _json(file: Path) -> dict[str, Any]:
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise DataError([f"{file}: not JSON in UTF-8: {error}"]) from None
+        raise InputError(f"{file}: not JSON in UTF-8: {error}") from None
     if not isinstance(content, dict):
-        raise DataError([f"{file}: holds no JSON object"])
+        raise InputError(f"{file}: holds no JSON object")
     return content
 
 
@@ -128,7 +129,7 @@ class ArrowImages:
         return [part.rows for part in self.parts]
 
     def samples(self, indices: Sequence[int]) -> list[Sample]:
-        """The samples at `indices`, block by block. Raises DataError naming file, row and column."""
+        """The samples at `indices`, block by block. Raises InputError naming file, row and column."""
         import numpy as np
 
         ends = np.cumsum(self.blocks)
@@ -148,15 +149,15 @@ class ArrowImages:
         if isinstance(image, dict):
             data, path = image.get("bytes"), image.get("path")
             if data is None and path:
-                raise DataError(
-                    [f"{name}: holds the path {path}, not the image; save it with its images embedded"]
+                raise InputError(
+                    f"{name}: holds the path {path}, not the image; save it with its images embedded"
                 )
             image = data
         if not isinstance(image, bytes):
-            raise DataError([f"{name}: a caption without an image: {self.image_column} is null"])
+            raise InputError(f"{name}: a caption without an image: {self.image_column} is null")
         caption = table.column(self.caption_column)[row].as_py()
         if caption is None:
-            raise DataError([f"{name}: an image without a caption: {self.caption_column} is null"])
+            raise InputError(f"{name}: an image without a caption: {self.caption_column} is null")
         return Sample(name, image, captions_of(caption, f"{name}, {self.caption_column}"))
 
 
@@ -175,7 +176,7 @@ class _Held:
                 try:
                     self.tables[owner] = part.read()
                 except (OSError, ValueError) as error:  # pyarrow's errors are of these two kinds
-                    raise DataError([f"{part.file}: cannot be read from row {part.first}: {error}"]) from None
+                    raise InputError(f"{part.file}: cannot be read from row {part.first}: {error}") from None
             self.tables.move_to_end(owner)
             return self.tables[owner]
 

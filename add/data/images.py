@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from add.config.data import ResizeSpec
+from add.errors import InputError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,16 +23,6 @@ IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".
 
 SHOWN = 10
 """So many problems are printed; the rest is counted."""
-
-
-class DataError(ValueError):
-    """Training data that cannot be used; `problems` are all that were found, each with its file."""
-
-    def __init__(self, problems: Iterable[str]) -> None:
-        self.problems = tuple(problems)
-        more = len(self.problems) - SHOWN
-        lines = [*self.problems[:SHOWN], *([f"and {more} more problems like these"] if more > 0 else [])]
-        super().__init__("\n".join(lines))
 
 
 @dataclass(frozen=True)
@@ -54,28 +45,26 @@ class CaptionedSet(Protocol):
         """Sizes of the blocks in which the samples lie, in their order. Their sum is the number of samples."""
 
     def samples(self, indices: Sequence[int]) -> list[Sample]:
-        """The samples at `indices`. Raises DataError naming file, member or row of one that cannot be read."""
+        """The samples at `indices`. Raises InputError naming file, member or row of one that cannot be read."""
 
 
 def caption_text(raw: bytes | str, name: str) -> str:
-    """A caption without the white space around it. Raises DataError where it is empty or not UTF-8."""
+    """A caption without the white space around it. Raises InputError where it is empty or not UTF-8."""
     try:
         text = raw.decode("utf-8-sig") if isinstance(raw, bytes) else raw
     except UnicodeDecodeError as error:
-        raise DataError(
-            [f"{name}: the caption is not UTF-8 (byte {error.start}); save it as UTF-8"]
-        ) from None
+        raise InputError(f"{name}: the caption is not UTF-8 (byte {error.start}); save it as UTF-8") from None
     if not text.strip():
-        raise DataError([f"{name}: the caption is empty; every image needs one"])
+        raise InputError(f"{name}: the caption is empty; every image needs one")
     return text.strip()
 
 
 def captions_of(value: object, name: str) -> tuple[str, ...]:
-    """A text, or a list of them, as captions. Raises DataError for anything else."""
+    """A text, or a list of them, as captions. Raises InputError for anything else."""
     texts = value if isinstance(value, list) else [value]
     right = [text for text in texts if isinstance(text, str)]
     if not texts or len(right) < len(texts):
-        raise DataError([f"{name}: the caption is {value!r}; it should be a text or a list of texts"])
+        raise InputError(f"{name}: the caption is {value!r}; it should be a text or a list of texts")
     return tuple(caption_text(text, name) for text in right)
 
 
@@ -87,7 +76,7 @@ def pixels(
 ) -> NDArray[np.uint8]:
     """Upright RGB, uint8 (B, resolution, resolution, 3), by `add.data.images` and the resize rule.
 
-    places: for random crops, where each lies: (0, 0) is left and top, (1, 1) right and bottom. Raises DataError
+    places: for random crops, where each lies: (0, 0) is left and top, (1, 1) right and bottom. Raises InputError
     naming an image that cannot be decoded whole, ValueError for random crops without places.
     """
     import numpy as np
@@ -115,7 +104,7 @@ def _square(
     except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
         # Pillow would name the buffer, not the file.
         reason = "not an image" if isinstance(error, Image.UnidentifiedImageError) else error
-        raise DataError([f"{sample.name}: cannot be read as an image: {reason}"]) from None
+        raise InputError(f"{sample.name}: cannot be read as an image: {reason}") from None
     if image.size != size:
         method = Image.Resampling[rule.filter.upper()]
         if rule.crop == "none":
@@ -126,10 +115,10 @@ def _square(
 
 
 def collected(problems: list[str], read: Callable[[], object]) -> None:
-    """Call `read`; where it raises DataError, add its problems to `problems`."""
+    """Call `read`; where it raises InputError, add its problems to `problems`."""
     try:
         read()
-    except DataError as error:
+    except InputError as error:
         problems += error.problems
 
 

@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from add.config.data import ShardsSpec
-from add.data.images import IMAGE_SUFFIXES, DataError, Sample, caption_text, captions_of
+from add.data.images import IMAGE_SUFFIXES, Sample, caption_text, captions_of
+from add.errors import InputError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -182,7 +183,7 @@ class ShardedImages:
         return [len(shard.places) for shard in self.shards]
 
     def samples(self, indices: Sequence[int]) -> list[Sample]:
-        """The samples at `indices`. Raises DataError naming a shard that changed, or a member and its fault."""
+        """The samples at `indices`. Raises InputError naming a shard that changed, or a member and its fault."""
         import numpy as np
 
         ends = np.cumsum(self.blocks)
@@ -205,9 +206,9 @@ class ShardedImages:
         try:
             content = json.loads(text)
         except (UnicodeDecodeError, json.JSONDecodeError) as error:
-            raise DataError([f"{name}: not JSON in UTF-8: {error}"]) from None
+            raise InputError(f"{name}: not JSON in UTF-8: {error}") from None
         if not isinstance(content, dict) or self.caption_field not in content:
-            raise DataError([f"{name}: has no field {self.caption_field!r}"])
+            raise InputError(f"{name}: has no field {self.caption_field!r}")
         return captions_of(content[self.caption_field], name)
 
 
@@ -217,11 +218,11 @@ def _member(file: BinaryIO, shard: Path, offset: int, size: int) -> tuple[str, b
     try:
         header = tarfile.TarInfo.frombuf(raw[: tarfile.BLOCKSIZE], "utf-8", "surrogateescape")
     except tarfile.HeaderError as error:
-        raise DataError(
-            [f"{shard}: no member at byte {offset} ({error}); delete {shard.parent}/.index"]
+        raise InputError(
+            f"{shard}: no member at byte {offset} ({error}); delete {shard.parent}/.index"
         ) from None
     if len(raw) != tarfile.BLOCKSIZE + size:
-        raise DataError([f"{shard}: {header.name}: truncated"])
+        raise InputError(f"{shard}: {header.name}: truncated")
     return f"{shard}: {header.name}", raw[tarfile.BLOCKSIZE :]
 
 
@@ -238,10 +239,10 @@ class _OpenFiles:
                 try:
                     file = shard.path.open("rb", buffering=0)
                 except OSError as error:
-                    raise DataError([f"{shard.path}: cannot be read: {error.strerror}"]) from None
+                    raise InputError(f"{shard.path}: cannot be read: {error.strerror}") from None
                 state = os.fstat(file.fileno())
                 if (state.st_size, state.st_mtime_ns) != (shard.size, shard.mtime):
-                    raise DataError([f"{shard.path}: changed since it was indexed; start again"])
+                    raise InputError(f"{shard.path}: changed since it was indexed; start again")
                 self.files[shard.path] = file
             self.files.move_to_end(shard.path)
             while len(self.files) > _OPEN:

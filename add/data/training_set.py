@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from add.config.data import CocoSpec, FolderSpec, ShardsSpec, TrainData, WindowedSpec
 from add.data.coco import scan_coco
-from add.data.images import CaptionedSet, DataError
+from add.data.images import CaptionedSet
+from add.errors import InputError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -81,10 +82,10 @@ def scan_training_set(train: TrainData) -> tuple[CaptionedSet, list[str]]:
 
 
 def open_training_set(train: TrainData) -> CaptionedSet:
-    """The training set. Raises DataError with all problems that its names and tables of contents show."""
+    """The training set. Raises InputError with all problems that its names and tables of contents show."""
     data, problems = scan_training_set(train)
     if problems:
-        raise DataError(problems)
+        raise InputError.of(problems)
     return data
 
 

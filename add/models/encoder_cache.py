@@ -22,7 +22,8 @@ import torch
 from torch import Tensor
 
 from add.config.data import Cached, CacheSpec, TrainingSetSpec
-from add.models.tensor_store import KEY_BYTES, CacheError, TensorCache
+from add.errors import InputError
+from add.models.tensor_store import KEY_BYTES, TensorCache
 
 if TYPE_CHECKING:
     import numpy as np
@@ -52,7 +53,7 @@ class EncoderCache:
     ) -> dict[str, Tensor]:
         """`encode(inputs)`, named tensors with one row an input, from disk where all rows are there.
 
-        made_by: what `encode` uses: a module, then its tokenizer or settings as text. Raises CacheError where a
+        made_by: what `encode` uses: a module, then its tokenizer or settings as text. Raises InputError where a
         file does not belong.
         """
         if kind not in self.settings.keep:
@@ -92,14 +93,14 @@ class EncoderCache:
         encode: Callable[[_Inputs], Mapping[str, Tensor]],
         made: Mapping[str, Tensor],
     ) -> None:
-        """Raise CacheError where a row's bits depend on its place among the others."""
+        """Raise InputError where a row's bits depend on its place among the others."""
         if (name := (kind, id(made_by[0]))) in self._tested or len(inputs) == 1:
             return
         self._tested.add(name)
         backwards = inputs.flip(0) if isinstance(inputs, Tensor) else inputs[::-1]
         again = encode(backwards)
         if any(not torch.equal(again[key].flip(0), tensor) for key, tensor in made.items()):
-            raise CacheError(
+            raise InputError(
                 f"data.cache: on this device the bits of {kind} depend on an image's or a text's place in its "
                 f"batch, so keeping them would change results; take {kind} out of data.cache.keep"
             )

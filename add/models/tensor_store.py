@@ -16,6 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from add.errors import InputError
+
 KEY_BYTES = 16
 SEGMENT_ENTRIES = 1024
 SEGMENT_BYTES = 1 << 28
@@ -23,10 +25,6 @@ SEGMENT_BYTES = 1 << 28
 
 _KEYS = "keys"
 _OPEN = 64
-
-
-class CacheError(ValueError):
-    """A file in a cache that is not an entry of it."""
 
 
 class TensorCache:
@@ -54,7 +52,7 @@ class TensorCache:
             return None
         names = rows[0].keys()
         if any(row.keys() != names for row in rows):
-            raise CacheError(f"{self.directory}: entries hold different tensors; delete the directory")
+            raise InputError(f"{self.directory}: entries hold different tensors; delete the directory")
         return {name: _stacked([row[name] for row in rows]) for name in names}
 
     def put(self, keys: Sequence[bytes], tensors: Mapping[str, Tensor]) -> None:
@@ -129,7 +127,7 @@ class TensorCache:
         self._scan()
 
     def _scan(self) -> bool:
-        """Take up the segments that were not there before; whether there are any. Raises CacheError."""
+        """Take up the segments that were not there before; whether there are any. Raises InputError."""
         known = set(self._segments)
         new = [f for f in sorted(self.directory.glob("segment-*.safetensors")) if f not in known]
         prefixes, places = [self._prefixes], [self._places]
@@ -151,7 +149,7 @@ class TensorCache:
 
 
 class _Segment:
-    """One mapped file. Raises CacheError where it is damaged or of another identity, FileNotFoundError."""
+    """One mapped file. Raises InputError where it is damaged or of another identity, FileNotFoundError."""
 
     def __init__(self, file: Path, identity: Mapping[str, Any]) -> None:
         from safetensors import SafetensorError, safe_open
@@ -165,11 +163,11 @@ class _Segment:
         except FileNotFoundError:
             raise
         except (SafetensorError, OSError, KeyError, json.JSONDecodeError) as error:
-            raise CacheError(f"{file}: not a whole cache file ({error}); delete it") from None
+            raise InputError(f"{file}: not a whole cache file ({error}); delete it") from None
         wrong = [k for k in sorted({*stated, *identity}) if stated.get(k) != identity.get(k)]
         if wrong:
             named = ", ".join(f"{k} {stated.get(k)!r} (here {identity.get(k)!r})" for k in wrong)
-            raise CacheError(f"{file}: does not belong here, it was made with {named}; delete it")
+            raise InputError(f"{file}: does not belong here, it was made with {named}; delete it")
         self._slices = {
             name: self._content.get_slice(name)
             for name in self._content.keys()  # noqa: SIM118

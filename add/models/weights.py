@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
+from add.errors import InputError
 from add.models.hub import mirrored
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ _BLOCK = 1 << 22
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
-class WeightsError(ValueError):
+class WeightsError(InputError):
     """Weights that are missing, or are not those that the configuration names."""
 
 

@@ -14,8 +14,9 @@ from add.config.data import CocoSpec, ShardsSpec, TrainData
 from add.config.resolve import Table
 from add.config.scale import CocoPromptsSpec, Scale
 from add.config.yaml import Loc, SpecError, raise_all
-from add.data.images import DataError, Sample, pixels
+from add.data.images import Sample, pixels
 from add.data.training_set import scan_training_set
+from add.errors import InputError
 from addbench.preflight.findings import Findings, PreflightProblem, fact, left, problem, together
 from addbench.preflight.networks import CheckedNetworks
 from addbench.preflight.places import built_later, line_of
@@ -75,8 +76,8 @@ def _training(scale: Scale, table: Table, networks: CheckedNetworks) -> Findings
 
 
 def _prompts(scale: Scale, name: str) -> Findings:
-    from eval.decode import ImageSetError
-    from eval.prompts import PromptError, read_prompts
+    from add.errors import InputError
+    from eval.prompts import read_prompts
 
     config = scale.sampling.prompts[name]
     file = config.annotations if isinstance(config, CocoPromptsSpec) else config.file
@@ -85,7 +86,7 @@ def _prompts(scale: Scale, name: str) -> Findings:
         return fact(f"sampling.prompts.{name}: not looked at until it is made")
     try:
         prompts = read_prompts(config)
-    except (PromptError, ImageSetError) as error:
+    except InputError as error:
         return problem(where, f"sampling.prompts.{name}: {error}", COMPLETE)
     counted = fact(f"sampling.prompts.{name}: {len(prompts):,} prompts of {file}")
     if not isinstance(config, CocoPromptsSpec):
@@ -94,7 +95,7 @@ def _prompts(scale: Scale, name: str) -> Findings:
 
     try:
         folder = photograph_folder(Path(config.annotations))
-    except ImageSetError as error:
+    except InputError as error:
         return counted + problem(where, str(error), COMPLETE)
     there = {entry.name for entry in folder.iterdir()} if folder.is_dir() else set()
     absent = sorted({p.file_name or "" for p in prompts} - there)
@@ -108,7 +109,7 @@ def _prompts(scale: Scale, name: str) -> Findings:
 
 
 def _reference(scale: Scale) -> Findings:
-    from eval.decode import ImageSetError
+    from add.errors import InputError
     from eval.images import image_folder
 
     reference, evaluation = scale.evaluation.reference, scale.evaluation
@@ -117,7 +118,7 @@ def _reference(scale: Scale) -> Findings:
         return fact("evaluation.reference: not looked at until it is made")
     try:
         folder = image_folder(Path(reference.images), evaluation.resolution, evaluation.crop, reference.count)
-    except ImageSetError as error:
+    except InputError as error:
         return problem(where, f"evaluation.reference: {error}", COMPLETE)
     counted = fact(f"evaluation.reference: {len(folder):,} photographs in {reference.images}")
     return counted + left(
@@ -242,7 +243,7 @@ def check_training_data(train: TrainData, resolution: int, opened: int | None = 
             (sample,) = data.samples([k * n // count])
             captions += len(sample.captions)
             mode, side = _decoded(sample)
-        except DataError as error:
+        except InputError as error:
             problems += error.problems
             continue
         modes[mode] += 1
@@ -251,7 +252,7 @@ def check_training_data(train: TrainData, resolution: int, opened: int | None = 
 
 
 def _decoded(sample: Sample) -> tuple[str, int]:
-    """Mode and shorter side of an image, which is decoded whole. Raises DataError where it cannot be."""
+    """Mode and shorter side of an image, which is decoded whole. Raises InputError where it cannot be."""
     import io
 
     from PIL import Image

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from add.errors import InputError
 from add.models.weights import WeightsError, check_weights, network_directory
 from eval.metrics.features import Extractor, ImageBatch, Normalise, described, load_frozen, quiet
 
@@ -26,10 +27,6 @@ if TYPE_CHECKING:
 
 Scene = Mapping[str, str | None]
 """Group -> value; None where the prompt leaves the group open, and any answer will do."""
-
-
-class SceneError(ValueError):
-    """A scenes file that does not fit the oracle or the prompts."""
 
 
 @dataclass(frozen=True)
@@ -107,15 +104,15 @@ def read_scenes(file: Path, groups: Mapping[str, Mapping[str, int]]) -> dict[str
     """Prompt -> scene, from {"prompts": {prompt: {group: value or null, ...}}}.
 
     Every scene must mention every group of the oracle, and only values that the oracle knows. Raises
-    SceneError.
+    InputError.
     """
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise SceneError(f"{file}: cannot be read: {error}") from error
+        raise InputError(f"{file}: cannot be read: {error}") from error
     scenes = content.get("prompts") if isinstance(content, dict) else None
     if not isinstance(scenes, dict):
-        raise SceneError(f"{file}: field 'prompts' is missing, or is not an object")
+        raise InputError(f"{file}: field 'prompts' is missing, or is not an object")
     for prompt, scene in scenes.items():
         _check_scene(file, prompt, scene, groups)
     return scenes
@@ -125,27 +122,27 @@ def _check_scene(file: Path, prompt: str, scene: object, groups: Mapping[str, Ma
     where = f"{file}, prompts[{prompt!r}]"
     if not isinstance(scene, dict) or set(scene) != set(groups):
         found = sorted(scene) if isinstance(scene, dict) else scene
-        raise SceneError(f"{where}: the groups are {found}, the oracle's are {sorted(groups)}")
+        raise InputError(f"{where}: the groups are {found}, the oracle's are {sorted(groups)}")
     for group, value in scene.items():
         if value is not None and value not in groups[group]:
-            raise SceneError(
+            raise InputError(
                 f"{where}.{group}: the oracle knows no {value!r}, only {', '.join(groups[group])}"
             )
     if all(value is None for value in scene.values()):
-        raise SceneError(f"{where}: states nothing, so any image would be right")
+        raise InputError(f"{where}: states nothing, so any image would be right")
 
 
 def scenes_of(prompts: Sequence[str], scenes: Mapping[str, Scene], file: Path) -> list[Scene] | None:
     """The scene of each prompt; None if no prompt has one (the set is not of this world).
 
-    Raises SceneError where some have one and others do not: the score would silently be of a part.
+    Raises InputError where some have one and others do not: the score would silently be of a part.
     """
     absent = [prompt for prompt in prompts if prompt not in scenes]
     if not absent:
         return [scenes[prompt] for prompt in prompts]
     if len(absent) == len(prompts):
         return None
-    raise SceneError(
+    raise InputError(
         f"{file}: {len(absent)} of {len(prompts)} prompts have no scene, the first is {absent[0]!r}"
     )
 

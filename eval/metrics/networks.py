@@ -46,7 +46,7 @@ class NetworkOutputs:
 
 
 def load_metric_networks(scale: Scale, device: str = "cpu") -> MetricNetworks:
-    """Load all that `scale.evaluation` names. Raises WeightsError, SceneError."""
+    """Load all that `scale.evaluation` names. Raises WeightsError, InputError."""
     evaluation = scale.evaluation
     oracle = scenes = None
     if evaluation.oracle is not None:

@@ -15,13 +15,15 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
+from add.errors import InputError
+
 Sha256 = str
 
 LABELS = frozenset({"id", "revision", "file"})
 """Fields that say where something was found: shown to the reader, but not part of the identity."""
 
 
-class ProtocolMismatchError(ValueError):
+class ProtocolMismatchError(InputError):
     """Numbers that were measured differently were about to be compared."""
 
 

@@ -16,17 +16,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from add.config.yaml import SpecError
-from eval.decode import ImageSetError
+from add.errors import refuses
 from eval.preferences.key import StudyKey, read_keys
 from eval.preferences.reader import read_folder, read_votes
-from eval.preferences.record import PreferenceError, Vote, one_problem
-from eval.preferences.study.sources import SourceError, read_sources
-from eval.prompts import Prompt, PromptError, read_prompts
+from eval.preferences.record import Vote, one_problem
+from eval.preferences.study.sources import read_sources
+from eval.prompts import Prompt, read_prompts
 
 if TYPE_CHECKING:
     from add.config.scale import Scale
-
-REFUSALS = (ImageSetError, PreferenceError, PromptError, SourceError, SpecError)
 
 
 def all_votes(
@@ -69,12 +67,11 @@ def _keys(folder: Path, study: Path) -> Mapping[str, StudyKey]:
     return {**own, **beside}
 
 
+@refuses
 def main(arguments: list[str] | None = None) -> int:
     """The command line; 1 and the reasons on stderr where votes are refused."""
     from add.config.load import load_scale
-    from eval.preferences.ratings.bradley_terry import DisconnectedError
-    from eval.preferences.ratings.rate import InattentiveError, rate
-    from eval.preferences.ratings.resample import NoIntervalError
+    from eval.preferences.ratings.rate import rate
     from eval.preferences.ratings.result import write_ratings
 
     parser = argparse.ArgumentParser(prog="python -m eval.preferences.rate_votes", description=__doc__)
@@ -85,16 +82,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--json", type=Path, required=True, help="ratings.json to write")
     parser.add_argument("--csv", type=Path, required=True, help="ratings.csv to write")
     options = parser.parse_args(arguments)
-    try:
-        scale = load_scale(options.scale)
-        names = [source.name for source in read_sources(options.systems)]
-        prompts = read_prompts(scale.sampling.prompts[scale.study.prompts]) if scale.study else ()
-        votes = all_votes(scale, names, prompts, options.automatic, options.study)
-        categories = {prompt.prompt_id: prompt.category or "" for prompt in prompts}
-        ratings = rate(votes, categories, seed=scale.study.seed if scale.study else 0)
-    except (*REFUSALS, DisconnectedError, InattentiveError, NoIntervalError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    scale = load_scale(options.scale)
+    names = [source.name for source in read_sources(options.systems)]
+    prompts = read_prompts(scale.sampling.prompts[scale.study.prompts]) if scale.study else ()
+    votes = all_votes(scale, names, prompts, options.automatic, options.study)
+    categories = {prompt.prompt_id: prompt.category or "" for prompt in prompts}
+    ratings = rate(votes, categories, seed=scale.study.seed if scale.study else 0)
     for file in (options.json, options.csv):
         file.parent.mkdir(parents=True, exist_ok=True)
     write_ratings(ratings, options.csv, options.json)

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
+from add.errors import InputError
+
 _SHOWN = 60  # characters of a value in a message
 
 
@@ -32,12 +34,13 @@ class Problem:
         return f"{', '.join(where)}: {self.reason}"
 
 
-class PreferenceError(ValueError):
+class PreferenceError(InputError):
     """A preference file that is not as it should be. `problems`: everything that is wrong, in the file's order."""
 
     def __init__(self, problems: Iterable[Problem]) -> None:
-        self.problems = tuple(problems)
-        super().__init__("\n".join(map(str, self.problems)))
+        every = tuple(problems)
+        super().__init__("\n".join(map(str, every)))
+        self.problems = every
 
 
 def shown(value: str) -> str:

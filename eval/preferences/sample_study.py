@@ -16,9 +16,8 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from add.config.yaml import SpecError
-from add.models.weights import WeightsError, check_weights, local_directory
-from eval.prompts import PromptError
+from add.errors import InputError, refuses
+from add.models.weights import check_weights, local_directory
 from eval.sample import sample_scale
 
 if TYPE_CHECKING:
@@ -45,15 +44,15 @@ def read_jobs(text: str) -> tuple[Job, ...]:
         return tuple(TypeAdapter(list[Job]).validate_json(text))
     except ValidationError as error:
         problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        raise ValueError(f"jobs: {problems}") from error
+        raise InputError(f"jobs: {problems}") from error
 
 
 def sample_jobs(scale: Scale, jobs: tuple[Job, ...], device: str) -> None:
-    """Sample each job on the study's prompts. Raises ValueError, OSError, PromptError, WeightsError."""
+    """Sample each job on the study's prompts. Raises ValueError, OSError, InputError, WeightsError."""
     from eval.systems import load_system
 
     if scale.study is None:
-        raise ValueError(f"the scale '{scale.name}' has no study")
+        raise InputError(f"the scale '{scale.name}' has no study")
     for job in jobs:
         directory = local_directory(job.system, job.revision, job.files)
         if job.sha256 is not None or job.files is not None:
@@ -62,6 +61,7 @@ def sample_jobs(scale: Scale, jobs: tuple[Job, ...], device: str) -> None:
         sample_scale(system, scale, [job.steps], Path(job.out), [scale.study.prompts])
 
 
+@refuses
 def main(arguments: list[str] | None = None) -> int:
     """The command line; 1 and one line on stderr where the input is refused."""
     parser = argparse.ArgumentParser(prog="python -m eval.preferences.sample_study", description=__doc__)
@@ -74,14 +74,10 @@ def main(arguments: list[str] | None = None) -> int:
 
     from add.config.load import load_scale
 
-    try:
-        scale = load_scale(options.scale)
-        torch.set_num_threads(scale.training.threads)
-        device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
-        sample_jobs(scale, read_jobs(options.jobs), device)
-    except (PromptError, SpecError, WeightsError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    scale = load_scale(options.scale)
+    torch.set_num_threads(scale.training.threads)
+    device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    sample_jobs(scale, read_jobs(options.jobs), device)
     return 0
 
 

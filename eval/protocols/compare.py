@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from add.errors import InputError
 from eval.entries import rank_note
 from eval.metrics.frechet import (
     Statistics,
@@ -26,7 +27,7 @@ SMALLEST = 5
 """The smallest subset is the whole over this, but more images than features."""
 
 
-class TooFewImagesError(ValueError):
+class TooFewImagesError(InputError):
     """No line can be drawn: covariances of subsets would be singular, and their bias not linear in 1 / n."""
 
 

@@ -130,7 +130,7 @@ def features_by_preprocessing(
 ) -> dict[Preprocessing, Features]:
     """float32 (n, d) a road, in the order of `images`, each in a file of its own below `directory`.
 
-    Raises ImageSetError at a broken image.
+    Raises InputError at a broken image.
     """
     from tqdm import tqdm
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from add.errors import InputError
 from eval.entries import DEFINITIONS, image_rule
 from eval.metrics.protocol import (
     ImageRule,
@@ -29,7 +30,7 @@ SCALE = "scale"
 _HALVES = {"half": 2, "quarter": 4}
 
 
-class NotScoredError(ValueError):
+class NotScoredError(InputError):
     """A protocol that cannot be applied to what is there; its row says why, and has no numbers."""
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from eval.decode import ImageSetError
+from add.errors import InputError
 from eval.metrics.features import Extractor, load_extractor, load_pooled
 from eval.protocols.compare import (
     Figure,
@@ -62,7 +62,7 @@ class Request:
 
 
 def score_protocols(document: Protocols, scale: Scale, request: Request) -> ProtocolComparison:
-    """All rows. Raises ImageSetError, PromptError, WeightsError where the input is wrong.
+    """All rows. Raises InputError, WeightsError where the input is wrong.
 
     A protocol that cannot be applied to this input has a row that says why; the base must be applicable.
     """
@@ -79,7 +79,7 @@ def score_protocols(document: Protocols, scale: Scale, request: Request) -> Prot
     refused |= also
     base = document.base.name
     if base in refused:
-        raise ImageSetError(request.samples, f"the base protocol '{base}' cannot be applied: {refused[base]}")
+        raise InputError(request.samples, f"the base protocol '{base}' cannot be applied: {refused[base]}")
     rows: list[ProtocolRow] = []
     protocols: dict[str, dict[str, Any]] = {}
     for protocol in document.everything():
@@ -183,10 +183,10 @@ def _sets(document: Protocols, scale: Scale, request: Request, prompts: str | No
         if name not in takers:
             known = ", ".join(takers) or "none"
             reason = f"is given for '{name}', which takes no samples of its own; those that do: {known}"
-            raise ImageSetError(directory, reason)
+            raise InputError(directory, reason)
         if prompts is None or not (directory / "index.csv").is_file():
             reason = f"has no record of its prompts that could be held against what '{name}' asks for"
-            raise ImageSetError(directory, reason)
+            raise InputError(directory, reason)
         sets[name] = open_set(directory, scale, prompts, settings[name])
     return sets
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from PIL import Image
 
 from add.config.yaml import nearest
-from eval.decode import ImageSetError, decode_image, decode_sample, to_square
+from add.errors import InputError
+from eval.decode import decode_image, decode_sample, to_square
 from eval.entries import prompt_rule
 from eval.images import ReferenceImages, image_folder, read_samples
 from eval.metrics.protocol import PromptRule, SourceIdentity
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Images:
-    """Files in order; `decode` gives each as an upright 8-bit RGB image, or raises ImageSetError."""
+    """Files in order; `decode` gives each as an upright 8-bit RGB image, or raises InputError."""
 
     files: tuple[Path, ...]
     decode: Callable[[Path], Image.Image]
@@ -59,7 +60,7 @@ def open_set(directory: Path, scale: Scale, prompts: str | None, settings: Proto
     A sample directory's prompts and seed must be those of the scale's set `prompts`, by the caption rule and
     the sampling seed of `settings`; with None they are not looked at, and the protocol says that they are not
     stated. Images of a plain folder are cropped and resized as the scale's photographs are. Raises
-    ImageSetError, PromptError.
+    InputError.
     """
     side, crop = scale.evaluation.resolution, scale.evaluation.crop
     if not (directory / "index.csv").is_file() and not (directory / "samples.json").is_file():
@@ -81,12 +82,12 @@ def open_set(directory: Path, scale: Scale, prompts: str | None, settings: Proto
 
 
 def with_rule(scale: Scale, name: str, settings: ProtocolSettings) -> Scale:
-    """The scale with the caption rule and the sampling seed of a protocol. Raises ImageSetError."""
+    """The scale with the caption rule and the sampling seed of a protocol. Raises InputError."""
     config = scale.sampling.prompts[name]
     if settings.caption_rule != "scale":
         if config.kind != "coco":
             reason = f"prompt set '{name}' has no captions to choose from by another rule"
-            raise ImageSetError(Path(scale.origin.file), reason)
+            raise InputError(Path(scale.origin.file), reason)
         seed = config.rule_seed if settings.rule_seed is None else settings.rule_seed
         config = config.model_copy(update={"caption_rule": settings.caption_rule, "rule_seed": seed})
     seed = scale.sampling.seed if settings.sampling_seed is None else settings.sampling_seed
@@ -95,7 +96,7 @@ def with_rule(scale: Scale, name: str, settings: ProtocolSettings) -> Scale:
 
 
 def prompt_set(scale: Scale, name: str | None) -> str:
-    """The scale's prompt set called `name`; None: the first that describes photographs. Raises ImageSetError."""
+    """The scale's prompt set called `name`; None: the first that describes photographs. Raises InputError."""
     sets = scale.sampling.prompts
     if name is None:
         name = next((key for key, config in sets.items() if config.kind == "coco"), None)
@@ -103,10 +104,10 @@ def prompt_set(scale: Scale, name: str | None) -> str:
             reason = (
                 "has no prompt set of kind coco; name the one that the samples were drawn for by --prompts"
             )
-            raise ImageSetError(Path(scale.origin.file), reason)
+            raise InputError(Path(scale.origin.file), reason)
     if name not in sets:
         reason = f"has no prompt set '{name}'{nearest(name, sets)}"
-        raise ImageSetError(Path(scale.origin.file), reason)
+        raise InputError(Path(scale.origin.file), reason)
     return name
 
 
@@ -121,7 +122,7 @@ def prompts_note(scale: Scale, name: str | None) -> str | None:
 
 
 def open_reference(scale: Scale, directory: Path | None) -> tuple[Images, SourceIdentity]:
-    """The real images as they are on disk: the scale's, or all of another folder. Raises ImageSetError."""
+    """The real images as they are on disk: the scale's, or all of another folder. Raises InputError."""
     wanted = scale.evaluation.reference
     side, crop = scale.evaluation.resolution, scale.evaluation.crop
     folder: ReferenceImages = (

@@ -28,7 +28,7 @@ class Drawn:
 
 
 def draw_figures(report: Report, results: Path, folder: Path) -> tuple[Drawn, ...]:
-    """Draws all figures into `folder` as PDF and PNG. Raises ReportError where something is missing."""
+    """Draws all figures into `folder` as PDF and PNG. Raises InputError where something is missing."""
     logs = read_curves(report, results)
     montages = {
         where: read_samples(report, results, where, _prompts_shown(report, where.prompts, where.steps))

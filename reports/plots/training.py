@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from add.errors import InputError
 from eval.result import require, seed_directory
 from reports.cells import Report
 from reports.plots.style import BLUE, FAINT, GREEN, GREY, INK, VERMILLION, new_figure
 from reports.render.layout import plain_label
-from reports.study import ReportError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -34,7 +34,7 @@ class Curves:
 
 
 def read_curves(report: Report, results: Path) -> dict[tuple[str, int], Curves]:
-    """The training log of every run and seed. Raises ReportError naming what is missing or malformed."""
+    """The training log of every run and seed. Raises InputError naming what is missing or malformed."""
     paths = {
         (run, seed): seed_directory(results, run, seed) / "train" / "log.jsonl"
         for run in report.study.runs
@@ -45,18 +45,18 @@ def read_curves(report: Report, results: Path) -> dict[tuple[str, int], Curves]:
 
 
 def read_log(path: Path) -> Curves:
-    """One log.jsonl. Raises ReportError with file and line where a line is no object with a numeric step."""
+    """One log.jsonl. Raises InputError with file and line where a line is no object with a numeric step."""
     lines: list[dict[str, float]] = []
     for number, text in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
         try:
             line = json.loads(text)
         except json.JSONDecodeError as error:
-            raise ReportError(f"{path}:{number}: not JSON: {error.msg}") from error
+            raise InputError(f"{path}:{number}: not JSON: {error.msg}") from error
         if not isinstance(line, dict) or not isinstance(line.get("step"), int | float):
-            raise ReportError(f"{path}:{number}: not an object with a numeric 'step'")
+            raise InputError(f"{path}:{number}: not an object with a numeric 'step'")
         lines.append({key: value for key, value in line.items() if isinstance(value, int | float)})
     if not lines:
-        raise ReportError(f"{path}: an empty training log")
+        raise InputError(f"{path}: an empty training log")
     names = dict.fromkeys(key for line in lines for key in line if key != "step")
     return Curves(
         step=np.array([line["step"] for line in lines], dtype=np.float64),

@@ -210,7 +210,7 @@ def write_document(
 ) -> None:
     """Typesets the report, with pages of ratings where there are any.
 
-    Raises ReportError where samples are missing or differ between runs.
+    Raises InputError where samples are missing or differ between runs.
     """
     import typst
 

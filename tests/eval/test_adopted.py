@@ -13,9 +13,10 @@ from PIL import Image
 from add.config.load import load_ablations, load_baseline, load_scale
 from add.config.resolve import resolve
 from add.config.scale import CocoPromptsSpec, Scale
+from add.errors import InputError
 from addbench.__main__ import main
 from eval.adopted import main as data_stage
-from eval.decode import ImageSetError, decode_image
+from eval.decode import decode_image
 from eval.entries import rank_note
 from eval.prompts import read_prompts
 from tests.support.adopting import NAMES, adopt, workplace
@@ -70,12 +71,12 @@ def test_a_part_that_grew_shrank_or_is_not_stated_is_another_set(here: Path, cap
     photograph = here / "mine/val2017" / NAMES[1]
     data = photograph.read_bytes()
     photograph.unlink()
-    with pytest.raises(ImageSetError, match=r"holds 3 of the 6 photographs .* the scale states 4"):
+    with pytest.raises(InputError, match=r"holds 3 of the 6 photographs .* the scale states 4"):
         read_prompts(config)
     assert data_stage(["--out", "data/coco"]) == 1
     for name in NAMES[:2]:
         (here / "mine/val2017" / name).write_bytes(data)
-    with pytest.raises(ImageSetError, match=r"holds 5 of the 6 photographs"):
+    with pytest.raises(InputError, match=r"holds 5 of the 6 photographs"):
         read_prompts(config)
     (here / "mine/val2017" / NAMES[0]).unlink()
     file = here / "config/coco.yaml"

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from eval.prompts import PromptError, read_coco, read_parti
+from add.errors import InputError
+from eval.prompts import read_coco, read_parti
 from tests.support.evaluation import coco_file, parti_file, shared
 
 CAPTIONS = {
@@ -75,32 +76,31 @@ def test_random_captions_depend_on_seed_and_image_alone(coco: Path) -> None:
     ],
 )
 def test_a_wrong_coco_file_is_refused_by_field(coco: Path, change, where: str, reason: str) -> None:
-    with pytest.raises(PromptError, match=reason) as caught:
+    with pytest.raises(InputError, match=reason) as caught:
         read_coco(changed(coco, change))
-    assert caught.value.file == coco
-    assert caught.value.where == where
+    assert str(caught.value).startswith(f"{coco}: {where}: ")
 
 
 @pytest.mark.parametrize("read", [read_coco, read_parti])
 def test_bytes_that_are_not_plain_utf8_are_refused_with_their_line(tmp_path: Path, read) -> None:
     file = tmp_path / "prompts"
     file.write_bytes(b"Prompt\n\nb\xe9b\n")
-    with pytest.raises(PromptError, match="0xe9 is not UTF-8") as caught:
+    with pytest.raises(InputError, match="0xe9 is not UTF-8") as caught:
         read(file)
-    assert caught.value.where == "line 3"
+    assert str(caught.value).startswith(f"{file}: line 3: ")
     file.write_bytes(b"\xef\xbb\xbf{}")
-    with pytest.raises(PromptError, match="byte order mark"):
+    with pytest.raises(InputError, match="byte order mark"):
         read(file)
-    with pytest.raises(PromptError, match="cannot be read"):
+    with pytest.raises(InputError, match="cannot be read"):
         read(tmp_path / "absent")
 
 
 def test_broken_json_is_refused_with_its_line(tmp_path: Path) -> None:
     file = tmp_path / "captions.json"
     file.write_text('{"images": [],\n "annotations": [}\n')
-    with pytest.raises(PromptError, match="not JSON") as caught:
+    with pytest.raises(InputError, match="not JSON") as caught:
         read_coco(file)
-    assert caught.value.where == "line 2"
+    assert str(caught.value).startswith(f"{file}: line 2: ")
 
 
 def test_parti_keeps_quotes_and_trailing_spaces(parti: Path) -> None:
@@ -120,7 +120,7 @@ def test_parti_choice_is_seeded_nested_and_in_file_order(parti: Path) -> None:
 
 
 def test_an_unknown_challenge_gets_the_nearest_name(parti: Path) -> None:
-    with pytest.raises(PromptError, match="no challenge is called 'basic'; the nearest is 'Basic'"):
+    with pytest.raises(InputError, match="no challenge is called 'basic'; the nearest is 'Basic'"):
         read_parti(parti, ["basic"])
 
 
@@ -142,16 +142,16 @@ def test_a_wrong_tsv_is_refused_by_line(
 ) -> None:
     file = tmp_path / "p.tsv"
     file.write_text("\n".join(lines) + "\n")
-    with pytest.raises(PromptError, match=reason) as caught:
+    with pytest.raises(InputError, match=reason) as caught:
         read_parti(file)
-    assert caught.value.where == where
+    assert str(caught.value).startswith(f"{file}: {where}: " if where else f"{file}: ")
 
 
 @pytest.mark.parametrize("count", [0, 6])
 def test_a_count_that_is_not_there_is_refused(coco: Path, parti: Path, count: int) -> None:
-    with pytest.raises(PromptError):
+    with pytest.raises(InputError):
         read_parti(parti, (), 0, count)
-    with pytest.raises(PromptError):
+    with pytest.raises(InputError):
         read_coco(coco, count=count)
 
 

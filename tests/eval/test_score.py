@@ -13,14 +13,13 @@ from PIL import Image
 from safetensors.numpy import load_file
 
 from add.config.scale import Scale
-from eval.decode import ImageSetError
+from add.errors import InputError
 from eval.entries import score_images
 from eval.images import read_samples
-from eval.metrics.alignment import SceneError
 from eval.metrics.frechet import frechet_distance, statistics
 from eval.metrics.networks import load_metric_networks, measure
 from eval.metrics.protocol import protocol_id
-from eval.prompts import PromptError, read_prompts
+from eval.prompts import read_prompts
 from eval.reference import load_reference, make_reference, photographs
 from eval.reference import main as reference_main
 from eval.score import main, score_run
@@ -142,7 +141,7 @@ def spoil(run: Path, what: str) -> str:
 @pytest.mark.parametrize("what", ["no set", "truncated", "untrained", "steps", "prompt", "seed"])
 def test_a_run_that_is_not_whole_has_no_result(run: Path, world: tuple[Path, Scale], what: str) -> None:
     reason = spoil(run, what)
-    with pytest.raises(ImageSetError) as caught:
+    with pytest.raises(InputError) as caught:
         score(run, world)
     assert reason in str(caught.value)
 
@@ -176,16 +175,16 @@ def test_a_reference_made_otherwise_is_refused(world: tuple[Path, Scale], tmp_pa
     directory = root / "results/smoke/reference"
     assert load_reference(directory, scale, panel.extractor).source.count == REFERENCES
     other = tiny_scale(root, IMAGES, REFERENCES, crop="center")
-    with pytest.raises(ImageSetError, match=r"made with image_rule.*make it again"):
+    with pytest.raises(InputError, match=r"made with image_rule.*make it again"):
         load_reference(directory, other, panel.extractor)
-    with pytest.raises(ImageSetError, match="is missing; make it"):
+    with pytest.raises(InputError, match="is missing; make it"):
         load_reference(root / "absent", scale, panel.extractor)
     mixed = tmp_path / "mixed"  # as a reference remade and killed between its two files
     shutil.copytree(directory, mixed)
     data = bytearray((mixed / "features.safetensors").read_bytes())
     data[-1] ^= 1
     (mixed / "features.safetensors").write_bytes(data)
-    with pytest.raises(ImageSetError, match=r"not what reference\.json was made with"):
+    with pytest.raises(InputError, match=r"not what reference\.json was made with"):
         load_reference(mixed, scale, panel.extractor)
 
 
@@ -194,7 +193,7 @@ def test_a_stated_subset_where_photographs_are_missing(world: tuple[Path, Scale]
     shutil.copytree(world[0], root)
     (root / "val/000002.png").unlink()
     scale = tiny_scale(root, IMAGES, REFERENCES)
-    with pytest.raises(ImageSetError, match=r"1 of 6 images are missing: 000002\.png"):
+    with pytest.raises(InputError, match=r"1 of 6 images are missing: 000002\.png"):
         make_reference(scale, tmp_path / "out")
     content = make_reference(scale, tmp_path / "out", present_only=True)
     assert (content["real"][0]["images"], content["real"][0]["listed"]) == (5, 6)
@@ -222,7 +221,7 @@ def test_prompts_without_scenes_have_no_alignment_and_part_of_them_is_an_error(
     images = np.stack([np.asarray(Image.open(f)) for f in sorted(tmp_path.glob("*.png"))])
     foreign = ["a dog", "a cat", "a cow"]
     assert "alignment" not in score_images([images], foreign, "coco", scale, panel, reference).metrics
-    with pytest.raises(SceneError, match="2 of 3 prompts have no scene"):
+    with pytest.raises(InputError, match="2 of 3 prompts have no scene"):
         score_images([images], ["a scene called a", *foreign[1:]], "coco", scale, panel, reference)
 
 
@@ -239,7 +238,7 @@ def test_the_folder_of_photographs_is_cocos(world: tuple[Path, Scale]) -> None:
     config = scale.sampling.prompts["coco"]
     assert config.kind == "coco"
     assert photographs(config) == root / "val"
-    with pytest.raises(ImageSetError, match="captions_<split>"):
+    with pytest.raises(InputError, match="captions_<split>"):
         photographs(config.model_copy(update={"annotations": "data/val.json"}))
 
 
@@ -249,16 +248,16 @@ def test_reading_happens_before_any_network_is_loaded(run: Path, world: tuple[Pa
     broken = scale.evaluation.clip.model_copy(update={"model": "local-dir:absent"})
     unloadable = scale.model_copy(update={"evaluation": scale.evaluation.model_copy(update={"clip": broken})})
     spoil(run, "no set")
-    with pytest.raises(ImageSetError, match="did not finish"):
+    with pytest.raises(InputError, match="did not finish"):
         score_run(run, unloadable, root)
     prompts = scale.sampling.prompts["parti"].model_copy(update={"file": str(root / "absent.tsv")})
     sampling = scale.sampling.model_copy(update={"prompts": {"parti": prompts}})
-    with pytest.raises(PromptError, match="cannot be read"):
+    with pytest.raises(InputError, match="cannot be read"):
         score_run(run, scale.model_copy(update={"sampling": sampling}), root)
 
 
 def test_samples_of_another_size_are_refused(run: Path) -> None:
-    with pytest.raises(ImageSetError, match=f"is {SIDE}x{SIDE}; 32x32 is to be measured"):
+    with pytest.raises(InputError, match=f"is {SIDE}x{SIDE}; 32x32 is to be measured"):
         next(read_samples(run / "samples/coco-1step", 32).batches(2))
 
 

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from add.errors import InputError
 from eval.result import Metric
 from reports.cells import Slice, aggregate, collect
 from reports.render.layout import STYLES, best_of, column, fixed, in_full
-from reports.study import ReportError, ReportRow
+from reports.study import ReportRow
 from tests.support.report_fixture import digest, paper_study, result_of, study_of, write_json, write_results
 
 FIRST = Slice(1, "coco")
@@ -61,12 +62,12 @@ def test_several_seeds_give_mean_sd_and_students_interval():
 def test_attribute_groups_are_averaged_over_seeds():
     found = aggregate([metric(0.5, groups={"shape": 0.25}), metric(0.5, groups={"shape": 0.75})])
     assert found.groups == {"shape": 0.5}
-    with pytest.raises(ReportError, match="groups"):
+    with pytest.raises(InputError, match="groups"):
         aggregate([metric(0.5, groups={"shape": 0.25}), metric(0.5, groups={"colour": 0.75})])
 
 
 def test_seeds_under_two_protocols_are_refused():
-    with pytest.raises(ReportError, match="aaaaaaaaaaaa, bbbbbbbbbbbb"):
+    with pytest.raises(InputError, match="aaaaaaaaaaaa, bbbbbbbbbbbb"):
         aggregate([metric(1.0), metric(2.0, "bbbbbbbbbbbb")])
 
 
@@ -75,7 +76,7 @@ def test_a_column_with_two_protocols_is_refused_and_says_what_differs(tmp_path):
     write_results(study, tmp_path)
     # A valid result, but scored on 4 images where the other run was scored on 8.
     write_json(tmp_path / "other" / "seed0" / "result.json", result_of(study, "other", 0, images=4))
-    with pytest.raises(ReportError, match=r"several protocols(?s:.*)baseline(?s:.*)other(?s:.*)images"):
+    with pytest.raises(InputError, match=r"several protocols(?s:.*)baseline(?s:.*)other(?s:.*)images"):
         collect(study, tmp_path)
 
 
@@ -83,7 +84,7 @@ def test_a_metric_that_one_run_lacks_is_refused(tmp_path):
     study = small_study()
     write_results(study, tmp_path)
     edit(tmp_path / "other/seed0/result.json", lambda r: r["systems"][0]["metrics"].pop("fid"))
-    with pytest.raises(ReportError, match="not measured: other"):
+    with pytest.raises(InputError, match="not measured: other"):
         collect(study, tmp_path)
 
 
@@ -91,7 +92,7 @@ def test_a_slice_that_one_run_lacks_is_refused(tmp_path):
     study = small_study()
     write_results(study, tmp_path)
     edit(tmp_path / "other/seed0/result.json", lambda r: r["systems"].pop(1))
-    with pytest.raises(ReportError, match=r"other seed 0: coco at 4 step"):
+    with pytest.raises(InputError, match=r"other seed 0: coco at 4 step"):
         collect(study, tmp_path)
 
 
@@ -101,7 +102,7 @@ def test_every_missing_result_is_named_and_no_other(tmp_path):
     gone = [tmp_path / "baseline/seed1/result.json", tmp_path / "other/seed0/result.json"]
     for path in gone:
         path.unlink()
-    with pytest.raises(ReportError) as error:
+    with pytest.raises(InputError) as error:
         collect(study, tmp_path)
     named = [line.strip() for line in str(error.value).splitlines() if line.startswith("  ")]
     assert named == [str(path) for path in gone]
@@ -123,7 +124,7 @@ def test_a_result_that_is_stale_wrong_or_undescribed_is_refused(tmp_path, change
     study = small_study()
     write_results(study, tmp_path)
     edit(tmp_path / "other/seed0/result.json", change)
-    with pytest.raises(ReportError, match=message):
+    with pytest.raises(InputError, match=message):
         collect(study, tmp_path)
 
 
@@ -131,7 +132,7 @@ def test_broken_json_is_refused_with_file_and_line(tmp_path):
     study = small_study()
     write_results(study, tmp_path)
     (tmp_path / "other/seed0/result.json").write_text('{\n"schema": 1,\n oops}')
-    with pytest.raises(ReportError, match=r"result\.json:3: not JSON"):
+    with pytest.raises(InputError, match=r"result\.json:3: not JSON"):
         collect(study, tmp_path)
 
 

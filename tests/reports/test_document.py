@@ -9,11 +9,12 @@ import pytest
 
 from add.config.load import load_ablations, load_baseline, load_scale
 from add.config.resolve import resolve
+from add.errors import InputError
 from reports.cells import collect
 from reports.plots.results import plot_ranks, plot_scatter, plot_steps
 from reports.plots.style import styled
 from reports.render.document import prepare
-from reports.study import ReportError, ReportRow, ReportStudy, study_from_spec
+from reports.study import ReportRow, ReportStudy, study_from_spec
 from reports.table import main, make_report
 from tests.support.report_fixture import paper_study, study_of, write_results
 
@@ -130,7 +131,7 @@ def test_what_users_write_is_text_and_never_markup(tmp_path):
 
 
 def test_nothing_is_written_where_results_are_missing(tmp_path):
-    with pytest.raises(ReportError, match=r"17 file\(s\)"):
+    with pytest.raises(InputError, match=r"17 file\(s\)"):
         make_report(paper_study(), tmp_path / "results", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

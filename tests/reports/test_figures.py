@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from add.errors import InputError
 from reports.cells import collect
 from reports.plots.figures import draw_figures
 from reports.plots.results import outliers, plot_ranks, plot_scatter, ranks
@@ -12,7 +13,7 @@ from reports.plots.samples import montage
 from reports.plots.style import save, spread_out, styled
 from reports.plots.training import read_log, smooth
 from reports.samples import read_samples, tile
-from reports.study import ReportError, ReportRow
+from reports.study import ReportRow
 from tests.support.report_fixture import paper_study, study_of, write_results
 
 
@@ -106,16 +107,16 @@ def test_running_mean_is_centred_and_leaves_nan_out():
 def test_a_broken_log_is_refused_with_file_and_line(tmp_path):
     log = tmp_path / "log.jsonl"
     log.write_text('{"step": 1, "gap": 0.1}\n{"gap": 0.2}\n')
-    with pytest.raises(ReportError, match=r"log\.jsonl:2: .*step"):
+    with pytest.raises(InputError, match=r"log\.jsonl:2: .*step"):
         read_log(log)
     log.write_text('{"step": 1}\n{"step": 2\n')
-    with pytest.raises(ReportError, match=r"log\.jsonl:2: not JSON"):
+    with pytest.raises(InputError, match=r"log\.jsonl:2: not JSON"):
         read_log(log)
 
 
 def test_missing_logs_are_all_named(small, tmp_path):
     report, _ = small
-    with pytest.raises(ReportError) as error:
+    with pytest.raises(InputError) as error:
         draw_figures(report, tmp_path, tmp_path / "figures")
     assert str(error.value).count("log.jsonl") == 6
     assert not (tmp_path / "figures").exists()
@@ -129,7 +130,7 @@ def test_samples_of_other_prompts_are_refused(tmp_path):
     report = collect(study, tmp_path)
     index = tmp_path / "other/seed0/samples/coco-1step/index.csv"
     index.write_text(index.read_text().replace(",1001", ",7"))
-    with pytest.raises(ReportError, match=r"000001\.png has another prompt or seed"):
+    with pytest.raises(InputError, match=r"000001\.png has another prompt or seed"):
         read_samples(report, tmp_path, report.first, 2)
 
 
@@ -139,7 +140,7 @@ def test_a_missing_sample_is_named(tmp_path):
     report = collect(study, tmp_path)
     gone = tmp_path / "baseline/seed0/samples/coco-1step/000001.png"
     gone.unlink()
-    with pytest.raises(ReportError, match=r"1 file(?s:.*)000001\.png"):
+    with pytest.raises(InputError, match=r"1 file(?s:.*)000001\.png"):
         read_samples(report, tmp_path, report.first, 2)
 
 

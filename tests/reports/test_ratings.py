@@ -11,13 +11,14 @@ import numpy as np
 import pytest
 from matplotlib.patches import Rectangle
 
+from add.errors import InputError
 from reports.cells import collect
 from reports.plots.ratings import plot_elo, plot_pairs, plot_winrates, question_shown
 from reports.plots.style import styled
 from reports.ratings import Preferences, read_preferences
 from reports.render.document import prepare
 from reports.render.ratings import diagnostic_values, notes, ratings_page, warning
-from reports.study import ReportError, ReportRow, ReportStudy
+from reports.study import ReportRow, ReportStudy
 from tests.reports.test_document import query
 from tests.support.ratings_fixture import SYSTEMS, write_fixture_ratings
 from tests.support.report_fixture import study_of, write_results
@@ -189,24 +190,24 @@ def test_a_scale_without_a_study_has_no_ratings(tmp_path: Path):
 def test_what_is_missing_or_of_another_study_is_refused(folders: dict[bool, Path], tmp_path: Path):
     import shutil
 
-    with pytest.raises(ReportError, match=r"2 file\(s\)(?s:.*)systems\.json(?s:.*)ratings\.json"):
+    with pytest.raises(InputError, match=r"2 file\(s\)(?s:.*)systems\.json(?s:.*)ratings\.json"):
         read_preferences(rated_study(), tmp_path)
-    with pytest.raises(ReportError, match=r"systems\.json: lacks gone"):
+    with pytest.raises(InputError, match=r"systems\.json: lacks gone"):
         read_preferences(rated_study(("gone",)), folders[False])
     copy = tmp_path / "copy"
     shutil.copytree(folders[False], copy)
     listed, rated = copy / "ratings" / "systems.json", copy / "ratings" / "ratings.json"
     text, entries = rated.read_text(), json.loads(listed.read_text())
     rated.write_text(text.replace("random init, 1 step", "an unknown one"))
-    with pytest.raises(ReportError, match="rates an unknown one, which"):
+    with pytest.raises(InputError, match="rates an unknown one, which"):
         read_preferences(rated_study(), copy)
     rated.write_text(text[:-200])
-    with pytest.raises(ReportError, match=r"ratings\.json.*run `snakemake`"):
+    with pytest.raises(InputError, match=r"ratings\.json.*run `snakemake`"):
         read_preferences(rated_study(), copy)
     rated.write_text(text)
     facts = Path(entries[0]["samples"]) / "samples.json"
     good = facts.read_text()
     facts.write_text(json.dumps({"seconds": 0, "count": 100}))
-    with pytest.raises(ReportError, match=r"samples\.json: `seconds` and `count` must be above nought"):
+    with pytest.raises(InputError, match=r"samples\.json: `seconds` and `count` must be above nought"):
         read_preferences(rated_study(), copy)
     facts.write_text(good)

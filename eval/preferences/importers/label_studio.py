@@ -70,13 +70,14 @@ def _data(pair: Mapping[str, str], image_url: str) -> dict[str, Any]:
 
 
 def _of_study(file: Path, name: str | None) -> Iterable[Mapping[str, str]]:
-    from eval.preferences.study.plan import PlanError, image_file, read_study
+    from add.errors import InputError
+    from eval.preferences.study.plan import image_file, read_study
 
     if file.name != "study.json":
         raise one_problem(file, "is not called study.json; give the study.json of a study, or a CSV of pairs")
     try:
         study = read_study(file.parent)
-    except PlanError as error:
+    except InputError as error:
         raise one_problem(file, str(error)) from error
     if name is not None and name not in study.lists:
         raise one_problem(

@@ -22,19 +22,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from add.config.yaml import SpecError
-from add.models.weights import WeightsError
-from eval.decode import ImageSetError
-from eval.metrics.alignment import Scene, SceneError, read_scenes, scenes_of
+from add.errors import InputError, refuses
+from eval.metrics.alignment import Scene, read_scenes, scenes_of
 from eval.preferences.reader import write_votes
-from eval.preferences.record import UNKNOWN, PreferenceError, Question, RaterKind, Vote, Winner
-from eval.preferences.study.sources import ComparedSystem, SourceError, prompts_of, read_sources
+from eval.preferences.record import UNKNOWN, Question, RaterKind, Vote, Winner
+from eval.preferences.study.sources import ComparedSystem, prompts_of, read_sources
 from eval.reference import load_reference
 
 if TYPE_CHECKING:
     from add.config.scale import Scale
     from add.config.study import Hpsv2RaterSpec, PickScoreRaterSpec
 
-REFUSALS = (ImageSetError, PreferenceError, SceneError, SourceError, SpecError, WeightsError)
 
 RATERS: Mapping[str, tuple[str, RaterKind]] = {
     "scene_graph": ("scene-graph", "oracle"),
@@ -63,7 +61,7 @@ def rate_automatically(
 ) -> tuple[Vote, ...]:
     """The votes of all raters that the scale's study names.
 
-    reference: the directory that eval.reference wrote. Raises ImageSetError, SceneError, WeightsError, ValueError.
+    reference: the directory that eval.reference wrote. Raises InputError, WeightsError, ValueError.
     """
     if scale.study is None:
         raise SpecError(scale.origin.file, 1, "has no study, so there is nothing to compare")
@@ -138,7 +136,7 @@ def _oracles(
         file = Path(evaluation.oracle.scenes)
         scenes = scenes_of(list(prompts.values()), read_scenes(file, oracle.groups), file)
         if scenes is None:
-            raise SceneError(f"{file}: has a scene for none of the study's {len(prompts)} prompts")
+            raise InputError(f"{file}: has a scene for none of the study's {len(prompts)} prompts")
     if "realism" in kinds:
         extractor = load_extractor(evaluation.extractor, device)
         realism = fit_realism(load_reference(reference, scale, extractor).features)
@@ -192,6 +190,7 @@ def _rounded(value: float) -> float:
     return float(f"{value:.{_DIGITS}g}")
 
 
+@refuses
 def main(arguments: list[str] | None = None) -> int:
     """The command line; 1 and the reason on stderr where the input is refused."""
     from add.config.load import load_scale
@@ -205,14 +204,10 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     import torch
 
-    try:
-        scale = load_scale(options.scale)
-        torch.set_num_threads(scale.training.threads)
-        votes = rate_automatically(scale, read_sources(options.systems), options.reference, options.device)
-        write_votes(options.out, votes)
-    except REFUSALS as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    scale = load_scale(options.scale)
+    torch.set_num_threads(scale.training.threads)
+    votes = rate_automatically(scale, read_sources(options.systems), options.reference, options.device)
+    write_votes(options.out, votes)
     raters = ", ".join(sorted({f"{vote.rater} ({vote.rater_kind})" for vote in votes}))
     print(f"{len(votes)} votes by {raters}", file=sys.stderr)
     return 0

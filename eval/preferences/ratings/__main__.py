@@ -6,9 +6,11 @@ import argparse
 import sys
 from pathlib import Path
 
+from add.errors import refuses
 from eval.preferences.record import Vote
 
 
+@refuses
 def main(arguments: list[str] | None = None) -> int:
     """The stage's command line; 0, or 2 with a message where votes cannot be read or rated."""
     parser = argparse.ArgumentParser(prog="python -m eval.preferences.ratings", description=__doc__)
@@ -25,17 +27,13 @@ def main(arguments: list[str] | None = None) -> int:
     from eval.preferences.ratings.rate import rate
     from eval.preferences.ratings.result import write_ratings
 
-    try:
-        ratings = rate(
-            read(options.votes),
-            categories(options.prompts) if options.prompts else {},
-            seed=options.seed,
-            resamples=options.resamples,
-            shuffles=options.shuffles,
-        )
-    except ValueError as error:
-        print(error, file=sys.stderr)
-        return 2
+    ratings = rate(
+        read(options.votes),
+        categories(options.prompts) if options.prompts else {},
+        seed=options.seed,
+        resamples=options.resamples,
+        shuffles=options.shuffles,
+    )
     write_ratings(ratings, options.out / "ratings.csv", options.out / "ratings.json")
     for found in ratings:
         if found.category == "all":
@@ -62,7 +60,7 @@ def read(places: list[Path]) -> tuple[Vote, ...]:
 
 
 def categories(prompts: Path) -> dict[str, str]:
-    """Prompt id -> category, as `eval.prompts` numbers them. Raises PromptError."""
+    """Prompt id -> category, as `eval.prompts` numbers them. Raises InputError."""
     from eval.prompts import read_parti
 
     return {p.prompt_id: p.category for p in read_parti(prompts) if p.category is not None}

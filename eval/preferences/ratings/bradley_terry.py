@@ -19,6 +19,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from add.errors import InputError
 from eval.preferences.ratings.tally import Array, Index, Tally
 
 ELO_UNIT = 400 / np.log(10)
@@ -29,7 +30,7 @@ _ITERATIONS = 200
 _HALF_A_WIN = 0.5
 
 
-class DisconnectedError(ValueError):
+class DisconnectedError(InputError):
     """Systems that fall into `islands`: no vote compares a system of one island with one of another."""
 
     def __init__(self, islands: tuple[tuple[str, ...], ...]) -> None:

@@ -14,6 +14,7 @@ from typing import Literal
 
 import numpy as np
 
+from add.errors import InputError
 from eval.preferences.ratings.tally import Array, Index, Tally
 
 Ties = Literal["left out", "half"]
@@ -33,7 +34,7 @@ def elo(votes: Tally, shuffles: int = 1000, *, seed: int = 0, ties: Ties = "left
     of the votes, by a standard error of a few hundredths of a point at 1000 shuffles.
     """
     if shuffles < 1:
-        raise ValueError(f"shuffles is {shuffles}, and must be at least 1")
+        raise InputError(f"shuffles is {shuffles}, and must be at least 1")
     first, second, score = games(votes, ties)
     n, total, done = len(votes.systems), np.zeros(len(votes.systems)), 0
     generator = np.random.default_rng(seed)
@@ -60,7 +61,7 @@ def slow_elo(votes: Tally, shuffles: int = 1000, *, seed: int = 0, ties: Ties = 
 def games(votes: Tally, ties: Ties = "left out") -> tuple[Index, Index, Array]:
     """The votes that count: first and second system and the first one's S."""
     if ties not in ("left out", "half"):
-        raise ValueError(f"ties is {ties!r}; it is 'left out' or 'half'")
+        raise InputError(f"ties is {ties!r}; it is 'left out' or 'half'")
     counted = np.ones(votes.votes, bool) if ties == "half" else votes.score != 0.5
     return votes.first[counted], votes.second[counted], votes.score[counted]
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from add.errors import InputError
 from eval.preferences.ratings.agreement import (
     inattentive,
     krippendorff_alpha,
@@ -147,7 +148,7 @@ def _systems(data: Tally, values: Array, uncertain: Spread, elos: Array) -> tupl
 _FEWEST_RESAMPLES = 100
 
 
-class InattentiveError(ValueError):
+class InattentiveError(InputError):
     """Every rater of a kind failed the attention checks: what is left of these votes is none."""
 
 
@@ -169,7 +170,7 @@ def rate(
     InattentiveError where all raters of a kind are excluded, ValueError for resamples < 100 and for shuffles < 1.
     """
     if resamples < _FEWEST_RESAMPLES:
-        raise ValueError(f"resamples is {resamples}; an interval needs at least {_FEWEST_RESAMPLES}")
+        raise InputError(f"resamples is {resamples}; an interval needs at least {_FEWEST_RESAMPLES}")
     settings = RatingSettings(seed, resamples, shuffles)
     ordered = sorted(votes, key=_place)
     return tuple(
@@ -244,7 +245,7 @@ def _noted(found: Ratings, **facts: Any) -> Ratings:
     return dataclasses.replace(found, diagnostics=dataclasses.replace(found.diagnostics, **facts))
 
 
-class _DifferentSystemsError(ValueError):
+class _DifferentSystemsError(InputError):
     pass
 
 

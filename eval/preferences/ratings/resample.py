@@ -23,6 +23,7 @@ from typing import Literal
 
 import numpy as np
 
+from add.errors import InputError
 from eval.preferences.ratings.bradley_terry import Strengths, solve
 from eval.preferences.ratings.tally import Array, Index, Tally
 
@@ -31,7 +32,7 @@ Cluster = Literal["rater", "prompt"]
 LEVEL = 0.95
 
 
-class NoIntervalError(ValueError):
+class NoIntervalError(InputError):
     """Votes of which nothing can be resampled."""
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from add.errors import InputError
 from add.files import write_whole
 from eval.preferences.ratings.agreement import Alpha, Proportion
 from eval.preferences.ratings.pairs import PairRate
@@ -110,13 +111,13 @@ def read_ratings(json: Path) -> tuple[Ratings, ...]:
     try:
         content = json.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"{json}: cannot be read: {error}") from error
+        raise InputError(f"{json}: cannot be read: {error}") from error
     try:
         return TypeAdapter(tuple[Ratings, ...]).validate_json(content, strict=True, extra="forbid")
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the file"
-        raise ValueError(f"{json}, {where}: {first['msg']}; write it anew from the votes") from error
+        raise InputError(f"{json}, {where}: {first['msg']}; write it anew from the votes") from error
 
 
 def _text(ratings: Iterable[Ratings]) -> str:

@@ -12,6 +12,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from add.errors import InputError
 from eval.preferences.record import Vote
 
 Array = NDArray[np.float64]
@@ -79,11 +80,11 @@ class Tally:
 def tally(votes: Sequence[Vote]) -> Tally:
     """Votes in arrays, in the order in which they come. Raises ValueError where there are none."""
     if not votes:
-        raise ValueError("there are no votes to rate")
+        raise InputError("there are no votes to rate")
     systems, a = _numbered([v.system_a for v in votes], [v.system_b for v in votes])
     a, b = a[: len(votes)], a[len(votes) :]
     if (a == b).any():
-        raise ValueError(
+        raise InputError(
             f"vote {int((a == b).argmax())} compares {systems[a[(a == b).argmax()]]!r} with itself"
         )
     raters, rater = _numbered([v.rater for v in votes])

@@ -14,12 +14,9 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from add.errors import InputError
 from eval.preferences.key import ATTENTION_CHECK as ATTENTION
 from eval.preferences.record import QUESTIONS, Question
-
-
-class DesignError(ValueError):
-    """A study that cannot be made as asked; the message says which number has to change."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +64,7 @@ def rater_names(count: int) -> tuple[str, ...]:
 def design(
     systems: Sequence[str], prompts: Sequence[str], settings: DesignSettings
 ) -> dict[str, tuple[PlannedComparison, ...]]:
-    """The list of every rater, in the order shown. A function of the arguments alone. Raises DesignError.
+    """The list of every rater, in the order shown. A function of the arguments alone. Raises InputError.
 
     The lists' lengths differ by at most one, no list holds a comparison twice (with left and right exchanged it
     is the same one), and no list starts with a check.
@@ -83,7 +80,7 @@ def design(
             # What a rater's list holds of real trials, were it as long as is allowed.
             room = max(1, math.floor(settings.trials_per_rater * (1 - settings.check_share)))
             needed = math.ceil(sum(map(len, lists)) / room)
-            raise DesignError(
+            raise InputError(
                 f"{length} comparisons a rater are more than trials_per_rater = {settings.trials_per_rater}; "
                 f"take {max(needed, settings.raters + 1)} raters or fewer votes_per_pair"
             )
@@ -94,20 +91,20 @@ def design(
 def _check(systems: Sequence[str], prompts: Sequence[str], settings: DesignSettings) -> None:
     for what, values in (("systems", systems), ("prompts", prompts)):
         if twice := [value for value, count in Counter(values).items() if count > 1]:
-            raise DesignError(f"{what}: {twice[0]!r} is there twice")
+            raise InputError(f"{what}: {twice[0]!r} is there twice")
     if len(systems) < 2:
-        raise DesignError(f"{len(systems)} system: a comparison takes two")
+        raise InputError(f"{len(systems)} system: a comparison takes two")
     if ATTENTION in systems:
-        raise DesignError(f"systems: no system may be called {ATTENTION!r}; the attention checks are")
+        raise InputError(f"systems: no system may be called {ATTENTION!r}; the attention checks are")
     if not prompts:
-        raise DesignError("no prompts")
+        raise InputError("no prompts")
     for field in ("raters", "votes_per_pair", "trials_per_rater"):
         if getattr(settings, field) < 1:
-            raise DesignError(f"{field} is {getattr(settings, field)}, and must be at least 1")
+            raise InputError(f"{field} is {getattr(settings, field)}, and must be at least 1")
     if not 0 <= settings.check_share <= 0.5:
-        raise DesignError(f"check_share is {settings.check_share}, and must lie in [0, 0.5]")
+        raise InputError(f"check_share is {settings.check_share}, and must lie in [0, 0.5]")
     if (copies := math.ceil(settings.votes_per_pair / len(prompts))) > settings.raters:
-        raise DesignError(
+        raise InputError(
             f"{settings.votes_per_pair} votes a pair on {len(prompts)} prompts need {copies} raters, since nobody "
             f"sees a comparison twice; there are {settings.raters}"
         )
@@ -196,7 +193,7 @@ def _checks(
     for length in lengths:
         wanted = round(length * settings.check_share / (1 - settings.check_share))
         if wanted > available:
-            raise DesignError(
+            raise InputError(
                 f"{wanted} attention checks a rater, but only {available} images; lower check_share"
             )
         share = []

@@ -14,13 +14,13 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from eval.decode import ImageSetError
+from add.errors import InputError, refuses
 from eval.preferences.key import ATTENTION_CHECK as ATTENTION
 from eval.preferences.key import KEY_SUFFIX, StudyKey, write_key
-from eval.preferences.study.design import DesignError, DesignSettings, PlannedComparison, design
+from eval.preferences.study.design import DesignSettings, PlannedComparison, design
 from eval.preferences.study.page import code, destroyed, offline_page, png
 from eval.preferences.study.plan import WORDINGS, StudyPlan, Trial, image_file
-from eval.preferences.study.sources import ComparedSystem, SourceError, prompts_of, read_sources
+from eval.preferences.study.sources import ComparedSystem, prompts_of, read_sources
 
 LARGEST_SIDE = 512
 """Section 4.2: images are shown at 512 x 512, larger outputs downsampled."""
@@ -38,11 +38,11 @@ def make_study(
 ) -> StudyPlan:
     """Write a study into `out`, which must be empty or absent; whole or not at all. The same input, the same bytes.
 
-    side: pixels of the images shown; by default that of the smallest system's, at most 512. Raises DesignError,
-    ImageSetError, FileExistsError.
+    side: pixels of the images shown; by default that of the smallest system's, at most 512. Raises InputError,
+    InputError.
     """
     if out.exists() and any(out.iterdir()):
-        raise FileExistsError(f"{out}: is not empty, and may hold answers; give a new directory")
+        raise InputError(f"{out}: is not empty, and may hold answers; give a new directory")
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as scratch:
         work = Path(scratch) / "study"
@@ -98,7 +98,7 @@ def _side(sources: Mapping[str, ComparedSystem], side: int | None) -> int:
     if side is None:
         return min(smallest.resolution, LARGEST_SIDE)
     if not 1 <= side <= smallest.resolution:
-        raise DesignError(
+        raise InputError(
             f"size {side}: the images of {smallest.name!r} have {smallest.resolution} pixels a side, and none is "
             "enlarged; an image enlarged would be known by its blur"
         )
@@ -160,6 +160,7 @@ def _images(
     return dict(sorted(written.items()))
 
 
+@refuses
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command. Exit status 1 and one line on stderr where the study cannot be made."""
     parser = argparse.ArgumentParser(prog="python -m eval.preferences.study.make", description=__doc__)
@@ -184,15 +185,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     settings = DesignSettings(
         options.raters, options.votes_per_pair, options.seed, options.trials_per_rater, options.check_share
     )
-    try:
-        sources = read_sources(options.systems)
-        prompts = prompts_of(sources, options.prompts, options.seed)
-        study = make_study(
-            sources, prompts, settings, options.out, side=options.size, ties=not options.no_ties
-        )
-    except (DesignError, SourceError, ImageSetError, FileExistsError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    sources = read_sources(options.systems)
+    prompts = prompts_of(sources, options.prompts, options.seed)
+    study = make_study(sources, prompts, settings, options.out, side=options.size, ties=not options.no_ties)
     lengths = [len(trials) for trials in study.lists.values()]
     print(f"{study.study}: {len(lengths)} raters, {min(lengths)} to {max(lengths)} comparisons each")
     largest = max((options.out / "pages" / f"{name}.html").stat().st_size for name in study.lists)

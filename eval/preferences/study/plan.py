@@ -10,6 +10,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from add.errors import InputError
 from eval.preferences.record import Expected, Question, Vote, Winner
 
 CODE = r"^[a-z]+-[a-z]+$"
@@ -19,14 +20,6 @@ NO_NAME = (
     rf"|[0-9]{{1,2}}[-. ]{_MONTH}(?:[-. ][0-9]{{2,4}})?|{_MONTH}[-. ][0-9]{{1,4}}"
 )
 """What a spreadsheet would change in a column of names; for Python's re and for JavaScript, case ignored."""
-
-
-class PlanError(ValueError):
-    """A study directory that cannot be used; `file` is at fault."""
-
-    def __init__(self, file: Path, reason: str) -> None:
-        self.file = file
-        super().__init__(f"{file}: {reason}")
 
 
 class Strict(BaseModel):
@@ -141,20 +134,20 @@ def rater_name(text: object) -> str | None:
 
 
 def read_study(directory: Path) -> StudyPlan:
-    """The study of a directory that `make` wrote, its images there. Raises PlanError."""
+    """The study of a directory that `make` wrote, its images there. Raises InputError."""
     file = directory / "study.json"
     try:
         study = StudyPlan.model_validate_json(file.read_bytes())
     except OSError as error:
         reason = f"cannot be read ({error.strerror}); make the study first"
-        raise PlanError(file, reason) from error
+        raise InputError(file, reason) from error
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise PlanError(file, f"{where}: {first['msg']} ({error.error_count()} problems)") from error
+        raise InputError(file, f"{where}: {first['msg']} ({error.error_count()} problems)") from error
     for image in study.images():
         if not image_file(directory, image).is_file():
-            raise PlanError(image_file(directory, image), "is missing; make the study again")
+            raise InputError(image_file(directory, image), "is missing; make the study again")
     return study
 
 

@@ -22,10 +22,11 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
+from add.errors import refuses
 from eval.preferences.reader import write_votes
 from eval.preferences.record import Winner
 from eval.preferences.study.page import served_page
-from eval.preferences.study.plan import PlanError, Strict, StudyPlan, image_file, rater_name, read_study
+from eval.preferences.study.plan import Strict, StudyPlan, image_file, rater_name, read_study
 from eval.preferences.study.store import KnownRaterError, RefusedError, Store
 
 _LARGEST_BODY = 4096
@@ -193,6 +194,7 @@ def _error(status: int, reason: str) -> Response:
     return JSONResponse({"error": reason}, status)
 
 
+@refuses
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command. Exit status 1 and one line on stderr where the study cannot be served."""
     import uvicorn
@@ -207,12 +209,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--votes", type=Path, help="the SQLite file (default: votes.sqlite3 in the study)")
     parser.add_argument("--export", type=Path, metavar="FILE", help="write the votes as CSV and stop")
     options = parser.parse_args(arguments)
-    try:
-        study = read_study(options.study)
-        store = Store(options.votes or options.study / "votes.sqlite3", study)
-    except PlanError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    study = read_study(options.study)
+    store = Store(options.votes or options.study / "votes.sqlite3", study)
     if options.export is not None:
         if (count := export(store, options.export)) == 0:
             print("error: nobody has voted yet; no file was written", file=sys.stderr)

@@ -12,14 +12,11 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from eval.decode import ImageSetError, decode_sample, to_square
+from add.errors import InputError
+from eval.decode import decode_sample, to_square
 from eval.images import SampledImage, SampleSet, read_samples
 from eval.preferences.damage import cell_damage
 from eval.prompts import hash_draw
-
-
-class SourceError(ValueError):
-    """Systems that cannot be compared; the message names the file or the system."""
 
 
 class ComparedEntry(BaseModel):
@@ -44,31 +41,31 @@ class ComparedSystem:
         return f"{self.name}/{self.samples[prompt_id].file}"
 
     def pixels(self, prompt_id: str, side: int) -> NDArray[np.uint8]:
-        """uint8 (side, side, 3); larger images are downsampled, as the paper does. Raises ImageSetError."""
+        """uint8 (side, side, 3); larger images are downsampled, as the paper does. Raises InputError."""
         pixels = decode_sample(self.directory / self.samples[prompt_id].file, self.resolution)
         return to_square(Image.fromarray(pixels), side, "none")
 
 
 def read_sources(file: Path) -> tuple[ComparedSystem, ...]:
-    """The systems of a systems file, all with the same prompts. Raises SourceError or ImageSetError."""
+    """The systems of a systems file, all with the same prompts. Raises InputError or InputError."""
     try:
         entries = TypeAdapter(list[ComparedEntry]).validate_json(file.read_bytes(), strict=True)
     except OSError as error:
-        raise SourceError(f"{file}: cannot be read: {error.strerror}") from error
+        raise InputError(f"{file}: cannot be read: {error.strerror}") from error
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise SourceError(
+        raise InputError(
             f'{file}, {where}: {first["msg"]}; it is a list of {{"name": ..., "samples": ...}}'
         ) from error
     for field in ("name", "samples"):
         values = [getattr(entry, field) for entry in entries]
         for value in values:
             if values.count(value) > 1:
-                raise SourceError(f"{file}: {field} {value!r} is there twice")
+                raise InputError(f"{file}: {field} {value!r} is there twice")
     for entry in entries:
         if damage := cell_damage(entry.name, is_text=False):
-            raise SourceError(f"{file}: the name {entry.name!r} {damage}")
+            raise InputError(f"{file}: the name {entry.name!r} {damage}")
     sources = tuple(_source(entry) for entry in entries)
     for source in sources[1:]:
         _same_prompts(sources[0], source)
@@ -78,13 +75,13 @@ def read_sources(file: Path) -> tuple[ComparedSystem, ...]:
 def prompts_of(sources: Sequence[ComparedSystem], count: int | None, seed: int) -> dict[str, str]:
     """Prompt id -> prompt, in the samples' order: all, or those with the `count` lowest hashes of (seed, prompt).
 
-    Raises SourceError where fewer are there.
+    Raises InputError where fewer are there.
     """
     prompts = {key: sample.prompt for key, sample in sources[0].samples.items()}
     if count is None:
         return prompts
     if not 1 <= count <= len(prompts):
-        raise SourceError(f"{count} prompts are asked for, {len(prompts)} have images")
+        raise InputError(f"{count} prompts are asked for, {len(prompts)} have images")
     ranked = sorted(prompts, key=lambda key: hash_draw(seed, prompts[key]))
     chosen = set(ranked[:count])
     return {key: text for key, text in prompts.items() if key in chosen}
@@ -98,14 +95,14 @@ def _source(entry: ComparedEntry) -> ComparedSystem:
     samples: dict[str, SampledImage] = {}
     for sample in listed.samples:
         if sample.prompt_id in samples:
-            raise SourceError(
+            raise InputError(
                 f"{directory / 'index.csv'}: prompt {sample.prompt_id!r} has two images; a study shows one a system"
             )
         samples[sample.prompt_id] = sample
         # Votes with such a prompt could be given, but not read.
         for value, is_text in ((sample.prompt_id, False), (sample.prompt, True)):
             if damage := cell_damage(value, is_text) if value else "is empty":
-                raise SourceError(f"{directory / 'index.csv'}: {value!r} {damage}")
+                raise InputError(f"{directory / 'index.csv'}: {value!r} {damage}")
     return ComparedSystem(entry.name, directory, side, samples)
 
 
@@ -115,9 +112,9 @@ def _side(listed: SampleSet) -> int:
         with Image.open(first) as image:
             width, height = image.size
     except (OSError, SyntaxError) as error:
-        raise ImageSetError(first, f"cannot be decoded: {error}") from error
+        raise InputError(first, f"cannot be decoded: {error}") from error
     if width != height:
-        raise ImageSetError(first, f"is {width}x{height}, and must be square")
+        raise InputError(first, f"is {width}x{height}, and must be square")
     return width
 
 
@@ -125,12 +122,12 @@ def _same_prompts(first: ComparedSystem, other: ComparedSystem) -> None:
     for one, two in ((first, other), (other, first)):
         if missing := [key for key in one.samples if key not in two.samples]:
             some = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
-            raise SourceError(
+            raise InputError(
                 f"{two.directory}: {two.name!r} has no image for {len(missing)} prompts that {one.name!r} has: {some}"
             )
     for key, sample in first.samples.items():
         if sample.prompt != other.samples[key].prompt:
-            raise SourceError(
+            raise InputError(
                 f"{other.directory / 'index.csv'}: prompt {key!r} is {json.dumps(other.samples[key].prompt)}, but "
                 f"{json.dumps(sample.prompt)} for {first.name!r}"
             )

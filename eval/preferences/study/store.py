@@ -9,8 +9,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from add.errors import InputError
 from eval.preferences.record import Vote, Winner
-from eval.preferences.study.plan import PlanError, StudyPlan
+from eval.preferences.study.plan import StudyPlan
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS study (id TEXT NOT NULL UNIQUE) STRICT;
@@ -38,7 +39,7 @@ CREATE TABLE IF NOT EXISTS votes (
 # events is a log that only grows, an undo being a row with no winner; votes is what it amounts to.
 
 
-class RefusedError(ValueError):
+class RefusedError(InputError):
     """What a rater asked cannot be done; nothing was changed."""
 
 
@@ -58,7 +59,7 @@ class Store:
     """Votes of one study. Every method is one transaction, on disk when it returns; safe from several threads."""
 
     def __init__(self, file: Path, study: StudyPlan) -> None:
-        """Open or make the file. Raises PlanError where it is no such file or holds another study's votes."""
+        """Open or make the file. Raises InputError where it is no such file or holds another study's votes."""
         self._study, self._lock = study, threading.Lock()
         self._trials = {(name, t.id): t for name, trials in study.lists.items() for t in trials}
         self._database = sqlite3.connect(file, timeout=30, isolation_level=None, check_same_thread=False)
@@ -74,10 +75,10 @@ class Store:
                     database.execute("INSERT INTO study VALUES (?)", (study.study,))
         except sqlite3.DatabaseError as error:
             self._database.close()
-            raise PlanError(file, f"is not a file of votes: {error}") from error
+            raise InputError(file, f"is not a file of votes: {error}") from error
         if found is not None and found[0] != study.study:
             self._database.close()
-            raise PlanError(file, f"holds votes of {found[0]}, but this is {study.study}; name another file")
+            raise InputError(file, f"holds votes of {found[0]}, but this is {study.study}; name another file")
 
     def close(self) -> None:
         """Nothing is lost without it."""

@@ -9,8 +9,9 @@ import pytest
 from PIL import Image
 
 from add.config.data import ResizeSpec, ShardsSpec
-from add.data.images import DataError, Sample, pixels
+from add.data.images import Sample, pixels
 from add.data.training_set import open_training_set, order_of
+from add.errors import InputError
 from tests.support.training_data import FORMS, encoded, png, write, write_tar
 
 CAPTIONS = ["a red one", "schön, „quoted“", "two, with a comma", "four words are here", "a cat"]
@@ -89,7 +90,7 @@ def test_an_image_that_cannot_be_read_whole_is_refused_by_name(tmp_path: Path, f
     place = {"saved": "data-00001-of-00002.arrow: row 1", "parquet": "00001.parquet: row 3"}.get(
         form, "000003.png"
     )
-    with pytest.raises(DataError, match=reason) as caught:
+    with pytest.raises(InputError, match=reason) as caught:
         pixels(data.samples(range(4)), 8)
     assert place in str(caught.value)
 
@@ -101,7 +102,7 @@ def test_a_caption_that_is_not_utf8_or_empty_is_refused_by_name(tmp_path: Path, 
     members = [("000000.png", png()), ("000000.txt", b"a"), ("000001.png", png()), ("000001.txt", raw)]
     write_tar(tmp_path / "set.tar", members)
     for train in (folder, ShardsSpec(kind="webdataset", shards=f"{tmp_path}/set.tar")):
-        with pytest.raises(DataError, match=rf"000001\.txt: the caption is {reason}"):
+        with pytest.raises(InputError, match=rf"000001\.txt: the caption is {reason}"):
             open_training_set(train).samples([1])
 
 

@@ -9,8 +9,8 @@ import pytest
 from pyarrow import parquet
 
 from add.config.data import FolderSpec, HuggingFaceSpec, ShardsSpec
-from add.data.images import DataError
 from add.data.training_set import open_training_set, scan_training_set
+from add.errors import InputError
 from tests.support.training_data import FORMS, png, table, write, write_saved, write_tar
 
 FOUR = [png((i, 0, 0)) for i in range(4)]
@@ -29,7 +29,7 @@ def shards(root: Path) -> ShardsSpec:
 def test_a_missing_shard_of_a_range_is_named(tmp_path: Path):
     train = shards(tmp_path)
     (tmp_path / "set-001.tar").unlink()
-    with pytest.raises(DataError, match=r"set-001\.tar: no such shard"):
+    with pytest.raises(InputError, match=r"set-001\.tar: no such shard"):
         open_training_set(train)
 
 
@@ -92,7 +92,7 @@ def test_a_json_member_without_a_caption_is_named(tmp_path: Path, content: bytes
     data = open_training_set(
         ShardsSpec(kind="webdataset", shards=f"{tmp_path}/set.tar", caption_field="caption")
     )
-    with pytest.raises(DataError, match=rf"set\.tar: a\.json: .*{reason}"):
+    with pytest.raises(InputError, match=rf"set\.tar: a\.json: .*{reason}"):
         data.samples([0])
 
 
@@ -109,7 +109,7 @@ def test_an_index_is_kept_and_made_again_when_the_shard_changes_or_it_is_deleted
     assert open_training_set(train).samples([3])[0].captions == ("d",)
     data = open_training_set(train)
     write_tar(tmp_path / "set-000.tar", [("z.png", FOUR[0]), ("z.txt", b"new")])
-    with pytest.raises(DataError, match=r"set-000\.tar: changed since it was indexed"):
+    with pytest.raises(InputError, match=r"set-000\.tar: changed since it was indexed"):
         data.samples([0])
     assert open_training_set(train).samples([0])[0].captions == ("new",)
 
@@ -191,9 +191,9 @@ def saved(root: Path, **changes: object) -> HuggingFaceSpec:
 def test_a_null_or_a_path_in_place_of_an_image_is_named_by_its_row(tmp_path: Path):
     write_saved(tmp_path, [png(), None, png()], ["a", "b", None])
     data = open_training_set(saved(tmp_path))
-    with pytest.raises(DataError, match=r"00000-of-00002\.arrow: row 1: a caption without an image"):
+    with pytest.raises(InputError, match=r"00000-of-00002\.arrow: row 1: a caption without an image"):
         data.samples([1])
-    with pytest.raises(DataError, match=r"00001-of-00002\.arrow: row 0: an image without a caption"):
+    with pytest.raises(InputError, match=r"00001-of-00002\.arrow: row 0: an image without a caption"):
         data.samples([2])
 
 

@@ -12,10 +12,10 @@ import torch
 from add.batch import draw_batch
 from add.config.data import CacheSpec, CocoSpec, ResizeSpec
 from add.data.training_set import open_training_set
+from add.errors import InputError
 from add.models.diffusion import DiffusionNetwork
 from add.models.encoder_cache import EncoderCache, fingerprint, image_keys, open_cache, text_keys
 from add.models.frozen import conditions, embedded, load_frozen_networks
-from add.models.tensor_store import CacheError
 from add.train import train
 from tests.add.test_train import LATENT, student_bytes
 from tests.support.smoke import smoke_run
@@ -115,7 +115,7 @@ def test_latents_of_another_vae_under_this_ones_name_are_refused(tmp_path: Path)
     (theirs,), (ours,) = ((tmp_path / k).iterdir() for k in ("a", "b"))
     for file in theirs.iterdir():
         file.rename(ours / ("segment-theirs.safetensors"))
-    with pytest.raises(CacheError, match=r"segment-theirs\.safetensors: does not belong here, .*encoder"):
+    with pytest.raises(InputError, match=r"segment-theirs\.safetensors: does not belong here, .*encoder"):
         rows(
             EncoderCache(CacheSpec(directory=str(tmp_path / "b"))), linear(1), torch.rand(2, 3), (b"1", b"2")
         )
@@ -126,7 +126,7 @@ def test_an_encoder_whose_rows_depend_on_their_neighbours_is_refused(tmp_path: P
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return x - x[:1]
 
-    with pytest.raises(CacheError, match="depend on an image's or a text's place"):
+    with pytest.raises(InputError, match="depend on an image's or a text's place"):
         rows(EncoderCache(CacheSpec(directory=str(tmp_path))), Mixing(), torch.rand(3, 3), (b"1", b"2", b"3"))
 
 

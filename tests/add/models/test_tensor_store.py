@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from add.models.tensor_store import KEY_BYTES, CacheError, TensorCache
+from add.errors import InputError
+from add.models.tensor_store import KEY_BYTES, TensorCache
 from tests.support.smoke import REPOSITORY
 
 WHAT = {"encoder": "abc", "torch": "1"}
@@ -90,10 +91,10 @@ def test_a_segment_of_another_encoder_is_refused_naming_what_differs(tmp_path: P
     store = TensorCache(tmp_path / "mine", WHAT)
     shutil.copytree(tmp_path / "other", tmp_path / "mine")
     with pytest.raises(
-        CacheError, match=r"does not belong here, it was made with encoder 'another VAE' \(here 'abc'\)"
+        InputError, match=r"does not belong here, it was made with encoder 'another VAE' \(here 'abc'\)"
     ):
         store.get(keys(1))
-    with pytest.raises(CacheError, match="delete it"):
+    with pytest.raises(InputError, match="delete it"):
         TensorCache(tmp_path / "mine", WHAT)
 
 
@@ -106,7 +107,7 @@ def test_a_damaged_segment_is_refused_by_name(tmp_path: Path, damage):
     store.flush()
     (file,) = tmp_path.glob("segment-*")
     file.write_bytes(damage(file.read_bytes()))
-    with pytest.raises(CacheError, match=rf"{file.name}: not a whole cache file .*delete it"):
+    with pytest.raises(InputError, match=rf"{file.name}: not a whole cache file .*delete it"):
         TensorCache(tmp_path, WHAT)
 
 

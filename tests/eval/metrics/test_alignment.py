@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from add.config.scale import OracleSpec as OracleSpec
+from add.errors import InputError
 from add.models.weights import WeightsError
-from eval.metrics.alignment import SceneError, alignment, load_oracle, read_scenes, scenes_of, wilson
+from eval.metrics.alignment import alignment, load_oracle, read_scenes, scenes_of, wilson
 from eval.metrics.features import ImageBatch
 from tests.support.evaluation import GROUPS, picture, save_classifier, scene
 
@@ -102,15 +103,15 @@ def test_scenes_are_read_strictly(tmp_path: Path) -> None:
     ]
     for change, reason in changes:
         write({"prompts": {"a": scene(0) | change}})
-        with pytest.raises(SceneError, match=reason):
+        with pytest.raises(InputError, match=reason):
             read_scenes(file, groups())
     write({"prompts": {"a": {"layout": "row"}}})
-    with pytest.raises(SceneError, match="the groups are"):
+    with pytest.raises(InputError, match="the groups are"):
         read_scenes(file, groups())
     write([])
-    with pytest.raises(SceneError, match="field 'prompts'"):
+    with pytest.raises(InputError, match="field 'prompts'"):
         read_scenes(file, groups())
-    with pytest.raises(SceneError, match="cannot be read"):
+    with pytest.raises(InputError, match="cannot be read"):
         read_scenes(tmp_path / "absent.json", groups())
 
 
@@ -118,7 +119,7 @@ def test_a_set_of_another_world_has_no_alignment_and_half_a_set_is_an_error() ->
     scenes = {"a": scene(0), "b": scene(1)}
     assert scenes_of(["b", "a"], scenes, Path("s.json")) == [scene(1), scene(0)]
     assert scenes_of(["a photograph", "of a dog"], scenes, Path("s.json")) is None
-    with pytest.raises(SceneError, match="1 of 2 prompts have no scene, the first is 'c'"):
+    with pytest.raises(InputError, match="1 of 2 prompts have no scene, the first is 'c'"):
         scenes_of(["a", "c"], scenes, Path("s.json"))
 
 

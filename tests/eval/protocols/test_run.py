@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from add.config.scale import Scale
-from eval.decode import ImageSetError
+from add.errors import InputError
 from eval.entries import score_images
 from eval.images import read_samples
 from eval.metrics.networks import load_metric_networks
@@ -151,7 +151,7 @@ def test_images_for_prompts_of_no_photographs_say_so(scale, root) -> None:
     assert found.protocols[str(found.rows[0].fid_protocol)]["prompts"]["kind"] == "partiprompts"
     assert "'parti' describe no photographs" in text_table(found)
     rule = protocols(root, "  - {name: c, why: w, set: {caption_rule: first}}\n", "h.yaml")
-    with pytest.raises(ImageSetError, match="'parti' has no captions to choose from"):
+    with pytest.raises(InputError, match="'parti' has no captions to choose from"):
         score_protocols(rule, scale, Request(directory, "parti", own_samples={"c": directory}))
 
 
@@ -171,7 +171,7 @@ def test_images_for_prompts_of_no_photographs_say_so(scale, root) -> None:
 def test_bad_input_is_refused_by_name(changed, reason, scale, root) -> None:
     own = {k: root / v for k, v in changed.get("own_samples", {}).items()}
     request = replace(Request(root / "samples"), **{**changed, "own_samples": own})
-    with pytest.raises(ImageSetError, match=reason):
+    with pytest.raises(InputError, match=reason):
         score_protocols(protocols(root, ROWS, "d.yaml"), scale, request)
 
 
@@ -179,7 +179,7 @@ def test_a_broken_photograph_stops_it(scale, root, tmp_path) -> None:
     folder = tmp_path / "broken"
     folder.mkdir()
     (folder / "a.png").write_bytes((root / "photographs/0000.png").read_bytes()[:200])
-    with pytest.raises(ImageSetError, match=r"a\.png: is truncated or broken"):
+    with pytest.raises(InputError, match=r"a\.png: is truncated or broken"):
         score_protocols(protocols(root, ROWS, "e.yaml"), scale, Request(root / "samples", reference=folder))
 
 

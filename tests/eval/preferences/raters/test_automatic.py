@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from add.config.load import load_scale
+from add.errors import InputError
 from eval.preferences.raters.automatic import Answers, attributes_right, main, rate_automatically, votes_of
 from eval.preferences.reader import read_votes, write_votes
-from eval.preferences.study.sources import ComparedSystem, SourceError, read_sources
+from eval.preferences.study.sources import ComparedSystem, read_sources
 from eval.prompts import read_prompts
 from eval.reference import make_reference
 from tests.support.evaluation import write_pictures, write_samples
@@ -147,7 +148,7 @@ def test_systems_with_other_prompts_are_refused_before_any_network_is_loaded(
     entries = json.loads((rated_smoke / "systems.json").read_text())
     other = write_samples(tmp_path / "other", [("p9", "another")], 1)
     (tmp_path / "systems.json").write_text(json.dumps([entries[0], {"name": "x", "samples": str(other)}]))
-    with pytest.raises(SourceError):
+    with pytest.raises(InputError):
         read_sources(tmp_path / "systems.json")
     arguments = ["--systems", str(tmp_path / "systems.json"), "--out", str(tmp_path / "out.csv")]
     arguments += ["--scale", str(REPOSITORY / "config" / "smoke.yaml"), "--reference", str(tmp_path)]

@@ -11,9 +11,10 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from add.errors import InputError
 from eval.preferences.key import ATTENTION_CHECK
 from eval.preferences.record import QUESTIONS
-from eval.preferences.study.design import DesignError, DesignSettings, PlannedComparison, design, rater_names
+from eval.preferences.study.design import DesignSettings, PlannedComparison, design, rater_names
 
 Lists = dict[str, tuple[PlannedComparison, ...]]
 
@@ -36,7 +37,7 @@ def studies(draw: st.DrawFn) -> tuple[list[str], list[str], DesignSettings, List
     chosen = DesignSettings(raters, votes, draw(st.integers(0, 10**6)), 10**6, share)
     try:
         return systems, prompts, chosen, design(systems, prompts, chosen)
-    except DesignError as error:
+    except InputError as error:
         assume("attention checks" not in str(error))  # more checks than images: refused, and tested below
         raise
 
@@ -148,13 +149,13 @@ def test_orders_differ_and_the_seed_alone_decides() -> None:
 def test_what_cannot_be_made_is_refused(
     systems: list[str], prompts: list[str], chosen: DesignSettings, message: str
 ) -> None:
-    with pytest.raises(DesignError, match=message):
+    with pytest.raises(InputError, match=message):
         design(systems, prompts, chosen)
 
 
 def test_the_advised_number_of_raters_is_enough() -> None:
     systems, prompts = names(6, "s"), names(30, "p")
-    with pytest.raises(DesignError, match="take ") as caught:
+    with pytest.raises(InputError, match="take ") as caught:
         design(systems, prompts, DesignSettings(2, 60, 0, 100))
     raters = int(str(caught.value).split("take ")[1].split()[0])
     assert max(map(len, design(systems, prompts, DesignSettings(raters, 60, 0, 100)).values())) <= 100

@@ -16,13 +16,14 @@ from hypothesis import strategies as st
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from add.errors import InputError
 from eval.preferences.damage import cell_damage
 from eval.preferences.key import ATTENTION_CHECK, read_key
 from eval.preferences.reader import read_votes, write_votes
 from eval.preferences.record import UNKNOWN
 from eval.preferences.study.make import main
 from eval.preferences.study.page import code, destroyed, png, served_page
-from eval.preferences.study.plan import PlanError, rater_name, read_study
+from eval.preferences.study.plan import rater_name, read_study
 from tests.support.browser import HOSTILE, SYSTEMS, small_study, write_systems
 from tests.support.evaluation import picture
 
@@ -248,5 +249,5 @@ def test_a_damaged_study_is_refused(tmp_path: Path, change: Callable[..., object
     content = json.loads((directory / "study.json").read_text())
     change(content)
     (directory / "study.json").write_text(json.dumps(content))
-    with pytest.raises(PlanError, match=message):
+    with pytest.raises(InputError, match=message):
         read_study(directory)

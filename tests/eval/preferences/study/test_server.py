@@ -15,9 +15,10 @@ from typing import Any
 
 import pytest
 
+from add.errors import InputError
 from eval.preferences.key import read_keys
 from eval.preferences.reader import read_votes
-from eval.preferences.study.plan import PlanError, StudyPlan
+from eval.preferences.study.plan import StudyPlan
 from eval.preferences.study.server import main
 from eval.preferences.study.store import KnownRaterError, RefusedError, Store
 from tests.support.browser import SYSTEMS, Server, small_study
@@ -235,7 +236,7 @@ def test_a_file_of_another_study_is_refused_and_no_votes_are_no_file(
     assert "nobody has voted yet" in capsys.readouterr().err
     assert not os.path.lexists(tmp_path / "votes.csv")
     (tmp_path / "text").write_text("not a database, but long enough to be looked at as one" * 20)
-    with pytest.raises(PlanError, match="is not a file of votes"):
+    with pytest.raises(InputError, match="is not a file of votes"):
         Store(tmp_path / "text", study)
     assert main(["--study", str(tmp_path / "absent")]) == 1
     assert "make the study first" in capsys.readouterr().err

@@ -1,0 +1,49 @@
+"""Input that is refused: one kind of error, and what a stage's command line makes of it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable
+from functools import wraps
+from typing import Any, ParamSpec
+
+_SHOWN = 20
+_P = ParamSpec("_P")
+
+
+class InputError(ValueError):
+    """Input that is refused. The message says where, what is wrong and what to do.
+
+    parts: the place (file, line or field; None is left out), then the reason. `problems` has one text a problem:
+    this one, or all that `InputError.of` was given.
+    """
+
+    def __init__(self, *parts: object) -> None:
+        text = ": ".join(str(part) for part in parts if part is not None)
+        super().__init__(text)
+        self.problems: tuple[Any, ...] = (text,)
+
+    @classmethod
+    def of(cls, problems: Iterable[str]) -> InputError:
+        """One error for many problems; its message shows the first twenty."""
+        every = tuple(problems)
+        more = len(every) - _SHOWN
+        error = cls(
+            "\n".join([*every[:_SHOWN], *([f"and {more} more problems like these"] if more > 0 else [])])
+        )
+        error.problems = every
+        return error
+
+
+def refuses(main: Callable[_P, int | None]) -> Callable[_P, int]:
+    """A stage's `main` that returns 1, with the reason on stderr, where input is refused; otherwise its own status."""
+
+    @wraps(main)
+    def run(*args: _P.args, **kwargs: _P.kwargs) -> int:
+        try:
+            return main(*args, **kwargs) or 0
+        except InputError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 1
+
+    return run
