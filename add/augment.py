@@ -2,55 +2,51 @@
 
 Ranges are those of StyleGAN-T at strength 1 and shrink linearly with it. All draws come from the generator
 that is passed; the draws are made on its device, so a CPU generator gives the same augmentation on every
-device. A process that has a share of a batch (`add.distributed`) draws for all of it and takes its slice.
+device. A process that has a slice of a batch (`add.distributed`) draws for the whole batch and takes its slice.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
+from torch import Generator, Tensor
 from torch.nn import functional as F
 
-from add.distributed import WHOLE, Rank
-
-if TYPE_CHECKING:
-    from torch import Generator, Tensor
+from add.distributed import ALONE, Rank
 
 TRANSLATION = 0.125  # of the image's side, each way
 CUTOUT = 0.2  # side of the square, of the image's side
 
 
-def _uniform(images: Tensor, generator: Generator, share: Rank) -> Tensor:
+def _uniform(images: Tensor, generator: Generator, rank: Rank) -> Tensor:
     """Return one number in [0, 1) a sample, (B, 1, 1, 1), on the images' device."""
-    batch = len(images) * share.processes
-    draw = share.of(torch.rand(batch, 1, 1, 1, generator=generator, device=generator.device))
+    batch = len(images) * rank.processes
+    draw = rank.of(torch.rand(batch, 1, 1, 1, generator=generator, device=generator.device))
     return draw.to(images.device, images.dtype)
 
 
-def _integers(images: Tensor, low: int, high: int, generator: Generator, share: Rank) -> Tensor:
+def _integers(images: Tensor, low: int, high: int, generator: Generator, rank: Rank) -> Tensor:
     """Return one integer in low .. high (inclusive) a sample, (B,), on the images' device."""
-    batch = len(images) * share.processes
+    batch = len(images) * rank.processes
     draw = torch.randint(low, high + 1, (batch,), generator=generator, device=generator.device)
-    draw = share.of(draw)
+    draw = rank.of(draw)
     return draw.to(images.device)
 
 
-def colour(images: Tensor, strength: float, generator: Generator, share: Rank = WHOLE) -> Tensor:
+def colour(images: Tensor, strength: float, generator: Generator, rank: Rank = ALONE) -> Tensor:
     """Brightness +- strength / 2, saturation times 1 +- strength, contrast times 1 +- strength / 2."""
-    images = images + strength * (_uniform(images, generator, share) - 0.5)
+    images = images + strength * (_uniform(images, generator, rank) - 0.5)
     grey = images.mean(1, keepdim=True)
-    images = grey + (images - grey) * (1 + strength * (2 * _uniform(images, generator, share) - 1))
+    images = grey + (images - grey) * (1 + strength * (2 * _uniform(images, generator, rank) - 1))
     mean = images.mean((1, 2, 3), keepdim=True)
-    return mean + (images - mean) * (1 + strength * (_uniform(images, generator, share) - 0.5))
+    return mean + (images - mean) * (1 + strength * (_uniform(images, generator, rank) - 0.5))
 
 
-def translate(images: Tensor, strength: float, generator: Generator, share: Rank = WHOLE) -> Tensor:
+def translate(images: Tensor, strength: float, generator: Generator, rank: Rank = ALONE) -> Tensor:
     """Shift each sample by up to strength * 0.125 of its side, both ways; what is uncovered becomes 0."""
     height, width = images.shape[-2:]
     most_y, most_x = (round(side * TRANSLATION * strength) for side in (height, width))
-    rows = _integers(images, 0, 2 * most_y, generator, share).tolist()
-    columns = _integers(images, 0, 2 * most_x, generator, share).tolist()
+    rows = _integers(images, 0, 2 * most_y, generator, rank).tolist()
+    columns = _integers(images, 0, 2 * most_x, generator, rank).tolist()
     if most_y == most_x == 0:
         return images
     padded = F.pad(images, (most_x, most_x, most_y, most_y))
@@ -63,20 +59,20 @@ def translate(images: Tensor, strength: float, generator: Generator, share: Rank
     )
 
 
-def cutout(images: Tensor, strength: float, generator: Generator, share: Rank = WHOLE) -> Tensor:
+def cutout(images: Tensor, strength: float, generator: Generator, rank: Rank = ALONE) -> Tensor:
     """Set a square with strength * 0.2 of the side to 0 in each sample; its centre is any pixel."""
     height, width = images.shape[-2:]
     inside = []
     for side in (height, width):
         box = round(side * CUTOUT * strength)
-        start = _integers(images, 0, side - 1, generator, share)[:, None] - box // 2
+        start = _integers(images, 0, side - 1, generator, rank)[:, None] - box // 2
         pixel = torch.arange(side, device=images.device)[None, :]
         inside.append((pixel >= start) & (pixel < start + box))
     hole = inside[0][:, None, :, None] & inside[1][:, None, None, :]
     return images * (~hole).to(images.dtype)
 
 
-def augment(images: Tensor, strength: float, generator: Generator, share: Rank = WHOLE) -> Tensor:
+def augment(images: Tensor, strength: float, generator: Generator, rank: Rank = ALONE) -> Tensor:
     """Augment images (B, 3, H, W) in [-1, 1], each sample by its own draws; differentiable. Same shape.
 
     strength: 0 (the images themselves, nothing is drawn) to 1 (StyleGAN-T's ranges). Real and generated
@@ -87,9 +83,9 @@ def augment(images: Tensor, strength: float, generator: Generator, share: Rank =
         raise ValueError(f"augmentation: strength {strength} is not in [0, 1]")
     if strength == 0:
         return images
-    images = colour(images, strength, generator, share)
-    images = translate(images, strength, generator, share)
-    return cutout(images, strength, generator, share)
+    images = colour(images, strength, generator, rank)
+    images = translate(images, strength, generator, rank)
+    return cutout(images, strength, generator, rank)
 
 
 def random_crop(images: Tensor, size: int, probability: float, generator: Generator) -> Tensor:

@@ -3,38 +3,87 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from add.distributed import placed
+from add.distributed import Rank, check_equal, from_first, placed, whole_tensors
+from add.errors import InputError
+from add.files import whole_file
 
 _KEEP = 2
+
+
+@dataclass(frozen=True)
+class TrainingState:
+    """All tensors that an update reads: parameters, the student's average, both optimisers' moments.
+
+    average: one tensor for each of the student's parameters. heads, head_optimiser: None without an adversarial loss.
+    """
+
+    student: nn.Module
+    average: Sequence[Tensor]
+    student_optimiser: torch.optim.Optimizer
+    heads: nn.Module | None
+    head_optimiser: torch.optim.Optimizer | None
+
+    def save(self, directory: Path, step: int, rank: Rank, note: Mapping[str, Any]) -> None:
+        """Write a checkpoint. Every process must call this; the first one writes.
+
+        Raises RuntimeError where the processes' copies have drifted apart.
+        """
+        check_equal(rank, self.student, "student")
+        tensors = _prefixed("student", self.student.state_dict())
+        tensors |= {f"average/{i}": p for i, p in enumerate(self.average)}
+        tensors |= _prefixed("student_optimiser", optimiser_tensors(self.student_optimiser))
+        if self.heads is not None and self.head_optimiser is not None:
+            check_equal(rank, self.heads, "heads")
+            tensors |= _prefixed("heads", self.heads.state_dict())
+            tensors |= _prefixed("head_optimiser", optimiser_tensors(self.head_optimiser))
+        tensors = whole_tensors(tensors, keep=rank.first)
+        if rank.first:
+            save_checkpoint(directory, step, tensors, note)
+
+    def resume(self, directory: Path, rank: Rank, identity: Mapping[str, Any]) -> tuple[int, float]:
+        """Restore the newest checkpoint, if there is one; returns its step and the seconds trained so far.
+
+        Raises InputError where it belongs to another spec, seed or number of processes.
+        """
+        newest = from_first(rank, lambda: latest_checkpoint(directory))
+        if newest is None:
+            return 0, 0.0
+        tensors, note = load_checkpoint(newest)
+        check_identity(newest, note, identity)
+        like = self.student.state_dict()
+        student = _with_prefix("student", tensors)
+        self.student.load_state_dict({name: placed(value, like[name]) for name, value in student.items()})
+        for i, mean in enumerate(self.average):
+            mean.copy_(placed(tensors[f"average/{i}"], mean))
+        restore_optimiser(self.student_optimiser, _with_prefix("student_optimiser", tensors))
+        if self.heads is not None and self.head_optimiser is not None:
+            self.heads.load_state_dict(_with_prefix("heads", tensors))
+            restore_optimiser(self.head_optimiser, _with_prefix("head_optimiser", tensors))
+        return int(note["step"]), float(note["seconds"])
 
 
 def save_checkpoint(
     directory: Path, step: int, tensors: Mapping[str, Tensor], note: Mapping[str, Any]
 ) -> None:
-    """Write `directory`/step-<step>.safetensors atomically and drop all but the two newest.
+    """Write `directory`/step-<step>.safetensors, whole and durable, and drop all but the two newest.
 
     `note` (JSON) is stored in the file. A process killed at any point leaves the older checkpoints whole.
     """
     from safetensors.torch import save_file
 
-    directory.mkdir(parents=True, exist_ok=True)
-    partial = directory / f".step-{step:07d}.partial"
-    save_file(
-        {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()},
-        partial,
-        metadata={"note": json.dumps({**note, "step": step})},
-    )
-    with partial.open("rb") as file:
-        os.fsync(file.fileno())
-    partial.replace(directory / f"step-{step:07d}.safetensors")
+    contents = {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}
+    for unfinished in directory.glob(".step-*.partial"):  # of a process that was killed
+        unfinished.unlink()
+    with whole_file(directory / f"step-{step:07d}.safetensors", durable=True) as partial:
+        save_file(contents, partial, metadata={"note": json.dumps({**note, "step": step})})
     for old in sorted(directory.glob("step-*.safetensors"))[:-_KEEP]:
         old.unlink()
 
@@ -46,7 +95,7 @@ def latest_checkpoint(directory: Path) -> Path | None:
 
 
 def load_checkpoint(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors and note of a checkpoint. Raises ValueError where the file is not one of ours."""
+    """Tensors and note of a checkpoint. Raises InputError where the file is not one of ours."""
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -54,7 +103,7 @@ def load_checkpoint(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             note = json.loads((opened.metadata() or {})["note"])
             return {name: opened.get_tensor(name) for name in opened.keys()}, note  # noqa: SIM118
     except (SafetensorError, KeyError, json.JSONDecodeError) as error:
-        raise ValueError(
+        raise InputError(
             f"{file}: not a checkpoint of this project ({error}); delete it to start earlier"
         ) from None
 
@@ -87,21 +136,23 @@ def _parameters(optimiser: torch.optim.Optimizer) -> list[Tensor]:
 
 
 def check_identity(file: Path, note: Mapping[str, Any], identity: Mapping[str, Any]) -> None:
-    """Raise ValueError where a checkpoint was made by another spec, seed or number of processes."""
+    """Raise InputError where a checkpoint was made by another spec, seed or number of processes."""
     for key, value in identity.items():
-        if note.get(key, 1 if key == "processes" else None) != value:
-            raise ValueError(
+        if note.get(key) != value:
+            raise InputError(
                 f"{file}: belongs to {key} {note.get(key)!r}, this run has {value!r}; "
                 f"remove {file.parent} to train anew"
             )
 
 
-def with_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """`tensors` under names that begin with `prefix` and a slash."""
+def _prefixed(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {f"{prefix}/{name}": tensor for name, tensor in tensors.items()}
 
 
-def without_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The inverse: those of `tensors` that have the prefix, without it."""
-    start = len(prefix) + 1
-    return {name[start:]: tensor for name, tensor in tensors.items() if name.startswith(f"{prefix}/")}
+def _with_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors that `_prefixed` gave this prefix, by their old names."""
+    return {
+        name.removeprefix(f"{prefix}/"): tensor
+        for name, tensor in tensors.items()
+        if name.startswith(f"{prefix}/")
+    }

@@ -1,7 +1,7 @@
 """Discriminator heads D_k on frozen features and their conditioning, after StyleGAN-T (paper, section 3.1).
 
 A head: a convolution over single positions, a residual block over nine neighbours with circular padding, each
-followed by local batch norm and LeakyReLU 0.2, and a projection to one logit a position. Spectral norm on
+followed by local batch norm and LeakyReLU 0.2, and a projection to one logit per position. Spectral norm on
 every convolution. Token sequences (B, C, L) are convolved in one dimension, feature maps (B, C, H, W) in two.
 """
 
@@ -17,7 +17,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from add.models.features import FeatureShape
 
-TAPS = {1: 9, 2: 3}  # kernel side by number of spatial dimensions: nine taps either way
+TAPS = {1: 9, 2: 3}  # kernel side by number of spatial dimensions: nine taps in either case
 CONDITIONS = ("text", "image")
 SLOPE = 0.2
 
@@ -25,9 +25,8 @@ SLOPE = 0.2
 def virtual_batches(batch: int, size: int) -> list[tuple[int, int]]:
     """Split a batch into ceil(batch / size) virtual batches of consecutive samples, as equal as possible.
 
-    Returns at most two runs (number of virtual batches, samples in each); the larger come first. So no
-    virtual batch exceeds `size`, and a remainder never ends up as a sample normalised by itself: 9 by 8 is 5
-    + 4, not 8 + 1.
+    Returns at most two pairs (number of virtual batches, samples in each), the larger batches first. No virtual batch
+    exceeds `size`, and no remainder is normalised alone: 9 samples in batches of 8 are 5 + 4, not 8 + 1.
     """
     groups = -(-batch // size)
     small, larger = divmod(batch, groups)
@@ -38,8 +37,8 @@ def virtual_batches(batch: int, size: int) -> list[tuple[int, int]]:
 class LocalBatchNorm(nn.Module):
     """Batch norm over virtual batches, without running statistics: training and evaluation do the same.
 
-    Input (B, C, ...). Each channel is normalised over the samples and positions of its virtual batch of (at
-    most) `virtual_batch` consecutive samples, see `virtual_batches`; then a learnt affine map a channel.
+    Input (B, C, ...). Each channel is normalised over the samples and positions of its virtual batch of at most
+    `virtual_batch` consecutive samples (see `virtual_batches`), then scaled and shifted by learnt parameters.
     """
 
     def __init__(self, channels: int, virtual_batch: int = 8, eps: float = 1e-5) -> None:
@@ -84,7 +83,7 @@ class ConvBlock(nn.Module):
 
 
 class Head(nn.Module):
-    """One D_k: features (B, C, ...) and condition embeddings to one logit a position, (B, L)."""
+    """One D_k: features (B, C, ...) and condition embeddings to one logit per position, (B, L)."""
 
     def __init__(
         self,
@@ -92,7 +91,6 @@ class Head(nn.Module):
         condition_dims: Mapping[str, int],
         width: int,
         virtual_batch: int,
-        max_channels: int | None,
     ) -> None:
         super().__init__()
         dimensions = len(shape.size)
@@ -101,13 +99,13 @@ class Head(nn.Module):
             raise ValueError(
                 f"features of size {shape.size} are smaller than the circular padding {taps // 2}"
             )
-        channels = min(shape.channels, max_channels or shape.channels)
+        channels = shape.channels
         self.point = ConvBlock(shape.channels, channels, dimensions, 1, virtual_batch)
         self.residual = ConvBlock(channels, channels, dimensions, taps, virtual_batch)
         self.project = spectral_norm(nn.Conv1d(channels, width if condition_dims else 1, 1))
         self.maps = nn.ModuleDict({name: nn.Linear(dim, width) for name, dim in condition_dims.items()})
         for linear in self.maps.values():
-            # The map of c has unit variance whatever c's dimension: text and image weigh alike.
+            # The map of c has unit variance for every dimension of c: text and image have equal weight.
             assert isinstance(linear, nn.Linear)
             nn.init.normal_(linear.weight, std=1 / math.sqrt(linear.in_features * len(self.maps)))
             nn.init.zeros_(linear.bias)
@@ -126,13 +124,12 @@ class Head(nn.Module):
 class Discriminator(nn.Module):
     """All trainable heads over one frozen feature network's layers, conditioned by projection.
 
-    shapes: one a layer. condition_dims: the subset of {"text", "image"} that is used, with the dimension of
-    each embedding; empty for none. width: channels of the map of c that the head's output is projected on.
-    virtual_batch: of the local batch norm. max_channels: the first convolution narrows wider features to
-    this; None keeps the feature's own width, as StyleGAN-T does.
+    shapes: one per layer. condition_dims: the dimension of each embedding that is used, a subset of {"text", "image"};
+    empty for none. width: channels of the map of c that the head's output is projected on. virtual_batch: size of
+    the local batch norm's groups.
 
-    state_dict holds the spectral norms' vectors; loading it restores the heads to the bit. In training mode
-    each forward pass moves those vectors by one power iteration.
+    state_dict includes the vectors of the spectral norms, so loading it restores the heads to the bit. In training mode
+    each forward pass moves these vectors by one power iteration.
     """
 
     def __init__(
@@ -141,7 +138,6 @@ class Discriminator(nn.Module):
         condition_dims: Mapping[str, int],
         width: int = 64,
         virtual_batch: int = 8,
-        max_channels: int | None = None,
     ) -> None:
         super().__init__()
         unknown = set(condition_dims) - set(CONDITIONS)
@@ -152,18 +148,18 @@ class Discriminator(nn.Module):
                 else "discriminator: no features, so no heads; name some layers of the feature network"
             )
         self.shapes = tuple(shapes)
-        # Canonical order, so that the same seed gives the same heads however the subset was written.
+        # Canonical order: the same seed gives the same heads for any order of the subset.
         self.condition_dims = {name: condition_dims[name] for name in CONDITIONS if name in condition_dims}
         self.heads = nn.ModuleList(
-            Head(shape, self.condition_dims, width, virtual_batch, max_channels) for shape in self.shapes
+            Head(shape, self.condition_dims, width, virtual_batch) for shape in self.shapes
         )
 
     def forward(
         self, features: Sequence[Tensor], conditions: Mapping[str, Tensor] | None = None
     ) -> list[Tensor]:
-        """Logits, one (B, L_k) a head, of features (B, C_k, ...) and conditions {"text": (B, D), ...}.
+        """Logits, one (B, L_k) per head, of features (B, C_k, ...) and conditions {"text": (B, D), ...}.
 
-        Exactly the configured conditions must be given. Each embedding is normalised to zero mean and unit
+        The conditions must be exactly the configured ones. Each embedding is normalised to zero mean and unit
         variance over its elements, so that none dominates by its scale.
         Raises ValueError for missing, additional or wrongly sized conditions, and features of other shapes.
         """

@@ -46,9 +46,7 @@ class TrainLog:
             if record["step"] >= step:
                 break
             kept.append(line + "\n")
-        partial = self.file.with_suffix(".partial")
-        partial.write_text("".join(kept), encoding="utf-8")
-        partial.replace(self.file)
+        write_whole(self.file, "".join(kept))
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """Log the values of one step."""

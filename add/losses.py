@@ -1,6 +1,6 @@
 """Adversarial and distillation losses of ADD (paper, section 3.2 and 3.3).
 
-Reductions, because the weights lambda and gamma mean nothing without them:
+Reductions, without which the weights lambda and gamma have no meaning:
   hinge         sum over heads; mean over batch and over a head's tokens
   R1            sum over heads and over an input's elements; mean over batch
   distillation  sum over channels and over the pixels of a latent position; mean over positions and over batch
@@ -9,74 +9,50 @@ Reductions, because the weights lambda and gamma mean nothing without them:
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
-from add.noise import coefficients, ddim_step, ddim_timesteps, epsilon_from, x0_from
+import torch
+from torch import Tensor
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from add.noise import NoiseSchedule
+from add.config.training import NfsdSpec
+from add.noise import NoiseSchedule, coefficients, ddim_step, ddim_timesteps, epsilon_from, x0_from
 
 DistillationForm = Literal["exponential", "sds", "nfsd"]
 Conditioning = Literal["text", "null", "negative"]
-Predict = Callable[["Tensor", "Tensor", Conditioning], "Tensor"]
-
-
-@dataclass(frozen=True)
-class NfsdSettings:
-    """Settings of noise-free score distillation (arXiv 2310.17590). How ADD set them is not published.
-
-    guidance: the factor s of d_C. threshold: timesteps below it take d_D = eps(x_t; null). negative: whether
-    there is a negative prompt; without one it is the null prompt, d_D is zero from the threshold on, and the
-    teacher's pass for it is saved.
-    """
-
-    guidance: float = 7.5
-    threshold: int = 200
-    negative: bool = True
+Predict = Callable[[Tensor, Tensor, Conditioning], Tensor]
 
 
 def hinge_generator(logits: Sequence[Tensor]) -> Tensor:
-    """Student's adversarial loss -sum_k mean(D_k(F_k(xhat))) (eq. 2). logits: one (B, L_k) a head. Scalar."""
-    import torch
-
+    """Student's adversarial loss -sum_k mean(D_k(F_k(xhat))) (eq. 2). logits: one (B, L_k) per head. Scalar."""
     return -torch.stack([head.mean() for head in logits]).sum()
 
 
 def hinge_discriminator(real: Sequence[Tensor], fake: Sequence[Tensor]) -> Tensor:
     """Heads' loss sum_k mean(max(0, 1 - real_k)) + mean(max(0, 1 + fake_k)), without R1 (eq. 3). Scalar.
 
-    real, fake: one (B, L_k) a head. Raises ValueError when the numbers of heads differ.
+    real, fake: one (B, L_k) per head. Raises ValueError when the numbers of heads differ.
     """
-    import torch
-
     terms = [(1 - r).relu().mean() + (1 + f).relu().mean() for r, f in zip(real, fake, strict=True)]
     return torch.stack(terms).sum()
 
 
 def logit_gaps(real: Sequence[Tensor], fake: Sequence[Tensor]) -> Tensor:
-    """mean(real_k) - mean(fake_k) for each head (K,), detached: above zero where a head tells them apart."""
-    import torch
-
+    """mean(real_k) - mean(fake_k) for each head (K,), detached: positive where a head separates them."""
     return torch.stack([(r.mean() - f.mean()).detach() for r, f in zip(real, fake, strict=True)])
 
 
 def r1_penalty(logits: Sequence[Tensor], inputs: Sequence[Tensor]) -> Tensor:
     """R1 with respect to the heads' inputs: sum_k mean_b ||d sum(D_k) / d F_k||^2 (eq. 3). Scalar.
 
-    logits: one (B, L_k) a head; inputs: the features (B, ...) that the very heads were given, each requiring
-    a gradient. Not pixels and not parameters: the frozen network is not passed, and the heads are penalised
-    for steepness where they look. A head's logits are summed over its tokens, the squares over the elements
-    of a sample's features. (Local batch norm couples the samples of a virtual batch, so "the gradient of
-    sample b" is that of all their logits.) Each head is differentiated by its own input only, so features
-    that depend on one another in one frozen network do not leak into each other's penalty.
+    logits: one (B, L_k) per head. inputs: the features (B, ...) given to the heads, each requiring a gradient. The
+    penalty is on features, not on pixels or parameters, so the frozen network is not differentiated. A head's logits
+    are summed over its tokens, the squares over the elements of a sample's features. (Local batch norm couples the
+    samples of a virtual batch, so the gradient of sample b is that of all their logits.) Each head is differentiated
+    with respect to its own input only: features of one network that depend on each other do not affect each other's
+    penalty.
 
     Raises ValueError when an input does not require a gradient.
     """
-    import torch
-
     penalties = []
     for k, (head, features) in enumerate(zip(logits, inputs, strict=True)):
         if not features.requires_grad:
@@ -106,15 +82,13 @@ def distillation_loss(x: Tensor, target: Tensor, weights: Tensor, positions: int
     """mean_b c_b ||x_b - sg(target_b)||^2 / positions, the square summed over channels and pixels. Scalar.
 
     x, target: (B, C, ...), latents or images; weights: (B,); positions: of the latents, h * w, in both cases.
-    The paper does not publish the reduction. Per latent position a distance weighs the same whatever the
-    VAE's factor, and lambda = 2.5 is felt beside the adversarial loss; averaged over pixels it is not.
+    The paper does not publish the reduction. Per latent position, a distance has the same weight for every VAE factor,
+    and lambda = 2.5 matters beside the adversarial loss; averaged over pixels, it does not.
 
     No gradient reaches the target. In latent space with the SDS weight, d loss / d x = w(t) (eps_psi - eps')
     / (B * positions), the SDS gradient up to that constant. Raises ValueError when the shapes differ
     (broadcasting would hide it).
     """
-    import torch
-
     if x.shape != target.shape or weights.shape != x.shape[:1]:
         raise ValueError(
             f"distillation: x {tuple(x.shape)}, target {tuple(target.shape)} and weights"
@@ -127,17 +101,18 @@ def distillation_loss(x: Tensor, target: Tensor, weights: Tensor, positions: int
 
 
 def nfsd_direction(
-    predict: Predict, schedule: NoiseSchedule, x_t: Tensor, t: Tensor, settings: NfsdSettings
+    predict: Predict, schedule: NoiseSchedule, x_t: Tensor, t: Tensor, settings: NfsdSpec
 ) -> Tensor:
-    """d_D + s d_C (B, ...) of NFSD at x_t, which takes the place of SDS's eps_psi - eps'.
+    """delta_D + s delta_C (B, ...) of NFSD at x_t; it replaces SDS's eps_psi - eps'.
 
-    d_C = eps(text) - eps(null). d_D = eps(null) for the samples with t below the threshold, otherwise
-    eps(null) - eps(negative). No noise is subtracted: that is its point.
+    delta_C = eps(text) - eps(null). delta_D = eps(null) for samples with t below the threshold, otherwise
+    eps(null) - eps(negative); without a negative prompt that is zero, and its pass is skipped. No noise is subtracted,
+    hence the name (arXiv 2310.17590). How ADD set these values is not published.
     """
     null = epsilon_from(schedule, predict(x_t, t, "null"), x_t, t)
     text = epsilon_from(schedule, predict(x_t, t, "text"), x_t, t)
     early = (t < settings.threshold).view((-1,) + (1,) * (x_t.ndim - 1))
-    if not settings.negative:
+    if not settings.negative_prompt:
         domain = null.where(early, null.new_zeros(()))
     elif bool(early.all()):
         domain = null
@@ -172,29 +147,25 @@ def teacher_target(
     steps: int = 1,
     form: DistillationForm = "exponential",
     guidance: float = 1.0,
-    nfsd: NfsdSettings | None = None,
+    nfsd: NfsdSpec | None = None,
 ) -> Tensor:
     """Teacher's target (B, ...) for the student's x_0, in the teacher's latent space (section 3.3).
 
     predict(x_t, t, conditioning) is the frozen teacher: its raw output for x_t (B, ...), t long (B,) and the
-    conditioning "text", "null" or "negative". It is only ever given the *diffused* student output: x0 is
-    detached and diffused to t with `noise` before the first call. x0, noise: (B, ...); t: long (B,), 1 ..
+    conditioning "text", "null" or "negative". Its input is always the *diffused* student output: x0 is detached and
+    diffused to t with `noise` before the first call. x0, noise: (B, ...); t: long (B,), 1 ..
     T-1.
 
     A deterministic DDIM chain runs over `ddim_timesteps(t, steps)`; its last x_0 is the target (exponential,
-    sds). NFSD changes the target: base - (sigma_t / alpha_t)(d_D + s d_C), applied at the chain's last
+    sds). NFSD changes the target: base - (sigma_t / alpha_t)(delta_D + s delta_C), applied at the chain's last
     timestep, where base is the clean latent that was diffused there: x0 itself for one step, else the chain's
     previous estimate (guided by `guidance`).
 
     Raises ValueError for a t below 1, steps below 1, form nfsd without settings, and form nfsd at a timestep
     whose alpha is 0.
     """
-    import torch
-
     if form == "nfsd" and nfsd is None:
-        raise ValueError(
-            "form 'nfsd' needs its settings (guidance, threshold, negative): pass nfsd=Nfsd(...)"
-        )
+        raise ValueError("form 'nfsd' needs its settings: pass nfsd=NfsdSpec(...)")
     with torch.no_grad():
         base, eps = x0.detach(), noise
         timesteps = ddim_timesteps(t, steps)
@@ -209,11 +180,11 @@ def teacher_target(
 
 
 def nfsd_target(
-    predict: Predict, schedule: NoiseSchedule, base: Tensor, x_t: Tensor, t: Tensor, settings: NfsdSettings
+    predict: Predict, schedule: NoiseSchedule, base: Tensor, x_t: Tensor, t: Tensor, settings: NfsdSpec
 ) -> Tensor:
-    """base - (sigma_t / alpha_t)(d_D + s d_C); with the SDS weight the gradient is w(t) (d_D + s d_C).
+    """base - (sigma_t / alpha_t)(delta_D + s delta_C); with the SDS weight the gradient is w(t) (delta_D + s delta_C).
 
-    base (B, ...): the clean latent of which x_t is the diffusion. Raises ValueError where alpha_t = 0.
+    base (B, ...): the clean latent that was diffused to x_t. Raises ValueError where alpha_t = 0.
     """
     alpha, sigma = coefficients(schedule, t, x_t.ndim)
     if not bool((alpha > 0).all()):

@@ -10,10 +10,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, cast, get_args
+from typing import Any, Literal, cast, get_args
 
-if TYPE_CHECKING:
-    from torch import Tensor
+import torch
+from torch import Tensor
 
 Prediction = Literal["epsilon", "v_prediction", "sample"]
 
@@ -29,8 +29,6 @@ def betas_of(config: Mapping[str, Any]) -> Tensor:
 
     Raises ValueError for an unknown beta_schedule.
     """
-    import torch
-
     if config.get("trained_betas") is not None:
         return torch.tensor([float(b) for b in config["trained_betas"]], dtype=torch.float64)
     steps = int(config.get("num_train_timesteps", 1000))
@@ -166,8 +164,6 @@ def ddim_timesteps(t: Tensor, steps: int) -> Tensor:
     Evenly spaced, and timestep 0 is never visited: there is no noise left to predict there. Raises ValueError
     for steps < 1 and for a t below 1.
     """
-    import torch
-
     if steps < 1:
         raise ValueError(f"a teacher's chain needs at least one step, not {steps}")
     if bool((t < 1).any()):

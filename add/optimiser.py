@@ -1,4 +1,4 @@
-"""How do a player's parameters move? AdamW, clipping, the rate of a step, the average that is sampled."""
+"""How are parameters updated? AdamW, clipping, the learning rate of a step, the student's average (EMA)."""
 
 from __future__ import annotations
 
@@ -10,28 +10,29 @@ from torch import Tensor, nn
 
 from add.config.training import OptimiserSpec
 from add.distributed import is_sharded, local, whole
+from add.errors import InputError
 
 
 def make_optimiser(
     module: nn.Module, settings: OptimiserSpec, eight_bit: bool = False
 ) -> torch.optim.Optimizer:
-    """AdamW over all parameters of `module`, one kernel for all of them: hundreds of small ones on a CPU or GPU.
+    """AdamW over all parameters of `module`, in one fused kernel instead of hundreds of small ones.
 
-    eight_bit: both moments of tensors above 4096 elements in 8 bits each, by bitsandbytes. Raises ValueError where
+    eight_bit: both moments of tensors above 4096 elements in 8 bits each, by bitsandbytes. Raises InputError where
     that is not installed, and for a sharded module, whose slices it does not know.
     """
     shared = {"lr": settings.lr, "betas": settings.betas, "weight_decay": settings.weight_decay}
     if not eight_bit:
         return torch.optim.AdamW(module.parameters(), fused=True, **shared)  # type: ignore[arg-type]
     if any(is_sharded(p) for p in module.parameters()):
-        raise ValueError(
+        raise InputError(
             "training.performance.eight_bit_optimiser does not know sharded parameters: "
             "launch without --use_fsdp, or set it to false"
         )
     try:
         from bitsandbytes.optim import AdamW8bit  # type: ignore[import-not-found, unused-ignore]
     except ImportError:
-        raise ValueError(
+        raise InputError(
             "training.performance.eight_bit_optimiser needs bitsandbytes, which is not installed: "
             "pip install bitsandbytes, or set it to false"
         ) from None

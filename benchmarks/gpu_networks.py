@@ -41,7 +41,7 @@ MEMORY: dict[str, Any] = {
 def timed_run(size: Size, batch: int, performance: dict[str, Any] | None, precision: str = "bf16") -> Run:
     """The baseline variant with the networks of `size`; `tiny` is the smoke scale as it is.
 
-    Both players' settings but the batch are the smoke scale's: they do not change what a step computes.
+    Both networks' settings but the batch are the smoke scale's: they do not change what a step computes.
     """
     scale = load_scale(ROOT / "config" / "smoke.yaml")
     table = resolve(scale, load_baseline(ROOT / "ablations" / "baseline.yaml"), ())
@@ -68,11 +68,11 @@ def players_of(run: Run, size: Size, device: str) -> FrozenNetworks:
     return build_frozen_networks(run, device, configurations(size))
 
 
-def random_batch(run: Run, players: FrozenNetworks, device: str, seed: int = 0) -> Batch:
+def random_batch(run: Run, networks: FrozenNetworks, device: str, seed: int = 0) -> Batch:
     """A batch of noise in place of photographs: a step's time does not depend on what is in them."""
     draw = torch.Generator().manual_seed(seed)
-    size, side = run.training.batch, players.student.resolution
-    noise = [torch.randn(size, *players.student.latent_shape, generator=draw) for _ in range(2)]
+    size, side = run.training.batch, networks.student.resolution
+    noise = [torch.randn(size, *networks.student.latent_shape, generator=draw) for _ in range(2)]
     return Batch(
         real=(torch.rand(size, 3, side, side, generator=draw) * 2 - 1).to(device),
         prompts=("a red circle",) * size,

@@ -145,13 +145,13 @@ def row(
 def step_figures(
     run: Run, size: Size, device: str, repeats: int, *, plain: bool
 ) -> tuple[float, int | None, int]:
-    """Median seconds, peak bytes and floating-point operations of one optimiser step of both players."""
+    """Median seconds, peak bytes and floating-point operations of one optimiser step of both networks."""
     options, settings = performance_of(run), run.training
-    players = players_of(run, size, device)
-    unet = trainable_unet(players.student, "pretrained", 0)
-    heads = make_heads(run, players, players.student.resolution, 0)
+    networks = players_of(run, size, device)
+    unet = trainable_unet(networks.student, "pretrained", 0)
+    heads = make_heads(run, networks, networks.student.resolution, 0)
     assert heads is not None
-    batch = random_batch(run, players, device)
+    batch = random_batch(run, networks, device)
     mine: list[torch.optim.Optimizer]
     if plain:
         mine = [
@@ -159,7 +159,7 @@ def step_figures(
             for m, s in ((unet, settings.student_optimiser), (heads, settings.head_optimiser))
         ]
     else:
-        apply_options(options, players, unet)
+        apply_options(options, networks, unet)
         mine = [
             make_optimiser(m, s, options.eight_bit_optimiser)
             for m, s in ((unet, settings.student_optimiser), (heads, settings.head_optimiser))
@@ -168,9 +168,9 @@ def step_figures(
     def step() -> None:
         with autocast(settings.precision, device):
             if plain:
-                student_loss, head_loss = plain_losses(run, players, unet, heads, batch)
+                student_loss, head_loss = plain_losses(run, networks, unet, heads, batch)
             else:
-                student_loss, given, _ = losses(run, players, unet, heads, batch)
+                student_loss, given, _ = losses(run, networks, unet, heads, batch)
                 assert given is not None
                 head_loss = given
         student_loss.backward()

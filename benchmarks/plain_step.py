@@ -21,12 +21,12 @@ from add.models.frozen import FrozenNetworks
 
 
 def plain_losses(
-    run: Run, players: FrozenNetworks, unet: Any, heads: Discriminator, batch: Batch
+    run: Run, networks: FrozenNetworks, unet: Any, heads: Discriminator, batch: Batch
 ) -> tuple[Tensor, Tensor]:
     """The student's and the heads' loss. Crops are not drawn: pass a run with crop_probability 0."""
-    net, teacher = players.student, players.teacher
+    net, teacher = networks.student, networks.teacher
     assert teacher is not None
-    assert players.features is not None
+    assert networks.features is not None
     alphas, sigmas = net.schedule.alphas[:, None, None, None], net.schedule.sigmas[:, None, None, None]
 
     with torch.no_grad():
@@ -54,19 +54,19 @@ def plain_losses(
             output = unguided + scale * (output - unguided)
         target = _x0(teacher.schedule.prediction, output, x_t, alpha, sigma)
         target = teacher.vae.decode(target / teacher.vae.config.scaling_factor).sample
-        assert players.c_text is not None
-        assert players.c_img is not None
-        given = {"text": players.c_text(batch.prompts), "image": players.c_img.pooled(batch.real)}
+        assert networks.c_text is not None
+        assert networks.c_img is not None
+        given = {"text": networks.c_text(batch.prompts), "image": networks.c_img(batch.real)}
     squares = (images.float() - target.float()).square().flatten(1).sum(1) / x_0[0, 0].numel()
     loss = run.variant.loss.distillation_weight * (alpha.flatten() * squares).mean()
 
-    fake = players.features(images)
+    fake = networks.features(images)
     heads.requires_grad_(False)
     for logits in heads(fake, given):
         loss = loss - run.variant.loss.adversarial * logits.mean()
     heads.requires_grad_(True)
     with torch.no_grad():
-        real = players.features(batch.real)
+        real = networks.features(batch.real)
     real = [features.requires_grad_(True) for features in real]
     head_loss = torch.zeros((), device=images.device)
     real_logits, fake_logits = heads(real, given), heads([f.detach() for f in fake], given)

@@ -7,14 +7,12 @@ from typing import Annotated, Any, Literal
 from pydantic import (
     Discriminator,
     Field,
-    SerializerFunctionWrapHandler,
     Tag,
     ValidationInfo,
     field_validator,
-    model_serializer,
 )
 
-from add.config.types import Count, Frozen, Text
+from add.config.types import Count, Frozen, Text, distinct
 
 
 class ResizeSpec(Frozen):
@@ -29,22 +27,14 @@ class ResizeSpec(Frozen):
 
 
 class TrainingSetSpec(Frozen):
-    """What all forms share. Without `resize`: the centred square, bicubic."""
+    """Settings that all forms share. Without `resize`: the centred square, bicubic."""
 
     resize: ResizeSpec | None = None
 
     @property
     def resize_rule(self) -> ResizeSpec:
-        """`resize`, or what leaving it out means."""
+        """`resize`, or its default."""
         return self.resize or ResizeSpec()
-
-    @model_serializer(mode="wrap")
-    def _as_stated(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # A set that leaves a key out has the values it had before the key existed: nothing is run again for it.
-        values: dict[str, Any] = handler(self)
-        if isinstance(self, CocoSpec):
-            del values["kind"]
-        return {k: v for k, v in values.items() if v is not None}
 
 
 class CocoSpec(TrainingSetSpec):
@@ -68,20 +58,20 @@ class FolderSpec(TrainingSetSpec):
 
 
 class WindowedSpec(TrainingSetSpec):
-    """A set that lies in blocks (shards; row groups), of which reading one in full is cheap.
+    """A set in blocks (shards, row groups) that are each cheap to read in full.
 
-    window: None shuffles all samples of an epoch at once. A number shuffles the blocks, and then the samples of
-    so many blocks at a time: reading stays in few files where random access is slow.
+    window: None shuffles all samples of an epoch at once. A number shuffles the blocks, and then the samples of that
+    many blocks at a time, so that reading stays in few files where random access is slow.
     """
 
     window: Count | None = None
 
 
 class ShardsSpec(WindowedSpec):
-    """webdataset shards: tar files whose members share a base name, one image and one caption each.
+    """webdataset shards: tar files in which an image and its caption have the same base name.
 
-    shards: a path with ranges such as {000000..000123} (each must exist), or with * and ? in the
-    file's name (those that are there).
+    shards: a path with ranges such as {000000..000123} (every shard must exist), or with * and ? in the
+    file's name (all existing matches).
     caption_field: None reads `.txt` members, a name reads that field of `.json` members (text, or a list).
     """
 
@@ -101,7 +91,7 @@ class HuggingFaceSpec(WindowedSpec):
 
 
 def _kind(value: Any) -> Any:
-    """The form that a set says it has; COCO's where it says nothing, as scales did before there were others."""
+    """The stated form of a set, COCO where none is stated."""
     return value.get("kind", "coco") if isinstance(value, dict) else getattr(value, "kind", None)
 
 
@@ -121,26 +111,19 @@ class RunDataSpec(Frozen):
 
 
 Cached = Literal["latents", "text", "c_text", "c_img"]
-"""What frozen encoders make of a real image and its caption, and a cache can keep."""
+"""Outputs of frozen encoders for real images and captions that a cache can keep."""
 
 CACHED: tuple[Cached, ...] = ("latents", "text", "c_text", "c_img")
 
 
 class CacheSpec(Frozen):
-    """Keep the output of frozen encoders on disk. No value of a run: the bits are the same with and without."""
+    """Keep the output of frozen encoders on disk. It is no value of a run: the bits are the same with and without."""
 
     directory: Text
-    keep: Annotated[tuple[Cached, ...], Field(min_length=1)] = CACHED
-
-    @field_validator("keep")
-    @classmethod
-    def _distinct(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        if len(set(value)) != len(value):
-            raise ValueError(f"names something twice: {list(value)}")
-        return value
+    keep: Annotated[tuple[Cached, ...], Field(min_length=1), distinct("something")] = CACHED
 
     def refusal(self, train: TrainingSetSpec) -> str | None:
-        """Why this cannot be kept for such training data, or None."""
+        """The reason why this cannot be kept for such training data, or None."""
         images = [name for name in self.keep if name in ("latents", "c_img")]
         if train.resize_rule.crop == "random" and images:
             return (
@@ -151,9 +134,9 @@ class CacheSpec(Frozen):
 
 
 class DataSpec(RunDataSpec):
-    """`build` is the module that makes the data (`python -m BUILD --out ROOT`); null: it is already there.
+    """`build` is the module that makes the data (`python -m BUILD --out ROOT`); null if the data exist already.
 
-    `cache` is no part of a run: it changes how fast a run is and not its result.
+    `cache` is no part of a run: it changes the speed of training and not its result.
     """
 
     build: Annotated[str, Field(pattern=r"^\w+(\.\w+)*$")] | None = None
@@ -167,8 +150,3 @@ class DataSpec(RunDataSpec):
         if reason:
             raise ValueError(reason)
         return value
-
-    @model_serializer(mode="wrap")
-    def _without_cache_as_ever(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        values: dict[str, Any] = handler(self)
-        return values if self.cache is not None else {k: v for k, v in values.items() if k != "cache"}

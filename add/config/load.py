@@ -1,4 +1,4 @@
-"""Which settings stand in which file? Reads scales, baseline, ablations, runs; refuses what is wrong."""
+"""Read scales, baseline, ablations and runs from their files; refuse wrong ones with file and line."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from add.config.types import Document
 from add.config.yaml import SpecError, explained, raise_all, read_yaml
 
 BASELINE = "baseline"
-"""The baseline's name, as a file of `ablations/` and as a run."""
+"""Name of the baseline's file in `ablations/`, and of its run."""
 
 _DOCUMENT = TypeVar("_DOCUMENT", bound=Document)
 
@@ -88,7 +88,7 @@ def load_document(model: type[_DOCUMENT], path: str | Path) -> _DOCUMENT:
 
 
 def _label_problems(ablation: Ablation) -> Iterator[SpecError]:
-    """Labels that a reader, or a path, could not tell apart."""
+    """Labels that a reader or a path cannot tell apart."""
     seen: dict[str, int] = {}
     for index, row in enumerate(ablation.rows):
         line = ablation.origin.line(("rows", index, "label"))

@@ -27,7 +27,7 @@ _MODEL = TypeVar("_MODEL", bound=BaseModel)
 
 @dataclass(frozen=True)
 class Cell:
-    """One row of one sub-table, the run that fills it, and where it stands. `overrides`: the keys it sets."""
+    """One row of one sub-table, the run that fills it, and its file and line. `overrides`: the keys it sets."""
 
     part: str
     question: str
@@ -43,9 +43,9 @@ class Cell:
 
 @dataclass(frozen=True)
 class Table:
-    """All cells, in the order of parts and rows, and all runs by name, in the order of first use.
+    """All cells, ordered by part and row, and all runs by name, in the order of first use.
 
-    The baseline is always a run, and the first: it is what every other run is compared with.
+    The baseline is always a run, and the first: every other run is compared with it.
     """
 
     cells: tuple[Cell, ...]
@@ -94,7 +94,7 @@ def override_keys() -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class _Candidate:
-    """One row on its way to a run, with what it takes to say where a wrong value stands."""
+    """One row before it is resolved to a run, with the origin of every value for error messages."""
 
     scale: Scale
     baseline: Variant
@@ -103,7 +103,7 @@ class _Candidate:
     ablation: Ablation | None = None
     index: int = 0
     baseline_resolves: bool = False
-    """Then whatever is wrong is the row's fault, also where it shows in a value that the row does not set."""
+    """If so, every problem is the row's fault, even one in a value that the row does not set."""
 
     def run(self) -> Run:
         """The run. Raises SpecError with every problem that this row has."""
@@ -153,7 +153,7 @@ class _Candidate:
             return None
 
     def _where(self, *locs: Loc) -> tuple[str, int]:
-        """File and line of what stands at `locs` of the run: the row's where it sets one of them."""
+        """File and line of the value at `locs` of the run: in the row, if the row sets one of them."""
         if self.ablation is not None:
             origin, row = self.ablation.origin, ("rows", self.index, "set")
             for loc, key in itertools.product(locs, self.row.set):
@@ -208,11 +208,11 @@ def _leaves(model: type[BaseModel]) -> Iterator[str]:
 
 
 Conflict = tuple[tuple[Loc, ...], str]
-"""The places in a run whose values clash, and the message, which is about the first of them."""
+"""The places in a run whose values clash, and the message about the first of them."""
 
 
 def conflicts(scale: Scale, variant: Variant, training: TrainingSpec) -> Iterator[Conflict]:
-    """What is wrong between values each of which is right by itself."""
+    """Contradictions between values that are each valid on their own."""
     yield from _missing_networks(scale, variant)
     yield from _latents(scale, variant)
     trained, asked = len(training.student_timesteps), max(scale.sampling.steps)

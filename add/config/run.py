@@ -1,9 +1,9 @@
-"""What is one variant, one ablation, one run? Frozen, typed, strict: the shape of every setting.
+"""Variants, ablations and runs as typed, strict settings.
 
-A *variant* is what the paper's Table 1 varies, a *scale* (`add.config.scale`) everything it takes to train and
-score one, an *ablation* one question (a sub-table) as changes to the baseline variant, a *run* one variant at
-one scale, fully resolved. Keys in the YAML files are the attribute names here. `add.config.resolve` reads and
-combines them.
+A *variant* holds what the paper's Table 1 varies. A *scale* (`add.config.scale`) is everything else that training and
+scoring need. An *ablation* is one question (a sub-table) as changes to the baseline variant. A *run* is one variant at
+one scale, fully resolved. Keys in the YAML files are the attribute names here. `add.config.load` reads the files,
+`add.config.resolve` combines them.
 """
 
 from __future__ import annotations
@@ -18,26 +18,24 @@ from pydantic import Field, field_validator, model_validator
 from add.config.data import RunDataSpec
 from add.config.scale import DiffusionNetworkSpec, NetworksSpec
 from add.config.training import TrainingSpec
-from add.config.types import Document, Frozen, Name, NonNegative, Positive, Text
+from add.config.types import Document, Frozen, Name, NonNegative, Positive, Text, distinct
 
 
 class DiscriminatorSpec(Frozen):
     """The discriminator's frozen features and conditioning; `r1_gamma` weighs R1, the paper's gamma."""
 
     features: Name
-    conditioning: tuple[Literal["text", "image"], ...]
+    conditioning: Annotated[tuple[Literal["text", "image"], ...], distinct("a condition")]
     r1_gamma: NonNegative
 
     @field_validator("conditioning")
     @classmethod
     def _canonical(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        if len(set(value)) != len(value):
-            raise ValueError("names a condition twice")
         return tuple(sorted(value, reverse=True))  # text before image, however it was written
 
 
 class LossSpec(Frozen):
-    """adversarial * L_adv + distillation_weight (lambda) * L_distill; `space` is where L_distill compares."""
+    """adversarial * L_adv + distillation_weight (lambda) * L_distill, with L_distill in pixel or latent `space`."""
 
     adversarial: NonNegative
     distillation: Literal["none", "exponential", "sds", "nfsd"]
@@ -54,7 +52,7 @@ class LossSpec(Frozen):
 
 
 class Variant(Document):
-    """One variant of the method: what Table 1 varies, and the two weights the paper states."""
+    """One variant of the method: what Table 1 varies, and the two weights that the paper states."""
 
     student: Name
     teacher: Name
@@ -72,7 +70,7 @@ class Variant(Document):
 
 
 class PublishedSpec(Frozen):
-    """What the source prints for a row: FID, and CLIP score as mean cosine."""
+    """Published numbers of a row: FID, and CLIP score as mean cosine."""
 
     fid: Positive | None = None
     clip_score: Annotated[float, Field(ge=-1, le=1)] | None = None
@@ -85,7 +83,7 @@ class PublishedSpec(Frozen):
 
 
 class RowSpec(Frozen):
-    """One row: what it changes (dotted keys of Variant, or `training.<key>`); without `set`, the baseline."""
+    """One row and its changes `set` (dotted keys of Variant, or `training.<key>`); without them, the baseline."""
 
     label: Text
     set: dict[str, Any] = Field(default_factory=dict)
@@ -99,7 +97,7 @@ class RowSpec(Frozen):
 
 
 class Ablation(Document):
-    """One question, one sub-table. Parts are in the order of the alphabet."""
+    """One question, one sub-table. The report sorts sub-tables by `part`."""
 
     part: Annotated[str, Field(pattern=r"^[a-z]$")]
     question: Text
@@ -113,7 +111,7 @@ class Ablation(Document):
 
 
 class Run(Frozen):
-    """One training run, fully resolved: all that decides its weights but the training seed."""
+    """One training run, fully resolved: everything that decides its weights except the training seed."""
 
     name: str
     variant: Variant

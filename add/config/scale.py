@@ -1,10 +1,10 @@
-"""What does it take to train and score a variant? config/<scale>.yaml: networks, data, budgets, protocol."""
+"""A scale, config/<scale>.yaml: the networks, data, budgets and protocol that a variant is trained and scored with."""
 
 from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from add.config.data import DataSpec
 from add.config.study import StudySpec
@@ -15,31 +15,26 @@ from add.config.types import (
     Deviations,
     Document,
     Frozen,
+    Increasing,
     Name,
     Seed,
     Sha256,
     Text,
     WeightFiles,
-    increasing,
-    without_unset,
 )
 
 
 class NetworkSpec(Frozen):
-    """A saved network: a directory or a hub's id, its revision, the SHA-256 that makes it *this* network.
+    """A saved network: a directory or a hub id, its revision, and the SHA-256 of its weights.
 
-    `sha256` is of all files that are loaded together (`add.models.weights.weights_hash`). `files` names these files and
-    each one's own SHA-256, as hubs print it, null where it is not known.
+    `sha256` is over all loaded files together (`add.models.weights.weights_hash`). `files` names these files, each with
+    its own SHA-256 as hubs print it, or null where that is not known.
     """
 
     path: Text
     revision: Text | None = None
     sha256: Sha256 | None = None
     files: WeightFiles | None = None
-
-    @model_serializer(mode="wrap")
-    def _without_files_as_ever(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return without_unset(handler(self), "files")
 
 
 class DiffusionNetworkSpec(NetworkSpec):
@@ -50,7 +45,7 @@ class DiffusionNetworkSpec(NetworkSpec):
 
 
 class ImageNetworkSpec(NetworkSpec):
-    """A network that takes square images of `image_size` pixels, values 0..1 less `mean` over `std` (RGB)."""
+    """A network for square images of `image_size` pixels, normalised as (value - `mean`) / `std`, values 0..1 (RGB)."""
 
     image_size: Count
     mean: Channels
@@ -60,16 +55,11 @@ class ImageNetworkSpec(NetworkSpec):
 class FeatureNetworkSpec(ImageNetworkSpec):
     """A discriminator's frozen network; a head sits on each of `layers`."""
 
-    layers: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)]
-
-    @field_validator("layers")
-    @classmethod
-    def _ordered(cls, value: tuple[int, ...]) -> tuple[int, ...]:
-        return increasing(value)
+    layers: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1), Increasing]
 
 
 class NetworksSpec(Frozen):
-    """By name, what variants may choose from. A run's own holds only the networks that the run uses."""
+    """The networks by name. A scale lists those that variants may choose; a run has only those that it uses."""
 
     diffusion: dict[Name, DiffusionNetworkSpec]
     features: dict[Name, FeatureNetworkSpec]
@@ -80,7 +70,7 @@ class NetworksSpec(Frozen):
 class CocoPromptsSpec(Frozen):
     """The first `count` images of a COCO annotation file, each with one caption chosen by `caption_rule`.
 
-    `present` states that only so many of the listed photographs are on disk, and restricts the set to these.
+    `present` states how many of the listed photographs are on disk, and restricts the set to these.
     """
 
     kind: Literal["coco"]
@@ -89,10 +79,6 @@ class CocoPromptsSpec(Frozen):
     rule_seed: Seed
     count: Count
     present: Count | None = None
-
-    @model_serializer(mode="wrap")
-    def _whole_sets_as_ever(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return without_unset(handler(self), "present")
 
 
 class PartiPromptsSpec(Frozen):
@@ -106,9 +92,9 @@ class PartiPromptsSpec(Frozen):
 
 
 class SamplingSpec(Frozen):
-    """Which prompts are drawn, by how many student steps, from which seed."""
+    """The prompt sets, the numbers of student steps, and the sampling seed."""
 
-    steps: Annotated[tuple[Literal[1, 2, 4], ...], Field(min_length=1)]
+    steps: Annotated[tuple[Literal[1, 2, 4], ...], Field(min_length=1), Increasing]
     seed: Seed
     batch: Count
     prompts: Annotated[
@@ -124,14 +110,9 @@ class SamplingSpec(Frozen):
                 raise ValueError(f"should be integers out of 1, 2 and 4, not {str(item).lower()}")
         return value
 
-    @field_validator("steps")
-    @classmethod
-    def _ordered(cls, value: tuple[int, ...]) -> tuple[int, ...]:
-        return increasing(value)
-
 
 class ReferenceSpec(Frozen):
-    """The real images that FID compares with; exactly `count` of them."""
+    """The folder of real images that FID compares with; it holds exactly `count`."""
 
     images: Text
     count: Count
@@ -146,8 +127,8 @@ class ExtractorSpec(ImageNetworkSpec):
 class ClipSpec(Frozen):
     """The CLIP of the CLIP score: `local-dir:PATH`, or an open_clip name with its `pretrained` tag.
 
-    open_clip fetches what a tag means by itself; with `path` (a directory or a hub's id, with its `revision`) the
-    weights are the safetensors `file` there, and the tag only says what they are.
+    open_clip downloads the weights of a tag by itself. With `path` (a directory or a hub id, with its `revision`) the
+    weights are the safetensors `file` there, and the tag only describes them.
     """
 
     model: Text
@@ -156,10 +137,6 @@ class ClipSpec(Frozen):
     path: Text | None = None
     revision: Text | None = None
     file: Annotated[str, Field(pattern=r"\.safetensors$")] | None = None
-
-    @model_serializer(mode="wrap")
-    def _without_path_as_ever(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return without_unset(handler(self), "path", "revision", "file")
 
     @model_validator(mode="after")
     def _path_with_file(self) -> ClipSpec:
@@ -173,7 +150,7 @@ class ClipSpec(Frozen):
 
 
 class OracleSpec(ImageNetworkSpec):
-    """A classifier of what an image shows, and the truth about each caption (`scenes`)."""
+    """A classifier of an image's content, and the file with the true content of each caption (`scenes`)."""
 
     scenes: Text
 
@@ -193,7 +170,7 @@ class EvaluationSpec(Frozen):
 
 
 class Scale(Document):
-    """Everything but the variant. The code never asks for `name`: it names a directory and heads a page.
+    """Everything but the variant. No code depends on `name`, which names the results' directory and the report.
 
     `notice` is printed on every page of the report. A scale without `study` has no ratings in its report.
     """

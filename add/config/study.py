@@ -1,21 +1,31 @@
-"""Which systems do people (and automatic raters) compare, and how much? The `study` section of a scale."""
+"""The `study` section of a scale: the systems that people and automatic raters compare, and how much."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from add.config.types import Count, Frozen, Name, Positive, Seed, Sha256, Text, WeightFiles, without_unset
+from add.config.types import (
+    Count,
+    Frozen,
+    Name,
+    Positive,
+    Seed,
+    Sha256,
+    Text,
+    WeightFiles,
+    distinct,
+)
 
 Question = Literal["quality", "alignment"]
 Label = Annotated[str, Field(pattern=r"^[A-Za-z0-9](?:[^\t\r\n]*\S)?$", max_length=60)]
-"""What a system is called in votes, ratings and the report: it starts with a letter or digit, so that no
+"""Name of a system in votes, ratings and the report. It starts with a letter or digit, so that no
 spreadsheet takes it for a formula, and has no space at its end.
 """
 
 RESERVED = ("unknown", "attention-check")
-"""Names that preference records give a meaning of their own."""
+"""Names with a special meaning in preference records."""
 
 STUDENT_STEPS = (1, 2, 4)
 """Numbers of steps that a saved student can be sampled by."""
@@ -38,7 +48,7 @@ class StudySystemSpec(Frozen):
     @classmethod
     def _free(cls, value: str) -> str:
         if value in RESERVED:
-            raise ValueError(f"'{value}' has a meaning of its own in preference records; choose another name")
+            raise ValueError(f"'{value}' has a special meaning in preference records; choose another name")
         return value
 
     @model_validator(mode="after")
@@ -73,7 +83,7 @@ class RealismRaterSpec(Frozen):
 class PickScoreRaterSpec(Frozen):
     """PickScore (Kirstain et al., arXiv 2305.01569): a CLIPModel of transformers and its processor.
 
-    It was trained on one overall preference, so its one answer stands under each of `questions`.
+    It was trained on overall preference, so it gives the same answer to each of `questions`.
     """
 
     kind: Literal["pickscore"]
@@ -85,15 +95,11 @@ class PickScoreRaterSpec(Frozen):
     processor_revision: Text | None = None
     questions: Annotated[tuple[Question, ...], Field(min_length=1)]
 
-    @model_serializer(mode="wrap")
-    def _without_files_as_ever(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return without_unset(handler(self), "files")
-
 
 class Hpsv2RaterSpec(Frozen):
     """HPSv2 (Wu et al., arXiv 2306.09341): fine-tuned weights (`path`, `file`) of the open_clip `model`.
 
-    It was trained on one overall preference, so its one answer stands under each of `questions`.
+    It was trained on overall preference, so it gives the same answer to each of `questions`.
     """
 
     kind: Literal["hpsv2"]
@@ -123,7 +129,7 @@ class StudySpec(Frozen):
 
     prompts: Name
     systems: Annotated[tuple[StudySystemSpec, ...], Field(min_length=2)]
-    focus: Annotated[tuple[Label, ...], Field(min_length=1, max_length=2)]
+    focus: Annotated[tuple[Label, ...], Field(min_length=1, max_length=2), distinct("a system")]
     raters: Count
     votes_per_pair: Count
     trials_per_rater: Count
@@ -143,13 +149,6 @@ class StudySpec(Frozen):
             key = (system.run, system.seed, system.pipeline, system.steps, system.guidance)
             if (other := made.setdefault(key, system.label)) != system.label:
                 raise ValueError(f"'{other}' and '{system.label}' are the same system")
-        return value
-
-    @field_validator("focus")
-    @classmethod
-    def _focus_once(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        if len(set(value)) != len(value):
-            raise ValueError("names a system twice")
         return value
 
     @field_validator("automatic")

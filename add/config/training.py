@@ -1,14 +1,22 @@
-"""How is a student trained? The settings of a scale, each of which a row may override as `training.<key>`."""
+"""How is a student trained? A scale's settings; a row may override each one as `training.<key>`."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, SerializerFunctionWrapHandler, ValidationInfo, field_validator, model_serializer
+from pydantic import Field, ValidationInfo, field_validator
 
-from add.config.types import Count, Decay, Fraction, Frozen, NonNegative, Positive, Seed, increasing
-
-_UNSET = ("resolution", "performance")  # settings that are left out of a run's values while they are null
+from add.config.types import (
+    Count,
+    Decay,
+    Fraction,
+    Frozen,
+    Increasing,
+    NonNegative,
+    Positive,
+    Seed,
+    distinct,
+)
 
 
 class OptimiserSpec(Frozen):
@@ -23,7 +31,7 @@ class OptimiserSpec(Frozen):
 
 
 class NfsdSpec(Frozen):
-    """NFSD's target (arXiv 2310.17590): s, the t below which d_D is unconditional, the negative prompt."""
+    """NFSD (arXiv 2310.17590): s, the t below which delta_D is the unconditional prediction, the negative prompt."""
 
     guidance: NonNegative
     threshold: Annotated[int, Field(ge=0, le=1000)]
@@ -31,24 +39,24 @@ class NfsdSpec(Frozen):
 
 
 class PerformanceSpec(Frozen):
-    """Speed and memory on a GPU. Each option changes bits a little, so these are values like any other."""
+    """Speed and memory on a GPU. Each option changes results a little, so these are values like any other."""
 
     channels_last: bool = False
-    """Images and latents lie in memory pixel by pixel, as convolutions on tensor cores want them."""
+    """Images and latents in channels-last memory format, which suits convolutions on tensor cores."""
     compile: bool = False
     """torch.compile with static shapes: the UNets, the VAEs and the feature network."""
-    gradient_checkpointing: tuple[Literal["unet", "decoder", "features"], ...] = ()
-    """Networks whose activations are computed again in the backward pass rather than kept."""
+    gradient_checkpointing: Annotated[
+        tuple[Literal["unet", "decoder", "features"], ...], distinct("a network")
+    ] = ()
+    """Networks whose activations are recomputed in the backward pass."""
     frozen_precision: Literal["float32", "bf16"] = "float32"
-    """In which the weights of the frozen networks are kept; bf16 halves them and needs precision bf16."""
+    """Dtype of the frozen networks' weights; bf16 halves their memory and needs precision bf16."""
     eight_bit_optimiser: bool = False
     """The moments of both optimisers in 8 bits (bitsandbytes, which is installed separately)."""
 
     @field_validator("gradient_checkpointing")
     @classmethod
     def _canonical(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        if len(set(value)) != len(value):
-            raise ValueError("names a network twice")
         return tuple(sorted(value))
 
 
@@ -57,9 +65,9 @@ class TrainingSpec(Frozen):
 
     steps: Count
     batch: Count
-    """Images an optimiser step, over all `accumulate` parts."""
+    """Images per optimiser step, over all `accumulate` parts."""
     accumulate: Count
-    student_timesteps: Annotated[tuple[int, ...], Field(min_length=1)]
+    student_timesteps: Annotated[tuple[int, ...], Field(min_length=1), Increasing]
     student_timestep_weights: Annotated[tuple[Positive, ...], Field(min_length=1)]
     """Relative probability of each student timestep."""
     distillation_timesteps: tuple[int, int]
@@ -75,19 +83,13 @@ class TrainingSpec(Frozen):
     ema: Decay
     precision: Literal["float32", "bf16"]
     threads: Count
-    """Threads of the process: the result's bits depend on it, so it is fixed whatever `--cores` is."""
+    """Threads of the process. The result's bits depend on them, so `--cores` does not change them."""
     checkpoint_every: Count
     log_every: Count
     pictures_every: Count
     resolution: Count | None = None
-    """Pixels of the square training images; unset: what the student's `sample_size` means (SDXL's: 1024)."""
+    """Side of the square training images in pixels; unset: the student's own, from its `sample_size` (SDXL: 1024)."""
     performance: PerformanceSpec | None = None
-
-    @model_serializer(mode="wrap")
-    def _without_the_unset(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # A run has the values it had before a setting existed: nothing is run again for it.
-        values: dict[str, Any] = handler(self)
-        return {k: v for k, v in values.items() if v is not None or k not in _UNSET}
 
     @field_validator("performance")
     @classmethod
@@ -99,7 +101,6 @@ class TrainingSpec(Frozen):
     @field_validator("student_timesteps")
     @classmethod
     def _student_timesteps(cls, value: tuple[int, ...]) -> tuple[int, ...]:
-        increasing(value)
         if value[0] <= 0:
             raise ValueError(f"holds {value[0]}: no t = 0, where the student would be given the clean image")
         if value[-1] > 999:
@@ -131,13 +132,6 @@ class TrainingSpec(Frozen):
 
 
 class ScaleTrainingSpec(TrainingSpec):
-    """A scale's training settings: those of a run, and the training seeds (an axis, no property of a run)."""
+    """A scale's training settings: those of a run, and the training seeds."""
 
-    seeds: Annotated[tuple[Seed, ...], Field(min_length=1)]
-
-    @field_validator("seeds")
-    @classmethod
-    def _distinct(cls, value: tuple[int, ...]) -> tuple[int, ...]:
-        if len(set(value)) != len(value):
-            raise ValueError(f"names a seed twice: {list(value)}")
-        return value
+    seeds: Annotated[tuple[Seed, ...], Field(min_length=1), distinct("a seed")]

@@ -1,11 +1,19 @@
-"""What do all settings share? Strict frozen models, constrained types, and the memory of file and line."""
+"""What all settings share: strict frozen models, constrained types, and the file and line of each value."""
 
 from __future__ import annotations
 
 from itertools import pairwise
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+)
 
 from add.config.yaml import Origin
 
@@ -25,19 +33,25 @@ Channels = tuple[float, float, float]
 Deviations = tuple[Positive, Positive, Positive]
 
 
-def increasing(value: tuple[int, ...]) -> tuple[int, ...]:
-    """`value`; raises ValueError where an entry is not above the one before."""
+def distinct(what: str) -> AfterValidator:
+    """A validator of a tuple whose entries must differ; `what` is the word for an entry ("a seed")."""
+
+    def check(value: tuple[Any, ...]) -> tuple[Any, ...]:
+        if len(set(value)) != len(value):
+            raise ValueError(f"names {what} twice: {list(value)}")
+        return value
+
+    return AfterValidator(check)
+
+
+def _increasing(value: tuple[int, ...]) -> tuple[int, ...]:
     if any(first >= second for first, second in pairwise(value)):
         raise ValueError(f"should be strictly increasing, not {list(value)}")
     return value
 
 
-def without_unset(values: dict[str, Any], *keys: str) -> dict[str, Any]:
-    """Serialised `values` without those of `keys` that are null: they came later than results that have none.
-
-    A setting that leaves them out has the values it had before they existed, so nothing is run again for it.
-    """
-    return {k: v for k, v in values.items() if v is not None or k not in keys}
+Increasing = AfterValidator(_increasing)
+"""A validator of a tuple whose entries must each be above the one before."""
 
 
 class Frozen(BaseModel):
@@ -45,9 +59,15 @@ class Frozen(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
+    @model_serializer(mode="wrap")
+    def _stated(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # An optional setting that is null is not part of the values: a new one changes no hash of older results.
+        values, declared = handler(self), type(self).model_fields
+        return {k: v for k, v in values.items() if v is not None or declared[k].default is not None}
+
 
 class Document(Frozen):
-    """Something read from one file of its own; errors found later still name the file and the line."""
+    """Settings that have their own file; errors found later still name the file and the line."""
 
     _origin: Origin = PrivateAttr(default_factory=Origin)
 
@@ -57,5 +77,5 @@ class Document(Frozen):
         return self._origin
 
     def read_from(self, origin: Origin) -> None:
-        """States where this was read."""
+        """Remember where this was read."""
         self._origin = origin

@@ -1,7 +1,7 @@
-"""Where does a setting stand, and what is wrong with it? YAML with a line number for every value.
+"""YAML with a line number for every value, and errors that name file, line and key.
 
-The YAML accepted is 1.2's plain core: mappings with text keys, lists, text, numbers, booleans, null. What a
-reader of the file could misread (anchors, merge keys, custom tags, dates) is refused rather than interpreted.
+Only the plain core of YAML 1.2 is accepted: mappings with text keys, lists, text, numbers, booleans, null. Anchors,
+merge keys, custom tags and dates are refused, since readers could misread them.
 """
 
 from __future__ import annotations
@@ -50,13 +50,13 @@ def raise_all(problems: Iterable[SpecError]) -> None:
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a document was read. It is no part of the document's value, so any two origins are equal."""
+    """The file and lines of a document. They are no part of its value, so any two origins are equal."""
 
     file: str = field(default="<not from a file>", compare=False)
     lines: Mapping[Loc, int] = field(default_factory=dict, compare=False, repr=False)
 
     def line(self, loc: Loc) -> int:
-        """The line of `loc` or of its nearest ancestor; parts that the file does not have are passed over."""
+        """The line of `loc`, or of its nearest ancestor in the file."""
         found: Loc = ()
         for part in loc:  # pydantic adds the tag of a union to its paths: not a key of the file
             found = (*found, part) if (*found, part) in self.lines else found
@@ -64,7 +64,7 @@ class Origin:
 
 
 def read_yaml(path: str | Path) -> tuple[dict[str, Any], Origin]:
-    """One YAML mapping as plain values (lists as tuples), and where each stands. Raises SpecError."""
+    """One YAML mapping as plain values (lists as tuples), and the line of each. Raises SpecError."""
     file = Path(path).as_posix()
     try:
         raw = Path(path).read_bytes()
@@ -134,13 +134,13 @@ def _plain(
 
 
 def dotted(loc: Loc) -> str:
-    """`rows`, 0, `label` as `rows[0].label`, as people write it."""
+    """A place as people write it: `rows`, 0, `label` is `rows[0].label`."""
     text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in loc)
     return text.removeprefix(".") or "the document"
 
 
 def nearest(word: object, valid: Iterable[str]) -> str:
-    """The end of an error message: the valid word closest to `word`, or all of them where none is close."""
+    """The end of an error message: the valid word closest to `word`, or all valid words where none is close."""
     words = sorted(valid)
     close = difflib.get_close_matches(str(word), words, n=1, cutoff=0.5)
     if close:

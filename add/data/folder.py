@@ -20,9 +20,9 @@ METADATA = ("metadata.csv", "metadata.jsonl")
 
 @dataclass(frozen=True)
 class FolderImages:
-    """Images by relative path, sorted. Memory: the paths and, from a metadata file, the captions.
+    """Images by relative path, sorted. Memory: the paths and, with a metadata file, the captions.
 
-    captions: of each image, from the metadata file; None where each stands in a text file of its own.
+    captions: of each image, from the metadata file; None where each image has its own text file.
     """
 
     root: Path
@@ -52,7 +52,7 @@ class FolderImages:
 
 
 def scan_folder(train: FolderSpec) -> tuple[FolderImages, list[str]]:
-    """The folder's images that have a caption, and all problems: by names alone, no image is opened."""
+    """The folder's images with a caption, and all problems. No image is opened."""
     root = Path(train.path)
     if not root.is_dir():
         return FolderImages(root, (), ()), [f"{root}: no such folder; it should hold the training images"]
@@ -93,7 +93,7 @@ def _files(root: Path) -> Iterator[str]:
 
 
 def _with_text(root: Path, images: list[str], files: set[str], problems: list[str]) -> Iterator[str]:
-    """The images that have a text file of their own."""
+    """The images that have their own text file."""
     owners: dict[str, str] = {}
     for name in images:
         text = Path(name).with_suffix(".txt").as_posix()
@@ -113,7 +113,7 @@ def _with_text(root: Path, images: list[str], files: set[str], problems: list[st
 
 
 def _metadata(file: Path, column: str, images: set[str], problems: list[str]) -> dict[str, tuple[str, ...]]:
-    """Captions by image. An image whose row is wrong has none, and the row is a problem."""
+    """Captions by image. A wrong row is a problem, and its image gets no caption."""
     found: dict[str, tuple[str, ...]] = {}
     raw = file_bytes(file)
     try:

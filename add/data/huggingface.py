@@ -20,7 +20,7 @@ _NUMBERED = re.compile(r"(?P<split>.+)-(?P<number>\d+)-of-(?P<total>\d+)\.parque
 
 
 def dataset_files(root: Path, split: str | None) -> tuple[list[Path], list[str]]:
-    """The data files of one split, in order, and all problems: a listed or numbered file that is not there."""
+    """The data files of one split, in order, and all problems, such as a listed or numbered file that is missing."""
     if not root.is_dir():
         return [], [f"{root}: no such folder; it should hold a Hugging Face dataset"]
     try:
@@ -50,7 +50,7 @@ def _saved(root: Path) -> tuple[list[Path], list[str]]:
 
 
 def _parquet(root: Path, split: str | None) -> tuple[list[Path], list[str]]:
-    """The parquet files of a split. A file's split is what its name begins with, as on the Hub."""
+    """The parquet files of a split, which is the first part of a file's name, as on the Hub."""
     files = [f for f in root.rglob("*.parquet") if not f.relative_to(root).as_posix().startswith(".")]
     by_split: dict[str, list[Path]] = {}
     for file in sorted(files):
@@ -65,7 +65,7 @@ def _parquet(root: Path, split: str | None) -> tuple[list[Path], list[str]]:
 
 
 def _missing_parts(files: list[Path]) -> list[str]:
-    """The files that a numbered set lacks."""
+    """Problems: the missing files of a numbered set."""
     there = set(files)
     expected: dict[Path, None] = {}
     for file in files:
@@ -99,7 +99,7 @@ _END_OF_STREAM = b"\xff\xff\xff\xff\x00\x00\x00\x00"
 
 @dataclass(frozen=True)
 class RowBlock:
-    """Rows of one file: an Arrow record batch or a parquet row group, and how to read its two columns."""
+    """Rows of one file (an Arrow record batch or a parquet row group) and a function that reads the two columns."""
 
     file: Path
     first: int
@@ -109,9 +109,9 @@ class RowBlock:
 
 @dataclass(frozen=True)
 class ArrowImages:
-    """Rows of Arrow or parquet files, in the order of the files. Memory: one object a block, and `held` blocks.
+    """Rows of Arrow or parquet files, in the order of files. Memory: one object per block, and `held` blocks.
 
-    A parquet row group is read and kept whole; an Arrow batch is mapped, and its pages are the system's to keep.
+    A parquet row group is read and kept in memory; an Arrow batch is memory-mapped.
     """
 
     parts: tuple[RowBlock, ...]
@@ -125,7 +125,7 @@ class ArrowImages:
 
     @property
     def blocks(self) -> Sequence[int]:
-        """The number of rows of each block."""
+        """Number of rows in each block."""
         return [part.rows for part in self.parts]
 
     def samples(self, indices: Sequence[int]) -> list[Sample]:
@@ -163,7 +163,7 @@ class ArrowImages:
 
 @dataclass
 class _Held:
-    """The blocks read last."""
+    """The last used blocks."""
 
     tables: OrderedDict[int, Any] = field(default_factory=OrderedDict)
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -182,7 +182,7 @@ class _Held:
 
 
 def scan_huggingface(train: HuggingFaceSpec) -> tuple[ArrowImages, list[str]]:
-    """The set's rows and all problems of its files: their tables of contents are read, no image is."""
+    """The set's rows and all problems of its files: metadata is read, no image is opened."""
     files, problems = dataset_files(Path(train.path), train.split)
     blocks: list[RowBlock] = []
     for file in files:
@@ -204,7 +204,7 @@ def scan_huggingface(train: HuggingFaceSpec) -> tuple[ArrowImages, list[str]]:
 
 
 def _parquet_blocks(file: Path, columns: list[str]) -> tuple[Any, list[RowBlock]]:
-    """Schema and row groups of a parquet file. Raises OSError or ValueError where its end is missing."""
+    """Schema and row groups of a parquet file. Raises OSError or ValueError where it is truncated."""
     from pyarrow import parquet
 
     metadata = parquet.read_metadata(file)
@@ -222,7 +222,7 @@ def _parquet_blocks(file: Path, columns: list[str]) -> tuple[Any, list[RowBlock]
 
 
 def _arrow_blocks(file: Path, columns: list[str]) -> tuple[Any, list[RowBlock]]:
-    """Schema and record batches of an Arrow stream, mapped. Raises OSError or ValueError where it is truncated."""
+    """Schema and record batches of a memory-mapped Arrow stream. Raises OSError or ValueError where it is truncated."""
     import pyarrow as pa
 
     mapped = pa.memory_map(str(file))
@@ -244,7 +244,7 @@ def _arrow_blocks(file: Path, columns: list[str]) -> tuple[Any, list[RowBlock]]:
 
 
 def _column_problem(schema: Any, train: HuggingFaceSpec) -> str | None:
-    """What is wrong with the two columns of a file, or None."""
+    """The problem of a file's two columns, or None."""
     from pyarrow import types
 
     for name in (train.image_column, train.caption_column):

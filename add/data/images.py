@@ -1,9 +1,9 @@
-"""What is a training sample, and how does its encoded image become pixels? The same for every form of data."""
+"""A training sample, and how its encoded image becomes pixels: the same for every form of training data."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -18,16 +18,14 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+_WHITE = (255, 255, 255, 255)
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
-"""What counts as an image by its name. One that holds several frames is refused when it is read."""
-
-SHOWN = 10
-"""So many problems are printed; the rest is counted."""
+"""Suffixes of image files. A file with several frames is refused when it is read."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One encoded image as it lies on disk, its captions (one or more), and where it is, for messages."""
+    """One encoded image as stored on disk, its captions (one or more), and a `name` for messages."""
 
     name: str
     image: bytes
@@ -35,21 +33,21 @@ class Sample:
 
 
 class CaptionedSet(Protocol):
-    """Captioned images of which any can be read at any time; never all of them in memory."""
+    """Captioned images with random access; they are never all in memory."""
 
     def __len__(self) -> int:
         """The number of samples."""
 
     @property
     def blocks(self) -> Sequence[int]:
-        """Sizes of the blocks in which the samples lie, in their order. Their sum is the number of samples."""
+        """Sizes of the blocks that hold the samples, in order. Their sum is the number of samples."""
 
     def samples(self, indices: Sequence[int]) -> list[Sample]:
         """The samples at `indices`. Raises InputError naming file, member or row of one that cannot be read."""
 
 
 def caption_text(raw: bytes | str, name: str) -> str:
-    """A caption without the white space around it. Raises InputError where it is empty or not UTF-8."""
+    """A caption without surrounding white space. Raises InputError where it is empty or not UTF-8."""
     try:
         text = raw.decode("utf-8-sig") if isinstance(raw, bytes) else raw
     except UnicodeDecodeError as error:
@@ -74,7 +72,7 @@ def pixels(
     resize: ResizeSpec | None = None,
     places: Sequence[tuple[float, float]] | None = None,
 ) -> NDArray[np.uint8]:
-    """Upright RGB, uint8 (B, resolution, resolution, 3), by `add.data.images` and the resize rule.
+    """Upright RGB, uint8 (B, resolution, resolution, 3), by `upright_rgb` and the resize rule.
 
     places: for random crops, where each lies: (0, 0) is left and top, (1, 1) right and bottom. Raises InputError
     naming an image that cannot be decoded whole, ValueError for random crops without places.
@@ -114,19 +112,8 @@ def _square(
     return np.asarray(image)
 
 
-def collected(problems: list[str], read: Callable[[], object]) -> None:
-    """Call `read`; where it raises InputError, add its problems to `problems`."""
-    try:
-        read()
-    except InputError as error:
-        problems += error.problems
-
-
-_WHITE = (255, 255, 255, 255)
-
-
 def upright_rgb(image: Image.Image) -> Image.Image:
-    """A decoded image as an upright 8-bit RGB image. Raises ValueError with the reason where it has no such.
+    """A decoded image as an upright 8-bit RGB image. Raises ValueError with the reason where that is not possible.
 
     The EXIF orientation is applied, transparency is laid over white, 16-bit grey is scaled to 8 bits, CMYK
     and palettes are converted. Images of several frames and of floating-point pixels are refused.

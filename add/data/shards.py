@@ -1,7 +1,7 @@
-"""webdataset shards as a set of which any sample can be read: an index of every tar, and reads by offset.
+"""webdataset shards with random access: an index of every tar, and reads by offset.
 
-Not by the webdataset library: it streams, so its order depends on the workers and cannot be entered in the middle;
-its indexed sibling wids takes a truncated tar for a whole one and indexes again in every process.
+The webdataset library is not used: it streams, so its order depends on the workers and cannot start in the middle.
+Its indexed sibling wids accepts a truncated tar and builds its index again in every process.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 COLUMNS = 4
-"""Of an index's rows: offset and size of the image, offset and size of the caption, int64. 32 bytes a sample."""
+"""Columns of an index: offset and size of the image, offset and size of the caption, int64. 32 bytes per sample."""
 
 _VERSION = 1
 _BLOCK = 512
@@ -37,7 +37,7 @@ _BLOCK = 512
 
 @dataclass(frozen=True)
 class ShardIndex:
-    """One shard: its samples' places, (n, 4) int64, in the order of its members, and the file as it was indexed."""
+    """One shard: `places` (n, 4) int64 of its samples, in the order of members, and the file's state when indexed."""
 
     path: Path
     size: int
@@ -46,10 +46,10 @@ class ShardIndex:
 
 
 def shard_index(path: Path, caption_suffix: str) -> tuple[ShardIndex, list[str]]:
-    """The index of a shard, from the one kept beside it or made now, and the shard's problems.
+    """The index of a shard, read from disk or made now, and the shard's problems.
 
-    An index is kept where there are no problems. It belongs to the shard's name, size and time of change, and is
-    in a folder `.index` beside the shard or, where that cannot be written, in the user's cache.
+    An index without problems is kept on disk, in a folder `.index` beside the shard or, where that cannot be written,
+    in the user's cache. It is valid for the shard's name, size and modification time.
     """
     import numpy as np
 
@@ -71,7 +71,7 @@ def shard_index(path: Path, caption_suffix: str) -> tuple[ShardIndex, list[str]]
 
 
 def _rows(path: Path, caption_suffix: str, problems: list[str]) -> Iterator[tuple[int, int, int, int]]:
-    """The places of the samples that are whole."""
+    """The places of the samples that have both image and caption."""
     images: dict[str, tuple[str, int, int]] = {}
     captions: dict[str, tuple[str, int, int]] = {}
     faults: list[str] = []
@@ -105,7 +105,7 @@ def _rows(path: Path, caption_suffix: str, problems: list[str]) -> Iterator[tupl
 
 
 def _members(path: Path, problems: list[str]) -> Iterator[tarfile.TarInfo]:
-    """The regular files of a tar, whose end must be marked: tarfile takes one cut between members for whole."""
+    """The regular files of a tar. Its end mark is checked here: tarfile accepts a tar cut between two members."""
     end = 0
     try:
         with tarfile.open(path, "r:") as archive:
@@ -135,7 +135,7 @@ def _user_cache(path: Path) -> Path:
 
 
 def _kept(file: Path) -> NDArray[np.int64] | None:
-    """A kept index, or None where there is none or it is damaged: then it is made again."""
+    """The index on disk, or None where it is missing or damaged and must be made again."""
     from safetensors import SafetensorError
     from safetensors.numpy import load
 
@@ -146,7 +146,7 @@ def _kept(file: Path) -> NDArray[np.int64] | None:
 
 
 def _keep(folders: tuple[Path, ...], name: str, places: NDArray[np.int64]) -> None:
-    """Write an index, whole, into the first folder that takes it. Where none does, it is made again next time."""
+    """Write an index into the first folder that is writable. Without one, it is made again next time."""
     from safetensors.numpy import save
 
     from add.files import write_whole
@@ -165,7 +165,7 @@ _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 
 @dataclass(frozen=True)
 class ShardedImages:
-    """Samples of tar shards, in the order of the shards and their members. Memory: 32 bytes a sample.
+    """Samples of tar shards, in the order of shards and members. Memory: 32 bytes per sample.
 
     shards: their indices. caption_field: a field of JSON members, or None for text members.
     """
@@ -179,7 +179,7 @@ class ShardedImages:
 
     @property
     def blocks(self) -> Sequence[int]:
-        """The number of samples of each shard."""
+        """Number of samples in each shard."""
         return [len(shard.places) for shard in self.shards]
 
     def samples(self, indices: Sequence[int]) -> list[Sample]:
@@ -213,7 +213,7 @@ class ShardedImages:
 
 
 def _member(file: BinaryIO, shard: Path, offset: int, size: int) -> tuple[str, bytes]:
-    """Name and bytes of the member whose data begin at `offset`; its header is the block before them."""
+    """Name and bytes of the member whose data begin at `offset`; its header is the block before."""
     raw = os.pread(file.fileno(), tarfile.BLOCKSIZE + size, offset - tarfile.BLOCKSIZE)
     try:
         header = tarfile.TarInfo.frombuf(raw[: tarfile.BLOCKSIZE], "utf-8", "surrogateescape")
@@ -228,7 +228,7 @@ def _member(file: BinaryIO, shard: Path, offset: int, size: int) -> tuple[str, b
 
 @dataclass
 class _OpenFiles:
-    """The shards read last, held open. A reader keeps its own reference, so dropping one closes nothing in use."""
+    """The last used shards, held open. A reader has its own reference, so dropping a shard closes nothing in use."""
 
     files: OrderedDict[Path, BinaryIO] = field(default_factory=OrderedDict)
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -251,7 +251,7 @@ class _OpenFiles:
 
 
 def scan_shards(train: ShardsSpec) -> tuple[ShardedImages, list[str]]:
-    """The shards' whole samples and all problems: every member's name is read, no image is opened."""
+    """The shards' complete samples and all problems: every member's name is read, no image is opened."""
     paths, problems = shard_paths(train.shards)
     suffix = ".txt" if train.caption_field is None else ".json"
     indices = []
@@ -263,7 +263,7 @@ def scan_shards(train: ShardsSpec) -> tuple[ShardedImages, list[str]]:
 
 
 def shard_paths(pattern: str) -> tuple[list[Path], list[str]]:
-    """The shards that a pattern names, and what is wrong with it: no range, and no file that matches it."""
+    """The shards that a pattern names, and the pattern's problems: a wrong range, or no file that matches."""
     named = [Path(name) for name in _expanded(pattern)]
     if any(character in pattern for character in "*?"):
         found = sorted({match for name in named for match in name.parent.glob(name.name)})
@@ -276,7 +276,7 @@ def shard_paths(pattern: str) -> tuple[list[Path], list[str]]:
 
 
 def _expanded(pattern: str) -> Iterator[str]:
-    """Every range replaced by each of its numbers, as wide as the range's first."""
+    """The pattern with every range replaced by each of its numbers, padded like the range's first number."""
     parts = _RANGE.split(pattern)
     ranges = [
         [str(n).zfill(len(first)) for n in range(int(first), int(last) + 1)]

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 
 def sample_indices(n: int, first: int, count: int, seed: int) -> list[int]:
-    """Indices of samples `first` .. `first + count` of an endless seeded order: epochs of permutations of n.
+    """Indices of samples `first` .. `first + count` of an endless seeded order: epochs, each a permutation of n.
 
-    A function of its arguments alone, so a resumed run sees what the unbroken one would have seen.
+    A function of its arguments alone, so a resumed run sees the same samples as an unbroken one.
     """
     indices: list[int] = []
     while len(indices) < count:
@@ -31,9 +31,9 @@ def sample_indices(n: int, first: int, count: int, seed: int) -> list[int]:
 
 
 def windowed_indices(blocks: Sequence[int], window: int, first: int, count: int, seed: int) -> list[int]:
-    """The same where samples lie in blocks: `window` blocks at a time are read, their samples shuffled together.
+    """As `sample_indices`, for samples in blocks: the samples of `window` blocks at a time are shuffled together.
 
-    blocks: the size of each, in their order. Each epoch shuffles the blocks, and shows every sample once.
+    blocks: their sizes, in order. Each epoch shuffles the blocks and shows every sample once.
     """
     import numpy as np
 
@@ -56,7 +56,7 @@ def windowed_indices(blocks: Sequence[int], window: int, first: int, count: int,
 
 @lru_cache(maxsize=4)
 def _permutation(n: int, key: tuple[int, ...]) -> NDArray[np.int64]:
-    """The permutation of n that `key` names; the last few are kept, since every step asks for the same."""
+    """The permutation of n with this seed; the last few are cached, since every step asks for the same one."""
     import numpy as np
 
     order = np.random.default_rng(list(key)).permutation(n)
@@ -65,7 +65,7 @@ def _permutation(n: int, key: tuple[int, ...]) -> NDArray[np.int64]:
 
 
 def scan_training_set(train: TrainData) -> tuple[CaptionedSet, list[str]]:
-    """The samples that are whole as far as names tell, and all problems. No image is opened."""
+    """The samples that are complete by their names, and all problems. No image is opened."""
     if isinstance(train, CocoSpec):
         return scan_coco(Path(train.images), Path(train.annotations))
     if isinstance(train, FolderSpec):
@@ -82,7 +82,7 @@ def scan_training_set(train: TrainData) -> tuple[CaptionedSet, list[str]]:
 
 
 def open_training_set(train: TrainData) -> CaptionedSet:
-    """The training set. Raises InputError with all problems that its names and tables of contents show."""
+    """The training set. Raises InputError with all problems that `scan_training_set` finds."""
     data, problems = scan_training_set(train)
     if problems:
         raise InputError.of(problems)

@@ -18,6 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from add.errors import InputError
+from add.models.hub import local_directory
 from add.models.text import (
     TOKENIZERS,
     TextConditioning,
@@ -26,7 +28,7 @@ from add.models.text import (
     incompatibilities,
     zero_null,
 )
-from add.models.weights import check_complete, local_directory, weight_variant
+from add.models.weights import check_complete, weight_variant
 from add.noise import NoiseSchedule, student_input, x0_from
 
 
@@ -37,7 +39,7 @@ class DiffusionNetwork:
     resolution: pixels of the square images that it is run at, a property of the run; a network may have been
     trained at another (SDXL at 1024, as a student at 512).
 
-    Raises ValueError where the parts do not belong together, or the VAE's latents cannot have that resolution.
+    Raises InputError where the parts do not belong together, or the VAE cannot have latents for that resolution.
     """
 
     unet: Any
@@ -54,7 +56,7 @@ class DiffusionNetwork:
         if self.resolution % factor:
             wrong.append(f"resolution {self.resolution} is not a multiple of the VAE's factor {factor}")
         if wrong:
-            raise ValueError("; ".join(wrong))
+            raise InputError("; ".join(wrong))
 
     def predict(self, x_t: Tensor, t: Tensor, text: TextConditioning) -> Tensor:
         """The UNet's raw output (B, C, h, w) at x_t (B, C, h, w), t long (B,), with the prompts' conditioning."""
@@ -96,17 +98,17 @@ class DiffusionNetwork:
 
 
 def downsampling(vae: Mapping[str, Any]) -> int:
-    """How many pixels, along a side, a latent of a VAE of this configuration stands for."""
+    """Pixels per latent position, along one side, of a VAE with this configuration."""
     return 2 ** (len(vae["block_out_channels"]) - 1)
 
 
 def native_resolution(unet: Mapping[str, Any], vae: Mapping[str, Any]) -> int:
-    """Pixels of the images that a UNet of this configuration was made for, by its `sample_size`."""
+    """Image side in pixels that a UNet with this configuration was trained for, from its `sample_size`."""
     return int(unet["sample_size"]) * downsampling(vae)
 
 
 def check_one_vae(first: DiffusionNetwork, second: DiffusionNetwork) -> None:
-    """Raise ValueError where two networks that are said to share their latents encode images differently."""
+    """Raise InputError where two networks that should share their latents encode images differently."""
     one, other = first.vae, second.vae
     keys = ("scaling_factor", "shift_factor", "latents_mean", "latents_std", "block_out_channels")
     differ = [key for key in keys if one.config.get(key) != other.config.get(key)]
@@ -116,7 +118,7 @@ def check_one_vae(first: DiffusionNetwork, second: DiffusionNetwork) -> None:
     if not differ and any(name not in others or not state[name].equal(others[name]) for name in encoder):
         differ = ["the encoder's weights"]
     if differ:
-        raise ValueError(
+        raise InputError(
             "student and teacher have equal `latents` in the scale, but the VAEs differ in"
             f" {', '.join(differ)}: their latents do not compare; give them different names"
         )
@@ -158,11 +160,11 @@ _EXACT_LCM_SCALING = 1e6  # large enough that LCM's boundary terms c_skip, c_out
 def load_diffusion(path: str, device: str = "cpu", resolution: int | None = None) -> DiffusionNetwork:
     """Load the pipeline at `path` (directory or hub id) in float32, frozen, in eval mode.
 
-    resolution: pixels of the images that it is run at; None for those that its UNet's `sample_size` means.
+    resolution: image side in pixels at which it runs; None for the UNet's own, from its `sample_size`.
     float32 holds for the VAE in particular: SDXL's overflows in float16 (its config's `force_upcast`).
 
-    Raises WeightsError or OSError where a part or some of its weights are missing, ValueError for a pipeline of
-    another kind, parts that do not belong together, and a scheduler config that cannot be used.
+    Raises WeightsError or OSError where a part or some of its weights are missing, InputError for a pipeline of
+    another kind, for parts that do not belong together, and for a scheduler config that cannot be used.
     """
     from diffusers import AutoencoderKL, DiffusionPipeline, UNet2DConditionModel
     from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
@@ -199,7 +201,7 @@ def load_diffusion(path: str, device: str = "cpu", resolution: int | None = None
             resolution=resolution or native_resolution(unet.config, vae.config),
         )
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
+        raise InputError(path, error) from error
 
 
 def scheduler_config(directory: Path) -> dict[str, Any]:
@@ -211,21 +213,21 @@ def scheduler_config(directory: Path) -> dict[str, Any]:
 
 
 def sampling_timesteps(student_timesteps: Sequence[int], steps: int) -> list[int]:
-    """Which of the student's timesteps a `steps`-step sample visits, descending: evenly spread from the last.
+    """The timesteps that a `steps`-step sample visits, descending: evenly spread, from the last one on.
 
-    249/499/749/999 give 999 for one step, 999, 499 for two and all for four. Raises ValueError for more steps
+    Of 249, 499, 749, 999: one step visits 999, two visit 999 and 499, four visit all. Raises InputError for more steps
     than timesteps.
     """
     descending = sorted(student_timesteps, reverse=True)
     if not 1 <= steps <= len(descending):
-        raise ValueError(
+        raise InputError(
             f"{steps} sampling steps, but the student was trained at {len(descending)} timesteps"
         )
     return [descending[(i * len(descending)) // steps] for i in range(steps)]
 
 
 def save_student(network: DiffusionNetwork, unet: Any, timesteps: Sequence[int], out: Path) -> None:
-    """Save a diffusers pipeline directory that anyone samples in 1 to N steps, without this project.
+    """Save a diffusers pipeline directory that samples in 1 to N steps without this project.
 
     The scheduler is diffusers' LCMScheduler with its boundary terms switched off: predict x_0, re-noise to the
     next timestep, predict again, which is ADD's sampling (section 3). `student.json` names the timesteps for
@@ -244,7 +246,7 @@ def save_student(network: DiffusionNetwork, unet: Any, timesteps: Sequence[int],
         steps_offset=1,
         timestep_scaling=_EXACT_LCM_SCALING,
     )
-    # What a pipeline samples by default is what the student was trained at.
+    # By default a pipeline samples at the resolution of training.
     unet.register_to_config(sample_size=network.resolution // downsampling(network.vae.config))
     (encoder, *second), (tokenizer, *other) = network.text.encoders, network.text.tokenizers
     parts = {

@@ -1,12 +1,12 @@
-"""What do frozen encoders make of real images and captions? From disk where it is kept, and to the same bits.
+"""Frozen encoders that remember: their output for real images and captions is read from disk where it is known.
 
-An entry's key is the image's pixels as the encoder gets them, or the text; its identity is the encoder's weights and
-configuration and what else decides bits (device, precision, version of torch). So nothing goes stale: another crop,
-resolution, image, VAE or text is another entry. Not the file's name nor its time: these say nothing of its content.
+An entry is found by the content of its input (an image's values, a caption's text). A store belongs to one encoder:
+its weights, its configuration, and whatever else decides bits (device, precision, torch's version). So nothing goes
+stale: another crop, resolution, VAE or text is another entry. Names and times of files play no part.
 
-The last bits of a row depend on how many rows are encoded together. So an entry is of one batch size, and a batch
-of which any row is missing is encoded whole, by the very call that a run without a cache makes. What remains to be
-true is that a row does not depend on its neighbours; that is tested once by each process, and refused otherwise.
+The last bits of a row depend on how many rows are encoded together. An entry is therefore valid for one batch size,
+and a batch with a missing row is encoded whole, by the same call that a run without memory makes. A row must not
+depend on its neighbours; each process tests that once and refuses the encoder otherwise.
 """
 
 from __future__ import annotations
@@ -15,60 +15,57 @@ import hashlib
 import json
 import platform
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from add.config.data import Cached, CacheSpec, TrainingSetSpec
 from add.errors import InputError
-from add.models.tensor_store import KEY_BYTES, TensorCache
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+from add.models.diffusion import DiffusionNetwork
+from add.models.features import ImageCondition
+from add.models.tensor_store import KEY_BYTES, TensorStore
+from add.models.text import TextCondition, TextConditioning
 
 _Inputs = TypeVar("_Inputs", Tensor, Sequence[str])
 
 
 class EncoderCache:
-    """The caches of one process, one for each kind and encoder."""
+    """The stores of one process, one for each kind of output and encoder. `calls` counts the batches encoded."""
 
     def __init__(self, settings: CacheSpec) -> None:
         self.settings = settings
         self.calls = 0
-        """Batches that an encoder was called for, since some of their rows were missing."""
-        self._stores: dict[tuple[str, int], tuple[TensorCache, Sequence[Any]]] = {}
+        self._stores: dict[tuple[str, int], tuple[TensorStore, Sequence[Any]]] = {}
         self._tested: set[tuple[str, int]] = set()
 
     def rows(
         self,
         kind: Cached,
         made_by: Sequence[Any],
-        keys: Sequence[bytes],
         inputs: _Inputs,
         encode: Callable[[_Inputs], Mapping[str, Tensor]],
-        device: torch.device,
     ) -> dict[str, Tensor]:
-        """`encode(inputs)`, named tensors with one row an input, from disk where all rows are there.
+        """`encode(inputs)`, named tensors with one row per input, from disk where every row is there.
 
-        made_by: what `encode` uses: a module, then its tokenizer or settings as text. Raises InputError where a
-        file does not belong.
+        made_by: what `encode` uses: a module, then its tokenizers or settings as text. Raises InputError where a
+        file on disk does not belong to this encoder.
         """
         if kind not in self.settings.keep:
             return dict(encode(inputs))
+        device = next(made_by[0].parameters()).device
         store = self._store(kind, made_by, device)
         dtype = torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else None
-        context = f"{len(keys)}/{dtype}/".encode()
-        named = [hashlib.blake2b(context + key, digest_size=KEY_BYTES).digest() for key in keys]
-        found = store.get(named)
+        keys = content_keys(inputs, f"{len(inputs)}/{dtype}")
+        found = store.get(keys)
         if found is not None:
             return {name: tensor.to(device) for name, tensor in found.items()}
         self.calls += 1
         made = dict(encode(inputs))
         self._test_rows(kind, made_by, inputs, encode, made)
-        store.put(named, made)
+        store.put(keys, made)
         return made
 
     def flush(self) -> None:
@@ -76,12 +73,12 @@ class EncoderCache:
         for store, _ in self._stores.values():
             store.flush()
 
-    def _store(self, kind: str, made_by: Sequence[Any], device: torch.device) -> TensorCache:
+    def _store(self, kind: str, made_by: Sequence[Any], device: torch.device) -> TensorStore:
         name = (kind, id(made_by[0]))
         if name not in self._stores:
             identity = {"kind": kind, "encoder": fingerprint(made_by), **surroundings(device)}
             digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
-            store = TensorCache(Path(self.settings.directory) / f"{kind}-{digest}", identity)
+            store = TensorStore(Path(self.settings.directory) / f"{kind}-{digest}", identity)
             self._stores[name] = store, made_by  # the reference keeps the id from being used again
         return self._stores[name][0]
 
@@ -93,12 +90,11 @@ class EncoderCache:
         encode: Callable[[_Inputs], Mapping[str, Tensor]],
         made: Mapping[str, Tensor],
     ) -> None:
-        """Raise InputError where a row's bits depend on its place among the others."""
+        """Raise InputError where a row's bits depend on its place in the batch."""
         if (name := (kind, id(made_by[0]))) in self._tested or len(inputs) == 1:
             return
         self._tested.add(name)
-        backwards = inputs.flip(0) if isinstance(inputs, Tensor) else inputs[::-1]
-        again = encode(backwards)
+        again = encode(inputs.flip(0) if isinstance(inputs, Tensor) else inputs[::-1])
         if any(not torch.equal(again[key].flip(0), tensor) for key, tensor in made.items()):
             raise InputError(
                 f"data.cache: on this device the bits of {kind} depend on an image's or a text's place in its "
@@ -106,43 +102,85 @@ class EncoderCache:
             )
 
 
+@dataclass(frozen=True)
+class RememberingNetwork(DiffusionNetwork):
+    """A diffusion network that remembers the latents of images and the conditioning of prompts."""
+
+    cache: EncoderCache
+
+    def encode(self, images: Tensor, noise: Tensor | None = None) -> Tensor:
+        """As `DiffusionNetwork.encode`; a sample of the posterior (`noise`) is not remembered."""
+        if noise is not None:
+            return super().encode(images, noise)
+        plain = super().encode
+        return self.cache.rows("latents", (self.vae,), images, lambda x: {"latents": plain(x)})["latents"]
+
+    def embed(self, prompts: Sequence[str]) -> TextConditioning:
+        """As `DiffusionNetwork.embed`."""
+        plain = super().embed
+
+        def parts(texts: Sequence[str]) -> dict[str, Tensor]:
+            made = plain(texts)
+            named = {part.name: getattr(made, part.name) for part in fields(made)}
+            return {name: tensor for name, tensor in named.items() if tensor is not None}
+
+        made_by = (*self.text.encoders, *self.text.tokenizers, f"at {self.resolution}")
+        return TextConditioning(**self.cache.rows("text", made_by, prompts, parts))
+
+
+@dataclass(frozen=True)
+class RememberingImageCondition(ImageCondition):
+    """A c_img that remembers."""
+
+    cache: EncoderCache
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """As `ImageCondition`."""
+        made_by, plain = (self.network, f"at {self.network.image_size}"), super().__call__
+        return self.cache.rows("c_img", made_by, images, lambda x: {"image": plain(x)})["image"]
+
+
+@dataclass(frozen=True)
+class RememberingTextCondition(TextCondition):
+    """A c_text that remembers."""
+
+    cache: EncoderCache
+
+    def __call__(self, prompts: Sequence[str]) -> Tensor:
+        """As `TextCondition`."""
+        made_by, plain = (self.encoder, self.vocabulary), super().__call__
+        return self.cache.rows("c_text", made_by, prompts, lambda texts: {"text": plain(texts)})["text"]
+
+
+def remembering(frozen: Any, kind: type[Any], cache: EncoderCache | None) -> Any:
+    """`frozen` as an object of its remembering class `kind`; `frozen` itself without a cache, and None for None."""
+    if cache is None or frozen is None:
+        return frozen
+    return kind(**{field.name: getattr(frozen, field.name) for field in fields(frozen)}, cache=cache)
+
+
 def open_cache(settings: CacheSpec | None, train: TrainingSetSpec) -> EncoderCache | None:
-    """The cache that a scale asks for. Raises ValueError where such data cannot be kept."""
+    """The cache that a scale asks for. Raises InputError where such data cannot be kept."""
     if settings is None:
         return None
     if reason := settings.refusal(train):
-        raise ValueError(f"data.cache: {reason}")
+        raise InputError("data.cache", reason)
     return EncoderCache(settings)
 
 
-def kept(
-    cache: EncoderCache | None,
-    kind: Cached,
-    made_by: Sequence[Any],
-    keys: Sequence[bytes],
-    inputs: _Inputs,
-    encode: Callable[[_Inputs], Mapping[str, Tensor]],
-    device: torch.device,
-) -> dict[str, Tensor]:
-    """`EncoderCache.rows`; without a cache, or without keys, `encode(inputs)`."""
-    if cache is None or not keys:
-        return dict(encode(inputs))
-    return cache.rows(kind, made_by, keys, inputs, encode, device)
-
-
-def image_keys(images: NDArray[np.uint8]) -> tuple[bytes, ...]:
-    """What names each of the images (B, H, W, 3): a digest of its size and pixels."""
-    shape = str(images.shape[1:]).encode()
-    return tuple(hashlib.blake2b(shape + i.tobytes(), digest_size=KEY_BYTES).digest() for i in images)
-
-
-def text_keys(texts: Sequence[str]) -> tuple[bytes, ...]:
-    """What names each text."""
-    return tuple(hashlib.blake2b(text.encode(), digest_size=KEY_BYTES).digest() for text in texts)
+def content_keys(inputs: Tensor | Sequence[str], context: str) -> list[bytes]:
+    """A digest of each input, a text or an image (a row of the tensor: dtype, shape and values), in this context."""
+    if isinstance(inputs, Tensor):
+        context = f"{context}/{inputs.dtype}/{tuple(inputs.shape[1:])}"
+        contents = [row.numpy().tobytes() for row in inputs.detach().cpu().contiguous()]
+    else:
+        contents = [text.encode() for text in inputs]
+    start = f"{context}/".encode()
+    return [hashlib.blake2b(start + content, digest_size=KEY_BYTES).digest() for content in contents]
 
 
 def fingerprint(parts: Sequence[Any]) -> str:
-    """SHA-256 (64 hex) of modules (configurations, every tensor with its dtype and layout), tokenizers and texts."""
+    """SHA-256 (64 hex) over modules (configuration, each tensor with dtype and layout), tokenizers and texts."""
     digest = hashlib.sha256()
     for part in parts:
         digest.update(type(part).__qualname__.encode())
@@ -160,7 +198,7 @@ def fingerprint(parts: Sequence[Any]) -> str:
                 digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
         else:
             rules = json.loads(part.backend_tokenizer.to_str())
-            # What the last call asked for, not what the tokenizer is.
+            # These come from the last call, not from the tokenizer.
             rules |= {"padding": None, "truncation": None}
             digest.update(json.dumps(rules, sort_keys=True).encode())
             digest.update(str(part.model_max_length).encode())
@@ -168,11 +206,11 @@ def fingerprint(parts: Sequence[Any]) -> str:
 
 
 _NAMES = {"_name_or_path", "_diffusers_version", "transformers_version", "_commit_hash", "_class_name"}
-"""Where a network came from and who wrote its file: no part of what it computes."""
+"""Entries of a configuration that do not change what the network computes."""
 
 
 def surroundings(device: torch.device) -> dict[str, str | int]:
-    """What decides bits beside the network: the device, its precision settings, threads, torch's version."""
+    """Everything beside the network that decides bits: device, precision settings, threads, torch's version."""
     if device.type == "cuda":
         unit = torch.cuda.get_device_name(device)
     else:

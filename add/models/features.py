@@ -16,6 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from add.errors import InputError
+
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
@@ -52,18 +54,19 @@ def resize(images: Tensor, size: int) -> Tensor:
 def load_model(path: str) -> PreTrainedModel:
     """Load the vision network of a directory or hub id from safetensors, in float32.
 
-    Of a whole CLIP its vision half. A pooler whose weights are not there (DINOv1's published ones have none) is
-    left out: it would be random. Raises ValueError for a family that is not supported, WeightsError where other
+    From a whole CLIP only the vision half is loaded. A pooler without weights (as in DINOv1's published files) is left
+    out, since it would be random. Raises InputError for a family that is not supported, WeightsError where other
     weights are missing.
     """
     from transformers import AutoConfig, AutoModel, CLIPVisionModel
 
-    from add.models.weights import check_complete, local_directory, weight_variant
+    from add.models.hub import local_directory
+    from add.models.weights import check_complete, weight_variant
 
     directory = local_directory(path)
     kind = AutoConfig.from_pretrained(directory).model_type
     if kind not in (*BLOCKS, "clip"):
-        raise ValueError(
+        raise InputError(
             f"{path}: feature networks of type {kind!r} are not supported; use one of {', '.join(BLOCKS)}"
         )
     family: Any = CLIPVisionModel if kind in ("clip", "clip_vision_model") else AutoModel
@@ -92,8 +95,8 @@ def load_features(
     `pooled` can be used. image_size: pixels of the network's square input; mean, std: of its normalisation, for
     values in [0, 1], one a channel.
 
-    Raises ValueError for an unsupported family, a layer that the network does not have, a repeated layer, or
-    an image_size that the patch size does not divide.
+    Raises InputError for an unsupported family, a layer that the network does not have, a repeated layer, or
+    an image_size that is no multiple of the patch size.
     """
     return FeatureNetwork(
         load_model(str(path)),
@@ -135,16 +138,16 @@ class FeatureNetwork(nn.Module):
         config: Any = model.config
         self.kind: str = config.model_type
         if self.kind not in BLOCKS:
-            raise ValueError(f"{name}: type {self.kind!r} is not supported; use one of {', '.join(BLOCKS)}")
+            raise InputError(f"{name}: type {self.kind!r} is not supported; use one of {', '.join(BLOCKS)}")
         blocks = len(attrgetter(BLOCKS[self.kind][0])(model))
         wrong = [i for i in layers if not 0 <= i <= blocks]
         if wrong or len(set(layers)) != len(layers):
-            raise ValueError(
+            raise InputError(
                 f"{name}: layers {list(layers)} must be different indices in 0 .. {blocks}"
                 f" (0: before the first of its {blocks} blocks, i: after block i)"
             )
         if self.kind in (*INTERPOLATING, "dinov2") and image_size % config.patch_size:
-            raise ValueError(
+            raise InputError(
                 f"{name}: image_size {image_size} is not a multiple of its patch size {config.patch_size};"
                 " the pixels beyond the last whole patch would be ignored"
             )
@@ -167,7 +170,7 @@ class FeatureNetwork(nn.Module):
         self.eval()
 
     def train(self, mode: bool = True) -> FeatureNetwork:
-        """Stay in eval mode whatever is asked: dropout and batch statistics would make the features drift."""
+        """Always stay in eval mode: dropout and batch statistics would change the features."""
         return super().train(False)
 
     def prepare(self, images: Tensor) -> Tensor:
@@ -192,7 +195,7 @@ class FeatureNetwork(nn.Module):
     def pooled(self, images: Tensor) -> Tensor:
         """One embedding (B, D) an image: the pooler's output if there is one, else the CLS token.
 
-        Raises ValueError when the network was shortened to its chosen layers and so has no final output.
+        Raises ValueError where the network was shortened to its chosen layers: it has no final output.
         """
         if not self.whole:
             raise ValueError(
@@ -209,3 +212,15 @@ class FeatureNetwork(nn.Module):
         with torch.no_grad():
             features = self(self.mean.new_zeros(1, 3, size, size))
         return tuple(FeatureShape(f.shape[1], tuple(f.shape[2:])) for f in features)
+
+
+@dataclass(frozen=True)
+class ImageCondition:
+    """c_img: one embedding (B, D) of images (B, 3, H, W) in [-1, 1], the frozen network's pooled output."""
+
+    network: FeatureNetwork
+
+    @torch.no_grad()
+    def __call__(self, images: Tensor) -> Tensor:
+        """Embed images."""
+        return self.network.pooled(images)

@@ -1,21 +1,31 @@
-"""Where does this machine keep a network that the settings name by a public id? One optional file says.
+"""Where is a network that the settings name: a local directory, a mirror, the hub's cache or the hub?
 
-An address is no identity: the file is no part of a scale or a run, and whatever is found at its addresses is held
-to the same hashes. It is mirrors.yaml in the working directory, or the file that ADDBENCH_MIRRORS names.
+Mirrors stand in one optional file, mirrors.yaml in the working directory or the file that ADDBENCH_MIRRORS names. It
+is no part of a scale or a run: an address is no identity, and weights from any address must have the same hashes.
 """
 
 from __future__ import annotations
 
 import os
-from pathlib import Path
+import re
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
 from pydantic import ValidationError, model_validator
 
 from add.config.types import Frozen, Text
 from add.config.yaml import SpecError, explained, raise_all, read_yaml
+from add.models.weights import Files, WeightsError, loaded_weights
+
+if TYPE_CHECKING:
+    from add.config.scale import NetworkSpec
 
 VARIABLE = "ADDBENCH_MIRRORS"
 FILE = "mirrors.yaml"
+SMALL = (".json", ".model", ".txt")
+"""Endings of configurations and tokenizers."""
+
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 class Mirror(Frozen):
@@ -40,18 +50,18 @@ class Mirror(Frozen):
 
 
 class Mirrors(Frozen):
-    """`networks`: by the path that the settings give (`owner/name`), or by `owner/name@revision` for one alone."""
+    """`networks`: mirrors by the path in the settings (`owner/name`), or by `owner/name@revision` for one revision."""
 
     networks: dict[Text, Mirror]
 
     def find(self, path: str, revision: str | None) -> Mirror | None:
-        """The place for this path and revision; what is said for the revision comes first."""
+        """The mirror of this path; an entry for the very revision comes first."""
         exact = self.networks.get(f"{path}@{revision}") if revision else None
         return exact or self.networks.get(path)
 
 
 def mirrors_file() -> Path | None:
-    """The file that says it, or None. Raises SpecError where ADDBENCH_MIRRORS names none."""
+    """The mirrors file, or None. Raises SpecError where ADDBENCH_MIRRORS names a file that is missing."""
     named = os.environ.get(VARIABLE)
     file = Path(named) if named else Path(FILE)
     if named and not file.is_file():
@@ -60,7 +70,7 @@ def mirrors_file() -> Path | None:
 
 
 def load_mirrors() -> Mirrors:
-    """What the file says; nothing where there is none. Raises SpecError with every problem of the file."""
+    """The file's mirrors, none without a file. Raises SpecError with every problem of the file."""
     file = mirrors_file()
     if file is None:
         return Mirrors(networks={})
@@ -73,9 +83,9 @@ def load_mirrors() -> Mirrors:
 
 
 def mirrored(path: str, revision: str | None = None) -> tuple[str, str | None]:
-    """Path and revision of the place to look at for what the settings call `path`. Raises SpecError.
+    """Path and revision to look at for the `path` of the settings. Raises SpecError.
 
-    A path that is there itself is meant itself.
+    A path that exists is used itself, without a mirror.
     """
     if Path(path).exists():
         return path, revision
@@ -88,3 +98,72 @@ def mirrored(path: str, revision: str | None = None) -> tuple[str, str | None]:
             (file or Path(FILE)).as_posix(), 1, f"{path}: its directory {mirror.path} is not there"
         )
     return mirror.path, mirror.revision
+
+
+def local_directory(path: str, revision: str | None = None, files: Files | None = None) -> Path:
+    """The directory of a network named by a local path or by a hub id such as ``owner/name``.
+
+    A local path comes first, then mirrors.yaml, then the hub. From the hub, configurations, tokenizers and weights
+    (`files`, else `loaded_weights`) are downloaded unless the local cache has them. Without a connection the cache must
+    have them. Where a commit and `files` are given and the cache has them all, the hub is not asked. Raises
+    WeightsError where the network cannot be found, SpecError for a wrong mirrors.yaml.
+    """
+    place, version = mirrored(path, revision)
+    if Path(place).exists():
+        return Path(place)
+    if not is_hub_id(place):
+        raise WeightsError(f"{path}: no such directory; check the path, or make the weights first")
+    if files and is_commit(version):
+        cached = cached_directory(place, version)
+        if cached is not None and all((cached / name).is_file() for name in files):
+            return cached
+    from huggingface_hub import HfApi, snapshot_download
+
+    try:
+        try:
+            names = HfApi().list_repo_files(place, revision=version)
+        except Exception:  # no connection, as well as no such repository: the next line says which
+            return Path(snapshot_download(place, revision=version, local_files_only=True))
+        small = [name for name in names if PurePosixPath(name).suffix in SMALL]
+        weights = files or loaded_weights(names)
+        return Path(snapshot_download(place, revision=version, allow_patterns=[*small, *weights]))
+    except Exception as error:
+        raise WeightsError(
+            f"{place} (revision {version}): neither a local directory nor an id that the hub or its cache has: {error}"
+        ) from error
+
+
+def network_directory(network: NetworkSpec) -> Path:
+    """`local_directory` of a network as the settings describe it."""
+    return local_directory(network.path, network.revision, network.files)
+
+
+def named_file(path: str, revision: str | None, name: str, sha256: str | None) -> Path:
+    """One file of a directory or hub id, such as a checkpoint; `sha256` is not compared here.
+
+    Raises WeightsError where it is not there, and as `local_directory`.
+    """
+    file = local_directory(path, revision, {name: sha256}) / name
+    if not file.is_file():
+        raise WeightsError(f"{file}: no such file; check `path` and `file`")
+    return file
+
+
+def is_hub_id(path: str) -> bool:
+    """Whether a path that does not exist can be a hub's ``owner/name``."""
+    return path.count("/") == 1 and not path.startswith((".", "/", "~"))
+
+
+def is_commit(revision: str | None) -> bool:
+    """Whether a revision is a full commit hash, which always means the same files; branches and tags can move."""
+    return revision is not None and _COMMIT.fullmatch(revision) is not None
+
+
+def cached_directory(path: str, revision: str | None) -> Path | None:
+    """The hub's local snapshot of an id, or None. Nothing is downloaded."""
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(path, revision=revision, local_files_only=True))
+    except (ValueError, OSError):  # LocalEntryNotFoundError is one of each, by version
+        return None

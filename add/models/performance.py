@@ -1,7 +1,7 @@
-"""How is the step made faster or smaller on a GPU? The options of `training.performance`, applied to its networks.
+"""How does a step become faster or smaller on a GPU? By the options of `training.performance`, applied here.
 
-Scaled dot product attention needs no option: it is what diffusers and transformers choose by themselves. Nor does
-the graph through frozen networks: whatever has no gradient to pass on runs under no_grad (`add.step`).
+Scaled dot product attention needs no option: diffusers and transformers choose it by themselves. Frozen networks that
+pass on no gradient run under no_grad anyway (`add.step`).
 """
 
 from __future__ import annotations
@@ -20,61 +20,64 @@ from add.distributed import Rank
 from add.models.diffusion import DiffusionNetwork, load_diffusion
 from add.models.features import BLOCKS, FeatureNetwork
 from add.models.frozen import FrozenNetworks
-from add.models.weights import network_directory
+from add.models.hub import network_directory
 
 PLAIN = PerformanceSpec()
 
 
 def performance_of(run: Run) -> PerformanceSpec:
-    """The run's options; none of them where it states none."""
+    """The run's options; all off where it states none."""
     return run.training.performance or PLAIN
 
 
-def apply_options(options: PerformanceSpec, players: FrozenNetworks, unet: Any) -> None:
+def apply_options(options: PerformanceSpec, networks: FrozenNetworks, unet: Any) -> None:
     """Apply the options to the frozen networks and the student's trainable `unet`, in place.
 
-    After the student was made from the frozen weights, which it takes in float32, and before it is sharded or its
-    optimiser is made. The heads stay as they are: they are small, and R1 differentiates them twice.
+    Call it after `trainable_unet`, which copies the frozen weights in float32, and before sharding and before the
+    optimiser is made. The heads do not change: they are small, and R1 differentiates them twice.
     """
-    pipelines = [p for p in (players.student, players.teacher) if p is not None]
-    frozen: list[nn.Module] = [m for p in pipelines for m in (p.unet, p.vae, *p.text.encoders)]
-    frozen += [m.model for m in (players.features, players.c_img) if m is not None]
-    frozen += [players.c_text.encoder] if players.c_text is not None else []
-    convolutional: list[nn.Module] = [unet, *(m for p in pipelines for m in (p.unet, p.vae))]
-    convolutional += [m.model for m in (players.features, players.c_img) if m is not None]
+    pipelines = [p for p in (networks.student, networks.teacher) if p is not None]
+    side = [getattr(module, "model", module) for module in networks.side_networks.values()]
+    vision = [
+        module.model for module in networks.side_networks.values() if isinstance(module, FeatureNetwork)
+    ]
+    frozen: list[nn.Module] = [m for p in pipelines for m in (p.unet, p.vae, *p.text.encoders)] + side
+    convolutional: list[nn.Module] = [unet, *(m for p in pipelines for m in (p.unet, p.vae)), *vision]
     if options.frozen_precision == "bf16":
         for module in frozen:
-            nn.Module.to(module, torch.bfloat16)  # diffusers' `to` warns of parts to keep, even of none
+            nn.Module.to(
+                module, torch.bfloat16
+            )  # diffusers' `to` warns even without parts to keep in float32
     if options.channels_last:
         for module in convolutional:
             module.to(memory_format=torch.channels_last)
     if "unet" in options.gradient_checkpointing:
         unet.enable_gradient_checkpointing()
     if "decoder" in options.gradient_checkpointing:
-        players.student.vae.enable_gradient_checkpointing()
-    if "features" in options.gradient_checkpointing and players.features is not None:
-        checkpoint_blocks(players.features)
+        networks.student.vae.enable_gradient_checkpointing()
+    if "features" in options.gradient_checkpointing and networks.features is not None:
+        checkpoint_blocks(networks.features)
     if options.compile:
-        for module in compiled_modules(players, unet):
+        for module in compiled_modules(networks, unet):
             module.compile(dynamic=False)
 
 
-def compiled_modules(players: FrozenNetworks, unet: Any) -> list[nn.Module]:
-    """What `compile` compiles, in place: names, weights and configurations stay what they are."""
-    found: list[nn.Module] = [unet, players.student.vae.encoder, players.student.vae.decoder]
-    if players.teacher is not None:
-        found.append(players.teacher.unet)
-        if players.teacher.vae is not players.student.vae:
-            found += [players.teacher.vae.encoder, players.teacher.vae.decoder]
-    if players.features is not None:
-        found.append(players.features.model)
+def compiled_modules(networks: FrozenNetworks, unet: Any) -> list[nn.Module]:
+    """The modules that `compile` compiles in place; names, weights and configurations do not change."""
+    found: list[nn.Module] = [unet, networks.student.vae.encoder, networks.student.vae.decoder]
+    if networks.teacher is not None:
+        found.append(networks.teacher.unet)
+        if networks.teacher.vae is not networks.student.vae:
+            found += [networks.teacher.vae.encoder, networks.teacher.vae.decoder]
+    if networks.features is not None:
+        found.append(networks.features.model)
     return found
 
 
 def checkpoint_blocks(features: FeatureNetwork) -> None:
-    """Let each block of a feature network compute its activations again in the backward pass, in place.
+    """Let each block of a feature network recompute its activations in the backward pass, in place.
 
-    transformers' own switch works in training mode only, which a frozen network is never in.
+    transformers' own switch works only in training mode, and a frozen network is always in eval mode.
     """
     for block in attrgetter(BLOCKS[features.kind][0])(features.model):
         block.forward = _checkpointed(block.forward)
@@ -92,23 +95,23 @@ def _checkpointed(forward: Callable[..., Any]) -> Callable[..., Any]:
     return run
 
 
-def release_unused(players: FrozenNetworks) -> None:
-    """Free the frozen UNet of the student's pipeline where nothing runs it: another network is the teacher, or none.
+def release_unused(networks: FrozenNetworks) -> None:
+    """Free the frozen UNet of the student's pipeline unless it is the teacher's: nothing else runs it.
 
-    The trainable copy was made from it; its configuration stays.
+    Call it after `trainable_unet`. The UNet's configuration stays.
     """
-    if players.teacher is not players.student:
-        players.student.unet.to("meta")
+    if networks.teacher is not networks.student:
+        networks.student.unet.to("meta")
 
 
 def plain_student(
-    run: Run, share: Rank, student: DiffusionNetwork, unet: Any, state: Mapping[str, Tensor]
+    run: Run, rank: Rank, student: DiffusionNetwork, unet: Any, state: Mapping[str, Tensor]
 ) -> tuple[DiffusionNetwork, Any]:
-    """The student's pipeline and UNet as they are saved: float32 and whole, whatever the options made of them.
+    """The student's pipeline and UNet as they are saved: float32 and not sharded, under any options.
 
-    state: the whole weights of `unet`. Without options these are the very modules that were trained.
+    state: the whole weights of `unet`. Without options the trained modules themselves are returned.
     """
-    if run.training.performance is None and not share.sharded:
+    if run.training.performance is None and not rank.sharded:
         return student, unet
     fresh = load_diffusion(str(network_directory(run.student)), resolution=student.resolution)
     fresh.unet.load_state_dict(state)

@@ -1,7 +1,7 @@
-"""Named tensors on disk by key: whole files that several processes write and read at once, safe to delete.
+"""Named tensors on disk by key. Several processes may read and write one store at once, and files may be deleted.
 
-A directory holds segments, safetensors files of up to a thousand entries each; a file appears by renaming, and is
-never changed. What is deleted while it is read is missing from then on, and made again.
+A directory holds segments: safetensors files of up to about a thousand entries. A segment appears by renaming and never
+changes. Entries of a deleted segment are missing from then on, and are made again.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from add.errors import InputError
 KEY_BYTES = 16
 SEGMENT_ENTRIES = 1024
 SEGMENT_BYTES = 1 << 28
-"""A segment is written when it has so many entries, or so many bytes: what a killed process loses."""
+"""A segment is written when it reaches one of these sizes; a killed process loses at most that much."""
 
 _KEYS = "keys"
 _OPEN = 64
 
 
-class TensorCache:
-    """Entries of one identity. Memory: 16 bytes an entry on disk, the entries not yet written, mapped files.
+class TensorStore:
+    """Entries of one identity. In memory: 16 bytes per entry on disk, entries not yet written, and mapped files.
 
-    identity: everything that decides an entry's values beside its key. A segment of another identity is refused.
+    identity: everything beside the key that decides an entry's values. A segment of another identity is refused.
     """
 
     def __init__(self, directory: Path, identity: Mapping[str, Any]) -> None:
@@ -56,7 +56,7 @@ class TensorCache:
         return {name: _stacked([row[name] for row in rows]) for name in names}
 
     def put(self, keys: Sequence[bytes], tensors: Mapping[str, Tensor]) -> None:
-        """Keep one entry a key: row i of each tensor. Entries that are there stay as they are."""
+        """Keep one entry per key: row i of each tensor. Existing entries do not change."""
         kept = {name: tensor.detach().cpu() for name, tensor in tensors.items()}
         for i, key in enumerate(keys):
             if key not in self._pending and self._place(key) is None:
@@ -121,13 +121,13 @@ class TensorCache:
         return opened.row(row) if opened.keys[row].tobytes() == key else None  # the index has half of a key
 
     def _forget(self) -> None:
-        """Files were deleted: begin again with those that are left."""
+        """Files were deleted: start again with the remaining ones."""
         self._segments, self._opened = [], OrderedDict()
         self._prefixes, self._places = np.zeros(0, np.uint64), np.zeros((0, 2), np.int32)
         self._scan()
 
     def _scan(self) -> bool:
-        """Take up the segments that were not there before; whether there are any. Raises InputError."""
+        """Add new segments to the index. Returns whether there were any. Raises InputError for a damaged one."""
         known = set(self._segments)
         new = [f for f in sorted(self.directory.glob("segment-*.safetensors")) if f not in known]
         prefixes, places = [self._prefixes], [self._places]
@@ -149,7 +149,7 @@ class TensorCache:
 
 
 class _Segment:
-    """One mapped file. Raises InputError where it is damaged or of another identity, FileNotFoundError."""
+    """One mapped file. Raises InputError where it is damaged or of another identity, FileNotFoundError where gone."""
 
     def __init__(self, file: Path, identity: Mapping[str, Any]) -> None:
         from safetensors import SafetensorError, safe_open
@@ -185,7 +185,7 @@ class _Segment:
 
 
 def _row(tensor: Tensor, i: int) -> Tensor:
-    """A copy of row i that keeps the memory format, which decides the bits of what is made of it."""
+    """A copy of row i in the same memory format, which decides the bits of later results."""
     return tensor[i : i + 1].clone(memory_format=torch.preserve_format)[0]
 
 

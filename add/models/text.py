@@ -4,9 +4,9 @@ The UNet: one text encoder (Stable Diffusion) gives its last hidden states; two 
 give their last but one, concatenated, and the second's projected embedding. Which of the two a pipeline is, its
 directory says (model_index.json and the UNet's configuration), never its name.
 
-The discriminator's c_text: CLIP's projected text embedding. Two formats are published, and either will do: a
+The discriminator's c_text: CLIP's projected text embedding. Both published formats are read: a
 transformers directory (config.json, of the text half or of the whole CLIP, and model*.safetensors) and an open_clip
-one (open_clip_config.json and *.safetensors). A directory that is both is read as the first, which loads the text
+one (open_clip_config.json and *.safetensors). A directory in both formats is read as the first, which loads the text
 half alone.
 """
 
@@ -18,22 +18,24 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from add.config.scale import NetworkSpec
-from add.models.weights import WeightsError, check_complete, network_directory, weight_variant
+from add.errors import InputError
+from add.models.hub import network_directory
+from add.models.weights import WeightsError, check_complete, weight_variant
 
 ENCODERS = ("text_encoder", "text_encoder_2")
 TOKENIZERS = ("tokenizer", "tokenizer_2")
 _CLASSES = ({"CLIPTextModel"}, {"CLIPTextModelWithProjection"})
 _SIZES = 6  # numbers in time_ids
-# Inputs that a UNet may want and nothing here gives it.
+# Inputs of a UNet that are not supported here.
 _OTHER_INPUTS = ("class_embed_type", "num_class_embeds", "encoder_hid_dim_type", "time_cond_proj_dim")
 
 
 @dataclass(frozen=True)
 class TextConditioning:
-    """What a UNet is conditioned on beside the timestep, for a batch of B prompts; float32, or as autocast leaves it.
+    """The UNet's conditioning beside the timestep, for a batch of B prompts; float32, or the dtype of autocast.
 
     embeddings: (B, L, D), cross-attended. For SDXL also pooled: (B, P), and time_ids: (B, 6), the original image's
     height and width, the crop's top and left, the target's height and width, in pixels.
@@ -61,9 +63,9 @@ class TextConditioning:
 class TextEncoders:
     """A pipeline's one or two frozen text encoders, each with its tokenizer.
 
-    zero_null: classifier-free guidance's null is all zeros rather than an encoded empty prompt. SDXL was trained
-    that way; its model_index.json says so by `force_zeros_for_empty_prompt`, and diffusers' pipeline does it where
-    no negative prompt is given.
+    zero_null: the null of classifier-free guidance is all zeros, not an encoded empty prompt. SDXL was trained like
+    that: its model_index.json has `force_zeros_for_empty_prompt`, and diffusers' pipeline does it without a
+    negative prompt.
     """
 
     encoders: tuple[Any, ...]
@@ -73,8 +75,8 @@ class TextEncoders:
     def embed(self, prompts: Sequence[str], resolution: int) -> TextConditioning:
         """Encode prompts, padded and truncated to the tokenizers' lengths, for square images of `resolution`.
 
-        Original and target size are the resolution and nothing is cropped, which is what a pipeline's call says
-        by default; which sizes the paper gave SDXL is not published.
+        Original and target size are the resolution, and the crop is at 0, 0, as in a pipeline's call by default. The
+        paper does not publish the sizes that it gave SDXL.
         """
         device = next(self.encoders[0].parameters()).device
         with torch.no_grad():
@@ -108,16 +110,16 @@ def tokenize(tokenizer: Any, prompts: Sequence[str]) -> Tensor:
 
 
 def encoder_names(index: Mapping[str, Any], where: str) -> tuple[str, ...]:
-    """Which of `ENCODERS` a pipeline's model_index.json lists. Raises ValueError for a pipeline of another kind."""
+    """The `ENCODERS` that a pipeline's model_index.json lists. Raises InputError for another kind of pipeline."""
     found = tuple(name for name in ENCODERS if (index.get(name) or [None])[0] is not None)
     if found not in (ENCODERS[:1], ENCODERS):
-        raise ValueError(
+        raise InputError(
             f"{where}: model_index.json lists the text encoders {list(found)}; it takes text_encoder alone"
             " (Stable Diffusion) or with text_encoder_2 (SDXL's base; its refiner is no text-to-image model)"
         )
     for name, kinds in zip(found, _CLASSES, strict=False):
         if index[name][1] not in kinds:
-            raise ValueError(
+            raise InputError(
                 f"{where}: model_index.json: {name} is a {index[name][1]}, not a {' or '.join(kinds)}; pipelines"
                 " of this kind are not supported"
             )
@@ -130,7 +132,7 @@ def zero_null(index: Mapping[str, Any]) -> bool:
 
 
 def incompatibilities(unet: Mapping[str, Any], encoders: Sequence[Any], vae: Mapping[str, Any]) -> list[str]:
-    """Why a UNet, its text encoders and its VAE do not belong together; empty where they do.
+    """Reasons why a UNet, its text encoders and its VAE do not belong together; empty where they do.
 
     unet, vae: their configurations; encoders: the transformers configurations. No weights are needed.
     """
@@ -164,22 +166,21 @@ def incompatibilities(unet: Mapping[str, Any], encoders: Sequence[Any], vae: Map
 OPEN_CLIP_CONFIG = "open_clip_config.json"
 
 
+@dataclass(frozen=True)
 class TextCondition:
-    """A frozen CLIP text encoder with projection: prompts to embeddings (B, D) float32, not normalised.
+    """c_text: a frozen CLIP text encoder with projection, prompts to embeddings (B, D) float32, not normalised.
 
-    embed: token ids (B, L) to embeddings, run by `encoder`; tokens: prompts to token ids; vocabulary: a text that
-    names the tokenizer, for caches.
+    embed: token ids (B, L) to embeddings, run by `encoder`. tokens: prompts to token ids. vocabulary: a text that
+    identifies the tokenizer.
     """
 
-    def __init__(
-        self,
-        encoder: nn.Module,
-        embed: Callable[[Tensor], Tensor],
-        tokens: Callable[[Sequence[str]], Tensor],
-        vocabulary: str,
-    ) -> None:
-        self.encoder = encoder.eval().requires_grad_(False)
-        self.embed, self.tokens, self.vocabulary = embed, tokens, vocabulary
+    encoder: Any
+    embed: Callable[[Tensor], Tensor]
+    tokens: Callable[[Sequence[str]], Tensor]
+    vocabulary: str
+
+    def __post_init__(self) -> None:
+        self.encoder.eval().requires_grad_(False)
 
     @torch.no_grad()
     def __call__(self, prompts: Sequence[str]) -> Tensor:

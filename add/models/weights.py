@@ -1,36 +1,31 @@
-"""Which weights does a directory hold, and are its files whole? An address is no identity, so a hash names them too."""
+"""Which weights are in a directory, and are its files whole? An address is no identity, so a hash identifies them."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from add.errors import InputError
-from add.models.hub import mirrored
 
 if TYPE_CHECKING:
-    from add.config.scale import NetworkSpec
+    pass
 
 
 PARTS = ("text_encoder", "text_encoder_2", "unet", "vae")
-"""The folders of a pipeline that hold weights which are loaded."""
-SMALL = (".json", ".model", ".txt")
-"""Endings of configurations and tokenizers."""
+"""The folders of a pipeline whose weights are loaded."""
 
 Files = Mapping[str, str | None]
-"""The files that a network's weights are read from, each with its plain sha256 where that is known."""
+"""Names of a network's weight files, each with its sha256 or None where that is not known."""
 
 _BLOCK = 1 << 22
-_COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 class WeightsError(InputError):
-    """Weights that are missing, or are not those that the configuration names."""
+    """Weights that are missing or differ from those that the settings name."""
 
 
 def file_hash(path: Path) -> str:
@@ -41,11 +36,11 @@ def file_hash(path: Path) -> str:
 
 
 def loaded_weights(names: Iterable[str]) -> list[str]:
-    """Of the relative names of a network's files, those of the weights that are loaded, in the order of paths.
+    """Names of the weight files that are loaded, sorted by path, out of all relative file names of a network.
 
-    Published directories hold more: the same weights in half precision, in one file for other programs, for other
-    decoders. Of a pipeline (model_index.json) only the folders of `PARTS` count; of a folder's safetensors the plain
-    ones, in one file or in shards, or those of the variant `fp16` where there are no others.
+    Published directories hold more files: the same weights in half precision, in one file for other programs, other
+    decoders. In a pipeline (model_index.json) only the folders of `PARTS` count. In a folder the plain safetensors
+    count, one file or shards; those of the variant `fp16` count where there are no others.
     """
     paths = [PurePosixPath(name) for name in names]
     weights = sorted(path for path in paths if path.suffix == ".safetensors")
@@ -58,7 +53,7 @@ def loaded_weights(names: Iterable[str]) -> list[str]:
 
 
 def _chosen(files: Collection[str]) -> set[str]:
-    """Of one folder's weight files those that are loaded."""
+    """The files of one folder that are loaded."""
     variant = variant_of(files)
     if variant is not None:
         return {name for name in files if f".{variant}" in name}
@@ -70,7 +65,7 @@ def _is_plain(name: str) -> bool:
 
 
 def variant_of(files: Collection[str]) -> str | None:
-    """Which variant of a folder's weight files is loaded: None for the plain ones, `fp16` where it is all there is.
+    """The variant of a folder's weight files that is loaded: None for plain files, `fp16` where there are no others.
 
     A variant's name stands between dots (model.fp16.safetensors, model.fp16-00001-of-00002.safetensors).
     """
@@ -79,17 +74,17 @@ def variant_of(files: Collection[str]) -> str | None:
 
 
 def weights_hash(path: Path) -> str:
-    """sha256 (64 hex) that names the weights at `path`.
+    """sha256 (64 hex) that identifies the weights at `path`.
 
-    For a directory: over the relative posix name and the bytes of every file of `loaded_weights`, in that order;
-    configurations, tokenizers and what lies beside do not count. For a file: its plain sha256, as hubs print it.
+    For a directory it is over the relative POSIX name and the bytes of each file of `loaded_weights`, in that order;
+    configurations, tokenizers and other files do not count. For a file it is the file's own sha256, as hubs print it.
     Raises WeightsError where there is nothing to hash.
     """
     return file_hash(path) if path.is_file() else weight_hashes(path, weight_names(path))[0]
 
 
 def weight_names(path: Path, files: Files | None = None) -> list[str]:
-    """The weight files of a directory: those of `files` if given, else `loaded_weights`, in the order of paths.
+    """The weight files of a directory, sorted by path: `files` if given, else `loaded_weights`.
 
     Raises WeightsError where there are none, or one of `files` is missing.
     """
@@ -109,11 +104,10 @@ def weight_names(path: Path, files: Files | None = None) -> list[str]:
 
 
 def check_weights(path: Path, expected: str | None, files: Files | None = None) -> str:
-    """The hash of the weights at `path`; refused if it is not the `expected` one, recorded if none is
-    expected.
+    """The hash of the weights at `path`. With `expected` (or hashes in `files`) it is also compared.
 
-    files: which files of a directory count, each held to its own sha256 where that is given. Raises WeightsError
-    with both hashes where they differ.
+    files: the files of a directory that count, each with its own sha256 or None. Raises WeightsError with both hashes
+    where they differ.
     """
     each: dict[str, str] = {}
     if path.is_file():
@@ -131,9 +125,9 @@ def check_weights(path: Path, expected: str | None, files: Files | None = None) 
 def other_weights(
     path: Path, found: str, each: Mapping[str, str], expected: str | None, files: Files | None
 ) -> list[tuple[Path, str, str]]:
-    """What of the weights at `path` is not as configured: file or directory, its hash, the configured one.
+    """Weights at `path` that differ from the settings: file or directory, its hash, the hash in the settings.
 
-    found: the hash of all of it, held to `expected`; each: those of single files, held to `files`.
+    found: the hash of everything, compared with `expected`. each: hashes of single files, compared with `files`.
     """
     wrong = [
         (path / name, each[name], known)
@@ -154,7 +148,7 @@ def weight_variant(folder: Path) -> str | None:
 
 
 def check_complete(missing: Collection[str], where: str) -> None:
-    """Raise WeightsError where a network's files lack some of its weights: these would be random numbers."""
+    """Raise WeightsError where a network's files lack some of its weights, which would then be random."""
     if missing:
         raise WeightsError(
             f"{where}: the files lack {len(missing)} of the network's weights, e.g. {min(missing)};"
@@ -162,78 +156,8 @@ def check_complete(missing: Collection[str], where: str) -> None:
         )
 
 
-def local_directory(path: str, revision: str | None = None, files: Files | None = None) -> Path:
-    """The directory of a network named by a local path or by a hub id such as ``owner/name``.
-
-    A local path wins, then what mirrors.yaml says (`add.models.hub`), then the hub. Of a hub id's files
-    configurations, tokenizers and the weights (`files`, else `loaded_weights`) are downloaded, unless they are in
-    the local cache; without a connection the cache must have them, and where a commit and `files` are given and
-    the cache has all, the hub is not asked. Raises WeightsError where none is possible, SpecError for a wrong
-    mirrors.yaml.
-    """
-    place, version = mirrored(path, revision)
-    if Path(place).exists():
-        return Path(place)
-    if not is_hub_id(place):
-        raise WeightsError(f"{path}: no such directory; check the path, or make the weights first")
-    if files and is_commit(version):
-        cached = cached_directory(place, version)
-        if cached is not None and all((cached / name).is_file() for name in files):
-            return cached
-    from huggingface_hub import HfApi, snapshot_download
-
-    try:
-        try:
-            names = HfApi().list_repo_files(place, revision=version)
-        except Exception:  # no connection, as well as no such repository: the next line says which
-            return Path(snapshot_download(place, revision=version, local_files_only=True))
-        small = [name for name in names if PurePosixPath(name).suffix in SMALL]
-        weights = files or loaded_weights(names)
-        return Path(snapshot_download(place, revision=version, allow_patterns=[*small, *weights]))
-    except Exception as error:
-        raise WeightsError(
-            f"{place} (revision {version}): neither a local directory nor a hub id to be had: {error}"
-        ) from error
-
-
-def network_directory(network: NetworkSpec) -> Path:
-    """`local_directory` of a network as the settings describe it."""
-    return local_directory(network.path, network.revision, network.files)
-
-
-def named_file(path: str, revision: str | None, name: str, sha256: str | None) -> Path:
-    """One file of a directory or hub id, such as a checkpoint; `sha256` is not compared here.
-
-    Raises WeightsError where it is not there, and as `local_directory`.
-    """
-    file = local_directory(path, revision, {name: sha256}) / name
-    if not file.is_file():
-        raise WeightsError(f"{file}: no such file; check `path` and `file`")
-    return file
-
-
-def is_hub_id(path: str) -> bool:
-    """Whether a path that is not there can be a hub's ``owner/name``."""
-    return path.count("/") == 1 and not path.startswith((".", "/", "~"))
-
-
-def is_commit(revision: str | None) -> bool:
-    """Whether a revision is a whole commit hash, which always means the same files; a branch or a tag can move."""
-    return revision is not None and _COMMIT.fullmatch(revision) is not None
-
-
-def cached_directory(path: str, revision: str | None) -> Path | None:
-    """The hub's local snapshot of an id, None where there is none. Nothing is downloaded."""
-    from huggingface_hub import snapshot_download
-
-    try:
-        return Path(snapshot_download(path, revision=revision, local_files_only=True))
-    except (ValueError, OSError):  # LocalEntryNotFoundError is one of each, by version
-        return None
-
-
 def weight_hashes(path: Path, names: Iterable[str]) -> tuple[str, dict[str, str]]:
-    """The hash of a directory's files together, and the plain one of each; each file is read once."""
+    """One hash over all files of a directory, and the sha256 of each file; each file is read once."""
     whole = hashlib.sha256()
     each: dict[str, str] = {}
     for name in names:
@@ -257,14 +181,14 @@ INDEX = ".safetensors.index.json"
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """What a header says of one tensor: its data type, as safetensors names it, and its shape."""
+    """One tensor in a header: its dtype, as safetensors names it, and its shape."""
 
     dtype: str
     shape: tuple[int, ...]
 
 
 def missing_shards(directory: Path, names: Collection[str]) -> list[str]:
-    """Names of the weight files that an index beside the files `names` lists and that are not there."""
+    """Names of weight files that are missing although an index beside the files `names` lists them."""
     absent: list[str] = []
     for folder in sorted({PurePosixPath(name).parent for name in names}):
         for index in sorted((directory / folder).glob(f"*{INDEX}")):
@@ -280,9 +204,9 @@ def missing_shards(directory: Path, names: Collection[str]) -> list[str]:
 
 
 def read_header(file: Path) -> dict[str, TensorInfo]:
-    """Every tensor of a safetensors file by name; the weights themselves are not read.
+    """Every tensor of a safetensors file by name; only the header is read.
 
-    Raises ValueError where the file is none, or is shorter than its header says.
+    Raises InputError where the file is no safetensors file or is shorter than its header says.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -291,4 +215,4 @@ def read_header(file: Path) -> dict[str, TensorInfo]:
             slices = {name: opened.get_slice(name) for name in opened.keys()}  # noqa: SIM118 (no mapping)
             return {name: TensorInfo(s.get_dtype(), tuple(s.get_shape())) for name, s in slices.items()}
     except (SafetensorError, OSError) as error:
-        raise ValueError(f"{file}: is not a whole safetensors file: {error}") from None
+        raise InputError(f"{file}: is not a whole safetensors file: {error}") from None

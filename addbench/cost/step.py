@@ -1,6 +1,6 @@
 """What does a run's training step need? Bytes and floating-point operations, counted and not measured.
 
-The real networks are built from their configurations without weights, and one step of both players runs on tensors
+The real networks are built from their configurations without weights, and one step of both networks runs on tensors
 that have shapes but no values: every tensor that would be alive is counted, and every matrix product and convolution.
 Not counted: the libraries' workspaces, the allocator's fragmentation and the device's own context (leave a tenth),
 the augmentation's copies of the images, and what the optimiser allocates for a moment.
@@ -20,7 +20,7 @@ from add.config.run import Run
 from add.discriminator import Discriminator
 from add.losses import distillation_loss
 from add.models.diffusion import trainable_unet
-from add.models.frozen import FrozenNetworks, conditions, make_heads
+from add.models.frozen import FrozenNetworks, make_heads
 from add.models.performance import apply_options, performance_of, release_unused
 from add.step import adversarial_losses, student_output
 from addbench.cost.meters import Flops, LiveBytes, norms_as_on_cuda
@@ -37,7 +37,7 @@ _BLOCK, _SMALLEST = 256, 4096  # of an 8-bit optimiser: elements to a scale, ele
 class Counted:
     """A step's networks, its most bytes alive beside their weights, and its floating-point operations."""
 
-    players: FrozenNetworks
+    networks: FrozenNetworks
     unet: nn.Module
     heads: Discriminator | None
     frozen: tuple[nn.Module, ...]
@@ -46,18 +46,18 @@ class Counted:
 
 
 def count_step(run: Run, images: int, configurations: Mapping[str, str] | None = None) -> Counted:
-    """Count one part of a step, of so many images: forward and backward passes of both players.
+    """Count one part of a step, of so many images: forward and backward passes of both networks.
 
     Raises as `addbench.cost.random_init.build_players`.
     """
     from torch._subclasses.fake_tensor import FakeTensorMode
 
-    players = build_frozen_networks(run, "meta", configurations)
-    unet = trainable_unet(players.student, "pretrained", 0)
-    heads = make_heads(run, players, players.student.resolution, 0)
-    release_unused(players)
-    apply_options(performance_of(run).model_copy(update={"compile": False}), players, unet)
-    frozen = frozen_modules(players)
+    networks = build_frozen_networks(run, "meta", configurations)
+    unet = trainable_unet(networks.student, "pretrained", 0)
+    heads = make_heads(run, networks, networks.student.resolution, 0)
+    release_unused(networks)
+    apply_options(performance_of(run).model_copy(update={"compile": False}), networks, unet)
+    frozen = frozen_modules(networks)
     half = run.training.precision == "bf16"
     with FakeTensorMode(allow_non_fake_inputs=True), Flops() as flops:
         for module in (unet, *frozen, *((heads,) if heads is not None else ())):
@@ -65,42 +65,42 @@ def count_step(run: Run, images: int, configurations: Mapping[str, str] | None =
             if half:
                 norms_as_on_cuda(module)
         trained = [*unet.parameters(), *(heads.parameters() if heads is not None else ())]
-        batch = _batch(players, images)
+        batch = _batch(networks, images)
         with LiveBytes() as live:
             if run.training.accumulate > 1:  # the parts before have left their gradients
                 for parameter in trained:
                     parameter.grad = torch.empty_like(parameter)
             with torch.autocast("cpu", torch.bfloat16, enabled=half):
-                of_student, of_heads = step_losses(run, players, unet, heads, batch)
+                of_student, of_heads = step_losses(run, networks, unet, heads, batch)
             of_student.backward()
             if heads is not None and of_heads is not None:
                 of_heads.backward(inputs=list(heads.parameters()))
             most = live.most
-    return Counted(players, unet, heads, tuple(frozen), most, flops.total)
+    return Counted(networks, unet, heads, tuple(frozen), most, flops.total)
 
 
 def step_losses(
-    run: Run, players: FrozenNetworks, unet: Any, heads: Discriminator | None, batch: Batch
+    run: Run, networks: FrozenNetworks, unet: Any, heads: Discriminator | None, batch: Batch
 ) -> tuple[Tensor, Tensor | None]:
-    """What `add.step.losses` computes, without the decisions that it takes on values: both players' losses."""
+    """The losses of student and heads as `add.step.losses`, without its decisions that depend on values."""
     variant = run.variant
-    latents, images = student_output(run, players, unet, batch)
+    latents, images = student_output(run, networks, unet, batch)
     loss = torch.zeros((), device=images.device)
-    if players.teacher is not None:
-        teacher = players.teacher
+    if networks.teacher is not None:
+        teacher = networks.teacher
         with torch.no_grad():
-            x0 = latents.detach() if players.shared_latents else teacher.encode(images.detach())
+            x0 = latents.detach() if networks.shared_latents else teacher.encode(images.detach())
             text = teacher.embed(batch.prompts)
             outputs = [teacher.predict(x0, batch.t, text) for _ in range(teacher_passes(run))]
             target = teacher.decode(outputs[-1]) if variant.loss.space == "pixel" else outputs[-1]
         ours = images if variant.loss.space == "pixel" else latents
         loss = loss + distillation_loss(ours, target, torch.ones(len(ours)), positions=latents[0, 0].numel())
-    if heads is None or players.features is None:
+    if heads is None or networks.features is None:
         return loss, None
-    given = conditions(players, batch.real, batch.prompts)
-    fake = players.features(images)
+    given = networks.conditions(batch.real, batch.prompts)
+    fake = networks.features(images)
     with torch.no_grad():
-        real = players.features(batch.real)
+        real = networks.features(batch.real)
     adversarial, of_heads, _ = adversarial_losses(run, heads, real, fake, given)
     return loss + adversarial, of_heads
 
@@ -116,17 +116,16 @@ def teacher_passes(run: Run) -> int:
     return (run.variant.teacher_steps - 1) * guided + (3 if settings.nfsd.negative_prompt else 2)
 
 
-def frozen_modules(players: FrozenNetworks) -> list[nn.Module]:
+def frozen_modules(networks: FrozenNetworks) -> list[nn.Module]:
     """Every frozen network that is in memory, each once."""
     found: dict[int, nn.Module] = {}
-    for pipeline in (players.student, players.teacher):
+    for pipeline in (networks.student, networks.teacher):
         if pipeline is not None:
             for module in (pipeline.unet, pipeline.vae, *pipeline.text.encoders):
                 found[id(module)] = module
-    if players.teacher is not players.student:
-        del found[id(players.student.unet)]  # released
-    others = [players.features, players.c_img, players.c_text.encoder if players.c_text is not None else None]
-    return [*found.values(), *(module for module in others if module is not None)]
+    if networks.teacher is not networks.student:
+        del found[id(networks.student.unet)]  # released
+    return [*found.values(), *networks.side_networks.values()]
 
 
 def lay_out(module: nn.Module) -> None:
@@ -156,21 +155,20 @@ def moment_bytes(module: nn.Module, eight_bit: bool) -> int:
 
 def parameter_counts(counted: Counted) -> dict[str, int]:
     """Parameters by network: the student and the heads are trained, the others frozen."""
-    players = counted.players
-    named: dict[str, nn.Module | None] = {"student": counted.unet, "vae": players.student.vae}
-    named |= {f"text_encoder_{i}": m for i, m in enumerate(players.student.text.encoders)}
-    if players.teacher is not None:
-        named["teacher"] = players.teacher.unet
-    if players.teacher is not None and players.teacher is not players.student:
-        named["teacher_vae"] = players.teacher.vae
-        named |= {f"teacher_text_encoder_{i}": m for i, m in enumerate(players.teacher.text.encoders)}
-    named |= {"features": players.features, "c_img": players.c_img, "heads": counted.heads}
-    named["c_text"] = players.c_text.encoder if players.c_text is not None else None
+    networks = counted.networks
+    named: dict[str, nn.Module | None] = {"student": counted.unet, "vae": networks.student.vae}
+    named |= {f"text_encoder_{i}": m for i, m in enumerate(networks.student.text.encoders)}
+    if networks.teacher is not None:
+        named["teacher"] = networks.teacher.unet
+    if networks.teacher is not None and networks.teacher is not networks.student:
+        named["teacher_vae"] = networks.teacher.vae
+        named |= {f"teacher_text_encoder_{i}": m for i, m in enumerate(networks.teacher.text.encoders)}
+    named |= {**networks.side_networks, "heads": counted.heads}
     return {name: sum(p.numel() for p in m.parameters()) for name, m in named.items() if m is not None}
 
 
-def _batch(players: FrozenNetworks, images: int) -> Batch:
-    size, latents = players.student.resolution, players.student.latent_shape
+def _batch(networks: FrozenNetworks, images: int) -> Batch:
+    size, latents = networks.student.resolution, networks.student.latent_shape
     timesteps = torch.full((images,), 500)
     noise = torch.empty(images, *latents)
     real = torch.empty(images, 3, size, size)
@@ -234,12 +232,12 @@ def estimate_cost(
     configurations: as in `addbench.cost.random_init.build_players`. Sharded figures leave out the one block at a time
     that is gathered. Raises ValueError where the processes cannot share the batch, and as the builders do.
     """
-    from add.distributed import Rank, check_rank
+    from add.distributed import Rank, check_ranks
 
     settings = run.training
     part = settings.batch // settings.accumulate
     judged = run.variant.loss.adversarial > 0
-    check_rank(Rank(0, processes), part, settings.virtual_batch if judged else None)
+    check_ranks(Rank(0, processes), part, settings.virtual_batch if judged else None)
     counted = count_step(run, part // processes, configurations)
     cut = processes if sharded else 1
     eight_bit = settings.performance is not None and settings.performance.eight_bit_optimiser

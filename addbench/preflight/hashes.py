@@ -12,7 +12,8 @@ from pathlib import Path
 
 from add.config.yaml import Loc
 from add.files import write_whole
-from add.models.weights import file_hash, is_commit, is_hub_id, other_weights, weight_hashes
+from add.models.hub import is_commit, is_hub_id
+from add.models.weights import file_hash, other_weights, weight_hashes
 from addbench.preflight.findings import Findings, PreflightProblem, fact, left, problem, size
 from addbench.preflight.places import Place, Wanted
 

@@ -11,7 +11,8 @@ from itertools import combinations
 from add.config.resolve import Table
 from add.config.run import Run
 from add.config.scale import Scale
-from add.models.weights import WeightsError, local_directory, weight_names
+from add.models.hub import local_directory
+from add.models.weights import WeightsError, weight_names
 from addbench.preflight.encoders import inception_file, read_encoder
 from addbench.preflight.findings import Findings, PreflightProblem, fact, together
 from addbench.preflight.hashes import HashStore, check_hashes, check_pins

@@ -9,8 +9,8 @@ from typing import Literal
 
 from add.config.scale import ImageNetworkSpec, NetworkSpec, Scale
 from add.config.yaml import Loc, SpecError, dotted
-from add.models.hub import mirrored, mirrors_file
-from add.models.weights import Files, cached_directory, is_hub_id
+from add.models.hub import cached_directory, is_hub_id, mirrored, mirrors_file
+from add.models.weights import Files
 from addbench.preflight.findings import Findings, problem
 from eval.preferences.raters.reward_models import PREPARATION
 

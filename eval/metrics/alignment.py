@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from add.errors import InputError
-from add.models.weights import WeightsError, check_weights, network_directory
+from add.models.hub import network_directory
+from add.models.weights import WeightsError, check_weights
 from eval.metrics.features import Extractor, ImageBatch, Normalise, described, load_frozen, quiet
 
 if TYPE_CHECKING:

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from add.models.weights import WeightsError, check_weights, named_file
+from add.models.hub import named_file
+from add.models.weights import WeightsError, check_weights
 from eval.metrics.protocol import NetworkIdentity
 
 if TYPE_CHECKING:

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from add.models.hub import mirrored
-from add.models.weights import WeightsError, check_weights, network_directory
+from add.models.hub import mirrored, network_directory
+from add.models.weights import WeightsError, check_weights
 from eval.metrics.protocol import NetworkIdentity
 
 if TYPE_CHECKING:

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from add.errors import InputError, refuses
-from add.models.weights import check_weights, local_directory
+from add.models.hub import local_directory
+from add.models.weights import check_weights
 from eval.sample import sample_scale
 
 if TYPE_CHECKING:

@@ -205,11 +205,3 @@ def test_r1_reaches_every_weight_before_the_logits():
     for name, parameter in discriminator.named_parameters():
         silent = name.endswith(("project.bias", "residual.norm.bias"))  # a constant moves no gradient
         assert silent or float(parameter.grad.abs().sum()) > 0, name
-
-
-def test_bottleneck_narrows_only_wider_features():
-    discriminator = make(max_channels=7)
-    widths = [head.residual.conv.out_channels for head in discriminator.heads]
-    assert widths == [6, 7]
-    features, conditions = inputs()
-    assert [x.shape for x in discriminator(features, conditions)] == [(8, 9), (8, 16)]

@@ -20,7 +20,7 @@ from add.augment import augment, random_crop
 from add.batch import draw_batch
 from add.config.run import Run
 from add.data.training_set import open_training_set
-from add.distributed import Rank, average_gradients, check_rank, join_processes
+from add.distributed import Rank, average_gradients, check_ranks, join_processes
 from add.models.diffusion import trainable_unet
 from add.models.frozen import load_frozen_networks, make_heads
 from add.step import losses
@@ -58,7 +58,7 @@ def test_the_shares_of_an_augmented_batch_are_one_processs(smoke: Path) -> None:
 @pytest.mark.parametrize(
     ("processes", "part", "virtual_batch", "message"),
     [
-        (3, 8, 8, "do not split into equal shares for 3 processes"),
+        (3, 8, 8, "do not split into equal slices for 3 processes"),
         (2, 8, 8, r"other groups of images.*multiple of training.virtual_batch \(8\)"),
         (2, 32, 12, "other groups of images"),
     ],
@@ -67,7 +67,7 @@ def test_shares_that_one_process_could_not_have_computed_are_refused(
     processes: int, part: int, virtual_batch: int, message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
-        check_rank(Rank(0, processes), part, virtual_batch)
+        check_ranks(Rank(0, processes), part, virtual_batch)
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_shares_that_one_process_could_not_have_computed_are_refused(
 )
 def test_shares_with_one_processs_groups_pass(processes: int, part: int, virtual_batch: int | None) -> None:
     # 12 by 8 is 6 + 6 in one process, and 6 and 6 in two: the same groups, though 6 is no multiple of 8.
-    check_rank(Rank(0, processes), part, virtual_batch)
+    check_ranks(Rank(0, processes), part, virtual_batch)
 
 
 def test_one_gpu_for_several_processes_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,14 +119,14 @@ def all_draws(**training: Any) -> Run:
 
 
 def gradients(run: Run, share: Rank) -> dict[str, torch.Tensor]:
-    """Both players' gradients of the first step's first part, of a share of it."""
-    players = load_frozen_networks(run, "cpu")
+    """Both networks' gradients of the first step's first part, of a share of it."""
+    networks = load_frozen_networks(run, "cpu")
     data = open_training_set(run.data.train)
-    unet = trainable_unet(players.student, run.variant.student_init, 0)
-    heads = make_heads(run, players, 32, 0)
+    unet = trainable_unet(networks.student, run.variant.student_init, 0)
+    heads = make_heads(run, networks, 32, 0)
     assert heads is not None
-    batch = draw_batch(run, data, 32, players.student.latent_shape, 0, 0, 0, "cpu", share)
-    student_loss, head_loss, _ = losses(run, players, unet, heads, batch)
+    batch = draw_batch(run, data, 32, networks.student.latent_shape, 0, 0, 0, "cpu", share)
+    student_loss, head_loss, _ = losses(run, networks, unet, heads, batch)
     assert head_loss is not None
     student_loss.backward()
     head_loss.backward()

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
+from add.config.training import NfsdSpec
 from add.losses import (
-    NfsdSettings,
     distillation_loss,
     distillation_weight,
     hinge_discriminator,
@@ -18,6 +18,10 @@ from add.noise import NoiseSchedule, diffuse, epsilon_from, x0_from
 
 SD = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "num_train_timesteps": 1000}
 B, C, S = 3, 4, 5
+
+
+def nfsd(guidance: float = 7.5, threshold: int = 200, negative: bool = True) -> NfsdSpec:
+    return NfsdSpec(guidance=guidance, threshold=threshold, negative_prompt="low quality" if negative else "")
 
 
 def schedule(prediction="epsilon", **config):
@@ -181,7 +185,7 @@ def test_no_gradient_through_the_target(batch):
     x0.requires_grad_()
     for form in ("exponential", "sds", "nfsd"):
         teacher = Teacher()
-        target = teacher_target(teacher, schedule(), x0, noise, t, steps=2, form=form, nfsd=NfsdSettings())
+        target = teacher_target(teacher, schedule(), x0, noise, t, steps=2, form=form, nfsd=nfsd())
         assert not target.requires_grad
         assert not any(seen.requires_grad for seen, _, _ in teacher.calls)
 
@@ -233,7 +237,7 @@ def nfsd_by_hand(s, x0, noise, t, settings):
         if int(one) < settings.threshold:
             domain = eps["null"]
         else:
-            domain = eps["null"] - (eps["negative"] if settings.negative else eps["null"])
+            domain = eps["null"] - (eps["negative"] if bool(settings.negative_prompt) else eps["null"])
         direction = domain + settings.guidance * (eps["text"] - eps["null"])
         out.append(x0[b : b + 1] - s.sigmas[one] / s.alphas[one] * direction)
     return torch.cat(out)
@@ -244,7 +248,7 @@ def nfsd_by_hand(s, x0, noise, t, settings):
 def test_nfsd_is_a_target_and_not_a_weight(batch, prediction, negative):
     """Breaks when NFSD is only another c(t) on the SDS target, or the threshold is not taken a sample."""
     s = schedule(prediction)
-    settings = NfsdSettings(guidance=7.5, threshold=200, negative=negative)
+    settings = nfsd(guidance=7.5, threshold=200, negative=negative)
     target = teacher_target(Teacher(), s, *batch, form="nfsd", nfsd=settings)
     torch.testing.assert_close(target, nfsd_by_hand(s, *batch, settings), rtol=1e-4, atol=1e-4)
     sds = teacher_target(Teacher(), s, *batch, form="sds")
@@ -254,7 +258,7 @@ def test_nfsd_is_a_target_and_not_a_weight(batch, prediction, negative):
 
 def test_nfsd_gradient(batch):
     """Breaks when target and weight do not add up to w(t) (d_D + s d_C)."""
-    s, settings = schedule(), NfsdSettings(guidance=2.0)
+    s, settings = schedule(), nfsd(guidance=2.0)
     x0, noise, t = batch
     x0.requires_grad_()
     target = teacher_target(Teacher(), s, x0, noise, t, form="nfsd", nfsd=settings)
@@ -268,9 +272,9 @@ def test_nfsd_gradient(batch):
 def test_nfsd_makes_no_needless_passes(batch):
     x0, noise, t = batch
     for settings, steps, expected in (
-        (NfsdSettings(), t, {"text", "null", "negative"}),
-        (NfsdSettings(), torch.tensor([199, 60, 20]), {"text", "null"}),
-        (NfsdSettings(negative=False), t, {"text", "null"}),
+        (nfsd(), t, {"text", "null", "negative"}),
+        (nfsd(), torch.tensor([199, 60, 20]), {"text", "null"}),
+        (nfsd(negative=False), t, {"text", "null"}),
     ):
         teacher = Teacher()
         teacher_target(teacher, schedule(), x0, noise, steps, form="nfsd", nfsd=settings)
@@ -281,7 +285,7 @@ def test_nfsd_on_several_steps_applies_to_the_last(batch):
     """Breaks when the chain before is skipped, or the noise-free step starts from the student's output."""
     s = schedule()
     x0, noise, t = batch
-    settings = NfsdSettings(guidance=2.0)
+    settings = nfsd(guidance=2.0)
     teacher = Teacher()
     target = teacher_target(teacher, s, x0, noise, t, steps=2, form="nfsd", nfsd=settings)
     x_t = diffuse(s, x0, noise, t)
@@ -296,7 +300,7 @@ def test_nfsd_refuses_alpha_zero_and_missing_settings(batch):
     zero_snr = schedule("v_prediction", rescale_betas_zero_snr=True)
     t = torch.tensor([500, 999, 10])
     with pytest.raises(ValueError, match="0 at timestep 999"):
-        teacher_target(Teacher(), zero_snr, x0, noise, t, form="nfsd", nfsd=NfsdSettings())
+        teacher_target(Teacher(), zero_snr, x0, noise, t, form="nfsd", nfsd=nfsd())
     with pytest.raises(ValueError, match="needs its settings"):
         teacher_target(Teacher(), zero_snr, x0, noise, t, form="nfsd")
     assert torch.isfinite(teacher_target(Teacher(), zero_snr, x0, noise, t)).all()

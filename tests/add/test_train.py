@@ -19,7 +19,7 @@ from add.config.run import Run
 from add.data.training_set import open_training_set
 from add.losses import distillation_loss, hinge_discriminator, hinge_generator, r1_penalty
 from add.models.diffusion import trainable_unet
-from add.models.frozen import FrozenNetworks, conditions, load_frozen_networks, make_heads
+from add.models.frozen import FrozenNetworks, load_frozen_networks, make_heads
 from add.step import discriminator_features, losses, student_output, target_of
 from add.train import train
 from tests.support.smoke import REPOSITORY, smoke_run
@@ -28,45 +28,39 @@ LATENT = (4, 8, 8)
 
 
 def parts(run: Run, seed: int = 0, step: int = 0):
-    players = load_frozen_networks(run, "cpu")
+    networks = load_frozen_networks(run, "cpu")
     data = open_training_set(run.data.train)
-    unet = trainable_unet(players.student, run.variant.student_init, seed)
-    heads = make_heads(run, players, 32, seed)
+    unet = trainable_unet(networks.student, run.variant.student_init, seed)
+    heads = make_heads(run, networks, 32, seed)
     batch = draw_batch(run, data, 32, LATENT, seed, step, 0, "cpu")
-    return players, unet, heads, batch
+    return networks, unet, heads, batch
 
 
 def gradients(module: torch.nn.Module) -> float:
     return sum(float(p.grad.abs().sum()) for p in module.parameters() if p.grad is not None)
 
 
-def frozen_modules(players: FrozenNetworks) -> list[torch.nn.Module]:
-    found = [players.student.unet, players.student.vae, *players.student.text.encoders]
-    if players.teacher is not None:
-        found += [players.teacher.unet, players.teacher.vae, *players.teacher.text.encoders]
-    if players.features is not None:
-        found.append(players.features)
-    if players.c_img is not None:
-        found.append(players.c_img)
-    if players.c_text is not None:
-        found.append(players.c_text.encoder)
-    return found
+def frozen_modules(networks: FrozenNetworks) -> list[torch.nn.Module]:
+    found = [networks.student.unet, networks.student.vae, *networks.student.text.encoders]
+    if networks.teacher is not None:
+        found += [networks.teacher.unet, networks.teacher.vae, *networks.teacher.text.encoders]
+    return found + list(networks.side_networks.values())
 
 
 def test_the_adversarial_gradient_reaches_the_student_through_decoder_and_features(smoke: Path):
     run = smoke_run("loss_terms-l-adv")
-    players, unet, heads, batch = parts(run)
-    assert players.teacher is None, "an adversarial run has nothing to distil"
-    student_loss, _, _ = losses(run, players, unet, heads, batch)
+    networks, unet, heads, batch = parts(run)
+    assert networks.teacher is None, "an adversarial run has nothing to distil"
+    student_loss, _, _ = losses(run, networks, unet, heads, batch)
     student_loss.backward()
     assert gradients(unet) > 0
 
 
 def test_nothing_frozen_receives_a_gradient_and_each_player_only_its_own(smoke: Path):
     run = smoke_run("teacher_type-sd2-1-sdxl")
-    players, unet, heads, batch = parts(run)
+    networks, unet, heads, batch = parts(run)
     assert heads is not None
-    student_loss, head_loss, _ = losses(run, players, unet, heads, batch)
+    student_loss, head_loss, _ = losses(run, networks, unet, heads, batch)
     student_loss.backward()
     assert gradients(unet) > 0
     assert gradients(heads) == 0, "the student's loss trains the heads"
@@ -75,19 +69,19 @@ def test_nothing_frozen_receives_a_gradient_and_each_player_only_its_own(smoke: 
     head_loss.backward()
     assert gradients(heads) > 0
     assert gradients(unet) == 0, "the heads' loss trains the student"
-    for module in frozen_modules(players):
+    for module in frozen_modules(networks):
         assert all(p.grad is None and not p.requires_grad for p in module.parameters())
 
 
 def test_one_pass_of_the_heads_gives_the_gradients_of_a_pass_for_each_player(smoke: Path):
     # The heads see the generated images once for both losses; written plainly, each player has a pass of its own.
     run = smoke_run()
-    players, unet, heads, batch = parts(run)
+    networks, unet, heads, batch = parts(run)
     assert heads is not None
-    assert players.features is not None
+    assert networks.features is not None
     heads.eval()  # no power iteration, which moves the heads by the number of passes
     draws = batch.draws.get_state()
-    student_loss, head_loss, values = losses(run, players, unet, heads, batch)
+    student_loss, head_loss, values = losses(run, networks, unet, heads, batch)
     assert head_loss is not None
     student_loss.backward()
     head_loss.backward(inputs=list(heads.parameters()))
@@ -96,15 +90,15 @@ def test_one_pass_of_the_heads_gives_the_gradients_of_a_pass_for_each_player(smo
     unet.zero_grad()
     heads.zero_grad()
     batch.draws.set_state(draws)
-    latents, images = student_output(run, players, unet, batch)
-    target, weight = target_of(run, players, latents, images, batch)
+    latents, images = student_output(run, networks, unet, batch)
+    target, weight = target_of(run, networks, latents, images, batch)
     distil = distillation_loss(images, target, weight, positions=latents[0, 0].numel())
-    fake = discriminator_features(run, images, players.features, batch)
-    given = conditions(players, batch.real, batch.prompts)
+    fake = discriminator_features(run, images, networks.features, batch)
+    given = networks.conditions(batch.real, batch.prompts)
     adversarial = hinge_generator(heads(fake, given))
     plain = adversarial + run.variant.loss.distillation_weight * distil
     plain.backward(inputs=list(unet.parameters()))
-    real = [f.requires_grad_(True) for f in discriminator_features(run, batch.real, players.features, batch)]
+    real = [f.requires_grad_(True) for f in discriminator_features(run, batch.real, networks.features, batch)]
     real_logits = heads(real, given)
     hinge = hinge_discriminator(real_logits, heads([f.detach() for f in fake], given))
     gamma = run.variant.discriminator.r1_gamma
@@ -119,10 +113,10 @@ def test_one_pass_of_the_heads_gives_the_gradients_of_a_pass_for_each_player(smo
 
 def test_distillation_alone_needs_no_heads_and_trains_the_student(smoke: Path):
     run = smoke_run("loss_terms-l-distill")
-    players, unet, heads, batch = parts(run)
+    networks, unet, heads, batch = parts(run)
     assert heads is None
-    assert players.features is None
-    student_loss, head_loss, values = losses(run, players, unet, heads, batch)
+    assert networks.features is None
+    student_loss, head_loss, values = losses(run, networks, unet, heads, batch)
     assert head_loss is None
     torch.testing.assert_close(student_loss.detach(), 2.5 * values["loss_distill"])
     student_loss.backward()
@@ -132,42 +126,42 @@ def test_distillation_alone_needs_no_heads_and_trains_the_student(smoke: Path):
 def test_the_teacher_sees_the_diffused_student_output_and_never_the_real_image(smoke: Path):
     # A common mistake of re-implementations is to give the teacher noised *real* images.
     run = smoke_run()
-    players, unet, _, batch = parts(run)
-    latents, images = student_output(run, players, unet, batch)
+    networks, unet, _, batch = parts(run)
+    latents, images = student_output(run, networks, unet, batch)
     calls: list[torch.Tensor] = []
-    hook = players.teacher.unet.register_forward_pre_hook(lambda _, given: calls.append(given[0].clone()))
-    target_of(run, players, latents, images, batch)
+    hook = networks.teacher.unet.register_forward_pre_hook(lambda _, given: calls.append(given[0].clone()))
+    target_of(run, networks, latents, images, batch)
     hook.remove()
-    schedule = players.teacher.schedule
+    schedule = networks.teacher.schedule
     a, s = schedule.alphas[batch.t].view(-1, 1, 1, 1), schedule.sigmas[batch.t].view(-1, 1, 1, 1)
     torch.testing.assert_close(calls[0], a * latents.detach() + s * batch.noise_t)
-    real = players.student.encode(batch.real)
+    real = networks.student.encode(batch.real)
     assert not torch.allclose(calls[0], a * real + s * batch.noise_t, atol=1e-2)
 
 
 def test_a_teacher_with_another_vae_sees_the_decoded_image_in_its_own_latents(smoke: Path):
     run = smoke_run("teacher_type-sd2-1-sdxl")
-    players, unet, _, batch = parts(run)
-    assert not players.shared_latents
-    latents, images = student_output(run, players, unet, batch)
+    networks, unet, _, batch = parts(run)
+    assert not networks.shared_latents
+    latents, images = student_output(run, networks, unet, batch)
     calls: list[torch.Tensor] = []
-    hook = players.teacher.unet.register_forward_pre_hook(lambda _, given: calls.append(given[0].clone()))
-    target, _ = target_of(run, players, latents, images, batch)
+    hook = networks.teacher.unet.register_forward_pre_hook(lambda _, given: calls.append(given[0].clone()))
+    target, _ = target_of(run, networks, latents, images, batch)
     hook.remove()
-    schedule = players.teacher.schedule
+    schedule = networks.teacher.schedule
     a, s = schedule.alphas[batch.t].view(-1, 1, 1, 1), schedule.sigmas[batch.t].view(-1, 1, 1, 1)
-    encoded = players.teacher.encode(images.detach())
+    encoded = networks.teacher.encode(images.detach())
     torch.testing.assert_close(calls[0], a * encoded + s * batch.noise_t)
     assert target.shape == images.shape, "the two are compared in pixels"
 
 
 def test_the_student_starts_from_pure_noise_at_the_last_timestep(smoke: Path):
     run = smoke_run(student_timesteps=[500, 999], student_timestep_weights=[1e-9, 1.0])
-    players, unet, _, batch = parts(run)
+    networks, unet, _, batch = parts(run)
     assert bool((batch.s == 999).all())
-    first, _ = student_output(run, players, unet, batch)
+    first, _ = student_output(run, networks, unet, batch)
     darker = type(batch)(**{**vars(batch), "real": batch.real * 0.5})
-    second, _ = student_output(run, players, unet, darker)
+    second, _ = student_output(run, networks, unet, darker)
     assert torch.equal(first, second), "at s = 999 the student saw something of the real image"
 
 
@@ -185,19 +179,19 @@ def test_all_variants_of_one_seed_draw_the_same_data_timesteps_and_noise(smoke: 
 
 def test_conditioning_is_on_the_real_image_and_its_caption(smoke: Path):
     run = smoke_run()
-    players, _, _, batch = parts(run)
-    given = conditions(players, batch.real, batch.prompts)
+    networks, _, _, batch = parts(run)
+    given = networks.conditions(batch.real, batch.prompts)
     assert set(given) == {"text", "image"}
-    torch.testing.assert_close(given["image"], players.c_img.pooled(batch.real))
+    torch.testing.assert_close(given["image"], networks.c_img(batch.real))
     none = smoke_run("discriminator_conditioning-none")
-    assert conditions(load_frozen_networks(none, "cpu"), batch.real, batch.prompts) == {}
+    assert load_frozen_networks(none, "cpu").conditions(batch.real, batch.prompts) == {}
 
 
 def test_accumulation_gives_the_gradient_of_the_whole_batch(smoke: Path):
     whole = smoke_run("loss_terms-l-distill", batch=4, virtual_batch=1)
     halves = smoke_run("loss_terms-l-distill", batch=4, accumulate=2, virtual_batch=1)
-    players, unet, _, full = parts(whole)
-    loss, _, _ = losses(whole, players, unet, None, full)
+    networks, unet, _, full = parts(whole)
+    loss, _, _ = losses(whole, networks, unet, None, full)
     loss.backward()
     expected = [p.grad.clone() for p in unet.parameters() if p.grad is not None]
     unet.zero_grad()
@@ -211,7 +205,7 @@ def test_accumulation_gives_the_gradient_of_the_whole_batch(smoke: Path):
             full.noise_t[half],
             full.draws,
         )
-        loss, _, _ = losses(halves, players, unet, None, part)
+        loss, _, _ = losses(halves, networks, unet, None, part)
         (loss / halves.training.accumulate).backward()
     found = [p.grad for p in unet.parameters() if p.grad is not None]
     for a, b in zip(expected, found, strict=True):

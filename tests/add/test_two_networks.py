@@ -47,9 +47,9 @@ def test_every_pair_trains_in_pixel_space_and_its_student_samples(
 def test_an_sdxl_teacher_is_told_the_size_of_the_students_images(smoke: Path, networks: dict[str, Path]):
     """Breaks when a teacher made for 1024 pixels is told that the student's 512 are 1024."""
     run = tiny_run(networks["sd"], networks["xl"], resolution=32)
-    players = load_frozen_networks(run, "cpu")
-    assert players.teacher is not None
-    added = players.teacher.embed(["x"]).added
+    networks = load_frozen_networks(run, "cpu")
+    assert networks.teacher is not None
+    added = networks.teacher.embed(["x"]).added
     assert added is not None
     assert added["time_ids"].tolist() == [[32, 32, 0, 0, 32, 32]]
     values = run.model_dump()
@@ -73,18 +73,18 @@ def test_null_and_negative_prompts_reach_an_sdxl_teacher_whole(
     values = run.model_dump()
     values["variant"]["loss"]["distillation"] = form
     run = type(run).model_validate_json(json.dumps(values))
-    players = load_frozen_networks(run, "cpu")
-    teacher = players.teacher
+    networks = load_frozen_networks(run, "cpu")
+    teacher = networks.teacher
     assert teacher is not None
     data = open_training_set(run.data.train)
     batch = draw_batch(run, data, 32, teacher.latent_shape, 0, 0, 0, "cpu")
-    latents, images = student_output(run, players, teacher.unet, batch)
+    latents, images = student_output(run, networks, teacher.unet, batch)
     calls: list[tuple[torch.Tensor, torch.Tensor]] = []
     hook = teacher.unet.register_forward_pre_hook(
         lambda _, given, named: calls.append((given[2], named["added_cond_kwargs"]["text_embeds"])),
         with_kwargs=True,
     )
-    target_of(run, players, latents, images, batch)
+    target_of(run, networks, latents, images, batch)
     hook.remove()
     n = len(batch.real)
     assert all(len(e) == n and len(p) == n for e, p in calls)

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from add.models.weights import WeightsError, check_weights, local_directory, named_file
+from add.models.hub import local_directory, named_file
+from add.models.weights import WeightsError, check_weights
 
 if TYPE_CHECKING:
     from add.config.study import Hpsv2RaterSpec, PickScoreRaterSpec

@@ -59,7 +59,11 @@ def test_a_scale_that_states_no_new_key_has_the_values_it_had(tmp_path: Path):
     # Values decide what is run again: a key that appears by itself would repeat every training.
     file = without_cache(tmp_path)
     train = table_of(tmp_path).runs["baseline"].data.model_dump(mode="json")["train"]
-    assert train == {"images": "data/mini/train", "annotations": "data/mini/annotations/captions_train.json"}
+    assert train == {
+        "kind": "coco",
+        "images": "data/mini/train",
+        "annotations": "data/mini/annotations/captions_train.json",
+    }
     scale = load_scale(file)
     assert list(scale.data.model_dump()) == ["train", "build", "root"]
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from unittest.mock import patch
 
-import numpy as np
 import pytest
 import torch
 
@@ -14,13 +13,11 @@ from add.config.data import CacheSpec, CocoSpec, ResizeSpec
 from add.data.training_set import open_training_set
 from add.errors import InputError
 from add.models.diffusion import DiffusionNetwork
-from add.models.encoder_cache import EncoderCache, fingerprint, image_keys, open_cache, text_keys
-from add.models.frozen import conditions, embedded, load_frozen_networks
+from add.models.encoder_cache import EncoderCache, content_keys, fingerprint, open_cache
+from add.models.frozen import load_frozen_networks
 from add.train import train
 from tests.add.test_train import LATENT, student_bytes
 from tests.support.smoke import smoke_run
-
-CPU = torch.device("cpu")
 
 
 @pytest.mark.parametrize("name", ["baseline", "teacher_type-sd2-1-sdxl"])
@@ -28,10 +25,10 @@ def test_a_run_with_a_cache_ends_in_the_bits_of_one_without(smoke: Path, tmp_pat
     run = smoke_run(name, steps=3, log_every=1, teacher_guidance=2.0, pictures_every=2)
     kept = CacheSpec(directory=str(tmp_path / "cache"))
     train(run, 0, tmp_path / "without")
-    train(run, 0, tmp_path / "first", kept=kept)
+    train(run, 0, tmp_path / "first", cache=kept)
     with patch.object(DiffusionNetwork, "encode") as encode, patch.object(DiffusionNetwork, "embed") as embed:
         if name == "baseline":  # else the teacher encodes the student's images, which no cache can keep
-            train(run, 0, tmp_path / "second", kept=kept)
+            train(run, 0, tmp_path / "second", cache=kept)
             assert not encode.called
             assert not embed.called
     for out in ("first", *(["second"] if name == "baseline" else [])):
@@ -47,11 +44,11 @@ def test_a_cache_deleted_or_half_there_changes_nothing(smoke: Path, tmp_path: Pa
         run.model_copy(update={"training": run.training.model_copy(update={"steps": 2})}),
         0,
         tmp_path / "a",
-        kept=kept,
+        cache=kept,
     )
     for file in list((tmp_path / "cache").glob("text-*/*")):
         file.unlink()
-    train(run, 0, tmp_path / "half", kept=kept)
+    train(run, 0, tmp_path / "half", cache=kept)
     train(run, 0, tmp_path / "without")
     assert student_bytes(tmp_path / "half") == student_bytes(tmp_path / "without")
 
@@ -61,10 +58,10 @@ def test_everything_that_encoders_make_is_served_without_calling_them(smoke: Pat
     data = open_training_set(run.data.train)
 
     def made(cache: EncoderCache | None) -> list[torch.Tensor]:
-        players = load_frozen_networks(run, "cpu", cache)
-        batch = draw_batch(run, data, 32, LATENT, 0, 0, 0, "cpu", keyed=cache is not None)
-        given = conditions(players, batch.real, batch.prompts, batch.keys)
-        text = embedded(players, players.student, batch.prompts, bool(batch.keys)).embeddings
+        networks = load_frozen_networks(run, "cpu", cache)
+        batch = draw_batch(run, data, 32, LATENT, 0, 0, 0, "cpu")
+        given = networks.conditions(batch.real, batch.prompts)
+        text = networks.student.embed(batch.prompts).embeddings
         if cache is not None:
             cache.flush()
         return [given["text"], given["image"], text]
@@ -79,10 +76,8 @@ def test_everything_that_encoders_make_is_served_without_calling_them(smoke: Pat
     assert [path.name.partition("-")[0] for path in (tmp_path / "other").iterdir()] == ["text"]
 
 
-def rows(
-    cache: EncoderCache, vae: torch.nn.Module, images: torch.Tensor, keys: tuple[bytes, ...]
-) -> torch.Tensor:
-    return cache.rows("latents", (vae,), keys, images, lambda x: {"latents": vae(x)}, CPU)["latents"]
+def rows(cache: EncoderCache, vae: torch.nn.Module, images: torch.Tensor) -> torch.Tensor:
+    return cache.rows("latents", (vae,), images, lambda x: {"latents": vae(x)})["latents"]
 
 
 def linear(seed: int) -> torch.nn.Module:
@@ -91,43 +86,43 @@ def linear(seed: int) -> torch.nn.Module:
 
 
 def test_another_vae_another_image_and_another_precision_are_other_entries(tmp_path: Path):
-    settings, keys = CacheSpec(directory=str(tmp_path)), (b"one", b"two")
-    images = torch.rand(2, 3)
+    settings, images = CacheSpec(directory=str(tmp_path)), torch.arange(6.0).reshape(2, 3)
     first = EncoderCache(settings)
-    made = rows(first, linear(0), images, keys)
+    made = rows(first, linear(0), images)
     first.flush()
     cache = EncoderCache(settings)
-    assert torch.equal(rows(cache, linear(0), images, keys), made)
+    assert torch.equal(rows(cache, linear(0), images), made)
     assert cache.calls == 0
-    assert not torch.equal(rows(cache, linear(1), images, keys), made)
-    rows(cache, linear(0), images, (b"one", b"three"))
+    assert not torch.equal(rows(cache, linear(1), images), made)
+    rows(cache, linear(0), torch.cat([images[:1], images[:1]]))
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert rows(cache, linear(0), images, keys).dtype == torch.bfloat16
-    rows(cache, linear(0), images[:1], keys[:1])  # another batch size, in which the last bits may differ
+        assert rows(cache, linear(0), images).dtype == torch.bfloat16
+    rows(cache, linear(0), images[:1])  # another batch size, in which the last bits may differ
     assert cache.calls == 4
 
 
 def test_latents_of_another_vae_under_this_ones_name_are_refused(tmp_path: Path):
-    caches = [EncoderCache(CacheSpec(directory=str(tmp_path / k))) for k in ("a", "b")]
+    caches, images = (
+        [EncoderCache(CacheSpec(directory=str(tmp_path / k))) for k in ("a", "b")],
+        torch.rand(2, 3),
+    )
     for seed, cache in enumerate(caches):
-        rows(cache, linear(seed), torch.rand(2, 3), (b"1", b"2"))
+        rows(cache, linear(seed), images)
         cache.flush()
     (theirs,), (ours,) = ((tmp_path / k).iterdir() for k in ("a", "b"))
     for file in theirs.iterdir():
         file.rename(ours / ("segment-theirs.safetensors"))
     with pytest.raises(InputError, match=r"segment-theirs\.safetensors: does not belong here, .*encoder"):
-        rows(
-            EncoderCache(CacheSpec(directory=str(tmp_path / "b"))), linear(1), torch.rand(2, 3), (b"1", b"2")
-        )
+        rows(EncoderCache(CacheSpec(directory=str(tmp_path / "b"))), linear(1), images)
 
 
 def test_an_encoder_whose_rows_depend_on_their_neighbours_is_refused(tmp_path: Path):
-    class Mixing(torch.nn.Module):
+    class Mixing(torch.nn.Linear):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return x - x[:1]
 
     with pytest.raises(InputError, match="depend on an image's or a text's place"):
-        rows(EncoderCache(CacheSpec(directory=str(tmp_path))), Mixing(), torch.rand(3, 3), (b"1", b"2", b"3"))
+        rows(EncoderCache(CacheSpec(directory=str(tmp_path))), Mixing(3, 3), torch.rand(3, 3))
 
 
 def test_a_fingerprint_is_of_weights_layout_and_tokenizer(smoke: Path):
@@ -144,12 +139,15 @@ def test_a_fingerprint_is_of_weights_layout_and_tokenizer(smoke: Path):
     assert fingerprint((encoder, tokenizer)) != with_tokenizer
 
 
-def test_keys_are_of_pixels_and_texts():
-    images = np.random.default_rng(0).integers(0, 255, (2, 4, 4, 3), np.uint8)
-    assert image_keys(images) == image_keys(images.copy())
-    assert image_keys(images)[0] != image_keys(images)[1]
-    assert image_keys(images.reshape(2, 2, 8, 3)) != image_keys(images), "another shape is another image"
-    assert text_keys(["a", "b"])[0] != text_keys(["a ", "b"])[0]
+def test_keys_are_of_values_shapes_and_texts():
+    images = torch.rand(2, 3, 4, 4)
+    keys = content_keys(images, "")
+    assert keys == content_keys(images.contiguous(memory_format=torch.channels_last), "")
+    assert keys[0] != keys[1]
+    assert content_keys(images.reshape(2, 3, 2, 8), "") != keys, "another shape is another image"
+    assert content_keys(images.double(), "") != keys
+    assert content_keys(images, "another batch size") != keys
+    assert content_keys(["a", "b"], "")[0] != content_keys(["a ", "b"], "")[0]
 
 
 def test_latents_of_random_crops_are_refused_with_the_reason():

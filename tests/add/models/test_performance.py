@@ -19,7 +19,7 @@ from add.config.run import Run
 from add.config.training import PerformanceSpec
 from add.data.training_set import open_training_set
 from add.models.diffusion import trainable_unet
-from add.models.frozen import FrozenNetworks, conditions, load_frozen_networks, make_heads
+from add.models.frozen import FrozenNetworks, load_frozen_networks, make_heads
 from add.models.performance import apply_options, release_unused
 from add.step import discriminator_features, losses, student_output, target_of
 from add.train import autocast, train
@@ -30,17 +30,17 @@ STUDENT = "student/unet/diffusion_pytorch_model.safetensors"
 
 def prepared(run: Run, options: PerformanceSpec) -> tuple[FrozenNetworks, Any, Any, Any]:
     torch.manual_seed(0)
-    players = load_frozen_networks(run, "cpu")
+    networks = load_frozen_networks(run, "cpu")
     data = open_training_set(run.data.train)
-    unet = trainable_unet(players.student, "pretrained", 0)
-    heads = make_heads(run, players, 32, 0)
-    apply_options(options, players, unet)
-    return players, unet, heads, draw_batch(run, data, 32, (4, 8, 8), 0, 0, 0, "cpu")
+    unet = trainable_unet(networks.student, "pretrained", 0)
+    heads = make_heads(run, networks, 32, 0)
+    apply_options(options, networks, unet)
+    return networks, unet, heads, draw_batch(run, data, 32, (4, 8, 8), 0, 0, 0, "cpu")
 
 
 def step_gradients(run: Run, options: PerformanceSpec) -> tuple[dict[str, torch.Tensor], int]:
-    """Both players' gradients after one step, and the bytes that were kept for the backward pass."""
-    players, unet, heads, batch = prepared(run, options)
+    """Both networks' gradients after one step, and the bytes that were kept for the backward pass."""
+    networks, unet, heads, batch = prepared(run, options)
     kept: dict[int, int] = {}
 
     def pack(tensor: torch.Tensor) -> torch.Tensor:
@@ -49,7 +49,7 @@ def step_gradients(run: Run, options: PerformanceSpec) -> tuple[dict[str, torch.
 
     hooks = torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor)
     with hooks, autocast(run.training.precision, "cpu"):
-        student_loss, head_loss, _ = losses(run, players, unet, heads, batch)
+        student_loss, head_loss, _ = losses(run, networks, unet, heads, batch)
         bytes_kept = sum(kept.values())
     student_loss.backward()
     assert head_loss is not None
@@ -95,8 +95,8 @@ def test_channels_last_gives_the_same_gradients(smoke: Path) -> None:
     found, _ = step_gradients(smoke_run(), PerformanceSpec(channels_last=True))
     for name, gradient in plain.items():
         torch.testing.assert_close(found[name], gradient, rtol=1e-3, atol=1e-5)
-    players, unet, _, batch = prepared(smoke_run(), PerformanceSpec(channels_last=True))
-    _, images = student_output(smoke_run(), players, unet, batch)
+    networks, unet, _, batch = prepared(smoke_run(), PerformanceSpec(channels_last=True))
+    _, images = student_output(smoke_run(), networks, unet, batch)
     for tensor in (unet.conv_in.weight, unet.mid_block.resnets[0].conv1.weight.detach(), images):
         assert tensor.is_contiguous(memory_format=torch.channels_last), "the option does nothing"
 
@@ -119,17 +119,22 @@ def test_compiled_networks_give_the_same_gradients(
 
 def test_frozen_networks_in_bf16_take_half_the_memory_and_change_gradients_little(smoke: Path) -> None:
     run = smoke_run("teacher_type-sd2-1-sdxl", precision="bf16")
-    players, unet, heads, _ = prepared(run, PerformanceSpec(frozen_precision="bf16"))
-    assert players.teacher is not None
-    assert players.features is not None
-    for module in (players.teacher.unet, players.student.vae, players.features.model, players.c_text.encoder):
+    networks, unet, heads, _ = prepared(run, PerformanceSpec(frozen_precision="bf16"))
+    assert networks.teacher is not None
+    assert networks.features is not None
+    for module in (
+        networks.teacher.unet,
+        networks.student.vae,
+        networks.features.model,
+        networks.c_text.encoder,
+    ):
         assert all(p.dtype == torch.bfloat16 for p in module.parameters())
     assert all(p.dtype == torch.float32 for p in (*unet.parameters(), *heads.parameters()))
 
     def gradient(options: PerformanceSpec) -> torch.Tensor:
-        players, unet, heads, batch = prepared(run, options)
+        networks, unet, heads, batch = prepared(run, options)
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            loss, _, _ = losses(run, players, unet, heads, batch)
+            loss, _, _ = losses(run, networks, unet, heads, batch)
         loss.backward()
         return torch.cat([p.grad.flatten() for p in unet.parameters()])
 
@@ -141,8 +146,8 @@ def test_frozen_networks_in_bf16_take_half_the_memory_and_change_gradients_littl
 def test_no_graph_is_kept_where_no_gradient_goes(smoke: Path) -> None:
     # A teacher's activations, kept for nothing, would be a third of the memory of a step.
     run = smoke_run("teacher_type-sd2-1-sdxl")
-    players, unet, _, batch = prepared(run, PerformanceSpec())
-    latents, images = student_output(run, players, unet, batch)
+    networks, unet, _, batch = prepared(run, PerformanceSpec())
+    latents, images = student_output(run, networks, unet, batch)
     kept: list[torch.Size] = []
 
     def pack(tensor: torch.Tensor) -> torch.Tensor:
@@ -150,20 +155,20 @@ def test_no_graph_is_kept_where_no_gradient_goes(smoke: Path) -> None:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        target, _ = target_of(run, players, latents, images, batch)
-        given = conditions(players, batch.real, batch.prompts)
-        assert players.features is not None
+        target, _ = target_of(run, networks, latents, images, batch)
+        given = networks.conditions(batch.real, batch.prompts)
+        assert networks.features is not None
         with torch.no_grad():
-            real = discriminator_features(run, batch.real, players.features, batch)
+            real = discriminator_features(run, batch.real, networks.features, batch)
     assert not kept
     assert not any(t.requires_grad for t in (target, *given.values(), *real))
 
 
 def test_one_decode_serves_both_of_the_students_losses(smoke: Path) -> None:
-    players, unet, heads, batch = prepared(smoke_run(), PerformanceSpec())
+    networks, unet, heads, batch = prepared(smoke_run(), PerformanceSpec())
     calls: list[bool] = []
-    players.student.vae.decoder.register_forward_hook(lambda *_: calls.append(torch.is_grad_enabled()))
-    losses(smoke_run(), players, unet, heads, batch)
+    networks.student.vae.decoder.register_forward_hook(lambda *_: calls.append(torch.is_grad_enabled()))
+    losses(smoke_run(), networks, unet, heads, batch)
     assert calls.count(True) == 1, "the student's output is decoded with a graph more than once"
     assert calls.count(False) == 1, "the teacher's target is decoded once, without one"
 
@@ -171,12 +176,12 @@ def test_one_decode_serves_both_of_the_students_losses(smoke: Path) -> None:
 def test_attention_is_scaled_dot_product_attention(smoke: Path) -> None:
     from diffusers.models.attention_processor import AttnProcessor2_0
 
-    players = load_frozen_networks(smoke_run("discriminator_features-vit-l-clip"), "cpu")
-    unet = trainable_unet(players.student, "pretrained", 0)
+    networks = load_frozen_networks(smoke_run("discriminator_features-vit-l-clip"), "cpu")
+    unet = trainable_unet(networks.student, "pretrained", 0)
     assert unet.attn_processors
     assert all(type(p) is AttnProcessor2_0 for p in unet.attn_processors.values())
-    assert players.features is not None
-    assert players.features.model.config._attn_implementation == "sdpa"
+    assert networks.features is not None
+    assert networks.features.model.config._attn_implementation == "sdpa"
 
 
 def test_an_unused_frozen_unet_is_released_and_a_teacher_is_not(smoke: Path) -> None:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from add.models.weights import WeightsError, check_weights, local_directory, weights_hash
+from add.models.hub import local_directory
+from add.models.weights import WeightsError, check_weights, weights_hash
 
 
 @pytest.fixture

@@ -170,15 +170,15 @@ def real_players(name: str, device: str, resolution: int) -> tuple[FrozenNetwork
 
 def real_step(name: str, device: str, resolution: int, run: Run) -> dict[str, Any]:
     """One step of `add.train`'s own code: both losses, both gradients, both updates. Returns what to print."""
-    players, unet = real_players(name, device, resolution)
-    heads = make_heads(run, players, resolution, 0)
+    networks, unet = real_players(name, device, resolution)
+    heads = make_heads(run, networks, resolution, 0)
     assert heads is not None
     optimisers = (
         make_optimiser(unet, run.training.student_optimiser),
         make_optimiser(heads, run.training.head_optimiser),
     )
     draw = torch.Generator().manual_seed(0)
-    shape = players.student.latent_shape
+    shape = networks.student.latent_shape
     batch = Batch(
         real=(torch.rand(1, 3, resolution, resolution, generator=draw) * 2 - 1).to(device),
         prompts=("a photograph of a cat",),
@@ -191,11 +191,11 @@ def real_step(name: str, device: str, resolution: int, run: Run) -> dict[str, An
     before = unet.conv_in.weight.detach().clone()
     started = time.perf_counter()
     with autocast(run.training.precision, device):
-        student_loss, head_loss, values = losses(run, players, unet, heads, batch)
+        student_loss, head_loss, values = losses(run, networks, unet, heads, batch)
     student_loss.backward()
     assert head_loss is not None
     head_loss.backward()
-    del players  # the frozen networks have done their part; the optimisers' state is about to be allocated
+    del networks  # the frozen networks have done their part; the optimisers' state is about to be allocated
     norm = update(optimisers[0], unet, run.training.student_optimiser, 0, 100)["grad_norm"]
     update(optimisers[1], heads, run.training.head_optimiser, 0, 100)
     numbers = {key: float(value) for key, value in values.items()} | {"grad_norm": norm}

@@ -33,18 +33,18 @@ from tests.support.smoke import REPOSITORY, smoke_run
 
 
 def real_step(run: Run) -> tuple[int, int, Any, Any, Any]:
-    """Most bytes alive and operations of a step on real tensors; the players; the student; the heads."""
-    players = load_frozen_networks(run, "cpu")
+    """Most bytes alive and operations of a step on real tensors; the networks; the student; the heads."""
+    networks = load_frozen_networks(run, "cpu")
     data = open_training_set(run.data.train)
-    unet = trainable_unet(players.student, "pretrained", 0)
-    heads = make_heads(run, players, 32, 0)
-    batch = draw_batch(run, data, 32, players.student.latent_shape, 0, 0, 0, "cpu")
+    unet = trainable_unet(networks.student, "pretrained", 0)
+    heads = make_heads(run, networks, 32, 0)
+    batch = draw_batch(run, data, 32, networks.student.latent_shape, 0, 0, 0, "cpu")
     with Flops() as flops, LiveBytes() as live:
-        student_loss, head_loss, _ = losses(run, players, unet, heads, batch)
+        student_loss, head_loss, _ = losses(run, networks, unet, heads, batch)
         student_loss.backward()
         if heads is not None and head_loss is not None:
             head_loss.backward(inputs=list(heads.parameters()))
-    return live.most, flops.total, players, unet, heads
+    return live.most, flops.total, networks, unet, heads
 
 
 @pytest.mark.parametrize(
@@ -53,13 +53,13 @@ def real_step(run: Run) -> tuple[int, int, Any, Any, Any]:
 def test_the_counted_step_is_the_real_one(smoke: Path, name: str) -> None:
     # Would break as soon as add.step computes something that addbench.cost.step does not know of.
     run = smoke_run(name)
-    live, flops, players, unet, heads = real_step(run)
+    live, flops, networks, unet, heads = real_step(run)
     cost = estimate_cost(run)
     assert cost.step_flops == flops
     assert cost.step_bytes == pytest.approx(live, rel=0.02)
     assert cost.trained_bytes == module_bytes([unet, *([heads] if heads is not None else [])])
     assert cost.average_bytes == module_bytes([unet])
-    assert cost.frozen_bytes == module_bytes(frozen_modules(players))
+    assert cost.frozen_bytes == module_bytes(frozen_modules(networks))
     assert cost.step_images == run.training.batch
 
 
@@ -99,7 +99,7 @@ def test_processes_take_their_share_and_shards_their_slice(smoke: Path) -> None:
     assert two.step_flops < 0.6 * one.step_flops
     assert cut.average_bytes == one.average_bytes // 2
     assert cut.peak_bytes < two.peak_bytes < one.peak_bytes
-    with pytest.raises(ValueError, match="equal shares for 3 processes"):
+    with pytest.raises(ValueError, match="equal slices for 3 processes"):
         estimate_cost(run, 3)
 
 
@@ -133,17 +133,17 @@ def test_live_bytes_are_those_of_what_lives() -> None:
 def test_the_meter_finds_what_the_allocator_was_asked_for(smoke: Path) -> None:
     # torch's own profiler sees every allocation, workspaces inside of an operation among them.
     run = smoke_run(batch=16)
-    players = load_frozen_networks(run, "cpu")
-    unet = trainable_unet(players.student, "pretrained", 0)
-    heads = make_heads(run, players, 32, 0)
+    networks = load_frozen_networks(run, "cpu")
+    unet = trainable_unet(networks.student, "pretrained", 0)
+    heads = make_heads(run, networks, 32, 0)
     assert heads is not None
     data = open_training_set(run.data.train)
-    batch = draw_batch(run, data, 32, players.student.latent_shape, 0, 0, 0, "cpu")
+    batch = draw_batch(run, data, 32, networks.student.latent_shape, 0, 0, 0, "cpu")
 
     def step() -> None:
         for player in (unet, heads):
             player.zero_grad(set_to_none=True)
-        student_loss, head_loss, _ = losses(run, players, unet, heads, batch)
+        student_loss, head_loss, _ = losses(run, networks, unet, heads, batch)
         student_loss.backward()
         assert head_loss is not None
         head_loss.backward()
@@ -182,13 +182,13 @@ def test_the_model_can_be_imported_without_torch() -> None:
 def test_the_counted_losses_are_the_steps(smoke: Path) -> None:
     # On real tensors: the same losses, up to the teacher's target, which the counted step does not compute.
     run = smoke_run("loss_terms-l-adv")
-    players = load_frozen_networks(run, "cpu")
+    networks = load_frozen_networks(run, "cpu")
     data = open_training_set(run.data.train)
-    unet = trainable_unet(players.student, "pretrained", 0)
-    heads = make_heads(run, players, 32, 0)
+    unet = trainable_unet(networks.student, "pretrained", 0)
+    heads = make_heads(run, networks, 32, 0)
     assert heads is not None
     heads.eval()  # spectral norm's vectors stand still
-    batch = draw_batch(run, data, 32, players.student.latent_shape, 0, 0, 0, "cpu")
-    counted, real = step_losses(run, players, unet, heads, batch), losses(run, players, unet, heads, batch)
+    batch = draw_batch(run, data, 32, networks.student.latent_shape, 0, 0, 0, "cpu")
+    counted, real = step_losses(run, networks, unet, heads, batch), losses(run, networks, unet, heads, batch)
     torch.testing.assert_close(counted[0], real[0])
     torch.testing.assert_close(counted[1], real[1])

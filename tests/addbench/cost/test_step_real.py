@@ -27,7 +27,7 @@ GIB, GB = 2**30, 10**9
 
 
 @pytest.fixture(scope="module")
-def players() -> FrozenNetworks:
+def networks() -> FrozenNetworks:
     return players_of(timed_run("sd21", 1, None), "sd21", "meta")
 
 
@@ -38,9 +38,9 @@ def operations(run: Callable[[], Any]) -> int:
 
 
 @pytest.fixture(scope="module")
-def parts(players: FrozenNetworks) -> dict[str, int]:
+def parts(networks: FrozenNetworks) -> dict[str, int]:
     """Operations of one forward pass of each network, for one image at 512x512."""
-    network, features, c_img = players.student, players.features, players.c_img
+    network, features, c_img = networks.student, networks.features, networks.c_img
     assert features is not None
     assert c_img is not None
     images = torch.empty(1, 3, 512, 512, device="meta")
@@ -52,8 +52,8 @@ def parts(players: FrozenNetworks) -> dict[str, int]:
         "encode": operations(lambda: network.encode(images)),
         "embed": operations(lambda: network.embed(("",))),
         "features": operations(lambda: features(images)),
-        "c_img": operations(lambda: c_img.pooled(images)),
-        "c_text": operations(lambda: players.c_text(("",))),
+        "c_img": operations(lambda: c_img(images)),
+        "c_text": operations(lambda: networks.c_text(("",))),
     }
 
 
@@ -76,15 +76,15 @@ def test_the_decoders_operations_are_the_published_ones(parts: dict[str, int]) -
 
 
 def test_transformers_operations_are_twice_their_weights_a_token(
-    players: FrozenNetworks, parts: dict[str, int]
+    networks: FrozenNetworks, parts: dict[str, int]
 ) -> None:
     # Two operations a weight and token; attention's products and the patches add a tenth at most at these lengths.
-    assert players.features is not None
-    assert players.c_img is not None
+    assert networks.features is not None
+    assert networks.c_img is not None
     for name, network, tokens in (
-        ("features", players.features.model, 257),
-        ("c_img", players.c_img.model, 257),
-        ("embed", players.student.text.encoders[0], TOKENS),
+        ("features", networks.features.model, 257),
+        ("c_img", networks.c_img.network.model, 257),
+        ("embed", networks.student.text.encoders[0], TOKENS),
     ):
         weights = sum(m.weight.numel() for m in network.modules() if isinstance(m, nn.Linear))
         assert 2 * weights * tokens < parts[name] < 1.15 * 2 * weights * tokens, name
