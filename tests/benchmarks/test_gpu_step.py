@@ -13,8 +13,8 @@ from add.models.diffusion import trainable_unet
 from add.models.frozen import make_heads
 from add.step import losses
 from benchmarks import gpu_step, latency
-from benchmarks.gpu_networks import MEMORY, configurations, players_of, random_batch, timed_run
 from benchmarks.plain_step import plain_losses
+from benchmarks.timed import MEMORY, configurations, networks_of, random_batch, timed_run
 
 
 @pytest.mark.parametrize("guidance", [1.0, 2.0])
@@ -23,13 +23,13 @@ def test_the_plain_step_has_the_losses_of_the_step(smoke: Path, guidance: float)
     run = timed_run("tiny", 4, None, precision="float32")
     training = run.training.model_copy(update={"teacher_guidance": guidance})
     run = run.model_copy(update={"training": training})
-    players = players_of(run, "tiny", "cpu")
-    unet = trainable_unet(players.student, "pretrained", 0)
-    heads = make_heads(run, players, players.student.resolution, 0)
+    networks = networks_of(run, "tiny", "cpu")
+    unet = trainable_unet(networks.student, "pretrained", 0)
+    heads = make_heads(run, networks, networks.student.resolution, 0)
     assert heads is not None
     heads.eval()  # spectral norm's vectors stand still
-    batch = random_batch(run, players, "cpu")
-    plain, ours = plain_losses(run, players, unet, heads, batch), losses(run, players, unet, heads, batch)
+    batch = random_batch(run, networks, "cpu")
+    plain, ours = plain_losses(run, networks, unet, heads, batch), losses(run, networks, unet, heads, batch)
     torch.testing.assert_close(plain[0], ours[0])
     torch.testing.assert_close(plain[1], ours[1])
 
@@ -87,9 +87,9 @@ def test_real_sizes_are_the_papers(smoke: Path) -> None:
     run = timed_run("sdxl", 8, MEMORY)
     assert run.training.resolution == 512
     assert run.training.performance is not None
-    players = players_of(run, "sdxl", "meta")
-    assert sum(p.numel() for p in players.student.unet.parameters()) == pytest.approx(2567.46e6, rel=1e-4)
-    assert len(players.student.text.encoders) == 2
-    assert players.features is not None
-    assert len(players.features.layers) == 5
+    networks = networks_of(run, "sdxl", "meta")
+    assert sum(p.numel() for p in networks.student.unet.parameters()) == pytest.approx(2567.46e6, rel=1e-4)
+    assert len(networks.student.text.encoders) == 2
+    assert networks.features is not None
+    assert len(networks.features.layers) == 5
     assert configurations("sdxl")
