@@ -1,4 +1,4 @@
-"""Tiny random measuring networks, a tiny data set and a scale that names them, to test evaluation with."""
+"""Tiny random metric networks, a tiny data set and a scale that names them, to test evaluation with."""
 
 from __future__ import annotations
 
