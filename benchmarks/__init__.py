@@ -1,1 +1,1 @@
-"""How long things take, and how well they hold: each module is a command that writes into results/."""
+"""Measurements of speed and of intervals' coverage: each command writes into results/."""

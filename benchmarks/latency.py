@@ -1,10 +1,10 @@
-"""How long does one image take, in 1, 25 and 50 steps? diffusers' own pipelines on networks without weights.
+"""How long does one image take in 1, 25 and 50 steps? diffusers' own pipelines on networks with random weights.
 
     python -m benchmarks.latency --size sd21
     python -m benchmarks.latency --size sdxl
 
-At 512x512, the networks in bf16 on a GPU and in float32 elsewhere. `benchmarks.gpu_step` times it too.
-Writes benchmarks/results/latency-<size>.json.
+Images have 512x512 pixels; networks are in bf16 on a GPU and in float32 elsewhere. `benchmarks.gpu_step` times it
+too. Writes benchmarks/results/latency-<size>.json.
 """
 
 from __future__ import annotations
@@ -12,25 +12,22 @@ from __future__ import annotations
 import argparse
 import json
 import shlex
-import statistics
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from add.files import write_whole
+from add.files import write_json
 from add.models.diffusion import DiffusionNetwork
-from benchmarks.gpu_networks import Size, players_of, timed_run
-from benchmarks.timing import FOLDER, device_name, free, synchronise
+from benchmarks.timed import FOLDER, Size, device_name, free, networks_of, time_steps, timed_run
 
 PROMPT = "a photograph of an astronaut riding a horse"
-STEPS = {1: 1.0, 25: 7.5, 50: 7.5}  # the student is not guided, its teachers are: two passes a step
+GUIDANCE = {1: 1.0, 25: 7.5, 50: 7.5}  # by steps; a teacher is guided, which takes two passes per step
 
 
 def pipeline_of(network: DiffusionNetwork, steps: int) -> Any:
-    """A diffusers pipeline of the network's parts, with the student's scheduler or a solver's."""
+    """A diffusers pipeline of the network's parts, with the student's scheduler for one step, else a solver's."""
     from diffusers import (
         DPMSolverMultistepScheduler,
         LCMScheduler,
@@ -53,35 +50,29 @@ def pipeline_of(network: DiffusionNetwork, steps: int) -> Any:
 
 
 def latencies(size: Size, device: str, repeats: int) -> dict[str, float]:
-    """Median seconds of one image by number of steps, of the networks of `size`."""
-    network = players_of(timed_run(size, 1, None), size, device).student
+    """Median seconds of one image by number of steps, for the networks of `size`."""
+    network = networks_of(timed_run(size, 1, None), size, device).student
     if device.startswith("cuda"):
         for module in (network.unet, network.vae, *network.text.encoders):
             module.to(torch.bfloat16)
-    found = {str(steps): seconds_of(network, steps, repeats) for steps in STEPS}
+    found = {str(steps): seconds_of(network, steps, repeats) for steps in GUIDANCE}
     del network
     free(device)
     return found
 
 
 def seconds_of(network: DiffusionNetwork, steps: int, repeats: int) -> float:
-    """Median seconds of one image in so many steps, at the network's resolution, in its weights' precision."""
+    """Median seconds of one image in `steps` steps, at the network's resolution, in its weights' precision."""
     pipeline = pipeline_of(network, steps)
-    options: dict[str, Any] = {"num_inference_steps": steps, "guidance_scale": STEPS[steps]}
+    options: dict[str, Any] = {"num_inference_steps": steps, "guidance_scale": GUIDANCE[steps]}
     options |= {"height": network.resolution, "width": network.resolution, "output_type": "pt"}
-    seconds = []
-    for repeat in range(repeats + 1):
-        started = time.perf_counter()
-        with torch.inference_mode():
-            pipeline(PROMPT, **options)
-        synchronise(network.device.type)
-        if repeat:  # the first one compiles kernels and fills caches
-            seconds.append(time.perf_counter() - started)
-    return statistics.median(seconds)
+    with torch.inference_mode():
+        # the first one compiles kernels and fills caches
+        return time_steps(lambda: pipeline(PROMPT, **options), network.device.type, 1, repeats)[0]
 
 
 def main() -> None:
-    """The command line."""
+    """Parse the command line, time and write."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.latency", description=__doc__.split("\n")[0])
     parser.add_argument("--size", choices=("sd21", "sdxl", "tiny"), default="sd21")
     parser.add_argument("--repeats", type=int, default=10, help="timed images; the median counts")
@@ -93,9 +84,8 @@ def main() -> None:
         "device": device_name(options.device),
         "seconds": latencies(options.size, options.device, options.repeats),
     }
-    text = json.dumps(content, indent=1)
-    write_whole(options.out / f"latency-{options.size}.json", text + "\n")
-    print(text)
+    write_json(options.out / f"latency-{options.size}.json", content)
+    print(json.dumps(content, indent=2))
 
 
 if __name__ == "__main__":

@@ -1,9 +1,8 @@
-"""The step as one writes it down: diffusers' modules, autocast, and no other option. What `add.step` is measured by.
+"""The training step written plainly, with diffusers' modules and autocast only: `add.step` is compared with it.
 
-Also a reference implementation: on the same batch it has the losses of `add.step.losses`
-(tests/benchmarks/test_gpu_step.py).
-The baseline only: exponential distillation in pixel space, one guided or unguided teacher step, text and image
-conditioning, no augmentation.
+It is also a reference implementation: on the same batch it has the losses of `add.step.losses`
+(tests/benchmarks/test_gpu_step.py). It covers only the baseline: exponential distillation in pixel space, one guided
+or unguided teacher step, text and image conditioning, no augmentation.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from add.batch import Batch
@@ -23,7 +22,7 @@ from add.models.frozen import FrozenNetworks
 def plain_losses(
     run: Run, networks: FrozenNetworks, unet: Any, heads: Discriminator, batch: Batch
 ) -> tuple[Tensor, Tensor]:
-    """The student's and the heads' loss. Crops are not drawn: pass a run with crop_probability 0."""
+    """The student's and the heads' loss. It draws no crops: pass a run with crop_probability 0."""
     net, teacher = networks.student, networks.teacher
     assert teacher is not None
     assert networks.features is not None
@@ -75,11 +74,6 @@ def plain_losses(
         head_loss = head_loss + F.relu(1 - on_real).mean() + F.relu(1 + on_fake).mean()
         head_loss = head_loss + run.variant.discriminator.r1_gamma * slope.square().flatten(1).sum(1).mean()
     return loss, head_loss
-
-
-def plain_optimiser(module: nn.Module, lr: float, betas: tuple[float, float]) -> torch.optim.AdamW:
-    """AdamW with torch's own defaults."""
-    return torch.optim.AdamW(module.parameters(), lr=lr, betas=betas, weight_decay=0.0)
 
 
 def _x0(prediction: str, output: Tensor, x_t: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ _RGB = {
 }
 _BACKGROUND_RGB = ((0.93, 0.94, 0.96), (0.55, 0.56, 0.60), (0.82, 0.71, 0.50), (0.12, 0.13, 0.21))
 _RADIUS = (3.9, 6.4)  # pixels, for small and large
-_SLOTS = {  # centres in pixels and the amplitude of their jitter in x and y, for each layout
+_SLOTS = {  # for each layout: centres, and the amplitude of their jitter in x and y, in pixels
     "single": (((16, 16),) * 3, (5.0, 5.0)),
     "row": (((8.3, 16), (23.7, 16), (16, 16)), (0.8, 4.0)),
     "column": (((16, 8.3), (16, 23.7), (16, 16)), (4.0, 0.8)),
@@ -30,7 +30,7 @@ _SLOTS = {  # centres in pixels and the amplitude of their jitter in x and y, fo
 
 
 def _distance(shape: NDArray[np.int64], x: NDArray, y: NDArray, r: NDArray) -> NDArray[np.float32]:
-    """Signed distance (pixels, negative inside) to the shape of index `shape` (n, 1, 1), of 'radius' r."""
+    """Signed distance in pixels, negative inside, to the shape of index `shape` (n, 1, 1) and radius r."""
     ax, ay = np.abs(x), np.abs(y)
     circle = np.hypot(x, y) - r
     square = np.maximum(ax, ay) - 0.86 * r
@@ -44,7 +44,7 @@ def _distance(shape: NDArray[np.int64], x: NDArray, y: NDArray, r: NDArray) -> N
     return out.astype(np.float32)
 
 
-def _render_chunk(scenes: Scenes, photos: Photographs, resolution: int) -> NDArray[np.uint8]:
+def _render_chunk(scenes: Scenes, photos: Photographs) -> NDArray[np.uint8]:
     n, side = len(scenes), RESOLUTION * _SUPERSAMPLE
     axis = (np.arange(side, dtype=np.float32) + 0.5) / _SUPERSAMPLE
     gy, gx = np.meshgrid(axis, axis, indexing="ij")
@@ -64,12 +64,9 @@ def _render_chunk(scenes: Scenes, photos: Photographs, resolution: int) -> NDArr
     frequency = column(photos.stripe_frequency)
     phase = 2 * np.pi * frequency * across + column(photos.stripe_phase)
     ripple = np.sin(phase + 0.6 * np.sin(0.22 * along + column(photos.stripe_phase)))
-    image *= (fall + column(photos.stripe_strength) * ripple)[..., None]
-    image += (
-        0.25
-        * (column(photos.stripe_strength) * ripple)[..., None]
-        * (scenes.background == 3)[:, None, None, None]
-    )
+    ripple = column(photos.stripe_strength) * ripple
+    image *= (fall + ripple)[..., None]
+    image += 0.25 * ripple[..., None] * (scenes.background == 3)[:, None, None, None]
 
     layouts = [_SLOTS[name] for name in LAYOUTS]
     slots = np.asarray([s for s, _ in layouts], np.float32)[scenes.layout]  # (n, 3, 2)
@@ -95,26 +92,18 @@ def _render_chunk(scenes: Scenes, photos: Photographs, resolution: int) -> NDArr
         body = colour[:, None, None, :] * shading[..., None] + 0.32 * (strength * spot)[..., None]
         image += mask[..., None] * (body - image)
     image = image.reshape(n, RESOLUTION, _SUPERSAMPLE, RESOLUTION, _SUPERSAMPLE, 3).mean((2, 4))
-    for i in range(n):  # one generator an image: its noise does not depend on its neighbours
+    for i in range(n):  # a generator for each image: its noise does not depend on its neighbours
         rng = np.random.Generator(np.random.PCG64(int(photos.noise_seed[i])))
         image[i] += np.float32(photos.noise[i]) * rng.standard_normal(image[i].shape, np.float32)
-    if resolution != RESOLUTION:
-        factor = resolution / RESOLUTION
-        if factor != int(factor):
-            raise ValueError(f"resolution {resolution} is no multiple of {RESOLUTION}")
-        image = image.repeat(int(factor), 1).repeat(int(factor), 2)
     return (np.clip(image, 0, 1) * 255 + 0.5).astype(np.uint8)
 
 
-def render(scenes: Scenes, photos: Photographs, resolution: int = RESOLUTION) -> NDArray[np.uint8]:
-    """Photographs of scenes as (N, resolution, resolution, 3) uint8 RGB.
-
-    Raises ValueError where the two differ in length or `resolution` is no multiple of 32.
-    """
+def render(scenes: Scenes, photos: Photographs) -> NDArray[np.uint8]:
+    """Photographs of scenes as (N, 32, 32, 3) uint8 RGB. Raises ValueError if the two differ in length."""
     if len(scenes) != len(photos):
         raise ValueError(f"{len(scenes)} scenes but {len(photos)} photographs")
-    parts = []
+    out = np.zeros((len(scenes), RESOLUTION, RESOLUTION, 3), np.uint8)
     for start in range(0, len(scenes), 256):
         index = slice(start, start + 256)
-        parts.append(_render_chunk(take(scenes, index), take(photos, index), resolution))
-    return np.concatenate(parts) if parts else np.zeros((0, resolution, resolution, 3), np.uint8)
+        out[index] = _render_chunk(take(scenes, index), take(photos, index))
+    return out

@@ -1,6 +1,6 @@
 """The smoke scale's data and tiny untrained networks: `python -m mini.smoke --out data/smoke`, in seconds.
 
-Every network has the format and the interface of its big sibling, so that every rule of the workflow runs.
+Every network has the format and the interface of its large counterpart, so every rule of the workflow runs.
 """
 
 from __future__ import annotations
@@ -12,39 +12,26 @@ from pathlib import Path
 import torch
 
 from mini.dataset import write_dataset
-from mini.pretrain.classify import build as build_classifier
-from mini.pretrain.classify import label_names
-from mini.pretrain.contrast import build as build_features
-from mini.pretrain.diffusion import SCHEDULE, build_text_encoder, build_unet, save_pipeline
-from mini.pretrain.tokens import build_tokenizer
-from mini.pretrain.vae import build as build_vae
-
-
-def write_pipeline(out: Path, channels: tuple[int, int], width: int) -> None:
-    """A StableDiffusionPipeline directory with untrained networks."""
-    from diffusers import DDIMScheduler
-
-    tokenizer = build_tokenizer()
-    text_encoder = build_text_encoder(width, 1, len(tokenizer), tokenizer.model_max_length)
-    scheduler = DDIMScheduler(**SCHEDULE, clip_sample=False, set_alpha_to_one=True, steps_offset=1)
-    unet = build_unet(channels, width)
-    save_pipeline(out, build_vae((8, 8, 8), 4), text_encoder, tokenizer, unet, scheduler)
+from mini.pretrain import classify, contrast, vae
+from mini.pretrain.diffusion import build_text_encoder, build_tokenizer, build_unet, save_pipeline
 
 
 def write_networks(root: Path) -> None:
     """Every network that config/smoke.yaml names, below `root`."""
-    from safetensors.torch import save_file
     from transformers import CLIPTextModelWithProjection, CLIPVisionConfig, CLIPVisionModel
 
     torch.manual_seed(0)
-    write_pipeline(root / "sd21", (8, 16), 16)
-    write_pipeline(root / "sdxl", (16, 16), 24)
+    tokenizer = build_tokenizer()
+    for name, channels, width in (("sd21", (8, 16), 16), ("sdxl", (16, 16), 24)):
+        text_encoder = build_text_encoder(width, 1, len(tokenizer))
+        unet = build_unet(channels, width)
+        save_pipeline(root / name, vae.build((8, 8, 8), 4), text_encoder, tokenizer, unet)
     for name, hidden in (
         ("vit_s_dinov1", (8, 8, 16)),
         ("vit_s_dinov2", (8, 16, 16)),
         ("vit_l_dinov2", (8, 16, 32)),
     ):
-        build_features(hidden).save_pretrained(root / name)
+        contrast.build_features(hidden).save_pretrained(root / name)
     vision = CLIPVisionConfig(
         hidden_size=16,
         intermediate_size=32,
@@ -54,23 +41,16 @@ def write_networks(root: Path) -> None:
         patch_size=16,
     )
     CLIPVisionModel(vision).save_pretrained(root / "vit_l_clip")
-    tokenizer = build_tokenizer()
-    text = build_text_encoder(16, 1, len(tokenizer), tokenizer.model_max_length)
+    text = build_text_encoder(16, 1, len(tokenizer))
     CLIPTextModelWithProjection(text.config).save_pretrained(root / "c_text")
     tokenizer.save_pretrained(root / "c_text")
     for name in ("eval_extractor", "oracle"):
-        build_classifier(label_names(), (8, 8, 8), (1, 1, 1)).save_pretrained(root / name)
-
-    from mini.pretrain.language import build_evaluation_clip, evaluation_clip_config
-
-    tokenizer.pad_token = tokenizer.convert_ids_to_tokens(0)
-    tokenizer.save_pretrained(root / "eval_clip")
-    config = evaluation_clip_config(len(tokenizer), width=8, text_width=32)
-    (root / "eval_clip" / "open_clip_config.json").write_text(json.dumps(config) + "\n")
-    state = build_evaluation_clip(config).state_dict()
-    save_file(
-        {k: v.contiguous() for k, v in state.items()}, root / "eval_clip" / "open_clip_model.safetensors"
-    )
+        classifier = classify.build(classify.label_names(), (8, 8, 8), (1, 1, 1))
+        classifier.save_pretrained(root / name)
+    config = contrast.evaluation_clip_config(len(tokenizer), width=8, text_width=32)
+    clip = contrast.build_evaluation_clip(config)
+    contrast.build_open_clip_tokenizer().save_pretrained(root / "eval_clip")
+    contrast.save_evaluation_clip(root / "eval_clip", json.dumps(config), clip)
 
 
 def main() -> None:

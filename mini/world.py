@@ -1,16 +1,16 @@
 """The built-in world: captioned scenes whose ground truth is known.
 
-A *scene* (what the caption says) is one to three coloured shapes on a background; a *photograph* (what the
-caption does not say) is light, texture, position jitter and sensor noise. Both are struct-of-arrays, one
-entry an image, so that a scene can be photographed more than once. `mini.render` turns them into pixels and
-`mini.dataset` into COCO and PartiPrompts files.
+A *scene* (what the caption says) is one to three coloured shapes on a background. A *photograph* (what the
+caption does not say) is light, texture, position jitter and sensor noise. Both are structs of arrays with one
+entry per image, so one scene can be photographed more than once. `mini.render` turns them into pixels,
+`mini.dataset` writes them as COCO and PartiPrompts files.
 """
 
 from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, fields
-from typing import Literal, TypeVar
+from typing import Literal, TypeVar, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,14 +20,15 @@ COLOURS = ("red", "orange", "yellow", "green", "cyan", "blue", "purple", "pink")
 SIZES = ("small", "large")
 BACKGROUNDS = ("snow", "stone", "sand", "night")
 LAYOUTS = ("single", "row", "column", "triple")
-"""`row` and `column` hold two objects (left then right, top then bottom); `triple` three alike in a row."""
+"""`row` and `column` hold two objects (left then right, top then bottom); `triple` holds three alike in a row."""
 
 Split = Literal["train", "discriminator", "evaluation", "val", "reference"]
-SPLITS: tuple[Split, ...] = ("train", "discriminator", "evaluation", "val", "reference")
-"""Image splits: diffusion and VAE; the discriminator's networks; the evaluation's networks; prompts; FID."""
+SPLITS: tuple[Split, ...] = get_args(Split)
+"""What each split of the images is for: the diffusion models and VAEs; the discriminator's networks; the evaluation's
+networks; the prompts; the FID's reference."""
 
 _BACKGROUND_PHRASE = {"snow": "in the snow", "stone": "on stone", "sand": "on sand", "night": "at night"}
-_CHUNK = 2048  # scenes are drawn in chunks of this size, so that the first n do not depend on the total
+_CHUNK = 2048  # scenes are drawn in chunks of this size, so the first n do not depend on the total
 _SCENE_BUCKETS = {"val": (0, 1), "reference": (1, 2)}  # tenths of the space of two-object scenes
 _PARTS = TypeVar("_PARTS", "Scenes", "Photographs")
 
@@ -52,11 +53,11 @@ class Scenes:
 
 @dataclass(frozen=True)
 class Photographs:
-    """What the captions do not say: all (N,) float64 but `centre`, (N, 3, 2) jitter in pixels.
+    """What the captions do not say, as (N,) float64; `centre` is (N, 3, 2), the objects' jitter from -1 to 1.
 
-    light: direction the light comes from, radians. light_strength: 0.5 to 1. stripe_angle: radians.
-    stripe_frequency: cycles a pixel. stripe_phase: radians. stripe_strength, noise: in units of pixel range.
-    noise_seed: (N,) int64.
+    light: direction that the light comes from, in radians. light_strength: 0.5 to 1. stripe_angle, stripe_phase:
+    radians. stripe_frequency: cycles per pixel. stripe_strength, noise: in units of the pixel range.
+    radius: -1 to 1, a quarter pixel each way. tint: (N, 3), -1 to 1 for each channel. noise_seed: int64.
     """
 
     light: NDArray[np.float64]
@@ -85,13 +86,13 @@ def _join(parts: list[_PARTS], n: int) -> _PARTS:
     return kind(**{f.name: np.concatenate([getattr(p, f.name) for p in parts])[:n] for f in fields(kind)})
 
 
-def _rng(split: str, purpose: str, chunk: int, seed: int) -> np.random.Generator:
-    key = hashlib.sha256(f"{split}/{purpose}/{chunk}/{seed}".encode()).digest()
+def _rng(split: str, purpose: str, chunk: int) -> np.random.Generator:
+    key = hashlib.sha256(f"{split}/{purpose}/{chunk}/0".encode()).digest()
     return np.random.Generator(np.random.PCG64(int.from_bytes(key[:16], "little")))
 
 
 def scene_key(scenes: Scenes) -> NDArray[np.int64]:
-    """One integer a scene graph, (N,): equal if and only if the scenes have the same captions."""
+    """One int64 per scene, (N,): equal if and only if the scenes have the same captions."""
     key = scenes.layout * len(BACKGROUNDS) + scenes.background
     for k in (0, 1):
         for values, names in ((scenes.shape, SHAPES), (scenes.colour, COLOURS), (scenes.size, SIZES)):
@@ -107,9 +108,8 @@ def _draw_scenes(rng: np.random.Generator, n: int) -> Scenes:
     size = rng.integers(len(SIZES), size=(n, 2))
     background = rng.integers(len(BACKGROUNDS), size=n)
     clash = (shape[:, 0] == shape[:, 1]) & (colour[:, 0] == colour[:, 1])
-    colour[clash, 1] = (colour[clash, 1] + rng.integers(1, len(COLOURS), size=int(clash.sum()))) % len(
-        COLOURS
-    )
+    other = rng.integers(1, len(COLOURS), size=int(clash.sum()))
+    colour[clash, 1] = (colour[clash, 1] + other) % len(COLOURS)
     alike = (kind == 0) | (kind >= 3)
     for values in (shape, colour, size):
         values[alike, 1] = values[alike, 0]
@@ -118,29 +118,26 @@ def _draw_scenes(rng: np.random.Generator, n: int) -> Scenes:
     return Scenes(layout, background, shape, colour, size)
 
 
-def draw_scenes(split: Split, n: int, seed: int = 0) -> Scenes:
-    """The first `n` scenes of a split.
+def draw_scenes(split: Split, n: int) -> Scenes:
+    """The first `n` scenes of a split. Raises ValueError for an unknown split.
 
-    Scenes with two different objects are divided among the splits by a hash of the scene graph: a
-    two-object caption of `val` or `reference` is never seen in training.
+    A hash of the scene divides scenes with two different objects among the splits, so no network is trained on a
+    two-object caption of `val` or `reference`.
     """
     if split not in SPLITS:
         raise ValueError(f"unknown split {split!r}; the world has {', '.join(SPLITS)}")
     low, high = _SCENE_BUCKETS.get(split, (2, 10))
+    # the same fraction of all other scenes is kept, so that the layouts keep their frequencies
+    fraction = (high - low) / 10
     parts: list[Scenes] = []
     chunk = 0
     while sum(map(len, parts)) < n:
-        scenes = _draw_scenes(_rng(split, "scene", chunk, seed), _CHUNK)
+        scenes = _draw_scenes(_rng(split, "scene", chunk), _CHUNK)
         # Knuth's multiplicative hash; its upper bits decide
         bucket = (((scene_key(scenes) * 2654435761) & 0xFFFFFFFF) >> 16) % 10
-        two = (scenes.layout == 1) | (scenes.layout == 2)
-        alike = (
-            two & (scenes.shape[:, 0] == scenes.shape[:, 1]) & (scenes.colour[:, 0] == scenes.colour[:, 1])
-        )
-        mine = ~(two & ~alike) | ((bucket >= low) & (bucket < high))
-        # keep the layouts' shares: singles must not gain from the rejected pairs
-        share = (high - low) / 10
-        mine &= (two & ~alike) | (_rng(split, "keep", chunk, seed).random(_CHUNK) < share)
+        alike = (scenes.shape[:, 0] == scenes.shape[:, 1]) & (scenes.colour[:, 0] == scenes.colour[:, 1])
+        kept = _rng(split, "keep", chunk).random(_CHUNK) < fraction
+        mine = np.where(alike, kept, (bucket >= low) & (bucket < high))
         parts.append(take(scenes, np.flatnonzero(mine)))
         chunk += 1
     return _join(parts, n)
@@ -162,10 +159,10 @@ def _draw_photographs(rng: np.random.Generator, n: int) -> Photographs:
     )
 
 
-def draw_photographs(split: Split, n: int, seed: int = 0, shot: int = 0) -> Photographs:
-    """Light, texture, jitter and noise for the first `n` scenes of a split; `shot` k is the k-th picture."""
+def draw_photographs(split: Split, n: int, shot: int = 0) -> Photographs:
+    """Light, texture, jitter and noise for the first `n` scenes of a split; `shot` numbers a scene's photographs."""
     chunks = range(-(-n // _CHUNK))
-    return _join([_draw_photographs(_rng(split, f"photo{shot}", c, seed), _CHUNK) for c in chunks], n)
+    return _join([_draw_photographs(_rng(split, f"photo{shot}", c), _CHUNK) for c in chunks], n)
 
 
 def _object_phrase(scenes: Scenes, i: int, k: int, count: str = "a", plural: str = "") -> str:
@@ -175,7 +172,7 @@ def _object_phrase(scenes: Scenes, i: int, k: int, count: str = "a", plural: str
 
 
 def is_alike(scenes: Scenes, i: int) -> bool:
-    """Whether scene `i` shows two or three objects that do not differ."""
+    """Whether scene `i` shows two or three equal objects."""
     if LAYOUTS[scenes.layout[i]] == "triple":
         return True
     same = all(v[i, 0] == v[i, 1] for v in (scenes.shape, scenes.colour, scenes.size))
@@ -183,18 +180,18 @@ def is_alike(scenes: Scenes, i: int) -> bool:
 
 
 def caption(scenes: Scenes, i: int) -> str:
-    """The caption of scene `i`; of two different objects it names the left or upper one first."""
+    """The caption of scene `i`. It names the left or upper object first."""
     return captions(scenes, i)[0]
 
 
 def captions(scenes: Scenes, i: int) -> tuple[str, ...]:
-    """The caption of scene `i` and, for two different objects, its paraphrase from the other one's side.
+    """The caption of scene `i` and, for two different objects, a paraphrase that starts from the other one.
 
-    The image-text networks learn both; data sets, prompts and the diffusion models have the first alone.
+    The image-text networks learn both. Data sets and prompts have only the first.
     """
     place = _BACKGROUND_PHRASE[BACKGROUNDS[scenes.background[i]]]
     layout = LAYOUTS[scenes.layout[i]]
-    if layout == "triple" or is_alike(scenes, i):
+    if is_alike(scenes, i):
         return (f"{_object_phrase(scenes, i, 0, 'three' if layout == 'triple' else 'two', 's')} {place}",)
     first = _object_phrase(scenes, i, 0)
     if layout == "single":
@@ -202,21 +199,3 @@ def captions(scenes: Scenes, i: int) -> tuple[str, ...]:
     second = _object_phrase(scenes, i, 1)
     there, back = ("left of", "right of") if layout == "row" else ("above", "below")
     return (f"{first} {there} {second} {place}", f"{second} {back} {first} {place}")
-
-
-def scene_graph(scenes: Scenes, i: int) -> dict[str, object]:
-    """Scene `i` as plain data: layout, background, objects (left or upper first), each with three attributes."""
-    layout = LAYOUTS[scenes.layout[i]]
-    count = {"single": 1, "row": 2, "column": 2, "triple": 3}[layout]
-    return {
-        "layout": layout,
-        "background": BACKGROUNDS[scenes.background[i]],
-        "objects": [
-            {
-                "shape": SHAPES[scenes.shape[i, min(k, 1)]],
-                "colour": COLOURS[scenes.colour[i, min(k, 1)]],
-                "size": SIZES[scenes.size[i, min(k, 1)]],
-            }
-            for k in range(count)
-        ],
-    }

@@ -1,7 +1,7 @@
 """Remake the miniature's weights: `python -m mini.pretrain [STAGE ...]`, about four hours on two cores.
 
-Without arguments every stage whose card is missing below --out is run, two processes at a time with one thread
-each. A stage that was interrupted starts anew; a finished one is left alone.
+Without arguments it runs every stage whose card is missing below --out, two processes at a time with one thread each.
+An interrupted stage starts from the beginning; a finished one is left alone.
 """
 
 from __future__ import annotations
@@ -13,147 +13,128 @@ import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+
+import torch
+
+from add.files import write_whole
+from mini.pretrain import classify, contrast, diffusion, vae
+from mini.pretrain.cards import add_teacher_quality, pin
+from mini.pretrain.loop import Recipe
+
+WEIGHTS = Path("mini/weights")
 
 
-def _vae(name: str, seed: int, *refinements: dict[str, Any]) -> Callable[[Path], None]:
-    """A VAE's training, and those that went on from it."""
-
-    def run(out: Path) -> None:
-        from mini.pretrain.vae import refine, train
-
-        train(out / name / "vae", seed=seed, steps=6000)
-        for settings in refinements:
-            refine(out / name / "vae", **settings)
-
-    return run
+def _sd21_vae(out: Path) -> None:
+    here = out / "sd21" / "vae"
+    vae.train(Recipe(here, seed=21, steps=6000, batch=32, lr=2e-3))
+    vae.refine(Recipe(here, seed=11, steps=2600, batch=32, lr=1.2e-3))
 
 
-# The committed UNets began on the latents of the VAEs before these were refined (their cards tell the order); from
-# nothing, refining first spares them the change.
+def _sdxl_vae(out: Path) -> None:
+    here = out / "sdxl" / "vae"
+    vae.train(Recipe(here, seed=42, steps=6000, batch=32, lr=2e-3))
+    vae.refine(Recipe(here, seed=12, steps=2600, batch=32, lr=1.2e-3))
+    vae.refine(Recipe(here, seed=13, steps=4500, batch=32, lr=1.2e-3), emphasis=20.0)
+
+
+# The committed UNets started on the latents of the VAEs before these were refined (their cards tell the order). When
+# everything is remade, the VAEs are refined first, so the UNets see one kind of latents.
 def _sd21(out: Path) -> None:
-    from mini.pretrain.diffusion import train
-
-    here = out / "sd21"
-    size: dict[str, Any] = {"channels": (32, 64), "text": (96, 3)}
-    train(here, seed=21, steps=7700, batch=64, lr=1e-3, paraphrases=True, **size)
+    here, channels, text = out / "sd21", (32, 64), (96, 3)
+    first = Recipe(here, seed=21, steps=7700, batch=64, lr=1e-3)
+    diffusion.train(first, channels=channels, text=text, paraphrases=True)
     for seed, steps, lr in ((1021, 8000, 1e-3), (2021, 12000, 1e-3), (3021, 10000, 8e-4), (4021, 8500, 8e-4)):
-        train(here, seed=seed, steps=steps, batch=32, lr=lr, start=here, **size)
+        diffusion.train(Recipe(here, seed, steps, 32, lr), channels=channels, text=text, resume=True)
 
 
 def _sdxl(out: Path) -> None:
-    from mini.pretrain.diffusion import train
-
-    here = out / "sdxl"
-    size: dict[str, Any] = {"channels": (48, 96), "text": (128, 3)}
-    train(here, seed=42, steps=8000, batch=32, lr=1.2e-3, **size)
+    here, channels, text = out / "sdxl", (48, 96), (128, 3)
+    diffusion.train(Recipe(here, seed=42, steps=8000, batch=32, lr=1.2e-3), channels=channels, text=text)
     # The committed one also had 3000 steps of a phase that was broken off, between the next two.
     for seed, steps, lr in ((1042, 9000, 1.2e-3), (3042, 7000, 1e-3), (4042, 7000, 1e-3)):
-        train(here, seed=seed, steps=steps, batch=32, lr=lr, start=here, **size)
+        diffusion.train(Recipe(here, seed, steps, 32, lr), channels=channels, text=text, resume=True)
 
 
 def _oracle(out: Path) -> None:
-    from mini.pretrain.classify import train
-
-    vaes = (out / "sd21" / "vae", out / "sdxl" / "vae")
-    train(out / "oracle", seed=1, steps=2500, nuisances=False, vaes=vaes)
+    recipe = Recipe(out / "oracle", seed=1, steps=2500, batch=64, lr=2e-3)
+    classify.train(recipe, nuisances=False, vaes=(out / "sd21" / "vae", out / "sdxl" / "vae"))
 
 
 def _eval_extractor(out: Path) -> None:
-    from mini.pretrain.classify import train
-
-    train(out / "eval_extractor", seed=2, steps=2200, nuisances=True)
+    classify.train(Recipe(out / "eval_extractor", seed=2, steps=2200, batch=64, lr=2e-3), nuisances=True)
 
 
-def _contrastive(
+def _eval_clip(out: Path) -> None:
+    contrast.train_evaluation_clip(Recipe(out / "eval_clip", seed=7, steps=1000, batch=128, lr=1e-3))
+
+
+def _features(
     name: str, seed: int, steps: int, hidden: tuple[int, ...], instance: bool
 ) -> Callable[[Path], None]:
     def run(out: Path) -> None:
-        from mini.pretrain.contrast import train
-
-        train(out / name, seed=seed, steps=steps, hidden=hidden, instance=instance, colour_rotation=0.4)
+        recipe = Recipe(out / name, seed, steps, batch=128, lr=2e-3)
+        contrast.train_features(recipe, hidden=hidden, instance=instance)
 
     return run
 
 
-def _discriminator_clip(out: Path) -> None:
-    from mini.pretrain.language import train_discriminator_clip
-
-    train_discriminator_clip(out / "vit_l_clip", out / "clip_text", seed=6, steps=1000)
-
-
-def _evaluation_clip(out: Path) -> None:
-    from mini.pretrain.language import train_evaluation_clip
-
-    train_evaluation_clip(out / "eval_clip", seed=7, steps=1000)
+def _vit_l_clip(out: Path) -> None:
+    recipe = Recipe(out / "vit_l_clip", seed=6, steps=1000, batch=128, lr=1e-3)
+    contrast.train_discriminator_clip(recipe, out / "clip_text")
 
 
-def _teacher_quality(out: Path) -> None:
-    from mini.pretrain.cards import add_teacher_quality
-
-    for name in ("sd21", "sdxl"):
-        add_teacher_quality(out / name, out / "oracle")
-
-
-STAGES: dict[str, tuple[str, tuple[str, ...], Callable[[Path], None]]] = {
-    # stage: the directory whose card says that it is done, the stages that it needs, and what runs it
-    "sd21-vae": ("sd21/vae", (), _vae("sd21", 21, {"seed": 11})),
-    "sdxl-vae": (
-        "sdxl/vae",
-        (),
-        _vae("sdxl", 42, {"seed": 12}, {"seed": 13, "steps": 4500, "emphasis": 20.0}),
-    ),
-    "sd21": ("sd21", ("sd21-vae",), _sd21),
-    "sdxl": ("sdxl", ("sdxl-vae",), _sdxl),
-    "oracle": ("oracle", ("sd21-vae", "sdxl-vae"), _oracle),
-    "eval_extractor": ("eval_extractor", (), _eval_extractor),
-    "eval_clip": ("eval_clip", (), _evaluation_clip),
-    "vit_s_dinov1": ("vit_s_dinov1", (), _contrastive("vit_s_dinov1", 3, 1000, (24, 48, 96), instance=False)),
-    "vit_s_dinov2": ("vit_s_dinov2", (), _contrastive("vit_s_dinov2", 4, 1200, (32, 64, 128), instance=True)),
-    "vit_l_dinov2": ("vit_l_dinov2", (), _contrastive("vit_l_dinov2", 5, 800, (48, 96, 192), instance=True)),
-    "vit_l_clip": ("vit_l_clip", (), _discriminator_clip),
+STAGES: dict[str, Callable[[Path], None]] = {
+    "sd21-vae": _sd21_vae,
+    "sdxl-vae": _sdxl_vae,
+    "sd21": _sd21,
+    "sdxl": _sdxl,
+    "oracle": _oracle,
+    "eval_extractor": _eval_extractor,
+    "eval_clip": _eval_clip,
+    "vit_s_dinov1": _features("vit_s_dinov1", 3, 1000, (24, 48, 96), instance=False),
+    "vit_s_dinov2": _features("vit_s_dinov2", 4, 1200, (32, 64, 128), instance=True),
+    "vit_l_dinov2": _features("vit_l_dinov2", 5, 800, (48, 96, 192), instance=True),
+    "vit_l_clip": _vit_l_clip,
 }
-"""Every stage, in an order in which two at a time end soonest."""
+"""Every stage, in the order in which two at a time end soonest. A stage is done if its folder has a card."""
+NEED_VAES = ("sd21", "sdxl", "oracle")
 
 
-def _run_apart(stage: str, out: Path, logs: Path) -> None:
-    log = logs / f"pretrain-{stage}.log"
-    print(f"{stage}: started, see {log}", flush=True)
+def _run_apart(name: str, out: Path, logs: Path) -> None:
+    log = logs / f"pretrain-{name}.log"
+    print(f"{name}: started, see {log}", flush=True)
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     with log.open("w", encoding="utf-8") as stream:
-        command = [sys.executable, "-m", "mini.pretrain", stage, "--out", str(out)]
+        command = [sys.executable, "-m", "mini.pretrain", name, "--out", str(out)]
         subprocess.run(command, check=True, stdout=stream, stderr=subprocess.STDOUT, env=environment)
-    print(f"{stage}: done", flush=True)
+    print(f"{name}: done", flush=True)
 
 
 def main() -> None:
-    """Run the named stages here, or all that are missing in processes of their own."""
+    """Run the named stages here, or all missing ones in processes of their own."""
     parser = argparse.ArgumentParser(prog="python -m mini.pretrain", description=__doc__)
     parser.add_argument("stages", nargs="*", choices=[[], *STAGES], help=f"of {', '.join(STAGES)}")
-    parser.add_argument("--out", type=Path, default=Path("mini/weights"))
+    parser.add_argument("--out", type=Path, default=WEIGHTS, help="directory of the weights")
     parser.add_argument("--jobs", type=int, default=2, help="processes at a time")
     arguments = parser.parse_args()
+    out: Path = arguments.out
     if arguments.stages:
-        import torch
-
         torch.set_num_threads(1)
-        for stage in arguments.stages:
-            STAGES[stage][2](arguments.out)
+        for name in arguments.stages:
+            STAGES[name](out)
         return
     logs = Path("logs")
     logs.mkdir(exist_ok=True)
-    missing = [
-        s for s, (folder, _, _) in STAGES.items() if not (arguments.out / folder / "CARD.json").exists()
-    ]
+    missing = [name for name in STAGES if not (out / name.replace("-", "/") / "CARD.json").exists()]
     with ThreadPoolExecutor(arguments.jobs) as pool:
-        waves = [[s for s in missing if not STAGES[s][1]], [s for s in missing if STAGES[s][1]]]
-        for wave in waves:
-            list(pool.map(lambda stage: _run_apart(stage, arguments.out, logs), wave))
-    _teacher_quality(arguments.out)
-    if arguments.out == Path("mini/weights"):
-        from mini.pretrain.cards import pin_file
-
-        pin_file(Path("config/mini.yaml"))
+        for later in (False, True):
+            wave = [name for name in missing if (name in NEED_VAES) is later]
+            list(pool.map(lambda name: _run_apart(name, out, logs), wave))
+    for name in ("sd21", "sdxl"):
+        add_teacher_quality(out / name, out / "oracle")
+    if out == WEIGHTS:
+        file = Path("config/mini.yaml")
+        write_whole(file, pin(file.read_text(encoding="utf-8"), Path()))
 
 
 if __name__ == "__main__":

@@ -1,23 +1,25 @@
-"""What a network's card says: what it knows by linear probes, how good a teacher's samples are, its weights' hash."""
+"""What a network's card says: linear probes of features, the quality of a teacher's samples, hashes of weights."""
 
 from __future__ import annotations
 
 import json
 import re
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
+from add.files import write_json
 from add.models.weights import weights_hash
 from mini.pretrain.classify import (
     GROUPS,
+    all_right,
     attribute_hits,
     attribute_labels,
     attribute_loss,
     enlarge,
+    label_names,
     nuisance_values,
 )
 from mini.pretrain.loop import photographs, to_tensor
@@ -37,14 +39,13 @@ def _features(network: nn.Module, images: torch.Tensor) -> torch.Tensor:
         else:
             grid, pooled = last, output.pooler_output.flatten(1)
         parts.append(torch.cat([pooled, nn.functional.adaptive_avg_pool2d(grid, 2).flatten(1)], 1))
-    features = torch.cat(parts)
-    return features
+    return torch.cat(parts)
 
 
 def linear_probe(network: nn.Module, n: int = 4000) -> dict[str, float]:
-    """Held-out accuracy of linear classifiers for each attribute group, and mean R^2 for texture and light.
+    """Accuracy of linear classifiers for each attribute group, and mean R^2 for texture and light.
 
-    Trained on `n` photographs of the discriminator split, tested on 1000 of the validation split.
+    They are trained on `n` photographs of the discriminator split and tested on 1000 of the validation split.
     """
     scenes, photos, pictures = photographs("discriminator", 30000)
     test_scenes, test_photos, test_pictures = photographs("val", 1000)
@@ -54,14 +55,14 @@ def linear_probe(network: nn.Module, n: int = 4000) -> dict[str, float]:
     labels = attribute_labels(scenes)[:n]
     values, truth = nuisance_values(photos)[:n], nuisance_values(test_photos)
     torch.manual_seed(0)
-    classes = sum(map(len, GROUPS.values()))
+    classes = len(label_names())
     probe = nn.Linear(x.shape[1], classes + values.shape[1])
     optimiser = torch.optim.AdamW(probe.parameters(), lr=1e-2, weight_decay=0.05)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, 400)
     for _ in range(400):
         index = torch.randint(n, (512,))
         out = probe(x[index])
-        loss = attribute_loss(out[:, :classes], labels[index])
+        loss = attribute_loss(out, labels[index])
         loss = loss + nn.functional.mse_loss(out[:, classes:], values[index])
         optimiser.zero_grad()
         loss.backward()
@@ -69,7 +70,7 @@ def linear_probe(network: nn.Module, n: int = 4000) -> dict[str, float]:
         schedule.step()
     with torch.no_grad():
         out = probe(z)
-    hits = attribute_hits(out[:, :classes], attribute_labels(test_scenes)).float().mean(0)
+    hits = attribute_hits(out, attribute_labels(test_scenes)).float().mean(0)
     quality = {group: round(float(hits[k]), 3) for k, group in enumerate(GROUPS)}
     r_squared = 1 - (out[:, classes:] - truth).square().mean(0) / truth.var(0)
     quality["texture_and_light_r2"] = round(float(r_squared.mean()), 3)
@@ -77,45 +78,39 @@ def linear_probe(network: nn.Module, n: int = 4000) -> dict[str, float]:
 
 
 def probe_card(network: nn.Module, untrained: nn.Module) -> dict[str, dict[str, float]]:
-    """The card's quality entry: what the network knows, beside the same architecture untrained."""
+    """The card's quality entry: the network's linear probe, beside that of the same architecture untrained."""
     return {"linear_probe": linear_probe(network), "untrained_linear_probe": linear_probe(untrained)}
 
 
-@torch.no_grad()
-def teacher_quality(pipeline: Any, oracle: Any, n: int, guidance: float, steps: int = 25) -> dict[str, Any]:
-    """Share of the teacher's samples with all attributes right, for the first `n` validation captions."""
-    from eval.systems import System
+def add_teacher_quality(directory: Path, oracle_directory: Path, n: int = 1000, steps: int = 25) -> None:
+    """Add to a pipeline's card the fraction of its samples in which the oracle finds all attributes right.
 
-    scenes = draw_scenes("val", n)
-    prompts = [caption(scenes, i) for i in range(n)]
-    system = System("teacher", pipeline, {}, guidance)
-    images = np.concatenate(
-        [system.images(prompts[i : i + 50], list(range(i, min(i + 50, n))), steps) for i in range(0, n, 50)]
-    )
-    logits = torch.cat([oracle(enlarge(part)).logits for part in to_tensor(images).split(200)])
-    hits = attribute_hits(logits, attribute_labels(scenes))
-    return {
-        "sampler": f"DDIM, {steps} steps, trailing",
-        "guidance": guidance,
-        "images": n,
-        "all_right": round(float(hits.all(1).float().mean()), 4),
-    }
-
-
-def add_teacher_quality(directory: Path, oracle_directory: Path, n: int = 1000) -> None:
-    """Measure the pipeline at `directory`, unguided and guided with 2, and add the figures to its card."""
+    The samples are of the first `n` validation captions, without guidance and with a scale of 2.
+    """
     from diffusers import DiffusionPipeline
     from transformers import AutoModelForImageClassification
+
+    from eval.systems import System
 
     oracle = AutoModelForImageClassification.from_pretrained(oracle_directory, dtype=torch.float32).eval()
     pipeline = DiffusionPipeline.from_pretrained(directory, torch_dtype=torch.float32)
     pipeline.set_progress_bar_config(disable=True)
+    scenes = draw_scenes("val", n)
+    prompts = [caption(scenes, i) for i in range(n)]
+    samples = []
+    for guidance in (1.0, 2.0):
+        system = System("teacher", pipeline, {}, guidance)
+        parts = [
+            system.images(prompts[i : i + 50], list(range(i, min(i + 50, n))), steps) for i in range(0, n, 50)
+        ]
+        share = all_right(oracle, to_tensor(np.concatenate(parts)), attribute_labels(scenes))
+        sampler = f"DDIM, {steps} steps, trailing"
+        samples.append({"sampler": sampler, "guidance": guidance, "images": n, "all_right": share})
     file = directory / "CARD.json"
     card = json.loads(file.read_text(encoding="utf-8"))
     vae_card = json.loads((directory / "vae" / "CARD.json").read_text(encoding="utf-8"))
-    samples = [teacher_quality(pipeline, oracle, n, guidance) for guidance in (1.0, 2.0)]
     card["quality"] = {"vae": vae_card["quality"], "samples": samples}
-    file.write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
+    write_json(file, card)
 
 
 _PLACE = re.compile(r'^\s+(?:path|model):\s*"?(?:local-dir:)?(mini/weights/\w+)"?')
@@ -123,9 +118,12 @@ _HASH = re.compile(r"^(\s+sha256:\s*)(\S+)(\s*)(#.*)?$")
 
 
 def pin(text: str, root: Path) -> str:
-    """The YAML `text` with every `sha256` that follows a path below mini/weights set; comments stay."""
-    lines: list[str] = []
-    place: str | None = None
+    """The YAML `text` with each `sha256` that follows a path below mini/weights set; comments stay.
+
+    root: the repository's.
+    """
+    lines = []
+    place = None
     for line in text.splitlines():
         found = _PLACE.match(line)
         if found:
@@ -137,10 +135,3 @@ def pin(text: str, root: Path) -> str:
             place = None
         lines.append(line)
     return "\n".join(lines) + "\n"
-
-
-def pin_file(file: Path, root: Path = Path()) -> None:
-    """The same for a file, in place; `root` is the repository's."""
-    partial = file.with_name(f".{file.name}.partial")
-    partial.write_text(pin(file.read_text(encoding="utf-8"), root), encoding="utf-8")
-    partial.replace(file)

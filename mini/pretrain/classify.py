@@ -8,18 +8,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.nn import functional as F
 
-from mini.pretrain.loop import Average, batches, fit, gaussian_blur, photographs, to_tensor, write_card
-from mini.world import (
-    BACKGROUNDS,
-    COLOURS,
-    LAYOUTS,
-    SHAPES,
-    SIZES,
-    Photographs,
-    Scenes,
-)
+from mini.pretrain.loop import Recipe, batches, fit, gaussian_blur, photographs, to_tensor, write_card
+from mini.pretrain.vae import reconstruct
+from mini.world import BACKGROUNDS, COLOURS, LAYOUTS, SHAPES, SIZES, Photographs, Scenes, take
 
 GROUPS: dict[str, tuple[str, ...]] = {
     "layout": LAYOUTS,
@@ -31,7 +25,8 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "colour_1": (*COLOURS, "none"),
     "size_1": (*SIZES, "none"),
 }
-"""Attribute groups in the order of the oracle's outputs; `_1` is the right or lower object, if another."""
+"""Attribute groups in the order of the oracle's outputs; `_1` is the right or lower object if it differs."""
+_GROUP_SIZES = [len(values) for values in GROUPS.values()]
 
 NUISANCES = (
     "light_x",
@@ -46,13 +41,13 @@ NUISANCES = (
 
 
 def label_names() -> list[str]:
-    """'group:value' for every output of a classifier over GROUPS, in order."""
+    """The outputs of a classifier over GROUPS, in order, as 'group:value'."""
     return [f"{group}:{value}" for group, values in GROUPS.items() for value in values]
 
 
 def attribute_labels(scenes: Scenes) -> torch.Tensor:
     """(N, 8) int64 class index of every group; object 1 of `single` and `triple` scenes is 'none'."""
-    pair = (scenes.layout == LAYOUTS.index("row")) | (scenes.layout == LAYOUTS.index("column"))
+    pair = np.isin(scenes.layout, (LAYOUTS.index("row"), LAYOUTS.index("column")))
     columns = [scenes.layout, scenes.background]
     columns += [scenes.shape[:, 0], scenes.colour[:, 0], scenes.size[:, 0]]
     for values, names in ((scenes.shape, SHAPES), (scenes.colour, COLOURS), (scenes.size, SIZES)):
@@ -61,29 +56,28 @@ def attribute_labels(scenes: Scenes) -> torch.Tensor:
 
 
 def attribute_names(scenes: Scenes, i: int) -> dict[str, str]:
-    """The same for scene `i`, by name: {'layout': 'row', 'shape_0': 'circle', ...}."""
-    one = Scenes(
-        *(getattr(scenes, name)[i : i + 1] for name in ("layout", "background", "shape", "colour", "size"))
-    )
-    labels = attribute_labels(one)[0].tolist()
+    """The attributes of scene `i` by name: {'layout': 'row', 'shape_0': 'circle', ...}."""
+    labels = attribute_labels(take(scenes, slice(i, i + 1)))[0].tolist()
     return {group: values[k] for (group, values), k in zip(GROUPS.items(), labels, strict=True)}
 
 
 def attribute_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """Cross entropy summed over the groups; logits (N, outputs), labels (N, groups)."""
-    parts = logits.split([len(values) for values in GROUPS.values()], dim=1)
-    losses = [torch.nn.functional.cross_entropy(p, labels[:, k]) for k, p in enumerate(parts)]
-    return torch.stack(losses).sum()
+    return torch.stack([F.cross_entropy(p, labels[:, k]) for k, p in enumerate(_by_group(logits))]).sum()
 
 
 def attribute_hits(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """(N, groups) bool: whether the arg-max of each group is the label."""
-    parts = logits.split([len(values) for values in GROUPS.values()], dim=1)
-    return torch.stack([p.argmax(1) == labels[:, k] for k, p in enumerate(parts)], 1)
+    return torch.stack([p.argmax(1) == labels[:, k] for k, p in enumerate(_by_group(logits))], 1)
+
+
+def _by_group(logits: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """The logits of each group; those of nuisances, which follow, are left out."""
+    return logits[:, : sum(_GROUP_SIZES)].split(_GROUP_SIZES, dim=1)
 
 
 def nuisance_values(photos: Photographs) -> torch.Tensor:
-    """(N, 7) float32, each about zero mean and unit variance: NUISANCES without the blur, which training adds."""
+    """(N, 7) float32 of about zero mean and unit variance: NUISANCES without the blur, which training adds."""
     s = photos.light_strength / 0.75
     columns = [
         np.cos(photos.light) * s * 1.4,
@@ -116,14 +110,14 @@ def residual_config(hidden: tuple[int, ...], depths: tuple[int, ...], **more: An
 
 
 def enlarge(images: torch.Tensor) -> torch.Tensor:
-    """Bilinear to INPUT x INPUT; a mean of 0.5 and deviation of 0.5 maps [0, 1] to the [-1, 1] used here."""
+    """Resize to INPUT x INPUT, bilinearly. Images are in [-1, 1], as a mean and a deviation of 0.5 make them."""
     return F.interpolate(images, size=(INPUT, INPUT), mode="bilinear", align_corners=False)
 
 
 def build(
     names: list[str], hidden: tuple[int, ...] = (32, 64, 128), depths: tuple[int, ...] = (2, 2, 2)
 ) -> Any:
-    """An untrained ResNetForImageClassification with one output a name."""
+    """An untrained ResNetForImageClassification with one output for each name."""
     from transformers import ResNetForImageClassification
 
     ids = dict(enumerate(names))
@@ -132,110 +126,94 @@ def build(
 
 
 @torch.no_grad()
-def reconstruct(vaes: Sequence[Path], images: torch.Tensor) -> torch.Tensor:
-    """`images` (N, 3, H, W) through the VAEs at `vaes` in turn: image i through the (i mod number)-th."""
+def classified(network: Any, images: torch.Tensor) -> torch.Tensor:
+    """The classifier's logits (N, outputs) for `images` (N, 3, H, W)."""
+    return torch.cat([network(enlarge(part)).logits for part in images.split(200)])
+
+
+def all_right(network: Any, images: torch.Tensor, labels: torch.Tensor) -> float:
+    """Fraction of `images` (N, 3, H, W) in which the classifier finds every attribute of `labels` (N, groups)."""
+    hits = attribute_hits(classified(network, images), labels)
+    return round(float(hits.all(1).float().mean()), 4)
+
+
+def reconstruct_in_turn(vaes: Sequence[Path], images: torch.Tensor) -> torch.Tensor:
+    """`images` (N, 3, H, W) through the VAEs saved at `vaes`: image i through VAE number i mod len(vaes)."""
     from diffusers import AutoencoderKL
 
     out = torch.empty_like(images)
     for k, path in enumerate(vaes):
         vae = AutoencoderKL.from_pretrained(path, torch_dtype=torch.float32).eval()
-        part = images[k :: len(vaes)].split(200)
-        out[k :: len(vaes)] = torch.cat([vae.decode(vae.encode(p).latent_dist.mode()).sample for p in part])
-    return out.clamp_(-1, 1)
+        out[k :: len(vaes)] = reconstruct(vae, images[k :: len(vaes)])
+    return out
 
 
-def all_right(network: Any, images: torch.Tensor, labels: torch.Tensor) -> float:
-    """Share of `images` (N, 3, H, W) in which the classifier finds every attribute of `labels` (N, groups)."""
-    classes = len(label_names())
-    with torch.no_grad():
-        logits = torch.cat([network(enlarge(p)).logits for p in images.split(200)])
-    return round(float(attribute_hits(logits[:, :classes], labels).all(1).float().mean()), 4)
+def train(recipe: Recipe, *, nuisances: bool, vaes: Sequence[Path] = ()) -> None:
+    """Train the oracle (attributes alone) or, with `nuisances`, the FID extractor (renderer's parameters too).
 
-
-def train(
-    out: Path,
-    *,
-    seed: int,
-    steps: int,
-    nuisances: bool,
-    vaes: Sequence[Path] = (),
-    batch: int = 64,
-    lr: float = 2e-3,
-    n: int = 30000,
-) -> None:
-    """Train the oracle (attributes alone) or, with `nuisances`, the FID extractor (attributes and the renderer's).
-
-    The oracle sees blurred and noisy pictures too, and half of the time pictures that went through `vaes`, so
-    that it judges content and not finish: a small cross that a VAE rounds off is still a cross to people, but
-    was a diamond, once in twenty pictures, to an oracle that knew photographs alone. The extractor must tell
-    how much a picture was blurred: its features keep texture and sharpness.
+    The oracle also sees blurred and noisy pictures, and half of the time pictures that went through `vaes`, so that it
+    judges content and not finish: a small cross that a VAE rounds off is still a cross to people, but an oracle that
+    knew only photographs took it for a diamond once in twenty pictures. The extractor must tell how much a picture
+    was blurred, so its features keep texture and sharpness.
     """
-    torch.manual_seed(seed)
-    shot = 1 if nuisances else 0
-    scenes, photos, pictures = photographs("evaluation", n, shot)
+    torch.manual_seed(recipe.seed)
+    scenes, photos, pictures = photographs("evaluation", recipe.n, shot=int(nuisances))
     images, labels, values = to_tensor(pictures), attribute_labels(scenes), nuisance_values(photos)
-    test_scenes, test_photos, test_pictures = photographs("val", 1000)
-    test_images, test_labels = to_tensor(test_pictures), attribute_labels(test_scenes)
-    names = label_names() + (list(NUISANCES) if nuisances else [])
     classes = len(label_names())
-    decoded = reconstruct(vaes, images) if vaes else images
-    network = build(names)
-    average = Average(network, decay=0.99)
-    order = batches(n, batch, steps, seed)
-    generator = torch.Generator().manual_seed(seed)
+    decoded = reconstruct_in_turn(vaes, images) if vaes else images
+    network = build(label_names() + list(NUISANCES) * nuisances)
+    batch, generator = recipe.batch, recipe.generator()
 
-    def loss(step: int) -> torch.Tensor:
-        index = order[step]
+    def loss(index: NDArray[np.int64]) -> torch.Tensor:
         blur = torch.rand(batch, generator=generator) * (torch.rand(batch, generator=generator) < 0.5)
-        pictures = images[index]
+        x = images[index]
         if vaes:
             through = torch.rand(batch, 1, 1, 1, generator=generator) < 0.5
-            pictures = torch.where(through, decoded[index], pictures)
-        x = gaussian_blur(pictures, blur)
+            x = torch.where(through, decoded[index], x)
+        x = gaussian_blur(x, blur)
         if not nuisances:
-            x = x + 0.06 * torch.rand(batch, 1, 1, 1, generator=generator) * torch.randn(
-                x.shape, generator=generator
-            )
+            noise = 0.06 * torch.rand(batch, 1, 1, 1, generator=generator)
+            x = x + noise * torch.randn(x.shape, generator=generator)
         logits = network(enlarge(x)).logits
-        value = attribute_loss(logits[:, :classes], labels[index])
+        value = attribute_loss(logits, labels[index])
         if nuisances:
             target = torch.cat([values[index], (blur[:, None] - 0.25) / 0.33], 1)
             value = value + 2.0 * F.mse_loss(logits[:, classes:], target)
         return value
 
-    seconds = fit(network.parameters(), loss, steps, lr, name=str(out), after=average.update)
-    average.swap()
+    seconds = fit(recipe, [network], loss, decay=0.99)
     network.train()
     with torch.no_grad():  # batch statistics of the averaged weights
-        for index in order[-50:]:
+        for index in batches(recipe.n, batch, recipe.steps, recipe.seed)[-50:]:
             network(enlarge(torch.cat([images[index], decoded[index]]) if vaes else images[index]))
     network.eval()
-    quality: dict[str, Any] = {
-        "all_right": all_right(network, test_images, test_labels),
-        "images": len(test_labels),
-    }
-    for vae in vaes:
-        shown = reconstruct([vae], test_images)
-        quality |= {f"all_right_through_{vae.parent.name}_vae": all_right(network, shown, test_labels)}
-    if nuisances:
-        truth = nuisance_values(test_photos)
-        with torch.no_grad():
-            logits = torch.cat([network(enlarge(p)).logits for p in test_images.split(200)])
-        error = (logits[:, classes:-1] - truth).square().mean(0) / truth.var(0)
-        quality["r_squared"] = dict(zip(NUISANCES, (1 - error).round(decimals=3).tolist(), strict=False))
-    network.half().save_pretrained(out)
-    task = (
-        "attributes, renderer's nuisance values and blur" if nuisances else "attributes, under blur and noise"
-    ) + (", half of the pictures through " + " or ".join(f"{v.parent.name}'s VAE" for v in vaes)) * bool(vaes)
+    quality = _quality(network, nuisances, vaes)
+    network.half().save_pretrained(recipe.out)
+    task = "attributes, " + ("renderer's nuisance values and blur" if nuisances else "under blur and noise")
+    if vaes:
+        task += ", half of the pictures through " + " or ".join(f"{v.parent.name}'s VAE" for v in vaes)
     write_card(
-        out,
-        {
-            "network": "ResNetForImageClassification, basic blocks, 32-64-128, input 64x64",
-            "recipe": f"supervised by {task}; AdamW {lr} cosine, batch {batch}, moving average .99, seed {seed}",
-            "data": f"{n} photographs of the world's evaluation split",
-            "steps": steps,
-            "cpu_seconds": round(seconds),
-            "quality": quality,
-        },
+        recipe.out,
+        recipe,
+        seconds,
+        network="ResNetForImageClassification, basic blocks, 32-64-128, input 64x64",
+        how=f"supervised by {task}; {recipe}, moving average .99, seed {recipe.seed}",
+        data=f"{recipe.n} photographs of the world's evaluation split",
+        quality=quality,
     )
-    print(out, quality, flush=True)
+
+
+def _quality(network: Any, nuisances: bool, vaes: Sequence[Path]) -> dict[str, Any]:
+    """What the trained classifier finds in the validation photographs, as they are and through each VAE."""
+    scenes, photos, pictures = photographs("val", 1000)
+    images, labels = to_tensor(pictures), attribute_labels(scenes)
+    quality: dict[str, Any] = {"all_right": all_right(network, images, labels), "images": len(labels)}
+    for vae in vaes:
+        shown = reconstruct_in_turn([vae], images)
+        quality[f"all_right_through_{vae.parent.name}_vae"] = all_right(network, shown, labels)
+    if nuisances:
+        truth = nuisance_values(photos)
+        found = classified(network, images)[:, len(label_names()) : -1]  # the last is the blur
+        error = (found - truth).square().mean(0) / truth.var(0)
+        quality["r_squared"] = dict(zip(NUISANCES, (1 - error).round(decimals=3).tolist(), strict=False))
+    return quality

@@ -1,68 +1,64 @@
-"""Self-supervised feature networks of the discriminator: InfoNCE between views, no labels, no captions."""
+"""Networks trained by InfoNCE: the discriminator's, between views or with captions, and the evaluation's CLIP."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional as F
 
 from mini.pretrain.cards import probe_card
 from mini.pretrain.classify import enlarge, residual_config
-from mini.pretrain.loop import batches, fit, jitter, photographs, rotate_colours, to_tensor, write_card
+from mini.pretrain.diffusion import MAX_LENGTH, build_tokenizer, caption_tokens, text_settings
+from mini.pretrain.loop import Recipe, fit, jitter, photographs, rotate_colours, to_tensor, write_card
+from mini.world import Split
+
+_COLOUR_ROTATION = 0.4  # the fraction of views with rotated colours
+Encoder = Callable[[torch.Tensor], torch.Tensor]
 
 
 def info_nce(a: torch.Tensor, b: torch.Tensor, temperature: float = 0.1) -> torch.Tensor:
-    """Symmetric InfoNCE between rows of `a` and `b`, (N, D): row i of one should find row i of the other."""
+    """Symmetric InfoNCE between the rows of `a` and `b`, (N, D): row i of one should find row i of the other."""
     logits = F.normalize(a, dim=1) @ F.normalize(b, dim=1).T / temperature
     target = torch.arange(len(a))
     return 0.5 * (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target))
 
 
-def build(hidden: tuple[int, ...]) -> Any:
-    """An untrained transformers ResNetModel for 64x64 inputs, one block a stage."""
+def build_features(hidden: tuple[int, ...]) -> Any:
+    """An untrained transformers ResNetModel for 64x64 inputs, one block per stage."""
     from transformers import ResNetModel
 
     return ResNetModel(residual_config(hidden, (1,) * len(hidden)))
 
 
-def projector(width: int, out: int = 64) -> nn.Module:
+def _projector(width: int) -> nn.Module:
     """The small network between features and InfoNCE, thrown away after training."""
-    return nn.Sequential(nn.Linear(width, 128), nn.ReLU(), nn.Linear(128, out))
+    return nn.Sequential(nn.Linear(width, 128), nn.ReLU(), nn.Linear(128, 64))
 
 
-def train(
-    out: Path,
-    *,
-    seed: int,
-    steps: int,
-    hidden: tuple[int, ...],
-    instance: bool,
-    colour_rotation: float,
-    batch: int = 128,
-    lr: float = 2e-3,
-    n: int = 30000,
-) -> None:
-    """Train by InfoNCE between two photographs of one scene and, with `instance`, two views of one photograph.
+def train_features(recipe: Recipe, *, hidden: tuple[int, ...], instance: bool) -> None:
+    """Train without labels and captions, between two photographs of one scene.
 
-    The first makes the network know what the caption says, the second what tells two pictures of one scene
-    apart: texture, light, position. `colour_rotation` is the share of views with rotated colour axes, which
-    makes shape necessary (colours alone tell 128 scenes apart).
+    This makes the network know what the caption says. `instance` adds InfoNCE between two views of one photograph,
+    which makes it know what distinguishes two pictures of a scene: texture, light, position. Rotated colours make
+    shape necessary (colours alone tell 128 scenes apart).
     """
-    torch.manual_seed(seed)
-    shots = [to_tensor(photographs("discriminator", n, shot)[2]) for shot in (0, 1)]
-    network = build(hidden)
-    heads = nn.ModuleDict({"scene": projector(hidden[-1]), "instance": projector(hidden[-1])})
-    order = batches(n, batch, steps, seed)
-    generator = torch.Generator().manual_seed(seed)
+    torch.manual_seed(recipe.seed)
+    shots = [to_tensor(photographs("discriminator", recipe.n, shot)[2]) for shot in (0, 1)]
+    network = build_features(hidden)
+    heads = nn.ModuleDict({"scene": _projector(hidden[-1]), "instance": _projector(hidden[-1])})
+    generator = recipe.generator()
 
     def view(images: torch.Tensor) -> torch.Tensor:
-        return enlarge(rotate_colours(jitter(images, generator), colour_rotation, generator))
+        return enlarge(rotate_colours(jitter(images, generator), _COLOUR_ROTATION, generator))
 
-    def loss(step: int) -> torch.Tensor:
-        index = order[step]
+    def loss(index: NDArray[np.int64]) -> torch.Tensor:
         views = [view(shots[0][index]), view(shots[1][index])]
         if instance:
             views.append(view(shots[0][index]))
@@ -73,21 +69,162 @@ def train(
             value = value + info_nce(heads["instance"](first), heads["instance"](again[0]))
         return value
 
-    seconds = fit([*network.parameters(), *heads.parameters()], loss, steps, lr, name=str(out))
+    seconds = fit(recipe, [network, heads], loss)
     network.eval()
-    quality = probe_card(network, build(hidden).eval())
-    network.half().save_pretrained(out)
-    objective = "two photographs of one scene" + (" and two views of one photograph" if instance else "")
+    quality = probe_card(network, build_features(hidden).eval())
+    network.half().save_pretrained(recipe.out)
+    objective = "two photographs of one scene" + " and two views of one photograph" * instance
     write_card(
-        out,
-        {
-            "network": f"{type(network).__name__} {hidden}, {network.num_parameters()} parameters",
-            "recipe": f"InfoNCE between {objective}, colours rotated in {colour_rotation:.0%} of views; "
-            f"AdamW {lr} cosine, batch {batch}, seed {seed}",
-            "data": f"2 photographs of each of {n} scenes of the world's discriminator split",
-            "steps": steps,
-            "cpu_seconds": round(seconds),
-            "quality": quality,
-        },
+        recipe.out,
+        recipe,
+        seconds,
+        network=f"{type(network).__name__} {hidden}, {network.num_parameters()} parameters",
+        how=f"InfoNCE between {objective}, colours rotated in {_COLOUR_ROTATION:.0%} of views; "
+        f"{recipe}, seed {recipe.seed}",
+        data=f"2 photographs of each of {recipe.n} scenes of the world's discriminator split",
+        quality=quality,
     )
-    print(out, quality, flush=True)
+
+
+def train_discriminator_clip(recipe: Recipe, text_out: Path) -> None:
+    """Train CLIP on the discriminator split; save the image encoder, and the text encoder (c_text) to `text_out`."""
+    from transformers import CLIPConfig, CLIPModel, CLIPTextModelWithProjection, CLIPVisionModel
+
+    torch.manual_seed(recipe.seed)
+    tokenizer = build_tokenizer()
+    vision_settings = {
+        "hidden_size": 128,
+        "intermediate_size": 512,
+        "num_hidden_layers": 6,
+        "num_attention_heads": 4,
+        "image_size": 64,
+        "patch_size": 8,
+        "projection_dim": 96,
+    }
+    settings = {"text_config": text_settings(96, 3, len(tokenizer)), "vision_config": vision_settings}
+    clip = CLIPModel(CLIPConfig(**settings, projection_dim=96))
+
+    def encode_image(x: torch.Tensor) -> torch.Tensor:
+        return clip.visual_projection(clip.vision_model(x).pooler_output)
+
+    def encode_text(ids: torch.Tensor) -> torch.Tensor:
+        return clip.text_projection(clip.text_model(ids).pooler_output)
+
+    card = _fit_clip(recipe, "discriminator", clip, encode_image, encode_text, tokenizer)
+    vision = CLIPVisionModel(clip.config.vision_config).eval()
+    vision.load_state_dict(_renamed(clip.vision_model, vision))
+    text = CLIPTextModelWithProjection(clip.config.text_config).eval()
+    projection = {"text_projection.weight": clip.text_projection.weight}
+    text.load_state_dict(_renamed(clip.text_model, text) | projection)
+    probes = probe_card(vision, CLIPVisionModel(clip.config.vision_config).eval())
+    vision.half().save_pretrained(recipe.out)
+    text.half().save_pretrained(text_out)
+    tokenizer.save_pretrained(text_out)
+    write_card(text_out, network="CLIPTextModelWithProjection, 3 layers of 96", **card)
+    card["quality"] |= probes
+    network = f"CLIPVisionModel, 6 layers of 128, {vision.num_parameters()} parameters"
+    write_card(recipe.out, network=network, **card)
+
+
+def train_evaluation_clip(recipe: Recipe) -> None:
+    """Train open_clip's CLIP with a ResNet on the evaluation split; save it as an open_clip 'local-dir'."""
+    torch.manual_seed(recipe.seed)
+    tokenizer = build_open_clip_tokenizer()
+    tokenizer.save_pretrained(recipe.out)
+    config = evaluation_clip_config(len(tokenizer))
+    model = build_evaluation_clip(config).train()
+    card = _fit_clip(recipe, "evaluation", model, model.encode_image, model.encode_text, tokenizer)
+    save_evaluation_clip(recipe.out, json.dumps(config, indent=2), model.half())
+    size = sum(p.numel() for p in model.parameters())
+    write_card(recipe.out, network=f"open_clip CLIP, ResNet of width 16, {size} parameters", **card)
+
+
+def _fit_clip(
+    recipe: Recipe, split: Split, model: Any, encode_image: Encoder, encode_text: Encoder, tokenizer: Any
+) -> dict[str, Any]:
+    """Train between photographs and their captions; returns the arguments of `write_card` but the network's name."""
+    scenes, _, pictures = photographs(split, recipe.n, 2)
+    images, ids = to_tensor(pictures), caption_tokens(tokenizer, scenes)
+    generator, sides = recipe.generator(), np.random.default_rng(recipe.seed)
+
+    def loss(index: NDArray[np.int64]) -> torch.Tensor:
+        side = (sides.random(recipe.batch) * 2).astype(np.int64)
+        x = enlarge(jitter(images[index], generator, shift=1))
+        return info_nce(encode_image(x), encode_text(ids[index, side]), 0.07)
+
+    seconds = fit(recipe, [model], loss)
+    model.eval()
+    return {
+        "recipe": recipe,
+        "seconds": seconds,
+        "how": f"image-caption InfoNCE, {recipe}, seed {recipe.seed}",
+        "data": f"{recipe.n} captioned photographs of the world's {split} split",
+        "quality": {"caption_among_100": retrieval(encode_image, encode_text, tokenizer)},
+    }
+
+
+@torch.no_grad()
+def retrieval(encode_image: Encoder, encode_text: Encoder, tokenizer: Any) -> float:
+    """Fraction of 1000 validation images that find their caption among 100 (ten groups; equal captions count)."""
+    scenes, _, pictures = photographs("val", 1000)
+    ids = caption_tokens(tokenizer, scenes)[:, 0]
+    found = []
+    for index in torch.arange(1000).split(100):
+        x = F.normalize(encode_image(enlarge(to_tensor(pictures[index.numpy()]))), dim=1)
+        y = F.normalize(encode_text(ids[index]), dim=1)
+        best = (x @ y.T).argmax(1)
+        found.append((ids[index[best]] == ids[index]).all(1).float())
+    return round(float(torch.cat(found).mean()), 3)
+
+
+def _renamed(part: nn.Module, whole: nn.Module) -> dict[str, torch.Tensor]:
+    """State of `part` under the names it has inside `whole` (with or without its prefix)."""
+    state = part.state_dict()
+    return {
+        name: state[key]
+        for name in whole.state_dict()
+        for key in state
+        if name == key or name.endswith(f".{key}")
+    }
+
+
+def evaluation_clip_config(vocabulary: int, width: int = 16, text_width: int = 96) -> dict[str, Any]:
+    """open_clip_config.json of the evaluation's CLIP: a ResNet image encoder on 64x64 pixels."""
+    model = {
+        "embed_dim": text_width,
+        "vision_cfg": {"image_size": 64, "layers": [1, 1, 1, 1], "width": width, "head_width": 32},
+        "text_cfg": {
+            "context_length": MAX_LENGTH,
+            "vocab_size": vocabulary,
+            "width": text_width,
+            "heads": 4,
+            "layers": 3,
+            "hf_tokenizer_name": "tokenizer beside this file",
+        },
+    }
+    half = [0.5, 0.5, 0.5]
+    preprocess = {"mean": half, "std": half, "interpolation": "bicubic", "resize_mode": "squash"}
+    return {"model_cfg": model, "preprocess_cfg": preprocess}
+
+
+def build_evaluation_clip(config: dict[str, Any]) -> Any:
+    """The untrained open_clip model of such a config."""
+    import open_clip
+
+    return open_clip.CLIP(**config["model_cfg"])
+
+
+def build_open_clip_tokenizer() -> Any:
+    """The tokenizer as open_clip needs it: it pads with 0 and pools at the highest id."""
+    tokenizer = build_tokenizer()
+    tokenizer.pad_token = tokenizer.convert_ids_to_tokens(0)
+    return tokenizer
+
+
+def save_evaluation_clip(out: Path, config: str, model: nn.Module) -> None:
+    """Save config (JSON) and weights beside the tokenizer, as open_clip's 'local-dir' reads them."""
+    from safetensors.torch import save_file
+
+    (out / "open_clip_config.json").write_text(config + "\n", encoding="utf-8")
+    state = {name: value.contiguous() for name, value in model.state_dict().items()}
+    save_file(state, out / "open_clip_model.safetensors")

@@ -1,33 +1,100 @@
-"""The miniature's diffusion models: a text encoder and a UNet trained together, saved as a pipeline."""
+"""The miniature's diffusion models: a tokenizer, and a text encoder and a UNet trained together, as a pipeline."""
 
 from __future__ import annotations
 
 import json
+from collections import Counter
+from collections.abc import Iterable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional as F
 
-from mini.pretrain.loop import Average, batches, fit, photographs, to_tensor, write_card
-from mini.pretrain.tokens import build_tokenizer
-from mini.world import Scenes, captions
+from mini.pretrain.loop import Recipe, fit, photographs, to_tensor, write_card
+from mini.pretrain.vae import encode
+from mini.world import Scenes, captions, draw_scenes
 
-SCHEDULE = {
-    "num_train_timesteps": 1000,
-    "beta_start": 0.00085,
-    "beta_end": 0.012,
-    "beta_schedule": "scaled_linear",
-    "prediction_type": "v_prediction",
-    "rescale_betas_zero_snr": True,
-    "timestep_spacing": "trailing",
-}
+MAX_LENGTH = 16  # the longest caption has 13 words, and two tokens enclose it
+_BOS, _EOS = "<|startoftext|>", "<|endoftext|>"
+
+
+def learn_merges(words: Iterable[str]) -> list[tuple[str, str]]:
+    """Byte-pair merges, in order, after which each of `words` (ASCII) is one token that ends in `</w>`.
+
+    The most frequent pair of neighbours is merged next, the alphabetically first one among equals. (The `tokenizers`
+    trainer breaks such ties at random, so two builds could number two words in opposite order.)
+    """
+    parts = [[*word[:-1], f"{word[-1]}</w>"] for word in sorted(set(words))]
+    merges: list[tuple[str, str]] = []
+    while pairs := Counter(pair for word in parts for pair in pairwise(word)):
+        best = min(pairs, key=lambda pair: (-pairs[pair], pair))
+        merges.append(best)
+        parts = [_merged(word, best) for word in parts]
+    return merges
+
+
+def _merged(word: list[str], pair: tuple[str, str]) -> list[str]:
+    out: list[str] = []
+    for token in word:
+        # A token merged just now is longer than the pair's first half, so it is not merged again.
+        if out and (out[-1], token) == pair:
+            out[-1] += token
+        else:
+            out.append(token)
+    return out
+
+
+def build_tokenizer() -> Any:
+    """A CLIPTokenizer (byte-level BPE): each word of the world is one token, any other text splits into bytes."""
+    from tokenizers import pre_tokenizers
+    from transformers import CLIPTokenizer
+
+    scenes = draw_scenes("train", 4000)
+    merges = learn_merges(word for i in range(len(scenes)) for c in captions(scenes, i) for word in c.split())
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokens = [*alphabet, *(f"{letter}</w>" for letter in alphabet), *("".join(pair) for pair in merges)]
+    vocabulary = {token: i for i, token in enumerate([*dict.fromkeys(tokens), _BOS, _EOS])}
+    return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=MAX_LENGTH)
+
+
+def caption_tokens(tokenizer: Any, scenes: Scenes) -> torch.Tensor:
+    """Token ids of the caption and the paraphrase of each scene, (N, 2, length) int64; equal if it has only one."""
+    texts = [captions(scenes, i) for i in range(len(scenes))]
+    flat = [t for pair in texts for t in (pair[0], pair[-1])]
+    ids = tokenizer(flat, padding="max_length", truncation=True, return_tensors="pt").input_ids
+    return ids.reshape(len(scenes), 2, -1)
+
+
+def text_settings(width: int, layers: int, vocabulary: int) -> dict[str, Any]:
+    """Arguments of a CLIPTextConfig whose special tokens are the last two of the vocabulary."""
+    return {
+        "vocab_size": vocabulary,
+        "hidden_size": width,
+        "intermediate_size": 4 * width,
+        "num_hidden_layers": layers,
+        "num_attention_heads": 4,
+        "max_position_embeddings": MAX_LENGTH,
+        "projection_dim": width,
+        "bos_token_id": vocabulary - 2,
+        "eos_token_id": vocabulary - 1,
+        "pad_token_id": vocabulary - 1,
+    }
+
+
+def build_text_encoder(width: int, layers: int, vocabulary: int) -> Any:
+    """An untrained CLIPTextModel."""
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    return CLIPTextModel(CLIPTextConfig(**text_settings(width, layers, vocabulary)))
 
 
 def build_unet(channels: tuple[int, int], text_width: int) -> Any:
-    """An untrained UNet2DConditionModel on 4x8x8 latents, attention at both resolutions."""
+    """An untrained UNet2DConditionModel on 4x8x8 latents, with attention at both resolutions."""
     from diffusers import UNet2DConditionModel
 
     return UNet2DConditionModel(
@@ -44,38 +111,38 @@ def build_unet(channels: tuple[int, int], text_width: int) -> Any:
     )
 
 
-def build_text_encoder(width: int, layers: int, vocabulary: int, length: int) -> Any:
-    """An untrained CLIPTextModel whose special tokens are the last two of the vocabulary."""
-    from transformers import CLIPTextConfig, CLIPTextModel
+def build_scheduler() -> Any:
+    """The DDIMScheduler of all pipelines: v-prediction, zero terminal SNR."""
+    from diffusers import DDIMScheduler
 
-    config = CLIPTextConfig(
-        vocab_size=vocabulary,
-        hidden_size=width,
-        intermediate_size=4 * width,
-        num_hidden_layers=layers,
-        num_attention_heads=4,
-        max_position_embeddings=length,
-        projection_dim=width,
-        bos_token_id=vocabulary - 2,
-        eos_token_id=vocabulary - 1,
-        pad_token_id=vocabulary - 1,
+    return DDIMScheduler(
+        num_train_timesteps=1000,
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        prediction_type="v_prediction",
+        rescale_betas_zero_snr=True,
+        timestep_spacing="trailing",
+        clip_sample=False,
+        set_alpha_to_one=True,
+        steps_offset=1,
     )
-    return CLIPTextModel(config)
 
 
-def caption_tokens(tokenizer: Any, scenes: Scenes) -> tuple[torch.Tensor, np.ndarray]:
-    """Token ids of both captions of every scene, (N, 2, length) int64, and the number of captions, (N,)."""
-    texts = [captions(scenes, i) for i in range(len(scenes))]
-    flat = [t for pair in texts for t in (pair[0], pair[-1])]
-    ids = tokenizer(flat, padding="max_length", truncation=True, return_tensors="pt").input_ids
-    return ids.reshape(len(scenes), 2, -1), np.array([len(t) for t in texts])
+def save_pipeline(out: Path, vae: Any, text_encoder: nn.Module, tokenizer: Any, unet: nn.Module) -> None:
+    """Save the parts, with the scheduler, as a StableDiffusionPipeline directory."""
+    from diffusers import StableDiffusionPipeline
 
-
-@torch.no_grad()
-def encode(vae: Any, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean and standard deviation of the latents of `images` (N, 3, H, W), each (N, 4, h, w)."""
-    parts = [vae.encode(part).latent_dist for part in images.split(200)]
-    return torch.cat([p.mean for p in parts]), torch.cat([p.std for p in parts])
+    StableDiffusionPipeline(
+        vae=vae,
+        text_encoder=text_encoder,
+        tokenizer=tokenizer,
+        unet=unet,
+        scheduler=build_scheduler(),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    ).save_pretrained(out)
 
 
 def velocity_batch(
@@ -91,111 +158,69 @@ def velocity_batch(
 
 
 def train(
-    out: Path,
+    recipe: Recipe,
     *,
-    seed: int,
     channels: tuple[int, int],
     text: tuple[int, int],
-    steps: int,
-    batch: int,
-    lr: float,
     paraphrases: bool = False,
-    start: Path | None = None,
-    n: int = 30000,
+    resume: bool = False,
 ) -> None:
-    """Train UNet and text encoder (width, layers) on the latents of `out`/vae; save the pipeline to `out`.
+    """Train a UNet and a text encoder (width, layers) on the latents of recipe.out/vae; save the pipeline.
 
-    AdamW at `lr` with cosine decay, from nothing or from the pipeline at `start` (which may be `out`);
-    `paraphrases` draws between a scene's two captions, otherwise each scene has its first.
+    resume: start from the pipeline at recipe.out instead of from nothing. paraphrases: draw one of a scene's two
+    captions instead of taking the first.
     """
-    from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+    from diffusers import AutoencoderKL, UNet2DConditionModel
     from transformers import CLIPTextModel, CLIPTokenizer
 
-    torch.manual_seed(seed)
-    earlier = (
-        {} if start is None else {"start": json.loads((start / "CARD.json").read_text(encoding="utf-8"))}
-    )
+    out, generator = recipe.out, recipe.generator()
+    torch.manual_seed(recipe.seed)
     vae = AutoencoderKL.from_pretrained(out / "vae", torch_dtype=torch.float32).eval().requires_grad_(False)
-    # One that is built anew may number a pair of tokens the other way round: its training breaks ties by chance.
-    tokenizer = (
-        build_tokenizer() if start is None else CLIPTokenizer.from_pretrained(start, subfolder="tokenizer")
-    )
-    moments, tokens, counts = [], [], []
-    for shot in (0, 1):
-        scenes, _, pictures = photographs("train", n, shot)
-        moments.append(encode(vae, to_tensor(pictures)))
-        ids, count = caption_tokens(tokenizer, scenes)
-        tokens.append(ids)
-        counts.append(count)
-    mean, std = (torch.cat(parts) for parts in zip(*moments, strict=True))
-    ids, count = torch.cat(tokens), np.concatenate(counts)
-    null = tokenizer([""], padding="max_length", return_tensors="pt").input_ids
-    if start is None:
-        text_encoder = build_text_encoder(*text, vocabulary=len(tokenizer), length=tokenizer.model_max_length)
-        unet = build_unet(channels, text[0])
+    if resume:
+        earlier = {"start": json.loads((out / "CARD.json").read_text(encoding="utf-8"))}
+        # A tokenizer built anew may number two tokens differently from the one that this text encoder learnt with.
+        tokenizer = CLIPTokenizer.from_pretrained(out, subfolder="tokenizer")
+        text_encoder = CLIPTextModel.from_pretrained(out, subfolder="text_encoder", dtype=torch.float32)
+        unet = UNet2DConditionModel.from_pretrained(out, subfolder="unet", torch_dtype=torch.float32)
     else:
-        text_encoder = CLIPTextModel.from_pretrained(start, subfolder="text_encoder", dtype=torch.float32)
-        unet = UNet2DConditionModel.from_pretrained(start, subfolder="unet", torch_dtype=torch.float32)
-    scheduler = DDIMScheduler(**SCHEDULE, clip_sample=False, set_alpha_to_one=True, steps_offset=1)
-    alphas, sigmas = scheduler.alphas_cumprod.sqrt(), (1 - scheduler.alphas_cumprod).sqrt()
-    average = Average(unet, text_encoder)
-    order = batches(len(mean), batch, steps, seed)
-    generator = torch.Generator().manual_seed(seed)
-    choice = np.random.default_rng(seed).random((steps, batch))
+        earlier, tokenizer = {}, build_tokenizer()
+        text_encoder, unet = build_text_encoder(*text, len(tokenizer)), build_unet(channels, text[0])
+    shots = [photographs("train", recipe.n, shot) for shot in (0, 1)]
+    ids = caption_tokens(tokenizer, shots[0][0])  # both photographs of a scene have its captions
+    null = tokenizer([""], padding="max_length", return_tensors="pt").input_ids
+    moments = [encode(vae, to_tensor(pictures)) for _, _, pictures in shots]
+    mean, std = (torch.cat(parts) for parts in zip(*moments, strict=True))
+    alphas_cumprod = build_scheduler().alphas_cumprod
+    alphas, sigmas = alphas_cumprod.sqrt(), (1 - alphas_cumprod).sqrt()
+    sides = np.random.default_rng(recipe.seed)
 
-    def loss(step: int) -> torch.Tensor:
-        index = order[step]
+    def loss(index: NDArray[np.int64]) -> torch.Tensor:
         latents = mean[index] + std[index] * torch.randn(mean[index].shape, generator=generator)
-        other = paraphrases & (choice[step] >= 0.5) & (count[index] > 1)
-        prompt = ids[index, torch.from_numpy(other.astype(np.int64))]
-        dropped = torch.rand(batch, generator=generator) < 0.1
+        other = paraphrases & (sides.random(recipe.batch) >= 0.5)
+        prompt = ids[index % recipe.n, other.astype(np.int64)]
+        dropped = torch.rand(recipe.batch, generator=generator) < 0.1
         prompt = torch.where(dropped[:, None], null, prompt)
         t, noised, target = velocity_batch(alphas, sigmas, latents, generator)
         states = text_encoder(prompt).last_hidden_state
         return F.mse_loss(unet(noised, t, states).sample, target)
 
-    def after(step: int) -> None:
-        average.update(step)
-        if (step + 1) % 1000 == 0:
-            average.swap()
-            save_pipeline(out, vae, text_encoder, tokenizer, unet, scheduler)
-            average.swap()
+    def save() -> None:
+        save_pipeline(out, vae, text_encoder, tokenizer, unet)
 
-    parameters = [*unet.parameters(), *text_encoder.parameters()]
-    seconds = fit(parameters, loss, steps, lr, name=str(out), after=after)
-    average.swap()
+    seconds = fit(recipe, [unet, text_encoder], loss, images=len(mean), decay=0.999, every_thousand=save)
     for module in (vae, unet, text_encoder):
         module.half()
-    save_pipeline(out, vae, text_encoder, tokenizer, unet, scheduler)
-    size = sum(p.numel() for p in unet.parameters()), sum(p.numel() for p in text_encoder.parameters())
+    save()
+    size = [sum(p.numel() for p in module.parameters()) for module in (unet, text_encoder)]
     write_card(
         out,
-        {
-            "network": f"StableDiffusionPipeline: UNet {channels} of {size[0]}, text encoder of {size[1]} parameters",
-            "recipe": "v-prediction, zero terminal SNR, AdamW with cosine decay, captions dropped 10%, "
-            f"moving average .999, UNet and text encoder trained together, seed {seed}",
-            "data": f"2 photographs of each of {n} scenes of the world's train split",
-            "steps": f"{steps} of batch {batch} at {lr}{' with paraphrases' * paraphrases}",
-            "cpu_seconds": round(seconds),
-            "quality": {},
-            **earlier,
-        },
+        recipe,
+        seconds,
+        network=f"StableDiffusionPipeline: UNet {channels} of {size[0]}, text encoder of {size[1]} parameters",
+        how="v-prediction, zero terminal SNR, AdamW with cosine decay, captions dropped 10%, "
+        f"moving average .999, UNet and text encoder trained together, seed {recipe.seed}",
+        data=f"2 photographs of each of {recipe.n} scenes of the world's train split",
+        steps=f"{recipe.steps} of batch {recipe.batch} at {recipe.lr}{' with paraphrases' * paraphrases}",
+        quality={},
+        **earlier,
     )
-
-
-def save_pipeline(
-    out: Path, vae: Any, text_encoder: nn.Module, tokenizer: Any, unet: nn.Module, scheduler: Any
-) -> None:
-    """Save the parts as a StableDiffusionPipeline directory."""
-    from diffusers import StableDiffusionPipeline
-
-    StableDiffusionPipeline(
-        vae=vae,
-        text_encoder=text_encoder,
-        tokenizer=tokenizer,
-        unet=unet,
-        scheduler=scheduler,
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    ).save_pretrained(out)

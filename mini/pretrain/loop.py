@@ -1,11 +1,11 @@
-"""What the miniature's trainers share: data in memory, augmented views, schedule, moving average, progress."""
+"""What the miniature's trainers share: the training loop, cards, data in memory, augmented views."""
 
 from __future__ import annotations
 
-import json
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,79 @@ from torch import nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
+from add.files import whole_file, write_json
 from add.models.weights import weights_hash
 from mini.render import render
 from mini.world import Photographs, Scenes, Split, draw_photographs, draw_scenes
+
+CACHE = Path("data/pretrain")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What every trainer is told.
+
+    out: directory of the weights. seed: of all draws. steps: updates, each on `batch` images. lr: AdamW's largest
+    learning rate. n: number of scenes to train on.
+    """
+
+    out: Path
+    seed: int
+    steps: int
+    batch: int
+    lr: float
+    n: int = 30000
+
+    def __str__(self) -> str:
+        return f"AdamW {self.lr} cosine, batch {self.batch}"
+
+    def generator(self) -> torch.Generator:
+        """A seeded generator for views and noise, separate from torch's global one."""
+        return torch.Generator().manual_seed(self.seed)
+
+
+def fit(
+    recipe: Recipe,
+    modules: list[nn.Module],
+    loss: Callable[[NDArray[np.int64]], torch.Tensor],
+    *,
+    images: int | None = None,
+    decay: float = 0.0,
+    every_thousand: Callable[[], None] | None = None,
+) -> float:
+    """Minimise `loss(index)` with AdamW and clipped gradients; returns the CPU seconds used.
+
+    index: (batch,) numbers below `images` (by default recipe.n), in the order of `batches`. decay: of the moving
+    average of the weights, which the modules end with; 0 keeps the last weights. every_thousand: called after each
+    1000 steps, with the average in place.
+    """
+    parameters = [p for module in modules for p in module.parameters()]
+    decayed = [p for p in parameters if p.ndim > 1]
+    plain = [p for p in parameters if p.ndim <= 1]
+    groups = [{"params": decayed, "weight_decay": 0.01}, {"params": plain, "weight_decay": 0.0}]
+    optimiser = torch.optim.AdamW(groups, lr=recipe.lr, betas=(0.9, 0.99), fused=True)
+    ema = EMA(*modules, decay=decay)
+    order = batches(images or recipe.n, recipe.batch, recipe.steps, recipe.seed)
+    started = time.process_time()
+    smooth = 0.0
+    with tqdm(range(recipe.steps), desc=str(recipe.out), mininterval=10, miniters=20) as bar:
+        for step in bar:
+            for group in optimiser.param_groups:
+                group["lr"] = recipe.lr * warm_cosine(step, recipe.steps)
+            value = loss(order[step])
+            optimiser.zero_grad(set_to_none=True)
+            value.backward()
+            nn.utils.clip_grad_norm_(parameters, 1.0)
+            optimiser.step()
+            ema.update(step)
+            if every_thousand is not None and (step + 1) % 1000 == 0:
+                ema.swap()
+                every_thousand()
+                ema.swap()
+            smooth += (value.item() - smooth) * (1.0 if step == 0 else 0.02)
+            bar.set_postfix_str(f"loss {smooth:.4f}", refresh=False)
+    ema.swap()
+    return time.process_time() - started
 
 
 def warm_cosine(step: int, steps: int, warmup: int = 100) -> float:
@@ -28,44 +98,16 @@ def warm_cosine(step: int, steps: int, warmup: int = 100) -> float:
     return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
 
 
-def fit(
-    parameters: Iterable[nn.Parameter],
-    loss: Callable[[int], torch.Tensor],
-    steps: int,
-    lr: float,
-    *,
-    name: str,
-    weight_decay: float = 0.01,
-    betas: tuple[float, float] = (0.9, 0.99),
-    clip: float = 1.0,
-    after: Callable[[int], None] | None = None,
-) -> float:
-    """Minimise `loss(step)` with AdamW; returns the CPU seconds used. `after(step)` runs after each update."""
-    parameters = list(parameters)
-    decay = [p for p in parameters if p.ndim > 1]
-    plain = [p for p in parameters if p.ndim <= 1]
-    groups = [{"params": decay, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
-    optimiser = torch.optim.AdamW(groups, lr=lr, betas=betas, fused=True)
-    started = time.process_time()
-    smooth = 0.0
-    with tqdm(range(steps), desc=name, mininterval=10, miniters=20) as bar:
-        for step in bar:
-            for group in optimiser.param_groups:
-                group["lr"] = lr * warm_cosine(step, steps)
-            value = loss(step)
-            optimiser.zero_grad(set_to_none=True)
-            value.backward()
-            nn.utils.clip_grad_norm_(parameters, clip)
-            optimiser.step()
-            if after is not None:
-                after(step)
-            smooth += (value.item() - smooth) * (1.0 if step == 0 else 0.02)
-            bar.set_postfix_str(f"loss {smooth:.4f}", refresh=False)
-    return time.process_time() - started
+def batches(n: int, batch: int, steps: int, seed: int) -> NDArray[np.int64]:
+    """(steps, batch) indices below n: epochs of seeded permutations laid end to end."""
+    rng = np.random.default_rng(seed)
+    epochs = -(-steps * batch // n)
+    order = np.concatenate([rng.permutation(n) for _ in range(epochs)])
+    return order[: steps * batch].reshape(steps, batch)
 
 
-class Average:
-    """Exponential moving average of modules' parameters, to be copied back at the end of training."""
+class EMA:
+    """Exponential moving average of modules' parameters."""
 
     def __init__(self, *modules: nn.Module, decay: float = 0.999) -> None:
         self.decay = decay
@@ -87,27 +129,39 @@ class Average:
             mean.copy_(kept)
 
 
-def write_card(directory: Path, card: dict[str, Any]) -> None:
-    """Write CARD.json (recipe, data, steps, quality, hash of the weights) beside the weights."""
-    card = {**card, "sha256": weights_hash(directory), "torch": torch.__version__.split("+")[0]}
-    (directory / "CARD.json").write_text(json.dumps(card, indent=2, sort_keys=False) + "\n")
-
-
-CACHE = Path("data/pretrain")
+def write_card(
+    out: Path,
+    recipe: Recipe,
+    seconds: float,
+    *,
+    network: str,
+    how: str,
+    data: str,
+    quality: dict[str, Any],
+    **more: Any,
+) -> None:
+    """Write CARD.json beside the weights in `out`, with their hash; `more` adds or replaces entries."""
+    card = {
+        "network": network,
+        "recipe": how,
+        "data": data,
+        "steps": recipe.steps,
+        "cpu_seconds": round(seconds),
+    }
+    card |= {"quality": quality, **more}
+    card |= {"sha256": weights_hash(out), "torch": torch.__version__.split("+")[0]}
+    write_json(out / "CARD.json", card)
+    print(f"{out}: {quality}", flush=True)
 
 
 def photographs(split: Split, n: int, shot: int = 0) -> tuple[Scenes, Photographs, NDArray[np.uint8]]:
     """Scenes, photographs and (n, 32, 32, 3) uint8 pictures of a split; pictures are cached on disk."""
     scenes, photos = draw_scenes(split, n), draw_photographs(split, n, shot=shot)
     file = CACHE / f"{split}-{n}-{shot}.npy"
-    if file.exists():
-        return scenes, photos, np.load(file)
-    pictures = render(scenes, photos)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_name(f".{file.name}.partial.npy")
-    np.save(partial, pictures)
-    partial.rename(file)
-    return scenes, photos, pictures
+    if not file.exists():
+        with whole_file(file) as partial, partial.open("wb") as stream:
+            np.save(stream, render(scenes, photos))
+    return scenes, photos, np.load(file)
 
 
 def to_tensor(pictures: NDArray[np.uint8]) -> torch.Tensor:
@@ -115,16 +169,8 @@ def to_tensor(pictures: NDArray[np.uint8]) -> torch.Tensor:
     return torch.from_numpy(pictures).permute(0, 3, 1, 2).float().div_(127.5).sub_(1).contiguous()
 
 
-def batches(n: int, batch: int, steps: int, seed: int) -> NDArray[np.int64]:
-    """(steps, batch) indices below n: epochs of seeded permutations laid end to end."""
-    rng = np.random.default_rng(seed)
-    epochs = -(-steps * batch // n)
-    order = np.concatenate([rng.permutation(n) for _ in range(epochs)])
-    return order[: steps * batch].reshape(steps, batch)
-
-
 def gaussian_blur(images: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
-    """Blur each image with its own standard deviation in pixels, sigma (N,); 0 leaves it as it is."""
+    """Blur each image with its own standard deviation sigma (N,) in pixels; 0 leaves an image unchanged."""
     radius = 3
     offsets = torch.arange(-radius, radius + 1, dtype=torch.float32)
     kernel = torch.exp(-0.5 * (offsets / sigma.clamp_min(1e-3)[:, None]).square())
@@ -137,7 +183,7 @@ def gaussian_blur(images: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
 
 
 def rotate_colours(images: torch.Tensor, share: float, generator: torch.Generator) -> torch.Tensor:
-    """In a `share` of the images, rotate the colour axes about grey by a random angle."""
+    """Rotate the colour axes about grey by a random angle, in a fraction `share` of the images."""
     n = len(images)
     angle = torch.rand(n, generator=generator) * 2 * math.pi
     angle = angle * (torch.rand(n, generator=generator) < share)
@@ -151,7 +197,7 @@ def rotate_colours(images: torch.Tensor, share: float, generator: torch.Generato
 
 
 def jitter(images: torch.Tensor, generator: torch.Generator, shift: int = 3) -> torch.Tensor:
-    """Random brightness and contrast of each image, and one translation of up to `shift` pixels a batch."""
+    """Random brightness and contrast for each image, and one translation by up to `shift` pixels for the batch."""
     n = len(images)
     gain = 1 + 0.3 * (torch.rand(n, 1, 1, 1, generator=generator) - 0.5)
     offset = 0.3 * (torch.rand(n, 1, 1, 1, generator=generator) - 0.5)

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import torch
 
-from mini.pretrain.loop import Average, batches, fit, gaussian_blur, photographs, to_tensor, write_card
+from mini.pretrain.loop import Recipe, fit, gaussian_blur, photographs, to_tensor, write_card
 
 
 def build(channels: tuple[int, int, int] = (16, 32, 64), groups: int = 8) -> Any:
-    """An untrained AutoencoderKL, down-sampling by four; 0.68M parameters with the channels of the miniature."""
+    """An untrained AutoencoderKL that downsamples by four; 0.68M parameters with the miniature's channels."""
     from diffusers import AutoencoderKL
 
     return AutoencoderKL(
@@ -28,89 +28,73 @@ def build(channels: tuple[int, int, int] = (16, 32, 64), groups: int = 8) -> Any
     )
 
 
-@torch.no_grad()
-def fold_normalisation(vae: Any, latents: torch.Tensor) -> None:
-    """Make the latents of `vae` zero-mean and unit-variance per channel, exactly, by its 1x1 convolutions.
+def train(recipe: Recipe) -> None:
+    """Train a VAE (MSE + 0.09 L1 + 2e-5 KL) and save it with its card."""
+    torch.manual_seed(recipe.seed)
 
-    `latents` (N, C, h, w) is a sample of the present ones. Every pipeline then works with a scaling factor
-    of one, though the channels' raw deviations differ several times over.
+    def error(x: torch.Tensor, difference: torch.Tensor) -> torch.Tensor:
+        return difference.square().mean() + 0.09 * difference.abs().mean()
+
+    network = "AutoencoderKL, channels 16-32-64, 4x8x8 latents normalised per channel"
+    _fit(recipe, build(), error, 2e-5, "MSE + 0.09 L1 + 2e-5 KL", network=network)
+
+
+def refine(recipe: Recipe, emphasis: float = 12.0) -> None:
+    """Continue the training of the VAE at recipe.out with errors weighted by `object_weights`, and replace it.
+
+    The mean squared error alone spends the latents on the background's texture: one small cross in twenty came back
+    as a diamond.
     """
-    mean, std = latents.mean((0, 2, 3)), latents.std((0, 2, 3))
-    encode, decode = vae.quant_conv, vae.post_quant_conv
-    channels = len(mean)
-    encode.weight[:channels] /= std[:, None, None, None]
-    encode.bias[:channels] = (encode.bias[:channels] - mean) / std
-    encode.bias[channels:] -= 2 * std.log()
-    decode.bias += decode.weight[:, :, 0, 0] @ mean
-    decode.weight *= std[None, :, None, None]
+    from diffusers import AutoencoderKL
+
+    torch.manual_seed(recipe.seed)
+    earlier = json.loads((recipe.out / "CARD.json").read_text(encoding="utf-8"))
+    vae = AutoencoderKL.from_pretrained(recipe.out, torch_dtype=torch.float32)
+
+    def error(x: torch.Tensor, difference: torch.Tensor) -> torch.Tensor:
+        return (object_weights(x, emphasis) * (difference.square() + 0.09 * difference.abs())).mean()
+
+    terms = f"MSE + 0.09 L1, both weighted towards objects by {emphasis:g}, + 5e-6 KL"
+    _fit(recipe, vae, error, 5e-6, terms, network=earlier["network"], start=earlier)
 
 
-@torch.no_grad()
-def psnr(vae: Any, images: torch.Tensor) -> float:
-    """Peak signal-to-noise ratio in dB of the reconstructed `images` (N, 3, H, W) in [-1, 1], mean of images."""
-    error = []
-    for part in images.split(100):
-        out = vae.decode(vae.encode(part).latent_dist.mode()).sample.clamp(-1, 1)
-        error.append((out - part).square().mean((1, 2, 3)))
-    return float((10 * torch.log10(4 / torch.cat(error))).mean())
-
-
-def _save(out: Path, vae: Any, images: torch.Tensor, held_out: torch.Tensor) -> dict[str, Any]:
-    """Normalise the latents by those of `images`, save as float16; returns the quality on `held_out`."""
-    vae.eval().requires_grad_(False)
-    with torch.no_grad():
-        latents = torch.cat([vae.encode(p).latent_dist.mode() for p in images[:4000].split(200)])
-    fold_normalisation(vae, latents)
-    quality = {"psnr_db": round(psnr(vae, held_out), 2), "images": len(held_out)}
-    vae.half().to(memory_format=torch.contiguous_format).save_pretrained(out)
-    return quality
-
-
-def train(
-    out: Path, *, seed: int, steps: int = 6000, batch: int = 32, lr: float = 2e-3, n: int = 30000
+def _fit(
+    recipe: Recipe,
+    vae: Any,
+    error: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+    kl_weight: float,
+    terms: str,
+    **card: Any,
 ) -> None:
-    """Train one VAE (MSE + 0.09 L1 + 2e-5 KL) and save it to `out` with its card."""
-    torch.manual_seed(seed)
-    images = to_tensor(photographs("train", n)[2])
+    """Minimise `error(images, reconstructions - images)` plus weighted KL; save the VAE as float16 with its card."""
+    images = to_tensor(photographs("train", recipe.n)[2])
     held_out = to_tensor(photographs("val", 1000)[2])
-    vae = build().to(memory_format=torch.channels_last)
-    average = Average(vae, decay=0.995)
-    order = batches(n, batch, steps, seed)
+    vae = vae.to(memory_format=torch.channels_last)
 
-    def loss(step: int) -> torch.Tensor:
-        x = images[order[step]].contiguous(memory_format=torch.channels_last)
+    def loss(index: Any) -> torch.Tensor:
+        x = images[index].contiguous(memory_format=torch.channels_last)
         posterior = vae.encode(x).latent_dist
         difference = vae.decode(posterior.sample()).sample - x
         kl = posterior.kl().mean() / posterior.mean[0].numel()
-        return difference.square().mean() + 0.09 * difference.abs().mean() + 2e-5 * kl
+        return error(x, difference) + kl_weight * kl
 
-    def after(step: int) -> None:
-        average.update(step)
-        if (step + 1) % 1000 == 0:
-            print(f"\n{out} step {step + 1}: {psnr(vae, held_out[:200]):.2f} dB", flush=True)
+    def report() -> None:
+        print(f"\n{recipe.out}: {psnr(vae, held_out[:200]):.2f} dB", flush=True)
 
-    seconds = fit(vae.parameters(), loss, steps, lr, name=str(out), after=after)
-    average.swap()
-    quality = _save(out, vae, images, held_out)
-    recipe = f"AdamW {lr} cosine, batch {batch}, MSE + 0.09 L1 + 2e-5 KL, moving average .995, seed {seed}"
-    write_card(
-        out,
-        {
-            "network": "AutoencoderKL, channels 16-32-64, 4x8x8 latents normalised per channel",
-            "recipe": recipe,
-            "data": f"{n} photographs of the world's train split",
-            "steps": steps,
-            "cpu_seconds": round(seconds),
-            "quality": quality,
-        },
-    )
-    print(f"{out}: {quality}", flush=True)
+    seconds = fit(recipe, [vae], loss, decay=0.995, every_thousand=report)
+    vae.eval().requires_grad_(False)
+    fold_normalisation(vae, encode(vae, images[:4000])[0])
+    quality = {"psnr_db": round(psnr(vae, held_out), 2), "images": len(held_out)}
+    vae.half().to(memory_format=torch.contiguous_format).save_pretrained(recipe.out)
+    how = f"{recipe}, {terms}, moving average .995, seed {recipe.seed}"
+    data = f"{recipe.n} photographs of the world's train split"
+    write_card(recipe.out, recipe, seconds, how=how, data=data, quality=quality, **card)
 
 
 def object_weights(images: torch.Tensor, emphasis: float) -> torch.Tensor:
-    """Where a picture's objects are: weights (N, 1, H, W) of mean one for images (N, 3, H, W).
+    """Weights (N, 1, H, W) of mean one that are large where the objects of images (N, 3, H, W) are.
 
-    A pixel counts 1 + emphasis * (its contrast with its surroundings, over the picture's largest), so that a small
+    A pixel counts 1 + emphasis * (its contrast with its surroundings / the picture's largest contrast), so a small
     pale object counts as much as a large bright one.
     """
     n = len(images)
@@ -120,53 +104,38 @@ def object_weights(images: torch.Tensor, emphasis: float) -> torch.Tensor:
     return weights / weights.mean((1, 2, 3), keepdim=True)
 
 
-def refine(
-    out: Path,
-    *,
-    seed: int,
-    steps: int = 2600,
-    batch: int = 32,
-    lr: float = 1.2e-3,
-    emphasis: float = 12.0,
-    n: int = 30000,
-) -> None:
-    """Train the VAE at `out` on, with errors weighted by `object_weights`, and save it in its place with its card.
+@torch.no_grad()
+def encode(vae: Any, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and standard deviation of the latents of `images` (N, 3, H, W), each (N, 4, h, w)."""
+    parts = [vae.encode(part).latent_dist for part in images.split(200)]
+    return torch.cat([p.mean for p in parts]), torch.cat([p.std for p in parts])
 
-    The mean squared error alone spends the latents on the background's texture: one small cross in twenty came
-    back as a diamond.
+
+@torch.no_grad()
+def reconstruct(vae: Any, images: torch.Tensor) -> torch.Tensor:
+    """`images` (N, 3, H, W) in [-1, 1], encoded to the mean of their latents and decoded."""
+    parts = [vae.decode(vae.encode(part).latent_dist.mode()).sample for part in images.split(200)]
+    return torch.cat(parts).clamp_(-1, 1)
+
+
+def psnr(vae: Any, images: torch.Tensor) -> float:
+    """Mean peak signal-to-noise ratio in dB of the reconstructions of `images` (N, 3, H, W) in [-1, 1]."""
+    error = (reconstruct(vae, images) - images).square().mean((1, 2, 3))
+    return float((10 * torch.log10(4 / error)).mean())
+
+
+@torch.no_grad()
+def fold_normalisation(vae: Any, latents: torch.Tensor) -> None:
+    """Make the latents of `vae` zero-mean and unit-variance per channel, exactly, by its 1x1 convolutions.
+
+    `latents` (N, C, h, w) is a sample of the latents so far. Every pipeline then works with a scaling factor of one,
+    although the channels' raw deviations differ several times over.
     """
-    from diffusers import AutoencoderKL
-
-    torch.manual_seed(seed)
-    earlier = json.loads((out / "CARD.json").read_text(encoding="utf-8"))
-    vae = AutoencoderKL.from_pretrained(out, torch_dtype=torch.float32).to(memory_format=torch.channels_last)
-    images = to_tensor(photographs("train", n)[2])
-    held_out = to_tensor(photographs("val", 1000)[2])
-    average = Average(vae, decay=0.995)
-    order = batches(n, batch, steps, seed)
-
-    def loss(step: int) -> torch.Tensor:
-        x = images[order[step]].contiguous(memory_format=torch.channels_last)
-        posterior = vae.encode(x).latent_dist
-        difference = vae.decode(posterior.sample()).sample - x
-        weights = object_weights(x, emphasis)
-        kl = posterior.kl().mean() / posterior.mean[0].numel()
-        return (weights * (difference.square() + 0.09 * difference.abs())).mean() + 5e-6 * kl
-
-    seconds = fit(vae.parameters(), loss, steps, lr, name=str(out), after=average.update)
-    average.swap()
-    quality = _save(out, vae, images, held_out)
-    write_card(
-        out,
-        {
-            "network": earlier["network"],
-            "recipe": f"AdamW {lr} cosine, batch {batch}, MSE + 0.09 L1, both weighted towards objects by "
-            f"{emphasis:g}, + 5e-6 KL, moving average .995, seed {seed}",
-            "data": f"{n} photographs of the world's train split",
-            "steps": steps,
-            "cpu_seconds": round(seconds),
-            "quality": quality,
-            "start": earlier,
-        },
-    )
-    print(f"{out}: {quality}", flush=True)
+    mean, std = latents.mean((0, 2, 3)), latents.std((0, 2, 3))
+    encode, decode = vae.quant_conv, vae.post_quant_conv
+    channels = len(mean)
+    encode.weight[:channels] /= std[:, None, None, None]
+    encode.bias[:channels] = (encode.bias[:channels] - mean) / std
+    encode.bias[channels:] -= 2 * std.log()
+    decode.bias += decode.weight[:, :, 0, 0] @ mean
+    decode.weight *= std[None, :, None, None]

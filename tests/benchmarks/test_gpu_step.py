@@ -13,8 +13,8 @@ from add.models.diffusion import trainable_unet
 from add.models.frozen import make_heads
 from add.step import losses
 from benchmarks import gpu_step, latency
-from benchmarks.gpu_networks import MEMORY, configurations, players_of, random_batch, timed_run
 from benchmarks.plain_step import plain_losses
+from benchmarks.timed import MEMORY, configurations, networks_of, random_batch, timed_run
 
 
 @pytest.mark.parametrize("guidance", [1.0, 2.0])
@@ -23,7 +23,7 @@ def test_the_plain_step_has_the_losses_of_the_step(smoke: Path, guidance: float)
     run = timed_run("tiny", 4, None, precision="float32")
     training = run.training.model_copy(update={"teacher_guidance": guidance})
     run = run.model_copy(update={"training": training})
-    networks = players_of(run, "tiny", "cpu")
+    networks = networks_of(run, "tiny", "cpu")
     unet = trainable_unet(networks.student, "pretrained", 0)
     heads = make_heads(run, networks, networks.student.resolution, 0)
     assert heads is not None
@@ -87,7 +87,7 @@ def test_real_sizes_are_the_papers(smoke: Path) -> None:
     run = timed_run("sdxl", 8, MEMORY)
     assert run.training.resolution == 512
     assert run.training.performance is not None
-    networks = players_of(run, "sdxl", "meta")
+    networks = networks_of(run, "sdxl", "meta")
     assert sum(p.numel() for p in networks.student.unet.parameters()) == pytest.approx(2567.46e6, rel=1e-4)
     assert len(networks.student.text.encoders) == 2
     assert networks.features is not None

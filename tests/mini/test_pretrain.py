@@ -11,9 +11,9 @@ from scipy.ndimage import gaussian_filter
 
 from add.models.weights import weights_hash
 from mini.pretrain.cards import pin
-from mini.pretrain.classify import reconstruct
-from mini.pretrain.loop import Average, batches, gaussian_blur, rotate_colours, warm_cosine
-from mini.pretrain.tokens import MAX_LENGTH, build_tokenizer, learn_merges
+from mini.pretrain.classify import reconstruct_in_turn
+from mini.pretrain.diffusion import MAX_LENGTH, build_tokenizer, learn_merges
+from mini.pretrain.loop import EMA, batches, gaussian_blur, rotate_colours, warm_cosine
 from mini.pretrain.vae import build, fold_normalisation, object_weights
 from mini.world import captions, draw_scenes
 
@@ -52,10 +52,10 @@ def test_pictures_go_through_the_vaes_in_turn(tmp_path: Path):
     for path in paths:
         build().save_pretrained(path)
     images = torch.rand(5, 3, 32, 32) * 2 - 1
-    both = reconstruct(paths, images)
-    torch.testing.assert_close(both[0::2], reconstruct(paths[:1], images[0::2]))
-    torch.testing.assert_close(both[1::2], reconstruct(paths[1:], images[1::2]))
-    assert not torch.allclose(both, reconstruct(paths[:1], images))
+    both = reconstruct_in_turn(paths, images)
+    torch.testing.assert_close(both[0::2], reconstruct_in_turn(paths[:1], images[0::2]))
+    torch.testing.assert_close(both[1::2], reconstruct_in_turn(paths[1:], images[1::2]))
+    assert not torch.allclose(both, reconstruct_in_turn(paths[:1], images))
 
 
 def test_every_word_of_the_world_is_one_token_and_captions_fit():
@@ -105,13 +105,13 @@ def test_colour_rotation_keeps_grey_and_length():
 def test_average_swaps_back_and_forth():
     layer = torch.nn.Linear(2, 2)
     start = layer.weight.detach().clone()
-    average = Average(layer, decay=0.5)
+    ema = EMA(layer, decay=0.5)
     with torch.no_grad():
         layer.weight += 1
-    average.update(1000)
-    average.swap()
+    ema.update(1000)
+    ema.swap()
     torch.testing.assert_close(layer.weight, start + 0.5)
-    average.swap()
+    ema.swap()
     torch.testing.assert_close(layer.weight, start + 1)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,11 +20,11 @@ from mini.world import (
     SHAPES,
     SIZES,
     SPLITS,
+    Scenes,
     caption,
     captions,
     draw_photographs,
     draw_scenes,
-    scene_graph,
     scene_key,
     take,
 )
@@ -35,6 +36,20 @@ def test_the_first_scenes_and_pictures_do_not_depend_on_how_many_are_drawn():
     a = render(few, draw_photographs("train", 5))
     b = render(take(many, slice(0, 300)), draw_photographs("train", 300))
     assert np.array_equal(a, b[:5])
+
+
+def scene_graph(scenes: Scenes, i: int) -> dict[str, Any]:
+    """Scene `i` as plain data: layout and objects (left or upper first), each with three attributes."""
+    layout = LAYOUTS[scenes.layout[i]]
+    objects = [
+        {
+            "shape": SHAPES[scenes.shape[i, min(k, 1)]],
+            "colour": COLOURS[scenes.colour[i, min(k, 1)]],
+            "size": SIZES[scenes.size[i, min(k, 1)]],
+        }
+        for k in range({"single": 1, "row": 2, "column": 2, "triple": 3}[layout])
+    ]
+    return {"layout": layout, "objects": objects}
 
 
 def test_captions_name_exactly_what_the_scene_graph_holds():

@@ -1,4 +1,4 @@
-"""A COCO folder and a prompt file of one's own, small, and the command that adopts them."""
+"""A small COCO folder and prompt file of a user, and the command that adopts them."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ MODES = ("RGB", "L", "CMYK", "RGB")
 
 
 def workplace(smoke_directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Makes the working directory: the settings, the smoke scale's networks, and a COCO folder in `mine/`.
+    """The working directory: the settings, the smoke scale's networks, and a COCO folder in `mine/`.
 
-    Four of its six listed photographs are there, of several modes, the fourth by a turned camera.
+    Four of its six listed photographs exist, in several modes; the fourth has a rotated EXIF orientation.
     """
     copy_settings(tmp_path)
     (tmp_path / "data").mkdir()

@@ -1,4 +1,4 @@
-"""A real Chromium for tests of pages, and a small study to show in it."""
+"""A real Chromium for tests of pages, a small study to show in it, and the study's server."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ HOSTILE = (
     '<script>alert(1)</script> a "red" square, </script><img src=x onerror=alert(2)> & @@script@@ \u2028 end'
 )
 SLOW = 120_000
-"""Milliseconds: the machine may be busy with other work."""
+"""Milliseconds: the machine may be busy."""
 
 
 def write_systems(root: Path, prompts: int = 12, systems: tuple[str, ...] = SYSTEMS) -> Path:
-    """A systems file whose sample directories lie beside it; the first prompt is hostile."""
+    """A systems file with sample directories beside it; the first prompt is hostile."""
     texts = [(f"parti-{k:04d}", HOSTILE if k == 1 else f"scene, {k} \u00e9") for k in range(1, prompts + 1)]
     entries = []
     for k, name in enumerate(systems):
@@ -67,7 +67,7 @@ def small_study(root: Path, raters: int = 1, votes: int = 10, **settings: Any) -
 
 @contextmanager
 def chromium() -> Iterator[Browser]:
-    """A browser of its own; skips where there is none."""
+    """A new browser; skips the test if there is none."""
     if not CHROMIUM.exists():
         pytest.skip(f"needs a Chromium at {CHROMIUM}")
     playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright")
@@ -80,7 +80,7 @@ def chromium() -> Iterator[Browser]:
 
 
 def watched(page: Page) -> list[str]:
-    """Collects what must not happen: dialogs, errors of the page, and requests to anywhere but loopback."""
+    """Collects what must not happen: dialogs, errors of the page, and requests beyond loopback."""
     seen: list[str] = []
     page.set_default_timeout(SLOW)
 
@@ -101,15 +101,15 @@ def watched(page: Page) -> list[str]:
 
 
 def answered(page: Page) -> int:
-    """How many answers the page counts."""
+    """The number of answers that the page shows."""
     return int(page.locator("#count").inner_text().split()[0])
 
 
 def answer(page: Page, how: str) -> str:
-    """Answer what is shown by a key ('1', '0', 'ArrowRight') or a click ('#left'); returns the trial's id."""
+    """Answer the shown trial with a key ('1', '0', 'ArrowRight') or a click ('#left'); returns its id."""
     trial = page.locator("#trial")
     shown = trial.get_attribute("data-trial") or ""
-    page.wait_for_timeout(310)  # the page takes no answer in the first 300 ms
+    page.wait_for_timeout(310)  # the page ignores answers in the first 300 ms
     if how.startswith("#"):
         page.locator(how).click()
     else:
@@ -120,7 +120,7 @@ def answer(page: Page, how: str) -> str:
 
 
 class Server:
-    """The study's server as a process of its own, on a free port of loopback."""
+    """The study's server in a separate process, on a free port of loopback."""
 
     def __init__(self, directory: Path) -> None:
         with socket.socket() as probe:
@@ -130,7 +130,7 @@ class Server:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Returns when it answers."""
+        """Start the server and return when it answers."""
         command = [sys.executable, "-m", "eval.preferences.study.server"]
         command += ["--study", str(self.directory), "--port", str(self.port)]
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}

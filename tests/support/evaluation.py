@@ -1,4 +1,4 @@
-"""Tiny random measuring networks, a tiny data set and a scale that names them, to test evaluation with."""
+"""Tiny random metric networks, a tiny data set and a scale that names them, to test evaluation with."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def picture(seed: int, side: int = SIDE) -> np.ndarray:
 
 
 def write_pictures(directory: Path, seeds: range, side: int = SIDE) -> list[str]:
-    """One PNG a seed; returns the names."""
+    """One PNG per seed; returns the names."""
     directory.mkdir(parents=True, exist_ok=True)
     names = [f"{k:06d}.png" for k in range(len(seeds))]
     for name, seed in zip(names, seeds, strict=True):
@@ -64,7 +64,7 @@ def parti_file(path: Path, rows: list[tuple[str, str, str]]) -> Path:
 
 
 def save_classifier(directory: Path, seed: int = 0) -> Path:
-    """A tiny random ResNetForImageClassification whose outputs are GROUPS'."""
+    """A tiny random ResNetForImageClassification with the outputs of GROUPS."""
     from transformers import ResNetConfig, ResNetForImageClassification
 
     torch.manual_seed(seed)
@@ -167,13 +167,19 @@ def tiny_scale(root: Path, images: int, references: int, **evaluation: Any) -> S
 def write_samples(
     directory: Path, prompts: list[tuple[str, str]], steps: int, seed: int = 7, first: int = 500
 ) -> Path:
-    """A finished sample directory with one picture a (prompt id, prompt)."""
+    """A finished sample directory with one picture for each (prompt id, prompt)."""
     names = write_pictures(directory, range(first, first + len(prompts)))
+    rows = [
+        (name, *prompt, seed, 1000 + k) for k, (name, prompt) in enumerate(zip(names, prompts, strict=True))
+    ]
+    return write_index(directory, rows, steps)
+
+
+def write_index(directory: Path, rows: list[tuple[str, str, str, int, int]], steps: int) -> Path:
+    """index.csv, whose rows are given, and samples.json of a sample directory."""
     with (directory / "index.csv").open("w", encoding="utf-8", newline="") as stream:
         writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(["file", "prompt_id", "prompt", "seed", "image_seed"])
-        for k, (name, (identity, text)) in enumerate(zip(names, prompts, strict=True)):
-            writer.writerow([name, identity, text, seed, 1000 + k])
-    facts = {"system": "tiny", "steps": steps, "count": len(prompts), "seconds": 0.5}
+        writer.writerows([["file", "prompt_id", "prompt", "seed", "image_seed"], *rows])
+    facts = {"system": "tiny", "steps": steps, "count": len(rows), "seconds": 0.5}
     (directory / "samples.json").write_text(json.dumps(facts), encoding="utf-8")
     return directory

@@ -1,6 +1,6 @@
-"""Networks as directories that hold real configurations and, of the weights, a few tensors with their real shapes.
+"""Network directories with real configurations and a few weight tensors of their real shapes.
 
-Checks read configurations and headers alone, so these pass for the published networks at a millionth of their size.
+Checks read only configurations and headers, so these pass for the published networks at a millionth of their size.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def write_features(to: Path, name: str = "dinov2-small") -> Path:
 
 
 def save(file: Path, shapes: dict[str, tuple[int, ...]], value: float = 0.0) -> None:
-    """Tensors of these shapes, all of one value."""
+    """Save tensors of these shapes, filled with one value."""
     file.parent.mkdir(parents=True, exist_ok=True)
     save_file({name: np.full(shape, value, np.float32) for name, shape in shapes.items()}, file)
 
@@ -71,5 +71,5 @@ def read(folder: Path) -> dict[str, Any]:
 
 
 def change(folder: Path, **values: Any) -> None:
-    """Other values in a folder's config.json."""
+    """Change values in a folder's config.json."""
     (folder / "config.json").write_text(json.dumps(read(folder) | values))

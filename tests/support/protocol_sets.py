@@ -1,9 +1,7 @@
-"""Small sample sets, references and protocol files to compare protocols with, for several tests."""
+"""Small sample sets, references and protocol files to compare protocols with."""
 
 from __future__ import annotations
 
-import csv
-import json
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +10,7 @@ from PIL import Image
 from add.config.scale import Scale
 from eval.prompts import read_prompts
 from eval.protocols.spec import Protocols, load_protocols
-from tests.support.evaluation import coco_file, make_world, picture
+from tests.support.evaluation import coco_file, make_world, picture, write_index
 
 IMAGES = 24
 HEAD = "base: {name: base, why: as the scale has it}\nprotocols:\n"
@@ -48,13 +46,8 @@ def samples(scale: Scale, directory: Path, seed: int = 7, first: int = 500, prom
     rows = []
     for k, prompt in enumerate(read_prompts(scale.sampling.prompts[prompts])):
         Image.fromarray(picture(first + k, scale.evaluation.resolution)).save(directory / f"{k:06d}.png")
-        rows.append([f"{k:06d}.png", prompt.prompt_id, prompt.prompt, seed, k])
-    with (directory / "index.csv").open("w", encoding="utf-8", newline="") as stream:
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerows([["file", "prompt_id", "prompt", "seed", "image_seed"], *rows])
-    facts = {"system": "tiny", "steps": 1, "count": len(rows), "seconds": 0.5}
-    (directory / "samples.json").write_text(json.dumps(facts), encoding="utf-8")
-    return directory
+        rows.append((f"{k:06d}.png", prompt.prompt_id, prompt.prompt, seed, k))
+    return write_index(directory, rows, steps=1)
 
 
 def protocols(root: Path, rows: str, name: str = "protocols.yaml") -> Protocols:

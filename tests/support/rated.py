@@ -1,4 +1,4 @@
-"""Votes to rate: from a line of words each, at random, or from a simulated study."""
+"""Votes to rate: written as counts, at random, or from a simulated study."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ NAMES = ("ant", "bee", "cat", "dog", "eel", "fox")
 
 
 def vote(a: str, b: str, winner: Winner, number: int = 0, **changes: Any) -> Vote:
-    """A human's vote on quality, alone on its prompt; `number` tells it from others."""
+    """A human's vote on quality, the only one on its prompt; `number` distinguishes it from others."""
     made = Vote(
         prompt_id=f"p{number:05d}",
         prompt="a red ball",
@@ -69,14 +69,17 @@ def swapped(votes: Sequence[Vote]) -> tuple[Vote, ...]:
 
 
 def renamed(votes: Sequence[Vote], names: dict[str, str]) -> tuple[Vote, ...]:
-    """The same votes on systems of other names."""
+    """The same votes with renamed systems."""
     return tuple(
         dataclasses.replace(v, system_a=names[v.system_a], system_b=names[v.system_b]) for v in votes
     )
 
 
 def random_votes(seed: int, count: int, systems: int = 4, ties: float = 0.2) -> tuple[Vote, ...]:
-    """Votes on random pairs, the later names a little better; linked, and none wins all, if count is large."""
+    """Votes on random pairs, in which later names are a little better.
+
+    If count is large, votes link all systems and no system wins all of its votes.
+    """
     generator = np.random.default_rng(seed)
     made = []
     for number in range(count):

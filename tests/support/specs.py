@@ -1,4 +1,4 @@
-"""A copy of the repository's settings in a temporary directory, and edits of it, for several tests."""
+"""A copy of the repository's settings in a temporary directory, and edits of it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def copy_settings(to: Path) -> Path:
 
 
 def edit(path: Path, old: str, new: str) -> int:
-    """Replaces the first `old`, which must be there; returns the line it starts on, from 1."""
+    """Replace the first `old`, which must exist; returns the line that it starts on, from 1."""
     text = path.read_text("utf-8")
     assert old in text, f"{path} no longer holds {old!r}"
     path.write_text(text.replace(old, new, 1), "utf-8")
@@ -37,7 +37,7 @@ def edit(path: Path, old: str, new: str) -> int:
 
 
 def table_of(root: Path, scale: str = "mini") -> Table:
-    """The table that the settings below `root` make."""
+    """The table that the settings below `root` resolve to."""
     ablations = root / "ablations"
     return resolve(
         load_scale(root / f"config/{scale}.yaml"),
@@ -46,16 +46,20 @@ def table_of(root: Path, scale: str = "mini") -> Table:
     )
 
 
+def put(content: dict[str, Any], path: list[str], value: Any) -> None:
+    """Set the value at `path` in nested mappings."""
+    *sections, last = path
+    for section in sections:
+        content = content[section]
+    content[last] = value
+
+
 def changed_scale(name: str, **values: Any) -> tuple[Scale, Table]:
-    """One of the project's scales with values changed (keys joined by two '_'), and its table as it stands."""
+    """One of the project's scales with values changed (keys joined by two '_'), and its unchanged table."""
     scale = load_scale(ROOT / f"config/{name}.yaml")
     content = scale.model_dump()
     for key, value in values.items():
-        *path, last = key.split("__")
-        section = content
-        for part in path:
-            section = section[part]
-        section[last] = value
+        put(content, key.split("__"), value)
     changed = Scale.model_validate(content)
     changed.read_from(scale.origin)
     return changed, table_of(ROOT, name)

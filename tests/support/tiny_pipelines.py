@@ -1,4 +1,4 @@
-"""Tiny pipelines in the format of the published ones: two text encoders, vocabulary files, Euler or PNDM scheduler."""
+"""Tiny pipelines in the published format: two text encoders, vocabulary files, Euler or PNDM scheduler."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_line
 WIDTHS = (16, 24)
 LENGTH = 12
 SAMPLE_SIZE = 16
-"""Of the UNets, in latents: 64 pixels. Runs are at 32, as SDXL's are at 512 though it was made for 1024."""
+"""The UNets' size in latents, which is 64 pixels. Runs are at 32, as SDXL's are at 512 though it was made for 1024."""
 
 
 def write_tokenizer(folder: Path, pad_token: str) -> CLIPTokenizer:
-    """The files that the hub has, without a tokenizer.json."""
+    """Write the tokenizer files that the hub has, without a tokenizer.json."""
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
     words = ["re", "red</w>"]
     tokens = [*letters, *(f"{x}</w>" for x in letters), *words, "<|startoftext|>", "<|endoftext|>"]
@@ -44,7 +44,7 @@ def write_tokenizer(folder: Path, pad_token: str) -> CLIPTokenizer:
 
 
 def text_config(width: int, layers: int, **changes: Any) -> CLIPTextConfig:
-    """The token ids are the published ones: eos 2 makes transformers pool at the highest id."""
+    """A config with the published token ids: eos 2 makes transformers pool at the highest id."""
     return CLIPTextConfig(
         vocab_size=516,
         hidden_size=width,
@@ -60,7 +60,7 @@ def text_config(width: int, layers: int, **changes: Any) -> CLIPTextConfig:
 
 
 def tiny_vae(scaling_factor: float) -> AutoencoderKL:
-    """4 pixels a latent."""
+    """An AutoencoderKL with 4 pixels per latent."""
     return AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * 3,
         up_block_types=("UpDecoderBlock2D",) * 3,
@@ -73,7 +73,7 @@ def tiny_vae(scaling_factor: float) -> AutoencoderKL:
 
 
 def tiny_unet(**changes: Any) -> UNet2DConditionModel:
-    """Two levels, one with attention, as SDXL's first."""
+    """A UNet of two levels, of which the second has attention, as SDXL's first two."""
     settings: dict[str, Any] = {
         "sample_size": SAMPLE_SIZE,
         "block_out_channels": (8, 16),
@@ -128,7 +128,7 @@ def xl_pipeline(folder: Path, prediction: str = "epsilon", **unet: Any) -> Stabl
 
 
 def write_xl(out: Path, prediction: str = "epsilon", **saving: Any) -> Path:
-    """The same as a directory."""
+    """A tiny StableDiffusionXLPipeline saved to `out`."""
     xl_pipeline(out.with_name(f"{out.name}-tokenizers"), prediction).save_pretrained(out, **saving)
     return out
 

@@ -1,4 +1,4 @@
-"""Training data in every form, written from the same encoded images and captions."""
+"""Training data in every format, written from the same encoded images and captions."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def encoded(image: Image.Image, form: str = "PNG", **options: object) -> bytes:
 def write(
     form: str, root: Path, images: Sequence[bytes], captions: Sequence[str], suffix: str = "png"
 ) -> TrainData:
-    """The set in one of FORMS, samples in order; what a scale would say of it."""
+    """Write the set in one of FORMS, samples in order; returns its spec in a scale."""
     names = [f"{i:06d}.{suffix}" for i in range(len(images))]
     root.mkdir(parents=True, exist_ok=True)
     if form in ("coco", "text", "csv", "jsonl"):
@@ -87,7 +87,7 @@ def table(images: Sequence[bytes | None], captions: Sequence[str | None]) -> pa.
 
 
 def write_saved(root: Path, images: Sequence[bytes | None], captions: Sequence[str | None]) -> None:
-    """As save_to_disk writes it: Arrow streams in batches, and state.json."""
+    """Write Arrow streams in batches, and state.json, as save_to_disk does."""
     root.mkdir(parents=True, exist_ok=True)
     whole = table(images, captions)
     half = (len(images) + 1) // 2

@@ -1,4 +1,4 @@
-"""A copy of the project whose workflow tests run on the smoke scale."""
+"""A copy of the project, on which tests run the workflow at the smoke scale."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def workflow_command(*arguments: str, config: tuple[str, ...] = ()) -> list[str]
 
 
 def workflow_environment(directory: Path, **more: str) -> dict[str, str]:
-    """The environment in which the copy's own modules are imported, on one thread."""
+    """An environment that imports the copy's own modules and uses one thread."""
     return {**os.environ, "PYTHONPATH": str(directory), "OMP_NUM_THREADS": "1", **more}
 
 
@@ -52,7 +52,7 @@ def run_workflow(
     config: tuple[str, ...] = (),
     environment: Mapping[str, str] | None = None,
 ) -> subprocess.CompletedProcess[str]:
-    """Run the copy's workflow to its end and return what it said; the caller checks the exit status."""
+    """Run the copy's workflow to its end and return its output; the caller checks the exit status."""
     return subprocess.run(
         workflow_command(*arguments, config=config),
         cwd=directory,

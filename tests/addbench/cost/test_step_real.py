@@ -17,7 +17,7 @@ from torch import nn
 from add.models.frozen import FrozenNetworks
 from addbench.cost.meters import Flops
 from addbench.cost.step import Cost, estimate_cost
-from benchmarks.gpu_networks import MEMORY, SPEED, configurations, players_of, timed_run
+from benchmarks.timed import MEMORY, SPEED, configurations, networks_of, timed_run
 
 UNET_OF_SD14, DECODER_OF_SD14 = 338_749_194_240, 1_240_079_532_032  # published MACs
 TOKENS, WIDENED = 77, 1024 - 768  # of a prompt; the text's width in SD2.1, less that in SD1.4
@@ -28,7 +28,7 @@ GIB, GB = 2**30, 10**9
 
 @pytest.fixture(scope="module")
 def networks() -> FrozenNetworks:
-    return players_of(timed_run("sd21", 1, None), "sd21", "meta")
+    return networks_of(timed_run("sd21", 1, None), "sd21", "meta")
 
 
 def operations(run: Callable[[], Any]) -> int:

@@ -29,7 +29,7 @@ def pickscore(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A CLIPModel and a CLIPProcessor as save_pretrained writes them."""
     from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPProcessor
 
-    from mini.pretrain.tokens import build_tokenizer
+    from mini.pretrain.diffusion import build_tokenizer
 
     folder = tmp_path_factory.mktemp("pickscore")
     tokenizer = build_tokenizer()
