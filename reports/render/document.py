@@ -240,7 +240,7 @@ def prepare(
     rated: RatingsPage | None = None,
 ) -> None:
     """Lays out a folder that typst compiles: the template, data.json, figures and sample tiles."""
-    template = files("reports").joinpath("document.typ").read_text(encoding="utf-8")
+    template = files("reports.render").joinpath("document.typ").read_text(encoding="utf-8")
     (root / "document.typ").write_text(template, encoding="utf-8")
     for figure in (*figures, *(rated.figures if rated else ())):
         shutil.copyfile(figure.pdf, root / f"{figure.name}.pdf")
