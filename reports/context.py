@@ -1,4 +1,4 @@
-"""What stands around the numbers: protocols and where they are used, provenance, times, reference values."""
+"""What stands around the numbers: the protocols and the columns that use them, provenance, and times."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from add.errors import InputError
+from eval.result import ResultProvenance
 from reports.cells import Report
-from reports.render.layout import steps_text, style_of
+from reports.layout import steps_text, style_of
 from reports.study import flatten
 
 Pairs = tuple[tuple[str, str], ...]
@@ -23,6 +24,19 @@ class ProtocolText:
     settings: Pairs
 
 
+def protocol_texts(report: Report) -> tuple[ProtocolText, ...]:
+    """Every protocol in the order of the columns that use it."""
+    used: dict[str, list[str]] = {}
+    for where in report.slices:
+        for metric in report.metrics(where):
+            protocol = report.estimates(where, metric)[report.study.runs[0]].protocol
+            column = f"{style_of(metric).title}, {where.prompts}, {steps_text(where.steps)}"
+            used.setdefault(protocol, []).append(column)
+    return tuple(
+        ProtocolText(name, tuple(columns), flatten(report.protocols[name])) for name, columns in used.items()
+    )
+
+
 @dataclass(frozen=True)
 class RunTime:
     """Seconds that one run took, summed over its training seeds; None where it was not recorded."""
@@ -35,62 +49,46 @@ class RunTime:
 
 @dataclass(frozen=True)
 class ReportProvenance:
-    """What all results together say of where they come from."""
+    """Where all results together come from. `training`: what train.json says beyond times, versions and weights."""
 
     commits: tuple[str, ...]
     hardware: Pairs
+    training: Pairs
     versions: Pairs
     weights: Pairs
     times: tuple[RunTime, ...]
 
 
-def protocol_texts(report: Report) -> tuple[ProtocolText, ...]:
-    """Every protocol in the order of the columns that use it."""
-    used: dict[str, list[str]] = {}
-    for where in report.slices:
-        for metric in report.metrics(where):
-            estimate = report.estimate(report.study.runs[0], where, metric)
-            if estimate is not None:
-                column = f"{style_of(metric).title}, {where.prompts}, {steps_text(where.steps)}"
-                used.setdefault(estimate.protocol, []).append(column)
-    return tuple(
-        ProtocolText(name, tuple(columns), flatten(report.protocols[name])) for name, columns in used.items()
+def provenance(report: Report) -> ReportProvenance:
+    """Provenance over all results. Raises InputError where the weights of one network have two hashes."""
+    sources = [result.provenance for result in report.results.values()]
+    return ReportProvenance(
+        commits=tuple(sorted({source.commit or "not recorded" for source in sources})),
+        hardware=_merged(source.hardware for source in sources),
+        training=tuple((f"training: {key}", value) for key, value in _merged(map(_train_facts, sources))),
+        versions=_merged(source.versions for source in sources),
+        weights=_weights(report),
+        times=tuple(_times(report, run) for run in report.study.runs),
     )
 
 
-def provenance(report: Report) -> ReportProvenance:
-    """Provenance over all results. Raises InputError where one network's weights have two hashes."""
-    sources = [result.provenance for result in report.results.values()]
+def _weights(report: Report) -> Pairs:
     weights: dict[str, str] = {}
     for (run, seed), result in report.results.items():
-        stated = {**_section(result.provenance.train, "weights"), **result.provenance.weights}
+        trained = result.provenance.train.get("weights")
+        stated = {**(trained if isinstance(trained, dict) else {}), **result.provenance.weights}
         for name, digest in flatten(stated):
             if name and weights.setdefault(name, digest) != digest:
                 raise InputError(
                     f"{run} seed {seed}: weights '{name}' have hash {digest}, another run's {weights[name]}: "
                     "the runs cannot be compared; train them again from the same weights"
                 )
-    return ReportProvenance(
-        commits=tuple(sorted({source.commit or "not recorded" for source in sources})),
-        hardware=_merged(source.hardware for source in sources),
-        versions=_merged(source.versions for source in sources),
-        weights=tuple(sorted(weights.items())),
-        times=tuple(_times(report, run) for run in report.study.runs),
-    )
+    return tuple(sorted(weights.items()))
 
 
-def duration(seconds: float | None) -> str:
-    """Seconds for a reader: "48 s", "12 min", "3.4 h"."""
-    if seconds is None:
-        return "\N{EN DASH}"
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
-
-
-def _section(tree: dict[str, Any], key: str) -> dict[str, Any]:
-    value = tree.get(key)
-    return value if isinstance(value, dict) else {}
+def _train_facts(source: ResultProvenance) -> dict[str, Any]:
+    left_out = {"versions", "weights", "seed", "spec_hash"}
+    return {k: v for k, v in source.train.items() if k not in left_out and "seconds" not in k}
 
 
 def _merged(trees: Iterable[dict[str, Any]]) -> Pairs:
@@ -114,7 +112,7 @@ def _times(report: Report, run: str) -> RunTime:
 
 
 def _total(values: Iterable[Any]) -> float | None:
-    """The sum of recorded seconds (a number, or one for each sample set); None where nothing is recorded."""
+    """The sum of recorded seconds (a number, or one for each sample set); None if nothing was recorded."""
     numbers = [
         float(number)
         for value in values
@@ -124,11 +122,10 @@ def _total(values: Iterable[Any]) -> float | None:
     return sum(numbers) if numbers else None
 
 
-def train_facts(report: Report) -> Pairs:
-    """What train.json says beyond times (device, threads, steps, versions), merged over runs."""
-    left_out = {"versions", "weights", "seed", "spec_hash"}
-    trees = [
-        {k: v for k, v in result.provenance.train.items() if k not in left_out and "seconds" not in k}
-        for result in report.results.values()
-    ]
-    return tuple((f"training: {key}", value) for key, value in _merged(trees))
+def duration(seconds: float | None) -> str:
+    """Seconds for a reader: "48 s", "12 min", "3.4 h"."""
+    if seconds is None:
+        return "\N{EN DASH}"
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

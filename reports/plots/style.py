@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from add.errors import InputError
 from reports.cells import Estimate
 
 if TYPE_CHECKING:
@@ -80,6 +81,29 @@ def new_figure(height: float) -> Figure:
     return figure
 
 
+def add_axes(figure: Figure, left: float, bottom: float, width: float, height: float) -> Axes:
+    """Axes at a place in the figure, all in inches."""
+    across, up = figure.get_figwidth(), figure.get_figheight()
+    return figure.add_axes((left / across, bottom / up, width / across, height / up))
+
+
+def stacked(count: int, height: float, left: float, width: float) -> tuple[Figure, list[Axes]]:
+    """A figure and the axes of its `count` panels, top first; each panel is `height` inches high.
+
+    left, width: of the axes, as fractions of the figure's width; the right margin is for `label_points`.
+    """
+    total = height * count
+    figure = new_figure(total)
+    bottoms = [(total - height * (i + 1) + 0.45) / total for i in range(count)]
+    return figure, [figure.add_axes((left, bottom, width, (height - 0.75) / total)) for bottom in bottoms]
+
+
+def add_grid(axes: Axes, which: Literal["x", "both"] = "both") -> None:
+    """Faint grid lines behind the data."""
+    axes.grid(True, axis=which, color=FAINT, linewidth=0.5)
+    axes.set_axisbelow(True)
+
+
 def save(figure: Figure, folder: Path, name: str) -> tuple[Path, Path]:
     """Writes NAME.pdf and NAME.png (300 dpi) without dates: the same data give the same bytes."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -134,7 +158,7 @@ def label_points(
     """Write `labels` beside the axes in the order of their points' heights.
 
     lowest: where the margin ends, as a share of the axes' height; the last label stays above `lines_below` lines
-    of other text that end there. Raises ValueError where a point is not finite.
+    of other text that end there. Raises InputError where a point is not finite.
     """
     figure = axes.get_figure(root=True)
     assert figure is not None  # for mypy: these axes were made in a figure
@@ -145,7 +169,7 @@ def label_points(
     low = min(0.5, lowest + gap * (lines_below + 1)) if lines_below else lowest
     for label, height in zip(labels, spread_out(heights, gap, low, 1.02), strict=True):
         if not math.isfinite(height):
-            raise ValueError(f"{label.text}: its value is not finite")
+            raise InputError(label.text, "its value is not finite")
         axes.annotate(
             label.text,
             xy=(label.x, label.y),
