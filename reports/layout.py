@@ -206,7 +206,7 @@ def best_of(values: Sequence[float | None], style: Style) -> tuple[bool, ...]:
 
 
 def reading_notes(report: Report) -> tuple[str, ...]:
-    """What a reader must know to read the table, as sentences of plain text."""
+    """What a reader must know to read the table, in plain sentences."""
     study, first = report.study, report.first
     measured = report.measurements[study.runs[0], first]
     notes = [
@@ -214,11 +214,11 @@ def reading_notes(report: Report) -> tuple[str, ...]:
         f"{'s' if len(study.seeds) > 1 else ''} {', '.join(map(str, study.seeds))}, "
         f"{measured.images} images of prompt set “{first.prompts}” for each value.",
         "Published: the paper's one-step values (512 \N{MULTIPLICATION SIGN} 512, 5,000 COCO samples). They "
-        "stand under another protocol: compare the order of rows within a sub-table, never a measured with "
-        "a published value.",
+        "stand under another protocol: compare the order of rows within a sub-table, but never a measured "
+        "value with a published one.",
         interval_note(report),
-        "Bold: best of a column within its sub-table, as printed. Dagger: the shared default, one run in "
-        "every sub-table.",
+        "Bold: the best value of a column within its sub-table, compared as printed. Dagger: the shared "
+        "default, which is the same run in every sub-table.",
     ]
     if floors := report.floors(first):
         values = ", ".join(
@@ -226,7 +226,9 @@ def reading_notes(report: Report) -> tuple[str, ...]:
         )
         notes.append(f"Real images score, under the same protocols: {values}.")
     if "alignment" in report.metrics(first):
-        notes.append("All right: share of images in which the oracle finds every attribute of the prompt.")
+        notes.append(
+            "All right: the share of images in which the oracle finds every attribute of the prompt."
+        )
     return tuple(notes)
 
 
@@ -244,9 +246,11 @@ def interval_note(report: Report) -> str:
             if estimate.low is not None:
                 covers[metric] = estimate.covers
     if not covers:
-        return "One training seed and no interval: differences between rows cannot be told from noise."
+        return (
+            "There is one training seed and no interval: nothing tells a difference between rows from noise."
+        )
     each = "; ".join(f"{style_of(metric).title}: {covers[metric]}" for metric in in_order(set(covers)))
     return (
-        f"One training seed. Brackets cover, for {each}. They do not cover the training seed, which can move "
-        "a value by more."
+        f"There is one training seed. What the brackets cover: {each}. They do not cover the training seed, "
+        "which can move a value by more."
     )

@@ -139,35 +139,35 @@ def warning(preferences: Preferences) -> str | None:
         return None
     there = " and ".join(_RATERS[kind] for kind in preferences.kinds)
     return (
-        f"No person has voted yet. All that this page shows is by {there}: a program's answers, not people's. "
-        "“snakemake --cores all study” makes pages for raters; put the files that they hand in into the folder of "
+        f"No person has voted yet. Everything on this page comes from {there}: a program's answers, not people's. "
+        "“snakemake --cores all study” makes pages for raters. Put the files that they hand in into the folder of "
         "preference files and make the report again."
     )
 
 
 def notes(preferences: Preferences) -> tuple[str, ...]:
-    """What a reader must know to read the page, as sentences of plain text."""
+    """What a reader must know to read the page, in plain sentences."""
     found = [
-        "Rating: Bradley-Terry on ELO's scale, mean 1000, ties half; brackets are 95% intervals over whole raters "
-        "and prompts. Rank: 1 + the number of systems clearly above. ELO: as in the paper (K = 1 from 1000, mean "
-        "over random orders and over the two questions, ties left out); at this number of votes it has not converged, "
-        "so its differences are too small.",
+        "Rating: Bradley-Terry on ELO's scale with mean 1000; a tie counts as half a win. Brackets are 95% intervals "
+        "over whole raters and prompts. Rank: 1 + the number of systems that are clearly better. ELO: as in the paper "
+        "(K = 1, starting at 1000, mean over random orders and over the two questions, without ties). It has not "
+        "converged at this number of votes, so its differences are too small.",
     ]
     if "human" in preferences.kinds and len(preferences.kinds) > 1:
         found.append("People and programs are rated apart and never pooled.")
     if "oracle" in preferences.kinds:
         found.append(
-            "Oracle: for alignment, the image with more attributes of its prompt right by the built-in world's own "
-            "classifier; for quality, the image whose features lie nearer to the reference photographs' Gaussian. "
-            "The latter uses FID's features, so it is no judgement independent of FID."
+            "Oracle: for alignment, it prefers the image in which the built-in world's own classifier finds more "
+            "attributes of the prompt. For quality, it prefers the image whose features lie nearer to the Gaussian of "
+            "the reference photographs. Those are FID's features, so this judgement is not independent of FID."
         )
     if "model" in preferences.kinds:
         found.append(
-            "Models: trained on people's overall preference; one answer may stand under both questions."
+            "Models: trained on people's overall preference, so one answer may stand under both questions."
         )
     found.append(
-        "Seconds an image: wall time of sampling the prompts once, images saved, on the hardware under Provenance; "
-        "other jobs may have run beside it."
+        "Seconds per image: wall time of sampling the prompts once and saving the images, on the hardware under "
+        "Provenance. Other jobs may have run at the same time."
     )
     if preferences.categories:
         listed = ", ".join(preferences.categories)
@@ -252,7 +252,7 @@ def _remarks(d: Diagnostics) -> tuple[str, ...]:
     if d.alpha.value is None and d.alpha.reason:
         found.append(f"no alpha: {d.alpha.reason}")
     if d.half_wins:
-        found.append("some systems lost no vote, so half a win was added to either side of each pair")
+        found.append("some systems lost no vote, so half a win was added to both sides of each pair")
     return tuple(found)
 
 

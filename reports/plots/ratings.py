@@ -62,7 +62,7 @@ def _elo_panel(axes: Axes, preferences: Preferences, kind: str) -> None:
     axes.margins(x=0.08, y=0.08)
     asked = "both questions" if question == "both" else question
     axes.set_title(f"{KINDS[kind]}, {asked}", loc="left", weight="bold")
-    axes.set_xlabel(f"Seconds an image{addition}")
+    axes.set_xlabel(f"Seconds per image{addition}")
     axes.set_ylabel("Rating (ELO's scale)")
     axes.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=2, borderpad=0)
     label_points(axes, labels)
