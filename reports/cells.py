@@ -46,14 +46,6 @@ class ReferenceResult(_Frozen):
     real: tuple[RealImages, ...]
 
 
-@dataclass(frozen=True)
-class Floor:
-    """What real images score by one metric, under the very protocol of a column."""
-
-    metric: str
-    value: float
-
-
 def read_reference(path: Path) -> ReferenceResult | None:
     """reference.json, or None where there is none. Raises InputError with the file and the wrong field."""
     if not path.exists():
@@ -74,7 +66,6 @@ class Estimate:
     """
 
     value: float
-    values: tuple[float, ...]
     low: float | None
     high: float | None
     covers: str
@@ -123,16 +114,16 @@ class Report:
         """The metrics measured in a slice, in the order of all outputs."""
         return in_order({name for run in self.study.runs for name in self.measurements[run, where].metrics})
 
-    def floors(self, where: Slice) -> tuple[Floor, ...]:
-        """What real images score in a slice's columns, but only under the protocol of the column."""
+    def floors(self, where: Slice) -> dict[str, float]:
+        """What real images score in a slice, by metric, if they were measured under the column's protocol."""
         sets = self.reference.real if self.reference else ()
         real = next((each.metrics for each in sets if each.prompts == where.prompts), {})
         columns = self.measurements[self.study.runs[0], where].metrics
-        return tuple(
-            Floor(metric, real[metric].value)
+        return {
+            metric: real[metric].value
             for metric in self.metrics(where)
             if metric in real and real[metric].protocol == columns[metric].protocol
-        )
+        }
 
     @property
     def first(self) -> Slice:
@@ -238,7 +229,6 @@ def aggregate(seeds: Sequence[Metric]) -> Estimate:
         covers = f"training seeds (Student t, 95%, n = {n})"
     return Estimate(
         value=fmean(values),
-        values=values,
         low=low,
         high=high,
         covers=covers,

@@ -222,7 +222,8 @@ def reading_notes(report: Report) -> tuple[str, ...]:
     ]
     if floors := report.floors(first):
         values = ", ".join(
-            f"{style_of(f.metric).title} {fixed(f.value, style_of(f.metric).decimals)}" for f in floors
+            f"{style_of(metric).title} {fixed(value, style_of(metric).decimals)}"
+            for metric, value in floors.items()
         )
         notes.append(f"Real images score, under the same protocols: {values}.")
     if "alignment" in report.metrics(first):
@@ -240,11 +241,8 @@ def interval_note(report: Report) -> str:
             f"Measured values are means over {n} training seeds; ± is their standard deviation "
             "(n \N{MINUS SIGN} 1)."
         )
-    covers: dict[str, str] = {}
-    for measurement in report.measurements.values():
-        for metric, estimate in measurement.metrics.items():
-            if estimate.low is not None:
-                covers[metric] = estimate.covers
+    estimates = [e for measurement in report.measurements.values() for e in measurement.metrics.items()]
+    covers = {metric: estimate.covers for metric, estimate in estimates if estimate.low is not None}
     if not covers:
         return (
             "There is one training seed and no interval: nothing tells a difference between rows from noise."

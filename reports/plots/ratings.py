@@ -56,7 +56,7 @@ def _elo_panel(axes: Axes, preferences: Preferences, kind: str) -> None:
             linestyle="none", zorder=4, label=None if labels else "ELO as in the paper",
         )  # fmt: skip
         labels.append(PointLabel(name, x, rated.rating, focus))
-    addition = log_if_wide(axes, "x", [label.x for label in labels])
+    addition = log_if_wide(axes, [label.x for label in labels])
     axes.axhline(1000, color=GREY, linewidth=0.7, linestyle=":", zorder=1)
     add_grid(axes)
     axes.margins(x=0.08, y=0.08)

@@ -172,7 +172,7 @@ def _scatter_panel(axes: Axes, report: Report, where: Slice, metric: str) -> Non
             elinewidth=0.5,
             zorder=4 if default else 3,
         )
-    addition = log_if_wide(axes, "x", [mark.fid.value for mark in shown])
+    addition = log_if_wide(axes, [mark.fid.value for mark in shown])
     axes.set_title(steps_text(where.steps).capitalize(), loc="left", weight="bold")
     axes.set_xlabel(f"FID{addition}, lower is better")
     axes.set_ylabel(titles.get(metric, metric))
@@ -230,11 +230,10 @@ def plot_steps(report: Report) -> Figure:
             zorder=3 + i,
         )
     everything = [estimate.value for estimates in by_steps for estimate in estimates]
-    for floor in report.floors(report.first):
-        if floor.metric == "fid":
-            everything.append(floor.value)
-            axes.axvline(floor.value, color=GREY, linewidth=0.8, linestyle=":", label="real images")
-    title = log_if_wide(axes, "x", everything)
+    if (floor := report.floors(report.first).get("fid")) is not None:
+        everything.append(floor)
+        axes.axvline(floor, color=GREY, linewidth=0.8, linestyle=":", label="real images")
+    title = log_if_wide(axes, everything)
     axes.set_xlabel(f"FID, prompt set “{report.first.prompts}”{title}")
     axes.set_yticks(range(len(runs)), [plain_label(report.study.full_name_of(run)) for run in runs])
     for tick, run in zip(axes.get_yticklabels(), runs, strict=True):

@@ -16,7 +16,6 @@ import typst
 
 from add.files import write_whole
 from reports.cells import Report, Slice, in_order
-from reports.context import duration, protocol_texts, provenance
 from reports.layout import (
     Shown,
     bracketed,
@@ -31,6 +30,7 @@ from reports.layout import (
 )
 from reports.plots.figures import Drawn
 from reports.ratings import Preferences, ratings_page
+from reports.render.context import protocols, provenance, times, training_time
 from reports.samples import ShownSamples, first_and_last, tile
 from reports.study import flatten
 
@@ -91,8 +91,6 @@ def _figures_of(page: str, figures: tuple[Drawn, ...]) -> list[Data]:
 def document_data(report: Report) -> Data:
     """All text and numbers of the document, but for figures, samples and ratings, as JSON values."""
     study = report.study
-    origin = provenance(report)
-    total = sum(time.train or 0.0 for time in origin.times)
     return {
         "scale": study.scale,
         "notice": study.notice,
@@ -103,22 +101,13 @@ def document_data(report: Report) -> Data:
         "interval": interval_note(report),
         "measurements": [_measurements(report, where) for where in report.slices],
         "attributes": [table for where in report.headline if (table := _attributes(report, where))],
-        "protocols": [
-            {"name": text.name, "used_by": "; ".join(text.used_by), "settings": text.settings}
-            for text in protocol_texts(report)
-        ],
+        "protocols": protocols(report),
         "published_settings": study.published,
         "chosen_settings": study.chosen,
         "reference": _reference(report),
-        "commits": ", ".join(origin.commits),
-        "hardware": origin.hardware,
-        "training": origin.training,
-        "versions": origin.versions,
-        "weights": origin.weights,
-        "times": _by_run(
-            report, {t.run: [duration(t.train), duration(t.sample), duration(t.score)] for t in origin.times}
-        ),
-        "total_time": duration(total) if total else None,
+        **provenance(report),
+        "times": _by_run(report, times(report)),
+        "total_time": training_time(report),
     }
 
 

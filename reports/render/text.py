@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
+from collections.abc import Sequence
 
 from reports.cells import Estimate, Report, Slice, in_order
 from reports.layout import Column, Shown, SubTable, reading_notes, split_label, steps_text, table_one
@@ -20,28 +21,24 @@ def render_csv(report: Report) -> str:
     Published values stand only on the lines of the slice that they were published for. For each metric: value,
     interval, what the interval covers, sd over seeds (and standard error, or the value in each attribute group).
     """
-    metrics = in_order({name for where in report.slices for name in report.metrics(where)})
-    groups = sorted(
-        {g for m in report.measurements.values() for estimate in m.metrics.values() for g in estimate.groups}
-    )
+    found = [item for measurement in report.measurements.values() for item in measurement.metrics.items()]
+    groups = sorted({group for _, estimate in found for group in estimate.groups})
+    examples = dict(found)
+    metrics = in_order(set(examples))
     columns = [*LEADING]
     for metric in metrics:
-        columns += [metric, f"{metric}_low", f"{metric}_high", f"{metric}_covers", f"{metric}_seed_sd"]
-        if metric == "clip_score":
-            columns.append("clip_stderr")
-        if metric == "alignment":
-            columns += [f"alignment_{group}" for group in groups]
+        columns += _csv_fields(metric, examples[metric], groups)
     columns += [*TRAILING, *(f"{metric}_protocol" for metric in metrics)]
     out = io.StringIO()
     writer = csv.DictWriter(out, fieldnames=columns, lineterminator="\n")
     writer.writeheader()
     for row in report.study.rows:
         for where in report.slices:
-            writer.writerow(_csv_line(report, row, where))
+            writer.writerow(_csv_line(report, row, where, groups))
     return out.getvalue()
 
 
-def _csv_line(report: Report, row: ReportRow, where: Slice) -> dict[str, str]:
+def _csv_line(report: Report, row: ReportRow, where: Slice, groups: Sequence[str]) -> dict[str, str]:
     measurement = report.measurements[row.run, where]
     line = {
         "part": row.part,
@@ -58,23 +55,23 @@ def _csv_line(report: Report, row: ReportRow, where: Slice) -> dict[str, str]:
         line["published_fid"] = _number(row.published_fid)
         line["published_clip_score"] = _number(row.published_clip_score)
     for metric, estimate in measurement.metrics.items():
-        line |= _csv_fields(metric, estimate)
+        line |= _csv_fields(metric, estimate, groups) | {f"{metric}_protocol": estimate.protocol}
     return line
 
 
-def _csv_fields(metric: str, estimate: Estimate) -> dict[str, str]:
+def _csv_fields(metric: str, estimate: Estimate, groups: Sequence[str]) -> dict[str, str]:
+    """The columns of one metric, in order, but for its protocol."""
     fields = {
         metric: _number(estimate.value),
         f"{metric}_low": _number(estimate.low),
         f"{metric}_high": _number(estimate.high),
         f"{metric}_covers": estimate.covers,
         f"{metric}_seed_sd": _number(estimate.seed_sd),
-        f"{metric}_protocol": estimate.protocol,
     }
     if metric == "clip_score":
         fields["clip_stderr"] = _number(estimate.stderr)
     if metric == "alignment":
-        fields |= {f"alignment_{group}": _number(value) for group, value in estimate.groups.items()}
+        fields |= {f"alignment_{group}": _number(estimate.groups.get(group)) for group in groups}
     return fields
 
 
