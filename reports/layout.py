@@ -1,4 +1,4 @@
-"""What all outputs lay out alike: numbers and labels as text, Table 1's columns and sub-tables, the reading notes."""
+"""What all outputs share: numbers and labels as text, Table 1's columns and sub-tables, the reading notes."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ ABSENT = Shown("\N{EN DASH}")
 
 @dataclass(frozen=True)
 class SubTable:
-    """One question: its rows, and for each row one cell a column."""
+    """One question: its rows, and the cells of each row, one for each column."""
 
     part: str
     question: str

@@ -32,7 +32,7 @@ class WinRate:
 
 @dataclass(frozen=True)
 class Preferences:
-    """All ratings over all prompts, by (kind of rater, question). `categories` have ratings of their own besides.
+    """All ratings over all prompts, by (kind of rater, question). `categories` also have ratings of their own.
 
     systems, focus: names in the study's order. seconds: for sampling one image, by system.
     """
@@ -116,7 +116,7 @@ def _seconds(file: Path) -> float:
     """Seconds for one image. Raises InputError."""
     facts = read_facts(file)
     if facts["seconds"] <= 0 or facts["count"] < 1:
-        raise InputError(file, "`seconds` and `count` must be above nought; sample the set again")
+        raise InputError(file, "`seconds` and `count` must be above 0; sample the set again")
     return float(facts["seconds"] / facts["count"])
 
 

@@ -30,7 +30,7 @@ _KINDS_APART = 3.1  # inches from one panel to the next
 
 
 def plot_elo(preferences: Preferences) -> Figure:
-    """Rating against time (Figure 7): one panel a kind of rater, over both questions if both were asked."""
+    """Rating against time (Figure 7): one panel for each kind of rater, over both questions if both were asked."""
     figure, panels = stacked(len(preferences.kinds), _KINDS_APART, 0.08, 0.66)
     for axes, kind in zip(panels, preferences.kinds, strict=True):
         _elo_panel(axes, preferences, kind)
@@ -74,7 +74,7 @@ _MATRIX_GAP, _MATRIX_HEAD = 0.3, 0.55  # inches between two matrices, and for ti
 
 
 def plot_pairs(preferences: Preferences) -> Figure:
-    """One line of matrices a kind of rater, a matrix for each question; systems by rating."""
+    """A line of matrices for each kind of rater, a matrix for each question; systems by rating."""
     kinds = preferences.kinds
     side = min(2.45, 0.5 * len(preferences.systems), (WIDTH - _NAMES - _MATRIX_GAP) / 2)
     height = (side + _MATRIX_HEAD) * len(kinds) + 0.05
@@ -129,7 +129,7 @@ _LEGEND = 0.2
 
 
 def plot_winrates(preferences: Preferences) -> Figure:
-    """Win rates (Figures 5 and 6): one line of panels a focus system, one column a kind of rater."""
+    """Win rates (Figures 5 and 6): a line of panels for each focus system, a column for each kind of rater."""
     kinds, focus = preferences.kinds, preferences.focus
     bars = (len(preferences.systems) - 1) * _BAR_LINE
     panel = bars + _ABOVE + _BELOW
@@ -147,7 +147,7 @@ def plot_winrates(preferences: Preferences) -> Figure:
 
 
 def _winrate_panel(axes: Axes, preferences: Preferences, kind: str, focus: str, *, names: bool) -> None:
-    """Two bars a rival, one a question; ties half."""
+    """Two bars for each rival, one for each question; a tie counts as half a win."""
     rivals = [name for name in preferences.systems if name != focus]
     for b, (question, colour, alpha) in enumerate(_BARS):
         label: str | None = question

@@ -131,7 +131,7 @@ def outliers(values: Sequence[float]) -> set[int]:
 
 
 def plot_scatter(report: Report, metric: str) -> Figure:
-    """`metric` (alignment or CLIP score) against FID, one panel a number of steps."""
+    """`metric` (alignment or CLIP score) against FID, one panel for each number of steps."""
     slices = [where for where in report.headline if metric in report.metrics(where)]
     figure, panels = stacked(len(slices), _PANEL, 0.09, 0.58)
     for axes, where in zip(panels, slices, strict=True):
@@ -205,7 +205,7 @@ _MARKS = (("o", VERMILLION, "white"), ("s", BLUE, BLUE), ("^", GREEN, GREEN))
 
 
 def plot_steps(report: Report) -> Figure:
-    """One line a run, in the table's order; one mark a number of steps; whiskers as the table's spread."""
+    """One line for each run in the table's order, with a mark for each number of steps."""
     runs = report.study.runs
     height = 0.19 * len(runs) + 0.85
     figure = new_figure(height)

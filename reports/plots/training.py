@@ -1,4 +1,4 @@
-"""Figures of the training logs, one panel a run: the logit gap of the discriminator heads, and the losses."""
+"""Figures of the training logs, one panel for each run: the logit gap of the discriminator heads, and the losses."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ def plot_losses(report: Report, logs: Logs) -> Figure:
 
 
 def _grid(report: Report) -> tuple[Figure, dict[str, Axes]]:
-    """A figure with one titled panel a run, all on the same axes."""
+    """A figure with one titled panel for each run; all panels share their axes."""
     runs = report.study.runs
     lines = -(-len(runs) // _COLUMNS)
     height = 0.92 * lines + 0.6

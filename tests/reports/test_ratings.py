@@ -219,6 +219,6 @@ def test_what_is_missing_or_of_another_study_is_refused(folders: dict[bool, Path
     facts = Path(entries[0]["samples"]) / "samples.json"
     good = facts.read_text()
     facts.write_text(json.dumps({"steps": 1, "seconds": 0, "count": 100}))
-    with pytest.raises(InputError, match=r"samples\.json: `seconds` and `count` must be above nought"):
+    with pytest.raises(InputError, match=r"samples\.json: `seconds` and `count` must be above 0"):
         read_preferences(rated_study(), copy)
     facts.write_text(good)
