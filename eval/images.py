@@ -87,8 +87,8 @@ def read_samples(directory: Path, resolution: int) -> SampleSet:
     finished = directory / "samples.json"
     if not finished.is_file():
         raise InputError(finished, "is missing: sampling did not finish; run it again before scoring")
-    facts = _facts(finished)
-    samples = _read_index(directory / "index.csv")
+    facts = read_facts(finished)
+    samples = read_index(directory / "index.csv")
     if facts["count"] != len(samples):
         raise InputError(finished, f"count is {facts['count']}, but index.csv lists {len(samples)} images")
     listed = {s.file for s in samples}
@@ -140,7 +140,8 @@ def present(directory: Path, names: Sequence[str]) -> tuple[str, ...]:
     return tuple(name for name in names if (directory / name).is_file())
 
 
-def _facts(path: Path) -> dict[str, Any]:
+def read_facts(path: Path) -> dict[str, Any]:
+    """A samples.json with `steps`, `count` and `seconds`. Raises InputError where one is missing."""
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
@@ -152,7 +153,8 @@ def _facts(path: Path) -> dict[str, Any]:
     return dict(facts)
 
 
-def _read_index(path: Path) -> tuple[SampledImage, ...]:
+def read_index(path: Path) -> tuple[SampledImage, ...]:
+    """The lines of an index.csv, in order. Raises InputError with file and line."""
     if not path.is_file():
         raise InputError(path, "is missing, though samples.json is there; sample again")
     samples: list[SampledImage] = []

@@ -10,10 +10,11 @@ from statistics import fmean, stdev
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from scipy.special import stdtrit
 
 from add.errors import InputError
 from eval.metrics.protocol import ProtocolMismatchError, one_protocol, protocol_id
-from eval.result import Finite, Metric, Result, ResultSystem, read_json, read_results
+from eval.result import Finite, Metric, Result, read_json, read_results
 from reports.study import ReportStudy
 
 
@@ -45,14 +46,6 @@ class ReferenceResult(_Frozen):
     real: tuple[RealImages, ...]
 
 
-@dataclass(frozen=True)
-class Floor:
-    """What real images score by one metric, under the very protocol of a column."""
-
-    metric: str
-    value: float
-
-
 def read_reference(path: Path) -> ReferenceResult | None:
     """reference.json, or None where there is none. Raises InputError with the file and the wrong field."""
     if not path.exists():
@@ -69,11 +62,10 @@ class Estimate:
     """A metric's mean over training seeds.
 
     With one seed, low and high are the interval that scoring reported; with several, Student's 95% interval
-    of the mean, and `seed_sd` is the standard deviation from seed to seed (n - 1). `covers` says which.
+    of the mean, and `seed_sd` is the standard deviation over seeds (n - 1). `covers` says which.
     """
 
     value: float
-    values: tuple[float, ...]
     low: float | None
     high: float | None
     covers: str
@@ -90,10 +82,13 @@ class Slice:
     steps: int
     prompts: str
 
+    def __str__(self) -> str:
+        return f"{self.prompts} at {self.steps} step(s)"
+
 
 @dataclass(frozen=True)
 class Measurement:
-    """One run's numbers in one slice. `images` is the number that each seed was scored on."""
+    """One run's numbers in one slice. Each seed was scored on `images` images."""
 
     images: int
     metrics: dict[str, Estimate]
@@ -101,7 +96,7 @@ class Measurement:
 
 @dataclass(frozen=True)
 class Report:
-    """All that any output of this package prints."""
+    """All that the outputs print. `protocols`: by hash. `results`: by (run, seed)."""
 
     study: ReportStudy
     slices: tuple[Slice, ...]
@@ -110,51 +105,47 @@ class Report:
     results: dict[tuple[str, int], Result]
     reference: ReferenceResult | None
 
-    def estimate(self, run: str, where: Slice, metric: str) -> Estimate | None:
-        """The estimate, or None where this metric was not measured in this slice."""
-        return self.measurements[run, where].metrics.get(metric)
+    def estimates(self, where: Slice, metric: str) -> dict[str, Estimate]:
+        """One metric in one slice, by run in the table's order; empty if it was not measured there."""
+        found = {run: self.measurements[run, where].metrics.get(metric) for run in self.study.runs}
+        return {run: estimate for run, estimate in found.items() if estimate is not None}
 
     def metrics(self, where: Slice) -> tuple[str, ...]:
-        """The metrics measured in a slice, those that every reader looks for first."""
+        """The metrics measured in a slice, in the order of all outputs."""
         return in_order({name for run in self.study.runs for name in self.measurements[run, where].metrics})
 
-    def floors(self, where: Slice) -> tuple[Floor, ...]:
-        """What real images score in a slice's columns, only where they stand under the column's protocol."""
-        real = (
-            next((r for r in self.reference.real if r.prompts == where.prompts), None)
-            if self.reference
-            else None
-        )
-        found = []
-        for metric in self.metrics(where) if real else ():
-            estimate = self.estimate(self.study.runs[0], where, metric)
-            mine = real.metrics.get(metric) if real else None
-            if mine and estimate and mine.protocol == estimate.protocol:
-                found.append(Floor(metric, mine.value))
-        return tuple(found)
+    def floors(self, where: Slice) -> dict[str, float]:
+        """What real images score in a slice, by metric, if they were measured under the column's protocol."""
+        sets = self.reference.real if self.reference else ()
+        real = next((each.metrics for each in sets if each.prompts == where.prompts), {})
+        columns = self.measurements[self.study.runs[0], where].metrics
+        return {
+            metric: real[metric].value
+            for metric in self.metrics(where)
+            if metric in real and real[metric].protocol == columns[metric].protocol
+        }
 
     @property
     def first(self) -> Slice:
-        """The slice of Table 1: the fewest steps, on the prompt set that FID was measured on."""
-        return min(self.headline, key=lambda where: where.steps)
+        """The slice of Table 1: the fewest steps, on the first prompt set that has an FID."""
+        return self.headline[0]
 
     @property
     def last(self) -> Slice:
         """The same prompt set at the most steps."""
-        return max(self.headline, key=lambda where: where.steps)
+        return self.headline[-1]
 
     @property
     def headline(self) -> tuple[Slice, ...]:
-        """The slices, in order of steps, of the first prompt set that has an FID."""
+        """The slices of the first prompt set that has an FID, in order of steps."""
         with_fid = [where for where in self.slices if "fid" in self.metrics(where)]
         if not with_fid:
             raise InputError("no prompt set has an FID: Table 1 cannot be made")
-        prompts = with_fid[0].prompts
-        return tuple(sorted(where for where in with_fid if where.prompts == prompts))
+        return tuple(sorted(where for where in with_fid if where.prompts == with_fid[0].prompts))
 
 
 def in_order(metrics: set[str]) -> tuple[str, ...]:
-    """Metrics in the order of all outputs: those of the paper first, unknown ones last."""
+    """Metrics in the order of all outputs: the paper's and the oracle's first, others sorted by name."""
     known = ("fid", "kid", "clip_score", "alignment")
     return (*(name for name in known if name in metrics), *sorted(metrics - set(known)))
 
@@ -163,19 +154,18 @@ def collect(study: ReportStudy, results: Path) -> Report:
     """Reads every result of the study below `results` (results/<scale>) and aggregates over seeds.
 
     Raises:
-        InputError: anything is missing, stale or malformed, or two numbers of one column have two protocols.
+        InputError: a result is missing, stale or malformed, or the numbers of one column have two protocols.
     """
     read = read_results(study, results)
     slices = _common_slices(read)
-    measurements = {
-        (run, where): _measure([_system(read[run, seed], where) for seed in study.seeds], run, where)
-        for run in study.runs
-        for where in slices
-    }
     report = Report(
         study=study,
         slices=slices,
-        measurements=measurements,
+        measurements={
+            (run, where): _measure([read[run, seed] for seed in study.seeds], where)
+            for run in study.runs
+            for where in slices
+        },
         protocols=_protocols(read),
         results=read,
         reference=read_reference(results / "reference" / "reference.json"),
@@ -187,15 +177,17 @@ def collect(study: ReportStudy, results: Path) -> Report:
 
 
 def _common_slices(read: dict[tuple[str, int], Result]) -> tuple[Slice, ...]:
-    """The slices that all results share, in the order of the first; raises where one result lacks one."""
+    """The slices of all results, by prompt set in the order of the first result, then by steps.
+
+    Raises InputError where a result lacks a slice or has it twice.
+    """
     every = {key: [Slice(s.steps, s.prompts) for s in result.systems] for key, result in read.items()}
-    for key, slices in every.items():
-        doubled = {f"{s.prompts} at {s.steps} steps" for s in slices if slices.count(s) > 1}
-        if doubled:
-            raise InputError(f"{key[0]} seed {key[1]}: measured twice: {', '.join(sorted(doubled))}")
+    for (run, seed), slices in every.items():
+        if doubled := sorted({str(where) for where in slices if slices.count(where) > 1}):
+            raise InputError(f"{run} seed {seed}: measured twice: {', '.join(doubled)}")
     union = list(dict.fromkeys(where for slices in every.values() for where in slices))
     lacking = [
-        f"  {run} seed {seed}: {where.prompts} at {where.steps} step(s)"
+        f"  {run} seed {seed}: {where}"
         for (run, seed), slices in every.items()
         for where in union
         if where not in slices
@@ -206,61 +198,49 @@ def _common_slices(read: dict[tuple[str, int], Result]) -> tuple[Slice, ...]:
     return tuple(sorted(union, key=lambda where: (prompts.index(where.prompts), where.steps)))
 
 
-def _system(result: Result, where: Slice) -> ResultSystem:
-    return next(s for s in result.systems if (s.steps, s.prompts) == (where.steps, where.prompts))
-
-
-def _measure(systems: Sequence[ResultSystem], run: str, where: Slice) -> Measurement:
-    images = {system.images for system in systems}
-    names = [set(system.metrics) for system in systems]
-    if len(images) > 1 or any(other != names[0] for other in names):
-        raise InputError(
-            f"{run}, {where.prompts} at {where.steps} step(s): seeds differ in images or in metrics"
-        )
+def _measure(seeds: Sequence[Result], where: Slice) -> Measurement:
+    """One run's results, one for each seed, in one slice. Raises InputError where they do not match."""
+    systems = [s for result in seeds for s in result.systems if Slice(s.steps, s.prompts) == where]
+    names = set(systems[0].metrics)
+    images = systems[0].images
+    if any(system.images != images or set(system.metrics) != names for system in systems):
+        raise InputError(f"{seeds[0].run}, {where}: the seeds differ in images or in metrics")
     return Measurement(
-        images=images.pop(),
-        metrics={name: aggregate([system.metrics[name] for system in systems]) for name in sorted(names[0])},
+        images, {name: aggregate([system.metrics[name] for system in systems]) for name in sorted(names)}
     )
 
 
 def aggregate(seeds: Sequence[Metric]) -> Estimate:
     """One metric over training seeds (at least one). Raises InputError where protocols or groups differ."""
+    first = seeds[0]
     protocols = sorted({metric.protocol for metric in seeds})
     if len(protocols) > 1:
         raise InputError(f"seeds of one run were measured under different protocols: {', '.join(protocols)}")
-    groups = list(seeds[0].groups)
-    if any(set(metric.groups) != set(groups) for metric in seeds):
+    if any(set(metric.groups) != set(first.groups) for metric in seeds):
         raise InputError("seeds of one run have different attribute groups")
     values = tuple(metric.value for metric in seeds)
-    mean = fmean(values)
-    low, high, covers, spread = None, None, "", None
-    if len(values) > 1:
-        spread = stdev(values)
-        half = _student_975(len(values) - 1) * spread / math.sqrt(len(values))
-        low, high, covers = mean - half, mean + half, f"training seeds (Student t, 95%, n = {len(values)})"
-    elif seeds[0].interval is not None:
-        low, high = seeds[0].interval
-        covers = seeds[0].interval_covers or "not stated"
+    low, high = first.interval or (None, None)
+    covers = (first.interval_covers or "not stated") if first.interval else ""
+    seed_sd = None
+    if (n := len(values)) > 1:
+        seed_sd = stdev(values)
+        half = float(stdtrit(n - 1, 0.975)) * seed_sd / math.sqrt(n)
+        low, high = fmean(values) - half, fmean(values) + half
+        covers = f"training seeds (Student t, 95%, n = {n})"
     return Estimate(
-        value=mean,
-        values=values,
+        value=fmean(values),
         low=low,
         high=high,
         covers=covers,
-        seed_sd=spread,
-        stderr=seeds[0].stderr if len(values) == 1 else None,
-        protocol=protocols[0],
-        groups={name: fmean(metric.groups[name] for metric in seeds) for name in groups},
+        seed_sd=seed_sd,
+        stderr=first.stderr if n == 1 else None,
+        protocol=first.protocol,
+        groups={name: fmean(metric.groups[name] for metric in seeds) for name in first.groups},
     )
 
 
-def _student_975(freedom: int) -> float:
-    from scipy.special import stdtrit
-
-    return float(stdtrit(freedom, 0.975))
-
-
 def _protocols(read: dict[tuple[str, int], Result]) -> dict[str, dict[str, Any]]:
+    """Every protocol that a number stands under, by hash. Raises InputError for one without its own hash."""
     merged: dict[str, dict[str, Any]] = {}
     for (run, seed), result in read.items():
         used = {metric.protocol for system in result.systems for metric in system.metrics.values()}
@@ -274,20 +254,21 @@ def _protocols(read: dict[tuple[str, int], Result]) -> dict[str, dict[str, Any]]
 
 
 def _check_column(report: Report, where: Slice, metric: str) -> None:
-    """Raises unless every run has this metric in this slice, all under one protocol."""
+    """Raises InputError unless every run has this metric in this slice, all under one protocol."""
     by_protocol: dict[str, list[str]] = {}
+    found = report.estimates(where, metric)
     for run in report.study.runs:
-        estimate = report.estimate(run, where, metric)
-        by_protocol.setdefault(estimate.protocol if estimate else "not measured", []).append(run)
+        by_protocol.setdefault(found[run].protocol if run in found else "not measured", []).append(run)
     if len(by_protocol) > 1:
         lines = "\n".join(f"  {name}: {', '.join(runs)}" for name, runs in sorted(by_protocol.items()))
         raise InputError(
-            f"{metric}, {where.prompts} at {where.steps} step(s): one column, several protocols:\n{lines}\n"
+            f"{metric}, {where}: one column, several protocols:\n{lines}\n"
             f"{_difference(report, by_protocol)}Score these runs again under one protocol."
         )
 
 
 def _difference(report: Report, ids: Iterable[str]) -> str:
+    """What tells the protocols apart, as a line of an error message."""
     try:
         one_protocol((name for name in ids if name in report.protocols), report.protocols)
     except ProtocolMismatchError as error:

@@ -2,29 +2,17 @@
 
 from __future__ import annotations
 
-import csv
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from add.errors import InputError
+from eval.images import SampledImage, read_index
 from eval.result import require, seed_directory
 from reports.cells import Report, Slice
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-
-_COLUMNS = ("file", "prompt_id", "prompt", "seed", "image_seed")
-
-
-@dataclass(frozen=True)
-class ShownSample:
-    """One line of a sample set's index.csv, with the file's path."""
-
-    path: Path
-    prompt_id: str
-    prompt: str
-    image_seed: str
 
 
 @dataclass(frozen=True)
@@ -37,9 +25,16 @@ class ShownSamples:
     tiles: dict[str, tuple[Path, ...]]
 
 
-def sample_directory(results: Path, run: str, seed: int, where: Slice) -> Path:
-    """Where the samples of one run, seed and slice lie."""
-    return seed_directory(results, run, seed) / "samples" / f"{where.prompts}-{where.steps}step"
+def first_and_last(report: Report, results: Path, most: int) -> tuple[ShownSamples, ...]:
+    """The first prompts at the fewest and at the most steps: `most` of them, or as many as were scored.
+
+    Raises InputError as `read_samples` does.
+    """
+    wanted = dict.fromkeys((report.first, report.last))
+    count = min(
+        most, *(report.measurements[run, where].images for run in report.study.runs for where in wanted)
+    )
+    return tuple(read_samples(report, results, where, count) for where in wanted)
 
 
 def read_samples(report: Report, results: Path, where: Slice, count: int) -> ShownSamples:
@@ -50,54 +45,49 @@ def read_samples(report: Report, results: Path, where: Slice, count: int) -> Sho
     """
     study = report.study
     seed = study.seeds[0]
-    folders = {run: sample_directory(results, run, seed, where) for run in study.runs}
+    set_name = f"{where.prompts}-{where.steps}step"
+    folders = {run: seed_directory(results, run, seed) / "samples" / set_name for run in study.runs}
     require(folder / "index.csv" for folder in folders.values())
-    chosen = {run: _read_index(folder, count) for run, folder in folders.items()}
-    first = chosen[study.runs[0]]
+    chosen = {run: _first_of(folder / "index.csv", count) for run, folder in folders.items()}
+    reference = chosen[study.runs[0]]
     for run, samples in chosen.items():
-        for mine, theirs in zip(samples, first, strict=True):
-            if (mine.prompt_id, mine.prompt, mine.image_seed) != (
-                theirs.prompt_id,
-                theirs.prompt,
-                theirs.image_seed,
-            ):
+        for mine, theirs in zip(samples, reference, strict=True):
+            if _content(mine) != _content(theirs):
                 raise InputError(
-                    f"{folders[run] / 'index.csv'}: {mine.path.name} has another prompt or seed than "
+                    f"{folders[run] / 'index.csv'}: {mine.file} has another prompt or seed than "
                     f"in {study.runs[0]}; sample both runs again under one protocol"
                 )
-    tiles = {run: tuple(sample.path for sample in samples) for run, samples in chosen.items()}
+    tiles = {run: tuple(folders[run] / sample.file for sample in samples) for run, samples in chosen.items()}
     require(path for paths in tiles.values() for path in paths)
-    return ShownSamples(where, seed, tuple(sample.prompt for sample in first), tiles)
+    return ShownSamples(where, seed, tuple(sample.prompt for sample in reference), tiles)
 
 
-def _read_index(folder: Path, count: int) -> list[ShownSample]:
-    path = folder / "index.csv"
-    with path.open(encoding="utf-8", newline="") as file:
-        reader = csv.DictReader(file)
-        if reader.fieldnames is None or any(name not in reader.fieldnames for name in _COLUMNS):
-            raise InputError(f"{path}:1: needs the columns {', '.join(_COLUMNS)}, has {reader.fieldnames}")
-        lines = list(reader)
-    if len(lines) < count:
-        raise InputError(f"{path}: holds {len(lines)} samples, the sample page shows {count}")
-    return [
-        ShownSample(folder / line["file"], line["prompt_id"], line["prompt"], line["image_seed"])
-        for line in lines[:count]
-    ]
+def _first_of(index: Path, count: int) -> tuple[SampledImage, ...]:
+    samples = read_index(index)
+    if len(samples) < count:
+        raise InputError(f"{index}: holds {len(samples)} samples, but the report shows {count}; sample again")
+    return samples[:count]
+
+
+def _content(sample: SampledImage) -> tuple[str, str, int]:
+    """What decides an image, apart from the system."""
+    return sample.prompt_id, sample.prompt, sample.image_seed
 
 
 def tile(path: Path, edge: int) -> Image:
-    """A sample as a square RGB image of about `edge` pixels.
+    """A sample as an RGB image whose longer side is about `edge` pixels.
 
     Small images are enlarged by a whole factor without smoothing, so that a reader sees the pixels that the
-    metrics saw; large ones are reduced.
+    metrics saw. Large images are reduced.
     """
     from PIL import Image
 
     with Image.open(path) as file:
         image = file.convert("RGB")
-    if max(image.size) <= edge:
-        factor = max(1, edge // max(image.size))
+    longest = max(image.size)
+    if longest <= edge:
+        factor = max(1, edge // longest)
         return image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
-    scale = edge / max(image.size)
+    scale = edge / longest
     size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
     return image.resize(size, Image.Resampling.LANCZOS)

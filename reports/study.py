@@ -56,14 +56,17 @@ class ReportStudy:
         """The rows of one sub-table, in order."""
         return tuple(row for row in self.rows if row.part == part)
 
+    def _first_row(self, run: str) -> ReportRow:
+        return next(row for row in self.rows if row.run == run)
+
     def name_of(self, run: str) -> str:
-        """A run's name for a reader: the label of the first row that uses it, with its sub-table's letter."""
-        row = next(row for row in self.rows if row.run == run)
+        """A run's name for a reader: the first row that uses it, as letter of the sub-table and label."""
+        row = self._first_row(run)
         return "default" if row.default else f"({row.part}) {row.label}"
 
     def full_name_of(self, run: str) -> str:
-        """As `name_of`, with the question where a label ("2", "none") says nothing alone."""
-        row = next(row for row in self.rows if row.run == run)
+        """As `name_of`, with the question if the label alone ("2", "none") says too little."""
+        row = self._first_row(run)
         if row.default or len(row.label) > 6 or any(letter.isdigit() for letter in row.label[1:]):
             return self.name_of(run)
         return f"({row.part}) {row.question[:1].lower()}{row.question[1:]}: {row.label}"

@@ -15,13 +15,10 @@ from add.config.resolve import resolve
 from add.errors import refuses
 from add.files import write_whole
 from reports.cells import collect
-from reports.plots.figures import draw_figures
+from reports.plots.figures import draw_figures, draw_ratings
 from reports.ratings import read_preferences
-from reports.render.csv import render_csv
 from reports.render.document import write_document
-from reports.render.latex import render_latex
-from reports.render.markdown import render_markdown
-from reports.render.ratings import ratings_page
+from reports.render.text import render_csv, render_latex, render_markdown
 from reports.study import ReportStudy, study_from_spec
 
 
@@ -34,10 +31,10 @@ def make_report(study: ReportStudy, results: Path, out: Path) -> None:
     """
     report = collect(study, results)
     preferences = read_preferences(study, results)
-    out.mkdir(parents=True, exist_ok=True)
     figures = draw_figures(report, results, out / "figures")
-    rated = ratings_page(preferences, out / "figures") if preferences is not None else None
-    write_document(report, results, figures, out / "table.pdf", rated)
+    if preferences is not None:
+        figures += draw_ratings(preferences, out / "figures")
+    write_document(report, results, figures, out / "table.pdf", preferences)
     for name, text in (
         ("table.csv", render_csv(report)),
         ("table.md", render_markdown(report)),

@@ -1,87 +1,69 @@
-"""Every figure of the report: its name, its caption, and how it is drawn."""
+"""Every figure of the report: its name, its page, how it is drawn, and its caption from reports/captions."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 from reports.cells import Report
-from reports.plots.results import plot_ranks, plot_scatter, plot_steps
-from reports.plots.samples import plot_samples
+from reports.plots.ratings import plot_elo, plot_pairs, plot_winrates
+from reports.plots.results import plot_ranks, plot_samples, plot_scatter, plot_steps
 from reports.plots.style import save, styled
 from reports.plots.training import plot_gap, plot_losses, read_curves
-from reports.render.layout import steps_text
-from reports.samples import read_samples
+from reports.ratings import Preferences
+from reports.samples import first_and_last
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 MONTAGE_PROMPTS = 8
+
+Page = Literal["figures", "ratings"]
 
 
 @dataclass(frozen=True)
 class Drawn:
-    """A figure on disk. `caption` is plain text. The document has its own sample page and no montage."""
+    """A figure on disk, the document's page that shows it (None: none does), and its caption as plain text."""
 
-    name: str
     caption: str
     pdf: Path
     png: Path
-    montage: bool = False
+    page: Page | None
 
 
 def draw_figures(report: Report, results: Path, folder: Path) -> tuple[Drawn, ...]:
-    """Draws all figures into `folder` as PDF and PNG. Raises InputError where something is missing."""
+    """Draws the figures of the results into `folder` as PDF and PNG. Raises InputError where something is missing."""
     logs = read_curves(report, results)
-    montages = {
-        where: read_samples(report, results, where, _prompts_shown(report, where.prompts, where.steps))
-        for where in (report.first, report.last)
-    }
-    other = "alignment" if "alignment" in report.metrics(report.first) else "clip_score"
+    montages = first_and_last(report, results, MONTAGE_PROMPTS)
+    metrics = report.metrics(report.first)
+    other = "alignment" if "alignment" in metrics else "clip_score"
     with styled():
-        drawn = [
-            Drawn("ranks", RANKS, *save(plot_ranks(report), folder, "ranks")),
-            Drawn("steps", STEPS, *save(plot_steps(report), folder, "steps")),
-        ]
-        if other in report.metrics(report.first):
-            drawn.append(Drawn("scatter", SCATTER, *save(plot_scatter(report, other), folder, "scatter")))
-        drawn += [
-            Drawn("gap", GAP, *save(plot_gap(report, logs), folder, "gap")),
-            Drawn("losses", LOSSES, *save(plot_losses(report, logs), folder, "losses")),
-        ]
-        for where, samples in montages.items():
-            name = f"samples-{where.steps}step"
-            text = f"Samples at {steps_text(where.steps)}: {SAMPLES}"
-            drawn.append(Drawn(name, text, *save(plot_samples(report, samples), folder, name), montage=True))
+        figures = {"ranks": plot_ranks(report), "steps": plot_steps(report)}
+        if other in metrics:
+            figures["scatter"] = plot_scatter(report, other)
+        figures |= {"gap": plot_gap(report, logs), "losses": plot_losses(report, logs)}
+        drawn = [_draw(name, figure, folder, page="figures") for name, figure in figures.items()]
+        for samples in montages:
+            # The document has a sample page of its own.
+            name = f"samples-{samples.where.steps}step"
+            drawn.append(_draw(name, plot_samples(report, samples), folder, page=None, caption="samples"))
     return tuple(drawn)
 
 
-def _prompts_shown(report: Report, prompts: str, steps: int) -> int:
-    images = [
-        report.measurements[run, where].images
-        for run in report.study.runs
-        for where in report.slices
-        if (where.prompts, where.steps) == (prompts, steps)
-    ]
-    return min(MONTAGE_PROMPTS, *images)
+def draw_ratings(preferences: Preferences, folder: Path) -> tuple[Drawn, ...]:
+    """Draws the figures of the ratings into `folder` as PDF and PNG."""
+    with styled():
+        figures = {
+            "winrates": plot_winrates(preferences),
+            "elo": plot_elo(preferences),
+            "pairs": plot_pairs(preferences),
+        }
+        return tuple(_draw(name, figure, folder, page="ratings") for name, figure in figures.items())
 
 
-RANKS = (
-    "The order of rows by one-step FID, published (left) and measured (right), best on top. Only ranks "
-    "share an axis: the two FIDs stand under different protocols. Solid: same rank. Dashed: another rank. "
-    "Blue: the shared default. Where intervals overlap, a change of rank is no finding."
-)
-STEPS = (
-    "FID of every run by the number of student steps; lower is better. Whiskers show what Table 1 prints "
-    "beside a value."
-)
-SCATTER = (
-    "Alignment against FID, one mark a run; best is top left. Blue diamond: the shared default. Whiskers "
-    "show what Table 1 prints beside a value."
-)
-GAP = (
-    "What the discriminator tells apart: mean logit of real minus generated images during training, "
-    "smoothed by a running mean over a tenth of the log. Above zero the heads separate the two."
-)
-LOSSES = (
-    "Losses during training as logged, smoothed alike. Symmetric logarithmic axis, linear between -1 "
-    "and 1. Heights of runs with different loss terms cannot be compared."
-)
-SAMPLES = "the same prompts and image seeds for every run, the first of the prompt set; nothing is picked."
+def _draw(name: str, figure: Figure, folder: Path, page: Page | None, caption: str | None = None) -> Drawn:
+    """Saves one figure. Snakemake's own report takes its caption from the same file."""
+    text = files("reports").joinpath("captions", f"{caption or name}.rst").read_text(encoding="utf-8")
+    return Drawn(text.strip(), *save(figure, folder, name), page=page)

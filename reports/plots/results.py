@@ -1,27 +1,36 @@
-"""Figures of the results: the order of rows, alignment against FID, FID by number of steps."""
+"""Figures of the results: the order of rows, alignment against FID, FID by number of steps, samples."""
 
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+from numpy.typing import NDArray
+
 from reports.cells import Estimate, Report, Slice
+from reports.layout import fixed, in_full, plain_label, spread, steps_text, style_of
 from reports.plots.style import (
     BLUE,
     FAINT,
     GREEN,
     GREY,
     INK,
+    PNG_DPI,
     VERMILLION,
+    WIDTH,
     PointLabel,
+    add_grid,
     label_points,
     log_if_wide,
     new_figure,
+    stacked,
     whiskers,
 )
-from reports.render.layout import fixed, in_full, plain_label, spread, steps_text, style_of
+from reports.samples import ShownSamples, tile
 from reports.study import ReportRow
 
 if TYPE_CHECKING:
@@ -69,18 +78,17 @@ def _rank_panel(axes: Axes, report: Report, part: str, rows: tuple[ReportRow, ..
     for x, text, side in ((_LEFT, "paper", "right"), (_RIGHT, "measured", "left")):
         shift = -0.06 if side == "right" else 0.06
         axes.text(x + shift, -0.7, text, ha=side, va="center", color=GREY, size=7.5)
-    estimates = [report.estimate(row.run, report.first, "fid") for row in rows]
+    by_run = report.estimates(report.first, "fid")
+    estimates = [by_run[row.run] for row in rows]
+    measured: list[float | None] = [estimate.value for estimate in estimates]
     published = [row.published_fid for row in rows]
-    measured = [e.value if e else None for e in estimates]
     before, after = ranks(published, measured), ranks(measured, published)
     decimals = style_of("fid").decimals
     for row, estimate, left, right in zip(rows, estimates, before, after, strict=True):
-        if estimate is None or right is None:
-            continue
+        assert right is not None  # for mypy: every row was measured
         colour = BLUE if row.default else INK
-        value = fixed(estimate.value, decimals)
         aside = spread(estimate, decimals)
-        if left is None:
+        if left is None or row.published_fid is None:
             aside += f"   {plain_label(row.label)} (ours)"
         else:
             moved = left != right
@@ -91,15 +99,16 @@ def _rank_panel(axes: Axes, report: Report, part: str, rows: tuple[ReportRow, ..
                 linewidth=1.6 if row.default else 1.0,
                 linestyle="--" if moved else "-",
             )
-            text = f"{plain_label(row.label)}   {in_full(row.published_fid or 0.0, decimals)}"
+            text = f"{plain_label(row.label)}   {in_full(row.published_fid, decimals)}"
             axes.text(_LEFT - 0.06, left, text, ha="right", va="center", color=colour)
             axes.plot([_LEFT], [left], marker="o", markersize=3.5, color=colour)
         axes.plot([_RIGHT], [right], marker="o", markersize=3.5, color=colour)
+        value = fixed(estimate.value, decimals)
         axes.text(_RIGHT + 0.5, right, value, ha="right", va="center", color=colour)
         axes.text(_RIGHT + 0.54, right, aside, ha="left", va="center", color=GREY, size=7)
 
 
-_PANEL = 4.2  # inches
+_PANEL = 4.2  # inches from one panel to the next
 _FLOOR = -0.11  # where the margin's text ends, as a share of the axes' height
 
 
@@ -122,13 +131,10 @@ def outliers(values: Sequence[float]) -> set[int]:
 
 
 def plot_scatter(report: Report, metric: str) -> Figure:
-    """`metric` (alignment or CLIP score) against FID, one panel a number of steps."""
-    panels = report.headline
-    height = _PANEL * len(panels)
-    figure = new_figure(height)
-    for i, where in enumerate(panels):
-        bottom = (height - _PANEL * (i + 1) + 0.45) / height
-        axes = figure.add_axes((0.09, bottom, 0.58, (_PANEL - 0.75) / height))
+    """`metric` (alignment or CLIP score) against FID, one panel for each number of steps."""
+    slices = [where for where in report.headline if metric in report.metrics(where)]
+    figure, panels = stacked(len(slices), _PANEL, 0.09, 0.58)
+    for axes, where in zip(panels, slices, strict=True):
         _scatter_panel(axes, report, where, metric)
     return figure
 
@@ -136,17 +142,18 @@ def plot_scatter(report: Report, metric: str) -> Figure:
 @dataclass(frozen=True)
 class _Mark:
     run: str
+    name: str
     fid: Estimate
     other: Estimate
 
 
 def _scatter_panel(axes: Axes, report: Report, where: Slice, metric: str) -> None:
     titles = {"alignment": "All attributes right (share)", "clip_score": "CLIP score"}
-    marks = []
-    for run in report.study.runs:
-        fid, other = report.estimate(run, where, "fid"), report.estimate(run, where, metric)
-        if fid is not None and other is not None:
-            marks.append(_Mark(run, fid, other))
+    others = report.estimates(where, metric)
+    marks = [
+        _Mark(run, plain_label(report.study.full_name_of(run)), fid, others[run])
+        for run, fid in report.estimates(where, "fid").items()
+    ]
     logarithms = [math.log(max(mark.fid.value, 1e-9)) for mark in marks]
     outside = outliers(logarithms) | outliers([mark.other.value for mark in marks])
     shown = [mark for i, mark in enumerate(marks) if i not in outside]
@@ -165,40 +172,32 @@ def _scatter_panel(axes: Axes, report: Report, where: Slice, metric: str) -> Non
             elinewidth=0.5,
             zorder=4 if default else 3,
         )
-    addition = log_if_wide(axes, "x", [mark.fid.value for mark in shown])
+    addition = log_if_wide(axes, [mark.fid.value for mark in shown])
     axes.set_title(steps_text(where.steps).capitalize(), loc="left", weight="bold")
     axes.set_xlabel(f"FID{addition}, lower is better")
     axes.set_ylabel(titles.get(metric, metric))
-    axes.grid(True, color=FAINT, linewidth=0.5)
-    axes.set_axisbelow(True)
+    add_grid(axes)
     axes.margins(0.06)
     beyond = [mark for i, mark in enumerate(marks) if i in outside]
-    _name_outside(axes, report, metric, beyond)
-    # The lowest label stays above the lines of text that name what lies beyond the axes.
-    lines_below = 2 * len(beyond) + 1 if beyond else 0
+    _name_outside(axes, metric, beyond)
     labels = [
-        PointLabel(
-            plain_label(report.study.full_name_of(mark.run)),
-            mark.fid.value,
-            mark.other.value,
-            report.study.is_default(mark.run),
-        )
+        PointLabel(mark.name, mark.fid.value, mark.other.value, report.study.is_default(mark.run))
         for mark in shown
     ]
-    label_points(axes, labels, lowest=_FLOOR, lines_below=lines_below)
+    # The lowest label stays above the lines of text that name what lies beyond the axes.
+    label_points(axes, labels, lowest=_FLOOR, lines_below=2 * len(beyond) + 1 if beyond else 0)
 
 
-def _name_outside(axes: Axes, report: Report, metric: str, marks: Sequence[_Mark]) -> None:
-    """What lies beyond the axes is named below the labels with its values: left off the scale, not out."""
+def _name_outside(axes: Axes, metric: str, marks: Sequence[_Mark]) -> None:
+    """Names below the labels, with their values, the points beyond the axes: off the scale, not left out."""
+    style = style_of(metric)
+    title = style.title.lower() if metric == "alignment" else style.title
     lines = ["Beyond the axes:"] if marks else []
     for mark in marks:
-        fid = fixed(mark.fid.value, style_of("fid").decimals)
-        other = fixed(mark.other.value, style_of(metric).decimals)
-        title = style_of(metric).title.lower() if metric == "alignment" else style_of(metric).title
-        lines += [plain_label(report.study.full_name_of(mark.run)), f"    FID {fid}, {title} {other}"]
-    axes.text(
-        1.06, -0.11, "\n".join(lines), transform=axes.transAxes, va="bottom", size=7.5, color=VERMILLION
-    )
+        fid, other = fixed(mark.fid.value, style_of("fid").decimals), fixed(mark.other.value, style.decimals)
+        lines += [mark.name, f"    FID {fid}, {title} {other}"]
+    text = "\n".join(lines)
+    axes.text(1.06, _FLOOR, text, transform=axes.transAxes, va="bottom", size=7.5, color=VERMILLION)
 
 
 # Shape and fill tell the marks apart without colour.
@@ -206,25 +205,21 @@ _MARKS = (("o", VERMILLION, "white"), ("s", BLUE, BLUE), ("^", GREEN, GREEN))
 
 
 def plot_steps(report: Report) -> Figure:
-    """One line a run, in the table's order; one mark a number of steps; whiskers as the table's spread."""
+    """One line for each run in the table's order, with a mark for each number of steps."""
     runs = report.study.runs
-    figure = new_figure(0.19 * len(runs) + 0.85)
-    axes = figure.add_axes((0.3, 0.5 / figure.get_figheight(), 0.68, 1 - 0.75 / figure.get_figheight()))
-    everything: list[float] = []
-    found = [[report.estimate(run, where, "fid") for where in report.headline] for run in runs]
-    for y, estimates in enumerate(found):
-        values = [e.value for e in estimates if e is not None]
-        everything += values
+    height = 0.19 * len(runs) + 0.85
+    figure = new_figure(height)
+    axes = figure.add_axes((0.3, 0.5 / height, 0.68, 1 - 0.75 / height))
+    by_steps = [list(report.estimates(where, "fid").values()) for where in report.headline]
+    for y, one_run in enumerate(zip(*by_steps, strict=True)):
+        values = [estimate.value for estimate in one_run]
         axes.plot([min(values), max(values)], [y, y], color=FAINT, linewidth=2.5, zorder=1)
-    for i, where in enumerate(report.headline):
+    for i, (where, estimates) in enumerate(zip(report.headline, by_steps, strict=True)):
         shape, edge, fill = _MARKS[i % len(_MARKS)]
-        pairs = [(y, row[i]) for y, row in enumerate(found)]
-        drawn = [(y, e) for y, e in pairs if e is not None]
-        lengths = [whiskers(e) for _, e in drawn]
         axes.errorbar(
-            [e.value for _, e in drawn],
-            [y for y, _ in drawn],
-            xerr=[[low for low, _ in lengths], [high for _, high in lengths]],
+            [estimate.value for estimate in estimates],
+            range(len(runs)),
+            xerr=list(zip(*map(whiskers, estimates), strict=True)),
             fmt=shape,
             color=edge,
             markerfacecolor=fill,
@@ -234,11 +229,11 @@ def plot_steps(report: Report) -> Figure:
             label=steps_text(where.steps),
             zorder=3 + i,
         )
-    floor = next((f.value for f in report.floors(report.first) if f.metric == "fid"), None)
-    if floor is not None:
+    everything = [estimate.value for estimates in by_steps for estimate in estimates]
+    if (floor := report.floors(report.first).get("fid")) is not None:
         everything.append(floor)
         axes.axvline(floor, color=GREY, linewidth=0.8, linestyle=":", label="real images")
-    title = log_if_wide(axes, "x", everything)
+    title = log_if_wide(axes, everything)
     axes.set_xlabel(f"FID, prompt set “{report.first.prompts}”{title}")
     axes.set_yticks(range(len(runs)), [plain_label(report.study.full_name_of(run)) for run in runs])
     for tick, run in zip(axes.get_yticklabels(), runs, strict=True):
@@ -246,7 +241,57 @@ def plot_steps(report: Report) -> Figure:
     axes.set_ylim(len(runs) - 0.4, -0.6)
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
-    axes.xaxis.grid(True, color=FAINT, linewidth=0.5)
-    axes.set_axisbelow(True)
+    add_grid(axes, "x")
     axes.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=4, borderpad=0, labelcolor=INK)
     return figure
+
+
+_LABELS = 1.55  # inches for the runs' names
+_CAPTIONS = 0.8  # inches for the prompts
+# One tile and its gap in pixels of the PNG, so that no pixel of a small sample is resampled.
+_TILE, _PITCH = 192, 204
+_CELL = _PITCH / PNG_DPI
+
+
+def plot_samples(report: Report, samples: ShownSamples) -> Figure:
+    """One montage: same prompts and image seeds in every row."""
+    runs, prompts = report.study.runs, samples.prompts
+    height = _CAPTIONS + _CELL * len(runs)
+    figure = new_figure(height)
+    for column, prompt in enumerate(prompts):
+        lines = textwrap.wrap(prompt, int(_CELL / 0.049))
+        figure.text(
+            (_LABELS + _CELL * column + 0.5 * _TILE / PNG_DPI) / WIDTH,
+            1 - (_CAPTIONS - 0.05) / height,
+            "\n".join(lines if len(lines) <= 6 else [*lines[:5], "\N{HORIZONTAL ELLIPSIS}"]),
+            ha="center",
+            va="bottom",
+            size=6.5,
+            linespacing=1.0,
+        )
+    for line, run in enumerate(runs):
+        figure.text(
+            0,
+            1 - (_CAPTIONS + _CELL * line + 0.5 * _TILE / PNG_DPI) / height,
+            "\n".join(textwrap.wrap(plain_label(report.study.name_of(run)), 27)),
+            va="center",
+            size=7.5,
+            weight="bold" if report.study.is_default(run) else "normal",
+        )
+    across, down = _CELL * len(prompts), _CELL * len(runs)
+    axes = figure.add_axes((_LABELS / WIDTH, 0, across / WIDTH, down / height))
+    axes.imshow(montage(report, samples), aspect="auto")
+    axes.set_axis_off()
+    return figure
+
+
+def montage(report: Report, samples: ShownSamples) -> NDArray[np.uint8]:
+    """All tiles on white, (runs x 204, prompts x 204, 3) uint8; a tile lies top left in its square."""
+    runs = report.study.runs
+    canvas = np.full((_PITCH * len(runs), _PITCH * len(samples.prompts), 3), 255, dtype=np.uint8)
+    for line, run in enumerate(runs):
+        for column, path in enumerate(samples.tiles[run]):
+            pixels = np.asarray(tile(path, _TILE))
+            top, left = _PITCH * line, _PITCH * column
+            canvas[top : top + pixels.shape[0], left : left + pixels.shape[1]] = pixels
+    return canvas

@@ -9,6 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
+
+from add.errors import InputError
 from reports.cells import Estimate
 
 if TYPE_CHECKING:
@@ -24,7 +27,6 @@ PNG_DPI = 300
 BLUE = "#0072B2"
 VERMILLION = "#D55E00"
 GREEN = "#009E73"
-PURPLE = "#CC79A7"
 INK = "#222222"
 GREY = "#8A8A8A"
 FAINT = "#DDDDDD"
@@ -80,6 +82,29 @@ def new_figure(height: float) -> Figure:
     return figure
 
 
+def add_axes(figure: Figure, left: float, bottom: float, width: float, height: float) -> Axes:
+    """Axes at a place in the figure, all in inches."""
+    across, up = figure.get_figwidth(), figure.get_figheight()
+    return figure.add_axes((left / across, bottom / up, width / across, height / up))
+
+
+def stacked(count: int, height: float, left: float, width: float) -> tuple[Figure, list[Axes]]:
+    """A figure and the axes of its `count` panels, top first; each panel is `height` inches high.
+
+    left, width: of the axes, as fractions of the figure's width; the right margin is for `label_points`.
+    """
+    total = height * count
+    figure = new_figure(total)
+    bottoms = [(total - height * (i + 1) + 0.45) / total for i in range(count)]
+    return figure, [figure.add_axes((left, bottom, width, (height - 0.75) / total)) for bottom in bottoms]
+
+
+def add_grid(axes: Axes, which: Literal["x", "both"] = "both") -> None:
+    """Faint grid lines behind the data."""
+    axes.grid(True, axis=which, color=FAINT, linewidth=0.5)
+    axes.set_axisbelow(True)
+
+
 def save(figure: Figure, folder: Path, name: str) -> tuple[Path, Path]:
     """Writes NAME.pdf and NAME.png (300 dpi) without dates: the same data give the same bytes."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -98,8 +123,8 @@ def whiskers(estimate: Estimate) -> tuple[float, float]:
     return max(0.0, estimate.value - estimate.low), max(0.0, estimate.high - estimate.value)
 
 
-def log_if_wide(axes: Axes, which: Literal["x", "y"], values: Sequence[float]) -> str:
-    """A logarithmic axis with plain labels where positive values span a factor of 8; else leaves it linear.
+def log_if_wide(axes: Axes, values: Sequence[float]) -> str:
+    """Makes the x axis logarithmic, with plain labels, if its values are positive and span a factor of 8.
 
     Returns what to add to the axis title.
     """
@@ -107,11 +132,10 @@ def log_if_wide(axes: Axes, which: Literal["x", "y"], values: Sequence[float]) -
 
     if min(values) <= 0 or max(values) / min(values) < 8:
         return ""
-    (axes.set_xscale if which == "x" else axes.set_yscale)("log")
-    axis = axes.xaxis if which == "x" else axes.yaxis
-    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axis.set_minor_formatter(NullFormatter())
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
     return " (logarithmic)"
 
 
@@ -131,11 +155,14 @@ class PointLabel:
 def label_points(
     axes: Axes, labels: Sequence[PointLabel], *, lowest: float = -0.02, lines_below: int = 0
 ) -> None:
-    """Write `labels` beside the axes in the order of their points' heights.
+    """Writes `labels` beside the axes in the order of their points' heights.
 
-    lowest: where the margin ends, as a share of the axes' height; the last label stays above `lines_below` lines
-    of other text that end there. Raises ValueError where a point is not finite.
+    lowest: where the margin ends, as a fraction of the axes' height. The last label stays above `lines_below` lines
+    of other text that end there. Raises InputError where a point is not finite.
     """
+    for label in labels:
+        if not (math.isfinite(label.x) and math.isfinite(label.y)):
+            raise InputError(label.text, "its value is not finite")
     figure = axes.get_figure(root=True)
     assert figure is not None  # for mypy: these axes were made in a figure
     axes.autoscale_view()  # matplotlib scales when it draws, too late for positions taken here
@@ -144,8 +171,6 @@ def label_points(
     gap = _APART * figure.dpi / box.height
     low = min(0.5, lowest + gap * (lines_below + 1)) if lines_below else lowest
     for label, height in zip(labels, spread_out(heights, gap, low, 1.02), strict=True):
-        if not math.isfinite(height):
-            raise ValueError(f"{label.text}: its value is not finite")
         axes.annotate(
             label.text,
             xy=(label.x, label.y),
@@ -168,29 +193,19 @@ def label_points(
 
 
 def spread_out(positions: Sequence[float], gap: float, low: float, high: float) -> list[float]:
-    """Positions moved as little as needed to lie at least `gap` apart within [low, high], order kept.
+    """Positions moved as little as needed (least squares) to lie `gap` apart within [low, high], order kept.
 
-    Where they cannot all fit, they are spread evenly over the range.
+    If they cannot all fit, they are spread evenly over the range.
     """
-    order = sorted(range(len(positions)), key=lambda i: (positions[i], i))
+    from scipy.optimize import isotonic_regression
+
+    if not positions:
+        return []
+    order = np.argsort(positions, kind="stable")
     gap = min(gap, (high - low) / max(1, len(order) - 1))
-    # Blocks of touching labels, each at its members' mean: the least-squares answer without bounds.
-    blocks: list[list[int]] = []
-    for i in order:
-        blocks.append([i])
-        while len(blocks) > 1 and _start(blocks[-1], positions, gap, low, high) < (
-            _start(blocks[-2], positions, gap, low, high) + gap * len(blocks[-2])
-        ):
-            last = blocks.pop()
-            blocks[-1] += last
-    placed = [0.0] * len(positions)
-    for block in blocks:
-        start = _start(block, positions, gap, low, high)
-        for k, i in enumerate(block):
-            placed[i] = start + gap * k
-    return placed
-
-
-def _start(block: list[int], positions: Sequence[float], gap: float, low: float, high: float) -> float:
-    centre = sum(positions[i] - gap * k for k, i in enumerate(block)) / len(block)
-    return min(max(centre, low), high - gap * (len(block) - 1))
+    # Less the distance that each must keep to the first, the positions only need to be in order.
+    steps = gap * np.arange(len(order))
+    moved = isotonic_regression(np.asarray(positions)[order] - steps).x
+    placed = np.empty(len(order))
+    placed[order] = np.clip(moved, low, high - steps[-1]) + steps
+    return list(placed.tolist())

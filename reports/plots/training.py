@@ -1,4 +1,4 @@
-"""Figures: what training logged, one panel a run: the heads' logit gap, and the losses."""
+"""Figures of the training logs, one panel for each run: the logit gap of the discriminator heads, and the losses."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from add.errors import InputError
 from eval.result import require, seed_directory
 from reports.cells import Report
+from reports.layout import plain_label
 from reports.plots.style import BLUE, FAINT, GREEN, GREY, INK, VERMILLION, new_figure
-from reports.render.layout import plain_label
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -27,7 +27,7 @@ Series = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Curves:
-    """One training log: step (n,), and each logged quantity (n,), NaN where a line does not have it."""
+    """One training log: step (n,), and each logged quantity (n,), NaN where a line lacks it."""
 
     step: Series
     values: dict[str, Series]
@@ -45,7 +45,7 @@ def read_curves(report: Report, results: Path) -> dict[tuple[str, int], Curves]:
 
 
 def read_log(path: Path) -> Curves:
-    """One log.jsonl. Raises InputError with file and line where a line is no object with a numeric step."""
+    """One log.jsonl. Raises InputError with file and line where a line is not an object with a numeric step."""
     lines: list[dict[str, float]] = []
     for number, text in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
         try:
@@ -56,7 +56,7 @@ def read_log(path: Path) -> Curves:
             raise InputError(f"{path}:{number}: not an object with a numeric 'step'")
         lines.append({key: value for key, value in line.items() if isinstance(value, int | float)})
     if not lines:
-        raise InputError(f"{path}: an empty training log")
+        raise InputError(path, "the training log is empty")
     names = dict.fromkeys(key for line in lines for key in line if key != "step")
     return Curves(
         step=np.array([line["step"] for line in lines], dtype=np.float64),
@@ -87,27 +87,30 @@ _LOSSES: tuple[tuple[str, str, str, Dash], ...] = (
 def plot_gap(report: Report, logs: Logs) -> Figure:
     """Mean logit of real minus generated images, smoothed: the mean over heads, and single heads thin."""
     figure, panels = _grid(report)
-    lowest, highest = 0.0, 0.0
+    extremes = [0.0]
     for run, axes in panels.items():
         axes.axhline(0, color=GREY, linewidth=0.6)
         for seed in report.study.seeds:
             log = logs[run, seed]
-            for name in sorted(log.values):
-                if name.startswith("gap_"):
-                    axes.plot(log.step, smooth(log.values[name]), color=GREY, linewidth=0.4)
+            heads = [smooth(log.values[name]) for name in sorted(log.values) if name.startswith("gap_")]
+            for head in heads:
+                axes.plot(log.step, head, color=GREY, linewidth=0.4)
             if "gap" in log.values:
-                line = smooth(log.values["gap"])
-                axes.plot(log.step, line, color=BLUE, linewidth=1.3)
-                heads = [smooth(log.values[n]) for n in log.values if n.startswith("gap_")] or [line]
-                lowest = min(lowest, float(np.nanmin(heads)))
-                highest = max(highest, float(np.nanmax(heads)))
+                mean = smooth(log.values["gap"])
+                axes.plot(log.step, mean, color=BLUE, linewidth=1.3)
+                extremes += [float(np.nanmin(heads or mean)), float(np.nanmax(heads or mean))]
             else:
-                _empty(axes, "no discriminator")
+                axes.text(
+                    0.5, 0.7, "no discriminator", transform=axes.transAxes, ha="center", va="center", size=7,
+                    color=GREY,
+                )  # fmt: skip
+    lowest, highest = min(extremes), max(extremes)
     if highest > lowest:
+        margin = 0.05 * (highest - lowest)
         for axes in panels.values():
-            axes.set_ylim(lowest - 0.05 * (highest - lowest), highest + 0.05 * (highest - lowest))
+            axes.set_ylim(lowest - margin, highest + margin)
     figure.supylabel("logit gap, real minus generated", size=8.5, x=0.004)
-    _key(figure, ((BLUE, "-", 1.3, "mean over heads"), (GREY, "-", 0.5, "single heads")))
+    _legend(figure, ((BLUE, "-", 1.3, "mean over heads"), (GREY, "-", 0.5, "single heads")))
     return figure
 
 
@@ -128,11 +131,12 @@ def plot_losses(report: Report, logs: Logs) -> Figure:
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.yaxis.set_minor_locator(SymmetricalLogLocator(base=10, linthresh=1.0, subs=[2, 5]))
     figure.supylabel("loss", size=8.5, x=0.004)
-    _key(figure, tuple((colour, dash, 1.1, title) for _, title, colour, dash in _LOSSES))
+    _legend(figure, tuple((colour, dash, 1.1, title) for _, title, colour, dash in _LOSSES))
     return figure
 
 
 def _grid(report: Report) -> tuple[Figure, dict[str, Axes]]:
+    """A figure with one titled panel for each run; all panels share their axes."""
     runs = report.study.runs
     lines = -(-len(runs) // _COLUMNS)
     height = 0.92 * lines + 0.6
@@ -148,10 +152,9 @@ def _grid(report: Report) -> tuple[Figure, dict[str, Axes]]:
         hspace=0.45,
     )
     panels: dict[str, Axes] = {}
-    first: Axes | None = None
     for i, run in enumerate(runs):
+        first = panels.get(runs[0])
         axes = figure.add_subplot(grid[i // _COLUMNS, i % _COLUMNS], sharex=first, sharey=first)
-        first = first or axes
         name = plain_label(report.study.name_of(run))
         axes.set_title(
             name if len(name) <= 30 else name[:29] + "\N{HORIZONTAL ELLIPSIS}",
@@ -161,21 +164,13 @@ def _grid(report: Report) -> tuple[Figure, dict[str, Axes]]:
             pad=3,
         )
         axes.grid(True, color=FAINT, linewidth=0.4)
-        axes.tick_params(
-            labelsize=7,
-            labelleft=i % _COLUMNS == 0,
-            labelbottom=i + _COLUMNS >= len(runs),
-        )
+        axes.tick_params(labelsize=7, labelleft=i % _COLUMNS == 0, labelbottom=i + _COLUMNS >= len(runs))
         panels[run] = axes
     figure.supxlabel("training step", size=8.5, y=0.01)
     return figure, panels
 
 
-def _empty(axes: Axes, why: str) -> None:
-    axes.text(0.5, 0.7, why, transform=axes.transAxes, ha="center", va="center", size=7, color=GREY)
-
-
-def _key(figure: Figure, entries: tuple[tuple[str, Dash, float, str], ...]) -> None:
+def _legend(figure: Figure, entries: tuple[tuple[str, Dash, float, str], ...]) -> None:
     from matplotlib.lines import Line2D
 
     handles = [

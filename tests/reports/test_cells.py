@@ -9,7 +9,7 @@ import pytest
 from add.errors import InputError
 from eval.result import Metric
 from reports.cells import Slice, aggregate, collect
-from reports.render.layout import STYLES, best_of, column, fixed, in_full
+from reports.layout import STYLES, best_of, fixed, in_full, measured_cells
 from reports.study import ReportRow
 from tests.support.report_fixture import digest, paper_study, result_of, study_of, write_json, write_results
 
@@ -148,18 +148,18 @@ def test_headline_is_the_prompt_set_with_an_fid(tmp_path):
 def test_real_images_are_shown_only_under_the_columns_own_protocol(tmp_path):
     study = small_study()
     write_results(study, tmp_path)
-    assert [floor.metric for floor in collect(study, tmp_path).floors(FIRST)] == ["fid", "clip_score"]
+    assert list(collect(study, tmp_path).floors(FIRST)) == ["fid", "clip_score"]
     other = digest("another protocol")
     edit(
         tmp_path / "reference/reference.json", lambda r: r["real"][0]["metrics"]["fid"].update(protocol=other)
     )
-    assert [floor.metric for floor in collect(study, tmp_path).floors(FIRST)] == ["clip_score"]
+    assert list(collect(study, tmp_path).floors(FIRST)) == ["clip_score"]
 
 
 def test_best_is_by_direction_as_printed_and_ties_are_all_best():
     estimates = [aggregate([metric(v)]) for v in (20.61, 20.64, 21.0)]
-    assert [cell.best for cell in column(estimates, "fid")] == [True, True, False]
-    assert [cell.best for cell in column(estimates, "clip_score")] == [False, False, True]
+    assert [cell.best for cell in measured_cells(estimates, "fid")] == [True, True, False]
+    assert [cell.best for cell in measured_cells(estimates, "clip_score")] == [False, False, True]
     assert best_of([20.6, None], STYLES["fid"]) == (False, False), "one value alone is no best"
 
 
@@ -167,6 +167,6 @@ def test_numbers_as_text():
     assert fixed(-0.00001, 4) == "0.0000"
     assert in_full(28.41, 1) == "28.41", "the paper's decimals are kept"
     assert in_full(20.0, 1) == "20.0"
-    shown = column([aggregate([metric(v) for v in (0.8, 0.9)]), None], "alignment")
+    shown = measured_cells([aggregate([metric(v) for v in (0.8, 0.9)]), None], "alignment")
     assert (shown[0].value, shown[0].spread) == ("0.850", "± 0.071")
     assert shown[1].value == "–"  # noqa: RUF001 (an absent value is an en dash)

@@ -19,7 +19,7 @@ from reports.table import main, make_report
 from tests.support.report_fixture import paper_study, study_of, write_results
 
 ROOT = Path(__file__).parents[2]
-TEMPLATE = ROOT / "reports" / "document.typ"
+TEMPLATE = ROOT / "reports" / "render" / "document.typ"
 NOTICE = "smoke scale: untrained networks, the numbers mean nothing"
 MARKUP = '#panic("run") *b* $x$ `r` <l> @ref \\u{41} "q" // c #sys.inputs _i_ [x] = h'
 

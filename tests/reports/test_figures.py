@@ -8,8 +8,7 @@ import pytest
 from add.errors import InputError
 from reports.cells import collect
 from reports.plots.figures import draw_figures
-from reports.plots.results import outliers, plot_ranks, plot_scatter, ranks
-from reports.plots.samples import montage
+from reports.plots.results import montage, outliers, plot_ranks, plot_scatter, ranks
 from reports.plots.style import save, spread_out, styled
 from reports.plots.training import read_log, smooth
 from reports.samples import read_samples, tile

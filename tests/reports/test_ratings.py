@@ -13,11 +13,18 @@ from matplotlib.patches import Rectangle
 
 from add.errors import InputError
 from reports.cells import collect
-from reports.plots.ratings import plot_elo, plot_pairs, plot_winrates, question_shown
+from reports.plots.figures import draw_ratings
+from reports.plots.ratings import plot_elo, plot_pairs, plot_winrates
 from reports.plots.style import styled
-from reports.ratings import Preferences, read_preferences
+from reports.ratings import (
+    Preferences,
+    diagnostic_values,
+    notes,
+    ratings_page,
+    read_preferences,
+    warning,
+)
 from reports.render.document import prepare
-from reports.render.ratings import diagnostic_values, notes, ratings_page, warning
 from reports.study import ReportRow, ReportStudy
 from tests.reports.test_document import query
 from tests.support.ratings_fixture import SYSTEMS, write_fixture_ratings
@@ -110,7 +117,7 @@ def test_ratings_are_drawn_over_time_with_names_that_do_not_overlap(both: Prefer
     with styled():
         figure = plot_elo(both)
         figure.draw_without_rendering()
-    assert question_shown(both, "human") == "both"
+    assert both.questions("human") == ("quality", "alignment", "both")
     for axes, kind in zip(figure.axes, ("human", "oracle"), strict=True):
         names = [t for t in axes.texts if t.get_text() in SYSTEMS]
         assert len(names) == 10
@@ -141,12 +148,12 @@ def test_the_matrix_holds_every_pair_from_both_sides_best_on_top(both: Preferenc
 
 def test_the_diagnostics_are_the_ratings_own(both: Preferences):
     ratings = both.ratings["human", "quality"]
-    shown = diagnostic_values(ratings)
+    shown = diagnostic_values(ratings.diagnostics)
     assert shown["votes"] == "900"
     assert shown["raters"] == "10"
     assert shown["ties"] == f"{100 * ratings.diagnostics.tie_rate:.0f}%"
     assert shown["chose the left"].endswith("]")
-    assert diagnostic_values(both.ratings["oracle", "quality"])["chose the left"] == "\N{EN DASH}"
+    assert diagnostic_values(both.ratings["oracle", "quality"].diagnostics)["chose the left"] == "\N{EN DASH}"
 
 
 def test_the_page_is_typeset_the_same_twice_and_only_where_there_are_ratings(
@@ -155,15 +162,18 @@ def test_the_page_is_typeset_the_same_twice_and_only_where_there_are_ratings(
     study = rated_study()
     write_results(study, tmp_path / "results", images=2, ratings=False)
     report = collect(study, tmp_path / "results")
-    pages = [ratings_page(both, tmp_path / name) for name in ("one", "two")]
-    assert pages[0].data == pages[1].data
-    for first, second in zip(pages[0].figures, pages[1].figures, strict=True):
+    assert ratings_page(both) == ratings_page(both)
+    drawn = [draw_ratings(both, tmp_path / name) for name in ("one", "two")]
+    for first, second in zip(*drawn, strict=True):
         assert first.pdf.read_bytes() == second.pdf.read_bytes()
         assert first.png.read_bytes() == second.png.read_bytes()
-    for rated, expected in ((pages[0], {"ratings start", "ratings end"}), (None, set())):
+    for rated, figures, expected in (
+        (both, drawn[0], {"ratings start", "ratings end"}),
+        (None, (), set()),
+    ):
         root = tmp_path / ("with" if rated else "without")
         root.mkdir()
-        prepare(report, tmp_path / "results", (), root, rated)
+        prepare(report, tmp_path / "results", figures, root, rated)
         places = {found["value"]["what"] for found in query(root, "<place>")}
         assert {place for place in places if place.startswith("ratings")} == expected
 
@@ -179,7 +189,8 @@ def test_names_of_systems_are_text_and_never_markup(tmp_path: Path):
     root = tmp_path / "root"
     root.mkdir()
     report = collect(study, tmp_path / "results")
-    prepare(report, tmp_path / "results", (), root, ratings_page(preferences, tmp_path / "figures"))
+    figures = draw_ratings(preferences, tmp_path / "figures")
+    prepare(report, tmp_path / "results", figures, root, preferences)
     assert query(root, "<place>"), "typst stops at the first #panic that it reads as markup"
 
 
@@ -207,7 +218,7 @@ def test_what_is_missing_or_of_another_study_is_refused(folders: dict[bool, Path
     rated.write_text(text)
     facts = Path(entries[0]["samples"]) / "samples.json"
     good = facts.read_text()
-    facts.write_text(json.dumps({"seconds": 0, "count": 100}))
-    with pytest.raises(InputError, match=r"samples\.json: `seconds` and `count` must be above nought"):
+    facts.write_text(json.dumps({"steps": 1, "seconds": 0, "count": 100}))
+    with pytest.raises(InputError, match=r"samples\.json: `seconds` and `count` must be above 0"):
         read_preferences(rated_study(), copy)
     facts.write_text(good)

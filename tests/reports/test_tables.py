@@ -7,13 +7,15 @@ import re
 import pytest
 
 from reports.cells import collect
-from reports.render.csv import render_csv
-from reports.render.latex import escape as latex_escape
-from reports.render.latex import label as latex_label
-from reports.render.latex import render_latex
-from reports.render.layout import reading_notes, split_label, table_one
-from reports.render.markdown import escape as markdown_escape
-from reports.render.markdown import render_markdown
+from reports.layout import reading_notes, split_label, table_one
+from reports.render.text import (
+    escape_latex,
+    escape_markdown,
+    latex_label,
+    render_csv,
+    render_latex,
+    render_markdown,
+)
 from reports.study import ReportRow
 from tests.support.report_fixture import paper_study, study_of, write_results
 
@@ -126,8 +128,8 @@ def test_markdown_escapes_what_users_write(nasty):
             assert len(re.findall(r"(?<!\\)\|", line)) == 10, "nine cells, whatever a label holds"
     assert "<b>" not in text.replace("\\<b", "")
     assert "\n| second" not in text
-    assert markdown_escape("# x") == "\\# x"
-    assert markdown_escape("1. x") == "1\\. x"
+    assert escape_markdown("# x") == "\\# x"
+    assert escape_markdown("1. x") == "1\\. x"
 
 
 def test_latex_escapes_what_users_write(nasty):
@@ -142,7 +144,7 @@ def test_latex_escapes_what_users_write(nasty):
 
 def test_latex_escape_leaves_no_active_character():
     active = "\\{}$&#%_^~"
-    stripped = re.sub(r"\\(text\w+\{\}|[{}$&#%_])", "", latex_escape(active))
+    stripped = re.sub(r"\\(text\w+\{\}|[{}$&#%_])", "", escape_latex(active))
     assert stripped == ""
 
 
