@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
+from add.config.yaml import nearest
 from eval.preferences.damage import cell_damage, time_problem
 from eval.preferences.key import ATTENTION_CHECK, StudyKey
-from eval.preferences.record import COLUMNS, QUESTIONS, RATER_KINDS, UNKNOWN, WINNERS, Problem, Vote, nearest
+from eval.preferences.record import COLUMNS, QUESTIONS, RATER_KINDS, UNKNOWN, WINNERS, Problem, Vote
 
 CHOICES: Mapping[str, tuple[str, ...]] = {
     "question": QUESTIONS,
@@ -57,8 +58,8 @@ def _choice_reason(column: str, value: str, cells: Mapping[str, str]) -> str:
             return f"is the name of system_{side}; write {side}"
         if value.lower() in ("left", "right"):
             return "is a side of the screen; write a or b, the system that stood there"
-    wrong = f"is no {column}; {nearest(value, CHOICES[column])}"
-    return f"{wrong}; {column} is never guessed" if column == "winner" else wrong
+    never = ", and a winner is never guessed" if column == "winner" else ""
+    return f"is no {column}{never}; valid are {', '.join(CHOICES[column])}"
 
 
 def pair_problems(cells: Mapping[str, str]) -> Iterator[tuple[str, str, str]]:
@@ -94,8 +95,8 @@ class Resolver:
                     name = key.system(value) if kind == "system" else key.image(value)
                     if name is None:
                         codes = key.systems if kind == "system" else key.images
-                        few = f"; {nearest(value, codes)}" if codes else ""
-                        yield column, value, f"is no {kind} code of the study {key.study!r}{few}"
+                        reason = f"is no {kind} code of the study {key.study!r}{nearest(value, codes)}"
+                        yield column, value, reason
                         continue
                     cells[column] = name
                 if kind == "system" and self._systems is not None and cells[column] not in self._systems:
@@ -106,9 +107,9 @@ class Resolver:
         known = nearest(name, self._systems - {ATTENTION_CHECK})
         if key is None:
             hint = f"if it is a code of the study {study!r}, put that study's key file beside the votes"
-            return f"is no known system; {known}; {hint}"
+            return f"is no known system ({hint}){known}"
         behind = f" stands for {name!r}, which" if name != value else ""
-        return f"{behind} is no known system; {known}".lstrip()
+        return f"{behind} is no known system{known}".lstrip()
 
 
 class Seen:

@@ -10,10 +10,9 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from add.files import write_whole
-from eval.preferences.damage import cell_damage, decoded, has_bad_bytes
+from eval.preferences.damage import cell_damage, read_json
 from eval.preferences.record import PreferenceError, Problem, one_problem
 
 KEY_SUFFIX = ".key.json"
@@ -102,48 +101,3 @@ def read_keys(folder: Path) -> dict[str, StudyKey]:
             raise one_problem(file, reason, column="study", value=key.study)
         keys[key.study], files[key.study] = key, file
     return keys
-
-
-def read_text(file: Path) -> str:
-    """A text file in UTF-8 without a byte order mark. Raises PreferenceError."""
-    try:
-        raw = file.read_bytes()
-    except OSError as error:
-        raise one_problem(file, f"cannot be read: {error.strerror}") from error
-    text, faults = decoded(raw)
-    if faults:
-        raise PreferenceError([Problem(file, line, "", "", reason) for line, reason in faults])
-    if has_bad_bytes(text):
-        place = next(i for i, char in enumerate(text) if "\udc80" <= char <= "\udcff")
-        reason = f"byte {ord(text[place]) - 0xDC00:#04x} is not UTF-8; save the file as UTF-8"
-        raise one_problem(file, reason, text.count("\n", 0, place) + 1)
-    return text
-
-
-def read_json(file: Path) -> Any:
-    """A JSON file. A field that is there twice, and numbers that JSON does not have, are refused."""
-    return parse_json(file, read_text(file))
-
-
-def parse_json(file: Path, text: str, line: int = 1) -> Any:
-    """JSON text that starts in `line` of the file. Raises PreferenceError."""
-
-    def fields(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found: dict[str, Any] = {}
-        for name, value in pairs:
-            if name in found:
-                raise one_problem(file, "the field is there twice in one object", line, name)
-            found[name] = value
-        return found
-
-    def constant(name: str) -> Any:
-        raise one_problem(file, "is no number of JSON; say what is meant", line, value=name)
-
-    try:
-        return json.loads(text, object_pairs_hook=fields, parse_constant=constant)
-    except PreferenceError:
-        raise
-    except json.JSONDecodeError as error:
-        raise one_problem(file, f"not JSON: {error.msg}", line + error.lineno - 1) from error
-    except (ValueError, RecursionError) as error:  # a number of thousands of digits, lists thousands deep
-        raise one_problem(file, f"not JSON that can be read: {error}", line) from error

@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from add.config.yaml import nearest
 from add.files import write_whole
 from eval.preferences.checks import Resolver, Seen, cell_problems, pair_problems
 from eval.preferences.damage import decoded, mixes_encodings
 from eval.preferences.key import KEY_SUFFIX, StudyKey, read_keys
-from eval.preferences.record import COLUMNS, PreferenceError, Problem, Vote, nearest, one_problem
+from eval.preferences.record import COLUMNS, PreferenceError, Problem, Vote, one_problem
 
 _MUST_QUOTE = re.compile(r'[",\r\n]|^\s|\s$')
 _OTHER_SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "vertical bars"}
@@ -214,7 +215,7 @@ def _column_problems(cells: tuple[str, ...]) -> Iterator[tuple[str, str, str]]:
     for place, name in enumerate(cells):
         if name not in COLUMNS:
             what = f"is {'an unknown column' if name else 'a column without a name'} (number {place + 1})"
-            yield name, name, f"{what}; {nearest(name, missing) if missing else 'delete it in every row'}"
+            yield name, name, what + (nearest(name, missing) if missing else "; delete it in every row")
         elif cells.index(name) < place:
             yield name, name, "is in the header twice"
     for name in missing:

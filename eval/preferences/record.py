@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,19 +46,6 @@ def shown(value: str) -> str:
     """The value in quotes, with escapes for what cannot be seen, cut after 60 characters."""
     text = repr(value if len(value) <= _SHOWN else value[:_SHOWN])
     return text if len(value) <= _SHOWN else f"{text}..."
-
-
-def nearest(word: str, valid: Iterable[str]) -> str:
-    """The end of a message: the valid word closest to `word` whatever its case, and all of them where few."""
-    words = sorted(valid)
-    if not words:
-        return "none is known"
-    few = 1 < len(words) <= 4
-    folded = {other.casefold(): other for other in reversed(words)}
-    close = difflib.get_close_matches(word.strip().casefold(), folded, n=1, cutoff=0.5 if few else 0.0)
-    if not close:
-        return f"valid are {', '.join(words)}"
-    return f"the nearest is {folded[close[0]]!r}" + (f" (valid are {', '.join(words)})" if few else "")
 
 
 def one_problem(file: Path, reason: str, line: int = 0, column: str = "", value: str = "") -> PreferenceError:

@@ -7,12 +7,20 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from add.config.yaml import nearest
+from add.errors import InputError
 from add.files import write_whole
 from eval.preferences.checks import CHOICES
 from eval.preferences.damage import cell_damage
-from eval.preferences.importers.build import Builder, Imported
-from eval.preferences.importers.entries import ForeignEntry, ForeignFile, Options, read_source
-from eval.preferences.record import PreferenceError, Problem, nearest, one_problem
+from eval.preferences.importers.build import (
+    Builder,
+    ForeignEntry,
+    ForeignFile,
+    Imported,
+    Options,
+    read_source,
+)
+from eval.preferences.record import PreferenceError, Problem, one_problem
 
 PAIR_COLUMNS = (
     "study",
@@ -70,7 +78,6 @@ def _data(pair: Mapping[str, str], image_url: str) -> dict[str, Any]:
 
 
 def _of_study(file: Path, name: str | None) -> Iterable[Mapping[str, str]]:
-    from add.errors import InputError
     from eval.preferences.study.plan import image_file, read_study
 
     if file.name != "study.json":
@@ -81,7 +88,7 @@ def _of_study(file: Path, name: str | None) -> Iterable[Mapping[str, str]]:
         raise one_problem(file, str(error)) from error
     if name is not None and name not in study.lists:
         raise one_problem(
-            file, f"the study has no such list; {nearest(name, study.lists)}", column="lists", value=name
+            file, f"the study has no such list{nearest(name, study.lists)}", column="lists", value=name
         )
     pairs: dict[tuple[object, ...], dict[str, str]] = {}
     sides = {"no": "no"}
@@ -119,7 +126,7 @@ def _of_table(file: Path, name: str | None) -> Iterable[Mapping[str, str]]:
         for column, value in entry.values.items():
             reason = "is empty" if not value else cell_damage(value, column == "prompt")
             if reason is None and value not in choices.get(column, (value,)):
-                reason = f"is no {column}; {nearest(value, choices[column])}"
+                reason = f"is no {column}; valid are {', '.join(choices[column])}"
             if reason:
                 problems.append(Problem(file, entry.line, column, value, reason))
         if entry.values["system_left"] == entry.values["system_right"]:
