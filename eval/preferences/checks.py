@@ -1,4 +1,4 @@
-"""What is wrong with a row of a preference file, and with a row beside the rows before it?"""
+"""Checks of a row of a preference file: each cell, the cells together, and the row against earlier rows."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _EMPTY = {
 
 
 def cell_problems(cells: Mapping[str, str], mixed: bool = False) -> Iterator[tuple[str, str, str]]:
-    """(column, value, reason) of each cell that is wrong by itself. mixed: see damage.cell_damage."""
+    """(column, value, reason) of each cell that is wrong on its own. mixed: see damage.cell_damage."""
     for column in COLUMNS:
         value = cells[column]
         if reason := _cell_reason(column, value, cells, mixed):
@@ -63,7 +63,7 @@ def _choice_reason(column: str, value: str, cells: Mapping[str, str]) -> str:
 
 
 def pair_problems(cells: Mapping[str, str]) -> Iterator[tuple[str, str, str]]:
-    """(column, value, reason) of what is wrong between the cells of one row."""
+    """(column, value, reason) of each contradiction between the cells of one row."""
     both = cells["system_a"], cells["system_b"]
     if both[0] == both[1]:
         yield "system_b", cells["system_b"], "is system_a too; a vote compares two different systems"
@@ -113,14 +113,14 @@ class Resolver:
 
 
 class Seen:
-    """The rows so far, of one file or of several: what the next row may not contradict or repeat."""
+    """The rows so far, of one file or several, which the next row may not contradict or repeat."""
 
     def __init__(self) -> None:
         self._first: dict[tuple[object, ...], tuple[object, Path, int]] = {}
         self._votes: dict[tuple[object, ...], tuple[Path, int]] = {}
 
     def problems(self, vote: Vote, file: Path) -> Iterator[Problem]:
-        """What is wrong with the vote beside the earlier ones."""
+        """What the vote repeats or contradicts of earlier ones."""
         comparison = vote.comparison
         if (found := self._votes.get(comparison)) is None:
             self._votes[comparison] = file, vote.line

@@ -33,9 +33,9 @@ _FORMULA = re.compile(
 )
 _ERRORS = ("#NAME?", "#REF!", "#VALUE!", "#N/A", "#DIV/0!", "#NUM!", "#NULL!")
 _NOTHING = ("nan", "none", "null", "na", "n/a", "<na>", "nat")
-_MONTH = r"(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*"
+MONTH = r"(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*"
 _DATE = re.compile(
-    rf"[0-9]{{1,2}}[-./ ]{_MONTH}(?:[-./ ][0-9]{{2,4}})?|{_MONTH}[-./ ][0-9]{{1,4}}"
+    rf"[0-9]{{1,2}}[-./ ]{MONTH}(?:[-./ ][0-9]{{2,4}})?|{MONTH}[-./ ][0-9]{{1,4}}"
     r"|[0-9]{1,2}([./-])[0-9]{1,2}\1[0-9]{2}(?:[0-9]{2})?",
     re.I,
 )

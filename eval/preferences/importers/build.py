@@ -20,7 +20,7 @@ _DECISIONS = {
     "both_bad": ("say that both are bad", "--both-bad tie", "counted as ties"),
     "unanswered": ("hold no answer", "--unanswered leave-out", "left out"),
     "same_system": (
-        "compare a system with itself, which says nothing of systems",
+        "compare a system with itself",
         "--same-system leave-out",
         "left out",
     ),
@@ -34,14 +34,16 @@ _DECISIONS = {
 
 @dataclass(frozen=True)
 class Options:
-    """None: not given. A value that the file also states is refused, and so is one that neither states.
+    """What a person states about a file; None: not given.
+
+    A value that both the file and an option state is refused, and so is one that neither states.
 
     rater_column, prompt_column, prompt_id_column: read the value from this column of the file.
     row_is: each row is another prompt, or another rater, and is named by its line; for files without either.
-    shown_left: the side that stood on the left, where the file does not say; none is 'not known'.
+    shown_left: the system that stood on the left, where the file does not say; none: not known.
     time_zone: of times that the file gives without a zone: UTC, or unknown (then the time is 'unknown').
-    both_bad: tie counts 'both are bad' as a tie. unanswered, same_system: leave-out leaves such rows out, by
-    number, and says so. image_systems: a JSON file {image id: system}, for files that name images only.
+    both_bad: tie counts 'both are bad' as a tie. unanswered, same_system: leave-out leaves such rows out and
+    says how many. image_systems: a JSON file {image id: system}, for files that name images only.
     """
 
     study: str | None = None
@@ -146,7 +148,7 @@ def _objects(file: Path, text: str) -> Iterator[ForeignEntry]:
 
 
 class Builder:
-    """Collects votes and problems. says: {field of a vote: column of this format that holds it}."""
+    """Collects votes and problems. says: {field of a vote: the format's column for it}."""
 
     def __init__(self, source: ForeignFile, options: Options, says: Mapping[str, str]) -> None:
         self._source, self._options = source, options
@@ -189,7 +191,7 @@ class Builder:
         self._problem(entry.line, column, shown, reason)
 
     def decide(self, entry: ForeignEntry, what: str) -> bool:
-        """Counts a row that needs a decision; whether an option has taken it. `finish` refuses the others."""
+        """Counts a row that needs a decision; True where an option took it. `finish` refuses the others."""
         self._counts.setdefault(what, []).append(entry.line)
         return getattr(self._options, what) is not None
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from add.config.yaml import nearest
 from add.errors import InputError
@@ -20,7 +20,8 @@ from eval.preferences.importers.build import (
     Options,
     read_source,
 )
-from eval.preferences.record import PreferenceError, Problem, one_problem
+from eval.preferences.record import PreferenceError, Problem, Question, one_problem
+from eval.preferences.study.plan import WORDINGS, image_file, read_study
 
 PAIR_COLUMNS = (
     "study",
@@ -50,8 +51,6 @@ LABELS = """<View>
 """
 """Choose an image, or the choice 'tie', and not both: the import refuses an annotation with two answers."""
 
-_WORDINGS = {"quality": "Which image looks better?", "alignment": "Which image fits the text better?"}
-
 
 def export_tasks(file: Path, image_url: str, out: Path, trials: str | None = None) -> int:
     """Writes tasks (out, JSON) and the labelling configuration (out with .xml); returns the number of tasks.
@@ -69,7 +68,7 @@ def export_tasks(file: Path, image_url: str, out: Path, trials: str | None = Non
 
 def _data(pair: Mapping[str, str], image_url: str) -> dict[str, Any]:
     data = dict(pair)
-    data.setdefault("question_text", _WORDINGS[pair["question"]])
+    data.setdefault("question_text", WORDINGS[cast(Question, pair["question"])].title)
     for side in ("left", "right"):
         image = data.pop(f"image_{side}")
         data[f"image_{side}"] = image_url + data.pop(f"file_{side}", image)
@@ -78,8 +77,6 @@ def _data(pair: Mapping[str, str], image_url: str) -> dict[str, Any]:
 
 
 def _of_study(file: Path, name: str | None) -> Iterable[Mapping[str, str]]:
-    from eval.preferences.study.plan import image_file, read_study
-
     if file.name != "study.json":
         raise one_problem(file, "is not called study.json; give the study.json of a study, or a CSV of pairs")
     try:

@@ -10,19 +10,19 @@ from dataclasses import dataclass
 import numpy as np
 
 from add.errors import InputError
-from eval.preferences.ratings.agreement import (
+from eval.preferences.ratings.bradley_terry import strengths, to_elo_scale
+from eval.preferences.ratings.elo import elo
+from eval.preferences.ratings.resample import Cluster, Spread, resampled, spread, ways
+from eval.preferences.ratings.result import ALL, RATED, Diagnostics, Rated, Ratings, SystemRating
+from eval.preferences.ratings.tally import Array, Tally, tally
+from eval.preferences.ratings.win_rates import (
     inattentive,
     krippendorff_alpha,
+    pair_rates,
     position_bias,
     smallest_difference,
     transitive_share,
 )
-from eval.preferences.ratings.bradley_terry import strengths, to_elo_scale
-from eval.preferences.ratings.elo import elo
-from eval.preferences.ratings.pairs import pair_rates
-from eval.preferences.ratings.resample import Cluster, Spread, resampled, spread, ways
-from eval.preferences.ratings.result import ALL, RATED, Diagnostics, Rated, Ratings, SystemRating
-from eval.preferences.ratings.tally import Array, Tally, tally
 from eval.preferences.record import QUESTIONS, RATER_KINDS, RaterKind, Vote
 
 _FEWEST_RESAMPLES = 100

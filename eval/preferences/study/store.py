@@ -36,11 +36,11 @@ CREATE TABLE IF NOT EXISTS votes (
     PRIMARY KEY (rater, trial)
 ) STRICT;
 """
-# events is a log that only grows, an undo being a row with no winner; votes is what it amounts to.
+# events is a log that only grows: an undo is a row without a winner. votes holds the answers that stand.
 
 
 class RefusedError(InputError):
-    """What a rater asked cannot be done; nothing was changed."""
+    """A rater's request that is refused; nothing was changed."""
 
 
 class KnownRaterError(RefusedError):
@@ -59,7 +59,7 @@ class Store:
     """Votes of one study. Every method is one transaction, on disk when it returns; safe from several threads."""
 
     def __init__(self, file: Path, study: StudyPlan) -> None:
-        """Open or make the file. Raises InputError where it is no such file or holds another study's votes."""
+        """Open or make the file. Raises InputError where it is no file of votes, or another study's."""
         self._study, self._lock = study, threading.Lock()
         self._trials = {(name, t.id): t for name, trials in study.lists.items() for t in trials}
         self._database = sqlite3.connect(file, timeout=30, isolation_level=None, check_same_thread=False)
@@ -111,7 +111,7 @@ class Store:
     def vote(self, rater: str, trial: str, winner: Winner, key: str, time: str) -> None:
         """Record an answer. The same key again changes nothing. Raises RefusedError where the trial has an answer."""
         if winner == "tie" and not self._study.ties:
-            raise RefusedError("this study asks for a choice; a tie is none")
+            raise RefusedError("this study asks for a choice; a tie is not allowed")
 
         def apply(database: sqlite3.Connection, event: int) -> None:
             try:
@@ -123,7 +123,7 @@ class Store:
         self._event(rater, trial, winner, key, time, apply)
 
     def undo(self, rater: str, trial: str, key: str, time: str) -> None:
-        """Take an answer back; that it was given stays on record. The same key again changes nothing."""
+        """Take an answer back; the log keeps it. The same key again changes nothing."""
 
         def apply(database: sqlite3.Connection, event: int) -> None:
             gone = database.execute("DELETE FROM votes WHERE rater = ? AND trial = ?", (rater, trial))

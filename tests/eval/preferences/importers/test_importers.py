@@ -145,7 +145,7 @@ def test_pickapic_rows_without_label_or_of_one_model_are_decisions(tmp_path: Pat
     rows = [PICK, {**PICK, "has_label": False}, {**PICK, "model_1": PICK["model_0"]}]
     assert refusals(tmp_path, rows, PICK_OPTIONS) == [
         "line 2: 1 entry (this is the first) hold no answer; decide with --unanswered leave-out",
-        "line 3: 1 entry (this is the first) compare a system with itself, which says nothing of systems; "
+        "line 3: 1 entry (this is the first) compare a system with itself; "
         "decide with --same-system leave-out",
     ]
     options = Options(**{**vars(PICK_OPTIONS), "unanswered": "leave-out", "same_system": "leave-out"})

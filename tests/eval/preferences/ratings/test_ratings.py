@@ -13,10 +13,10 @@ import pytest
 
 from add.errors import InputError
 from eval.preferences.rate_votes import main
-from eval.preferences.ratings.pairs import DesignEffect, design_effect, pair_rates
 from eval.preferences.ratings.rate import rate
 from eval.preferences.ratings.result import COLUMNS, Ratings, read_ratings, write_ratings
 from eval.preferences.ratings.tally import tally
+from eval.preferences.ratings.win_rates import DesignEffect, design_effect, pair_rates
 from eval.preferences.reader import write_votes
 from eval.preferences.record import Vote
 from tests.support.rated import as_tally, random_votes, renamed, simulated, swapped, vote, votes_of
@@ -218,7 +218,7 @@ def test_a_wrong_ratings_file_is_refused_by_field(rated, tmp_path: Path, change,
     with pytest.raises(ValueError, match=reason):
         read_ratings(file)
     file.write_text("{")
-    with pytest.raises(ValueError, match=r"r\.json, the file: Invalid JSON"):
+    with pytest.raises(ValueError, match=r"r\.json: Invalid JSON"):
         read_ratings(file)
     with pytest.raises(ValueError, match="cannot be read"):
         read_ratings(tmp_path / "absent.json")
