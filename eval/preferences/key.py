@@ -7,9 +7,10 @@ lies beside the votes when they are read, never beside the page.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from add.files import write_whole
 from eval.preferences.damage import cell_damage, read_json
@@ -59,29 +60,30 @@ def read_key(file: Path) -> StudyKey:
     content = read_json(file)
     if not isinstance(content, dict) or set(content) != set(_FIELDS):
         raise one_problem(file, f"a key file is an object with exactly the fields {', '.join(_FIELDS)}")
-    problems = []
-    if not isinstance(content["study"], str) or not content["study"]:
-        problems.append(Problem(file, 0, "study", str(content["study"]), "must be a text that is not empty"))
-    elif damage := cell_damage(content["study"], is_text=False):
-        problems.append(Problem(file, 0, "study", content["study"], damage))
-    for name in ("systems", "images"):
-        if not isinstance(content[name], dict):
-            problems.append(
-                Problem(file, 0, name, str(content[name]), "must be an object of codes and names")
-            )
-            continue
-        for code, value in content[name].items():
-            if not isinstance(value, str) or not value or not code:
-                reason = f"the code {code!r} must stand for a text, and neither may be empty"
-                problems.append(Problem(file, 0, name, str(value), reason))
-            elif damage := cell_damage(code, is_text=False) or cell_damage(value, is_text=False):
-                problems.append(Problem(file, 0, name, f"{code}: {value}", damage))
-    if problems:
+    if problems := [Problem(file, 0, *problem) for problem in _key_problems(content)]:
         raise PreferenceError(problems)
     try:
         return StudyKey(content["study"], content["systems"], content["images"])
     except ValueError as error:
         raise one_problem(file, str(error)) from error
+
+
+def _key_problems(content: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+    """(field, value, reason) of each field of a key file, or code in it, that is wrong."""
+    study = content["study"]
+    if not isinstance(study, str) or not study:
+        yield "study", str(study), "must be a text that is not empty"
+    elif damage := cell_damage(study, is_text=False):
+        yield "study", study, damage
+    for name in ("systems", "images"):
+        if not isinstance(content[name], dict):
+            yield name, str(content[name]), "must be an object of codes and names"
+            continue
+        for code, value in content[name].items():
+            if not isinstance(value, str) or not value or not code:
+                yield name, str(value), f"the code {code!r} must stand for a text, and neither may be empty"
+            elif damage := cell_damage(code, is_text=False) or cell_damage(value, is_text=False):
+                yield name, f"{code}: {value}", damage
 
 
 def write_key(file: Path, key: StudyKey) -> None:
@@ -91,7 +93,7 @@ def write_key(file: Path, key: StudyKey) -> None:
 
 
 def read_keys(folder: Path) -> dict[str, StudyKey]:
-    """Every key file (*.key.json) of a folder, by study. Raises PreferenceError; two keys of a study are one."""
+    """Every key file (*.key.json) of a folder, by study. Raises PreferenceError, also for two keys of one study."""
     keys: dict[str, StudyKey] = {}
     files: dict[str, Path] = {}
     for file in sorted(folder.glob(f"*{KEY_SUFFIX}")):

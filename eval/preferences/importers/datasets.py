@@ -16,7 +16,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from eval.preferences.damage import read_json
@@ -205,10 +205,14 @@ def hpdv2(source: ForeignFile, options: Options) -> Imported:
         if unknown:
             builder.refuse(entry, "image_path", "is not in the file of --image-systems", value=unknown[0])
             continue
-        if rankings:
-            _rankings(builder, entry, paths, systems)
-        else:
-            _pair(builder, entry, paths, systems)
+        for a, b, winner, rater in (_rankings if rankings else _pair)(builder, entry, paths):
+            more = {
+                "image_a": a,
+                "image_b": b,
+                "prompt_id": prompt_hash(builder.text(entry, "prompt")),
+                **rater,
+            }
+            builder.add(entry, (systems[a], systems[b]), winner, time=UNKNOWN, **more)
     return builder.finish()
 
 
@@ -222,16 +226,21 @@ def _image_systems(source: ForeignFile, options: Options) -> Mapping[str, str]:
     return content
 
 
-def _pair(builder: Builder, entry: ForeignEntry, paths: list[str], systems: Mapping[str, str]) -> None:
+_Pair = tuple[
+    str, str, str, dict[str, str]
+]  # two images, the winner, and {"rater": ...} where the file names one
+
+
+def _pair(builder: Builder, entry: ForeignEntry, paths: list[str]) -> Iterator[_Pair]:
     choice = entry.values.get("human_preference")
     winner = next((side for side, labels in _HPD_WINNERS.items() if choice == labels), None)
     if winner is None or len(paths) != 2:
         builder.refuse(entry, "human_preference", "must be [1, 0] or [0, 1], of two images")
-        return
-    _add(builder, entry, (paths[0], paths[1]), systems, winner, {})
+    else:
+        yield paths[0], paths[1], winner, {}
 
 
-def _rankings(builder: Builder, entry: ForeignEntry, paths: list[str], systems: Mapping[str, str]) -> None:
+def _rankings(builder: Builder, entry: ForeignEntry, paths: list[str]) -> Iterator[_Pair]:
     annotations = entry.values["raw_annotations"]
     for annotation in annotations if isinstance(annotations, list) else [None]:
         given: dict[str, Any] = annotation if isinstance(annotation, dict) else {}
@@ -242,24 +251,5 @@ def _rankings(builder: Builder, entry: ForeignEntry, paths: list[str], systems: 
         if not isinstance(user, str | int) or user == "":
             builder.refuse(entry, "raw_annotations", "each must hold a user_hash", value=str(user))
             return
-        for (first, rank_a), (second, rank_b) in itertools.combinations(zip(paths, ranks, strict=True), 2):
-            winner = "tie" if rank_a == rank_b else "a" if rank_a < rank_b else "b"
-            _add(builder, entry, (first, second), systems, winner, {"rater": str(user)})
-
-
-def _add(
-    builder: Builder,
-    entry: ForeignEntry,
-    paths: tuple[str, str],
-    systems: Mapping[str, str],
-    winner: str,
-    more: dict[str, str],
-) -> None:
-    pair = systems[paths[0]], systems[paths[1]]
-    more = {
-        **more,
-        "image_a": paths[0],
-        "image_b": paths[1],
-        "prompt_id": prompt_hash(builder.text(entry, "prompt")),
-    }
-    builder.add(entry, pair, winner, time=UNKNOWN, **more)
+        for (a, rank_a), (b, rank_b) in itertools.combinations(zip(paths, ranks, strict=True), 2):
+            yield a, b, "tie" if rank_a == rank_b else "a" if rank_a < rank_b else "b", {"rater": str(user)}

@@ -149,12 +149,11 @@ def _oracles(
             right[source.name] = attributes_right(seen.answers, scenes)
         if seen.features is not None and realism is not None:
             real[source.name] = realism.scores(seen.features)
-    found = []
-    if right:
-        found.append(Answers("alignment", *RATERS["scene_graph"], right))
-    if real:
-        found.append(Answers("quality", *RATERS["realism"], real))
-    return found
+    found = (
+        Answers("alignment", *RATERS["scene_graph"], right),
+        Answers("quality", *RATERS["realism"], real),
+    )
+    return [answers for answers in found if answers.scores]
 
 
 def _reward(
@@ -170,10 +169,8 @@ def _reward(
     texts, size = list(prompts.values()), scale.evaluation.batch
     scores = {}
     for source in sources:
-        parts, done = [], 0
-        for images in _batches(source, list(prompts), source.resolution, size):
-            parts.append(model.scores(images, texts[done : done + len(images)]))
-            done += len(images)
+        batches = enumerate(_batches(source, list(prompts), source.resolution, size))
+        parts = [model.scores(images, texts[k * size : (k + 1) * size]) for k, images in batches]
         scores[source.name] = np.concatenate(parts)
     return [Answers(question, *RATERS[rater.kind], scores) for question in rater.questions]
 

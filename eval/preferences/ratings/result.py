@@ -5,9 +5,9 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from json import dumps
 from pathlib import Path
 from typing import Literal
 
@@ -101,7 +101,10 @@ class Ratings:
 def write_ratings(ratings: Sequence[Ratings], csv: Path, json: Path) -> None:
     """Writes ratings.csv and ratings.json, each whole or not at all. Without ratings: a header, an empty list."""
     write_whole(csv, _table(ratings))
-    write_whole(json, _text(ratings))
+    write_whole(
+        json,
+        dumps([dataclasses.asdict(r) for r in ratings], indent=1, ensure_ascii=False, allow_nan=False) + "\n",
+    )
 
 
 def read_ratings(json: Path) -> tuple[Ratings, ...]:
@@ -116,11 +119,6 @@ def read_ratings(json: Path) -> tuple[Ratings, ...]:
         return TypeAdapter(tuple[Ratings, ...]).validate_json(content, strict=True, extra="forbid")
     except ValidationError as error:
         raise InputError(json, f"{invalid(error)}; write it anew from the votes") from error
-
-
-def _text(ratings: Iterable[Ratings]) -> str:
-    content = [dataclasses.asdict(r) for r in ratings]
-    return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def _table(ratings: Iterable[Ratings]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -112,25 +112,11 @@ class Store:
         """Record an answer. The same key again changes nothing. Raises RefusedError where the trial has an answer."""
         if winner == "tie" and not self._study.ties:
             raise RefusedError("this study asks for a choice; a tie is not allowed")
-
-        def apply(database: sqlite3.Connection, event: int) -> None:
-            try:
-                row = (rater, trial, winner, time, event)
-                database.execute("INSERT INTO votes VALUES (?, ?, ?, ?, ?)", row)
-            except sqlite3.IntegrityError as error:
-                raise RefusedError("this comparison is answered already") from error
-
-        self._event(rater, trial, winner, key, time, apply)
+        self._event(rater, trial, winner, key, time)
 
     def undo(self, rater: str, trial: str, key: str, time: str) -> None:
         """Take an answer back; the log keeps it. The same key again changes nothing."""
-
-        def apply(database: sqlite3.Connection, event: int) -> None:
-            gone = database.execute("DELETE FROM votes WHERE rater = ? AND trial = ?", (rater, trial))
-            if gone.rowcount != 1:
-                raise RefusedError("this comparison has no answer to take back")
-
-        self._event(rater, trial, None, key, time, apply)
+        self._event(rater, trial, None, key, time)
 
     def votes(self) -> tuple[Vote, ...]:
         """All answers that stand, in the order of the lists and of the trials in them."""
@@ -144,15 +130,8 @@ class Store:
             if place in rows
         )
 
-    def _event(
-        self,
-        rater: str,
-        trial: str,
-        winner: Winner | None,
-        key: str,
-        time: str,
-        apply: Callable[[sqlite3.Connection, int], None],
-    ) -> None:
+    def _event(self, rater: str, trial: str, winner: Winner | None, key: str, time: str) -> None:
+        """Log an answer, or an undo where `winner` is None, and change the answers that stand."""
         with self._transaction() as database:
             row = database.execute("SELECT list FROM raters WHERE rater = ?", (rater,)).fetchone()
             if row is None:
@@ -166,8 +145,16 @@ class Store:
                 return
             insert = "INSERT INTO events (key, rater, trial, winner, time) VALUES (?, ?, ?, ?, ?)"
             number = database.execute(insert, (key, rater, trial, winner, time)).lastrowid
-            assert number is not None
-            apply(database, number)
+            if winner is None:
+                gone = database.execute("DELETE FROM votes WHERE rater = ? AND trial = ?", (rater, trial))
+                if gone.rowcount != 1:
+                    raise RefusedError("this comparison has no answer to take back")
+                return
+            try:
+                row = (rater, trial, winner, time, number)
+                database.execute("INSERT INTO votes VALUES (?, ?, ?, ?, ?)", row)
+            except sqlite3.IntegrityError as error:
+                raise RefusedError("this comparison is answered already") from error
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
