@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from add.errors import InputError
 from add.files import write_whole
 from eval.preferences.damage import cell_damage, read_json
 from eval.preferences.record import PreferenceError, Problem, one_problem
@@ -27,7 +28,7 @@ _FIELDS = ("study", "systems", "images")
 class StudyKey:
     """The key of one study. systems: code -> name of the system. images: image code -> id of the source image.
 
-    Raises ValueError where a code is also a name: a file could then be read in two ways.
+    Raises InputError where a code is also a name: a file could then be read in two ways.
     """
 
     study: str
@@ -38,7 +39,7 @@ class StudyKey:
         for what, codes in (("system", self.systems), ("image", self.images)):
             both = sorted(set(codes) & set(codes.values()))
             if both:
-                raise ValueError(f"{both[0]!r} is both the code and the name of a {what}; give other codes")
+                raise InputError(f"{both[0]!r} is both the code and the name of a {what}; give other codes")
 
     def system(self, value: str) -> str | None:
         """The name behind a code; a name as it stands; None for anything else."""
@@ -64,7 +65,7 @@ def read_key(file: Path) -> StudyKey:
         raise PreferenceError(problems)
     try:
         return StudyKey(content["study"], content["systems"], content["images"])
-    except ValueError as error:
+    except InputError as error:
         raise one_problem(file, str(error)) from error
 
 

@@ -1,4 +1,4 @@
-"""Votes -> ratings.json in full, and ratings.csv with one line a system.
+"""Rates votes: ratings.json in full, and ratings.csv with one line per system.
 
 By hand, from a folder of preference files or from files, with the keys that lie beside them:
 

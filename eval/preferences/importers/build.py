@@ -1,4 +1,4 @@
-"""A foreign file as entries, what a person must say about it because the file does not, and the votes of both."""
+"""Reads a foreign file into entries, and builds votes from them and from what a person states about the file."""
 
 from __future__ import annotations
 

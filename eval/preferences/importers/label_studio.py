@@ -51,6 +51,15 @@ LABELS = """<View>
 """
 """Choose an image, or the choice 'tie', and not both: the import refuses an annotation with two answers."""
 
+JSON_COLUMNS = ("data", "annotations")
+FLAT_COLUMNS = ("annotation_id", "annotator")
+
+_SIDES = {"left": "a", "right": "b"}
+_NAMES = ("preference", "pairwise", "pw")
+_NEEDED = ("system_left", "system_right")
+_SAYS = {name: name for name in ("study", "question", "prompt_id", "prompt")}
+_ANSWER, _CANCELLED, _RATER = "the annotation's result", "was_cancelled", "annotator"
+
 
 def export_tasks(file: Path, image_url: str, out: Path, trials: str | None = None) -> int:
     """Writes tasks (out, JSON) and the labelling configuration (out with .xml); returns the number of tasks.
@@ -88,10 +97,8 @@ def _of_study(file: Path, name: str | None) -> Iterable[Mapping[str, str]]:
             file, f"the study has no such list{nearest(name, study.lists)}", column="lists", value=name
         )
     pairs: dict[tuple[object, ...], dict[str, str]] = {}
-    sides = {"no": "no"}
     for trial in (t for n, trials in study.lists.items() if name in (None, n) for t in trials):
         left, right = ("a", "b") if trial.left == "a" else ("b", "a")
-        sides |= {left: "left", right: "right"}
         images = {"left": getattr(trial, f"image_{left}"), "right": getattr(trial, f"image_{right}")}
         pair = {
             "study": study.study,
@@ -101,7 +108,7 @@ def _of_study(file: Path, name: str | None) -> Iterable[Mapping[str, str]]:
             "question_text": study.questions[trial.question].title,
             "system_left": getattr(trial, f"system_{left}"),
             "system_right": getattr(trial, f"system_{right}"),
-            "attention_check": sides[trial.check],
+            "attention_check": {"no": "no", left: "left", right: "right"}[trial.check],
         }
         for side, image in images.items():
             pair |= {f"image_{side}": image, f"file_{side}": image_file(file.parent, image).name}
@@ -134,16 +141,6 @@ def _of_table(file: Path, name: str | None) -> Iterable[Mapping[str, str]]:
     return [entry.values for entry in source.entries]
 
 
-JSON_COLUMNS = ("data", "annotations")
-FLAT_COLUMNS = ("annotation_id", "annotator")
-
-_SIDES = {"left": "a", "right": "b"}
-_NAMES = ("preference", "pairwise", "pw")
-_NEEDED = ("system_left", "system_right")
-_SAYS = {name: name for name in ("study", "question", "prompt_id", "prompt")}
-_ANSWER, _CANCELLED, _RATER = "the annotation's result", "was_cancelled", "annotator"
-
-
 def convert(source: ForeignFile, options: Options) -> Imported:
     """The left image becomes a. Skipped annotations and empty ones need --unanswered leave-out.
 
@@ -166,11 +163,8 @@ def convert(source: ForeignFile, options: Options) -> Imported:
 
 
 def _convert_one(builder: Builder, entry: ForeignEntry) -> None:
-    if entry.values.get(_CANCELLED) in (True, "True", "true"):
-        builder.decide(entry, "unanswered")
-        return
     answers = entry.values[_ANSWER]
-    if not answers:
+    if not answers or entry.values.get(_CANCELLED) in (True, "True", "true"):
         builder.decide(entry, "unanswered")
         return
     if len(answers) > 1 or answers[0] not in (*_SIDES, "tie"):

@@ -1,4 +1,4 @@
-"""One number an image, higher is better: realism, and models trained on people's preferences."""
+"""Scores of an image, higher is better: realism, and models trained on people's preferences."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from add.errors import InputError
 from add.models.weights import WeightsError, check_weights, local_directory, named_file
 
 if TYPE_CHECKING:
@@ -43,13 +44,13 @@ class Realism:
 
 
 def fit_realism(features: NDArray[np.float32]) -> Realism:
-    """The Gaussian of the reference's features (m, d), m >= 2. Raises ValueError where they do not vary."""
+    """The Gaussian of the reference's features (m, d), m >= 2. Raises InputError where they do not vary."""
     if features.ndim != 2 or len(features) < 2 or not np.isfinite(features).all():
-        raise ValueError(f"a Gaussian needs at least 2 finite feature vectors (m, d), not {features.shape}")
+        raise InputError(f"a Gaussian needs at least 2 finite feature vectors (m, d), not {features.shape}")
     values = features.astype(np.float64)
     covariance = shrunk_covariance(values)
     if np.trace(covariance) <= 0:
-        raise ValueError("the reference's features do not vary: there is nothing to compare with")
+        raise InputError("the reference's features do not vary: there is nothing to compare with")
     return Realism(values.mean(axis=0), np.linalg.inv(np.linalg.cholesky(covariance)))
 
 

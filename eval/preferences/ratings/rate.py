@@ -127,9 +127,9 @@ def _rate_kind(
             continue
         notes = [*found.diagnostics.notes]
         notes += [text for of, text in left_out if of == found.question or of not in there]
-        homeless = sum(v.prompt_id not in filed for v in kept if found.question in (v.question, "both"))
-        if categories and homeless:
-            notes.append(f"{homeless} votes are on prompts of no known category")
+        unfiled = sum(v.prompt_id not in filed for v in kept if found.question in (v.question, "both"))
+        if categories and unfiled:
+            notes.append(f"{unfiled} votes are on prompts of no known category")
         diagnostics = dataclasses.replace(found.diagnostics, notes=tuple(notes))
         made[k] = dataclasses.replace(found, diagnostics=diagnostics)
     return sorted(made, key=lambda r: (RATED.index(r.question), r.category != ALL, r.category))

@@ -101,10 +101,8 @@ class Ratings:
 def write_ratings(ratings: Sequence[Ratings], csv: Path, json: Path) -> None:
     """Writes ratings.csv and ratings.json, each whole or not at all. Without ratings: a header, an empty list."""
     write_whole(csv, _table(ratings))
-    write_whole(
-        json,
-        dumps([dataclasses.asdict(r) for r in ratings], indent=1, ensure_ascii=False, allow_nan=False) + "\n",
-    )
+    content = [dataclasses.asdict(r) for r in ratings]
+    write_whole(json, dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def read_ratings(json: Path) -> tuple[Ratings, ...]:

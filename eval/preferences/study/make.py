@@ -109,7 +109,7 @@ def _system(name: str, seed: int) -> str:
 
 
 def _image(comparison: PlannedComparison, system: str, seed: int) -> str:
-    """The code of the image by `system` in this comparison; a destroyed image has the code of its own."""
+    """The code of the image by `system` in this comparison; a destroyed image has its own code."""
     if system == ATTENTION:
         (other,) = {comparison.left, comparison.right} - {ATTENTION}
         return code(seed, "img", ATTENTION, other, comparison.prompt_id)
@@ -117,7 +117,7 @@ def _image(comparison: PlannedComparison, system: str, seed: int) -> str:
 
 
 def _trial(name: str, comparison: PlannedComparison, seed: int) -> Trial:
-    """The comparison in codes; a and b by code, so that which is which says nothing."""
+    """The comparison in codes; a and b are in the order of their codes, which has no meaning."""
     a, b = sorted((comparison.left, comparison.right), key=lambda system: _system(system, seed))
     return Trial(
         id=name,

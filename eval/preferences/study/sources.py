@@ -73,7 +73,7 @@ def read_sources(file: Path) -> tuple[ComparedSystem, ...]:
 def prompts_of(sources: Sequence[ComparedSystem], count: int | None, seed: int) -> dict[str, str]:
     """Prompt id -> prompt, in the samples' order: all, or those with the `count` lowest hashes of (seed, prompt).
 
-    Raises InputError where fewer are there.
+    Raises InputError where there are fewer.
     """
     prompts = {key: sample.prompt for key, sample in sources[0].samples.items()}
     if count is None:
