@@ -103,7 +103,8 @@ def _check(options: argparse.Namespace) -> str:
 def _import(options: argparse.Namespace) -> str:
     from dataclasses import fields
 
-    from eval.preferences.importers import Options, import_votes
+    from eval.preferences.importers import import_votes
+    from eval.preferences.importers.build import Options
     from eval.preferences.reader import write_votes
 
     given = Options(**{field.name: getattr(options, field.name) for field in fields(Options)})

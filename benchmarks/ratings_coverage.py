@@ -18,8 +18,8 @@ import numpy as np
 from benchmarks.simulated_votes import SimulatedStudy, draw, truth
 from eval.preferences.ratings import resample
 from eval.preferences.ratings.bradley_terry import solve, strengths
-from eval.preferences.ratings.pairs import pair_rates
 from eval.preferences.ratings.tally import Array, Tally
+from eval.preferences.ratings.win_rates import pair_rates
 
 FOLDER = Path(__file__).parent / "results"
 SIX = (-0.8, -0.5, -0.1, 0.2, 0.4, 0.8)

@@ -12,7 +12,7 @@ from add.config.yaml import Loc, SpecError, dotted
 from add.models.hub import cached_directory, is_hub_id, mirrored, mirrors_file
 from add.models.weights import Files
 from addbench.preflight.findings import Findings, problem
-from eval.preferences.raters.reward_models import PREPARATION
+from eval.preferences.raters.scores import PREPARATION
 
 Kind = Literal["pipeline", "features", "pooled", "c_text", "inception", "open_clip", "file", "processor"]
 

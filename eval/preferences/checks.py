@@ -1,13 +1,14 @@
-"""What is wrong with a row of a preference file, and with a row beside the rows before it?"""
+"""Checks of a row of a preference file: each cell, the cells together, and the row against earlier rows."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
+from add.config.yaml import nearest
 from eval.preferences.damage import cell_damage, time_problem
 from eval.preferences.key import ATTENTION_CHECK, StudyKey
-from eval.preferences.record import COLUMNS, QUESTIONS, RATER_KINDS, UNKNOWN, WINNERS, Problem, Vote, nearest
+from eval.preferences.record import COLUMNS, QUESTIONS, RATER_KINDS, UNKNOWN, WINNERS, Problem, Vote
 
 CHOICES: Mapping[str, tuple[str, ...]] = {
     "question": QUESTIONS,
@@ -29,7 +30,7 @@ _EMPTY = {
 
 
 def cell_problems(cells: Mapping[str, str], mixed: bool = False) -> Iterator[tuple[str, str, str]]:
-    """(column, value, reason) of each cell that is wrong by itself. mixed: see damage.cell_damage."""
+    """(column, value, reason) of each cell that is wrong on its own. mixed: see damage.cell_damage."""
     for column in COLUMNS:
         value = cells[column]
         if reason := _cell_reason(column, value, cells, mixed):
@@ -57,12 +58,12 @@ def _choice_reason(column: str, value: str, cells: Mapping[str, str]) -> str:
             return f"is the name of system_{side}; write {side}"
         if value.lower() in ("left", "right"):
             return "is a side of the screen; write a or b, the system that stood there"
-    wrong = f"is no {column}; {nearest(value, CHOICES[column])}"
-    return f"{wrong}; {column} is never guessed" if column == "winner" else wrong
+    never = ", and a winner is never guessed" if column == "winner" else ""
+    return f"is no {column}{never}; valid are {', '.join(CHOICES[column])}"
 
 
 def pair_problems(cells: Mapping[str, str]) -> Iterator[tuple[str, str, str]]:
-    """(column, value, reason) of what is wrong between the cells of one row."""
+    """(column, value, reason) of each contradiction between the cells of one row."""
     both = cells["system_a"], cells["system_b"]
     if both[0] == both[1]:
         yield "system_b", cells["system_b"], "is system_a too; a vote compares two different systems"
@@ -94,8 +95,8 @@ class Resolver:
                     name = key.system(value) if kind == "system" else key.image(value)
                     if name is None:
                         codes = key.systems if kind == "system" else key.images
-                        few = f"; {nearest(value, codes)}" if codes else ""
-                        yield column, value, f"is no {kind} code of the study {key.study!r}{few}"
+                        reason = f"is no {kind} code of the study {key.study!r}{nearest(value, codes)}"
+                        yield column, value, reason
                         continue
                     cells[column] = name
                 if kind == "system" and self._systems is not None and cells[column] not in self._systems:
@@ -106,20 +107,20 @@ class Resolver:
         known = nearest(name, self._systems - {ATTENTION_CHECK})
         if key is None:
             hint = f"if it is a code of the study {study!r}, put that study's key file beside the votes"
-            return f"is no known system; {known}; {hint}"
+            return f"is no known system ({hint}){known}"
         behind = f" stands for {name!r}, which" if name != value else ""
-        return f"{behind} is no known system; {known}".lstrip()
+        return f"{behind} is no known system{known}".lstrip()
 
 
 class Seen:
-    """The rows so far, of one file or of several: what the next row may not contradict or repeat."""
+    """The rows so far, of one file or several, which the next row may not contradict or repeat."""
 
     def __init__(self) -> None:
         self._first: dict[tuple[object, ...], tuple[object, Path, int]] = {}
         self._votes: dict[tuple[object, ...], tuple[Path, int]] = {}
 
     def problems(self, vote: Vote, file: Path) -> Iterator[Problem]:
-        """What is wrong with the vote beside the earlier ones."""
+        """What the vote repeats or contradicts of earlier ones."""
         comparison = vote.comparison
         if (found := self._votes.get(comparison)) is None:
             self._votes[comparison] = file, vote.line

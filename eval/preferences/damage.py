@@ -1,10 +1,15 @@
-"""Is a file, or a cell of it, damaged? Encodings, byte order marks, what spreadsheets do to cells, and times."""
+"""Damage to a file or to a cell of it: encodings, byte order marks, broken JSON, what spreadsheets write, times."""
 
 from __future__ import annotations
 
+import json
 import re
 import unicodedata
 from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from eval.preferences.record import PreferenceError, Problem, one_problem
 
 _BOM = b"\xef\xbb\xbf"
 _CONTAINERS = {
@@ -20,15 +25,17 @@ _WIDE = {
     b"\xfe\xff": "UTF-16",
 }
 
-FORMULA_STARTS = "=+-@"
+_JSON_SPACE = " \t\r\n"
+
+_FORMULA_STARTS = "=+-@"
 _FORMULA = re.compile(
     r"""=\s*(?:[A-Za-z_][\w.]*\s*\(|\$?[A-Za-z]{1,3}\$?[0-9]+\b|[-+@("'0-9])|[=+@-][^|]*\|.*!""", re.S
 )
 _ERRORS = ("#NAME?", "#REF!", "#VALUE!", "#N/A", "#DIV/0!", "#NUM!", "#NULL!")
 _NOTHING = ("nan", "none", "null", "na", "n/a", "<na>", "nat")
-_MONTH = r"(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*"
+MONTH = r"(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*"
 _DATE = re.compile(
-    rf"[0-9]{{1,2}}[-./ ]{_MONTH}(?:[-./ ][0-9]{{2,4}})?|{_MONTH}[-./ ][0-9]{{1,4}}"
+    rf"[0-9]{{1,2}}[-./ ]{MONTH}(?:[-./ ][0-9]{{2,4}})?|{MONTH}[-./ ][0-9]{{1,4}}"
     r"|[0-9]{1,2}([./-])[0-9]{1,2}\1[0-9]{2}(?:[0-9]{2})?",
     re.I,
 )
@@ -69,6 +76,63 @@ def mixes_encodings(text: str) -> bool:
 def has_bad_bytes(text: str) -> bool:
     """Whether some byte was not UTF-8."""
     return not text.isascii() and any("\udc80" <= c <= "\udcff" for c in text)
+
+
+def read_text(file: Path) -> str:
+    """A text file in UTF-8 without a byte order mark. Raises PreferenceError."""
+    try:
+        raw = file.read_bytes()
+    except OSError as error:
+        raise one_problem(file, f"cannot be read: {error.strerror}") from error
+    text, faults = decoded(raw)
+    if faults:
+        raise PreferenceError([Problem(file, line, "", "", reason) for line, reason in faults])
+    if has_bad_bytes(text):
+        place = next(i for i, char in enumerate(text) if "\udc80" <= char <= "\udcff")
+        reason = f"byte {ord(text[place]) - 0xDC00:#04x} is not UTF-8; save the file as UTF-8"
+        raise one_problem(file, reason, text.count("\n", 0, place) + 1)
+    return text
+
+
+def read_json(file: Path) -> Any:
+    """A JSON file, read as `json_value` reads it. Raises PreferenceError."""
+    return parse_json(file, read_text(file))
+
+
+def parse_json(file: Path, text: str) -> Any:
+    """The one value that a JSON file's text holds. Raises PreferenceError."""
+    value, end = json_value(file, text, len(text) - len(text.lstrip(_JSON_SPACE)))
+    if text[end:].strip(_JSON_SPACE):
+        raise one_problem(file, "not JSON: more follows after its end", text.count("\n", 0, end) + 1)
+    return value
+
+
+def json_value(file: Path, text: str, start: int = 0, line: int = 1) -> tuple[Any, int]:
+    """The JSON value at `start`, which is in `line`, and where it ends. Raises PreferenceError.
+
+    A field that is in one object twice, and numbers that JSON does not have, are refused.
+    """
+
+    def fields(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for name, value in pairs:
+            if name in found:
+                raise one_problem(file, "the field is there twice in one object", line, name)
+            found[name] = value
+        return found
+
+    def constant(name: str) -> Any:
+        raise one_problem(file, "is no number of JSON; say what is meant", line, value=name)
+
+    decoder = json.JSONDecoder(object_pairs_hook=fields, parse_constant=constant)
+    try:
+        return decoder.raw_decode(text, start)
+    except PreferenceError:
+        raise
+    except json.JSONDecodeError as error:
+        raise one_problem(file, f"not JSON: {error.msg}", error.lineno) from error
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, lists thousands deep
+        raise one_problem(file, f"not JSON that can be read: {error}", line) from error
 
 
 def cell_damage(value: str, is_text: bool, mixed: bool = False) -> str | None:
@@ -123,7 +187,7 @@ def _damaged_id(value: str) -> str | None:
             return "holds nothing but white space"
         side = "ends" if value == value.lstrip() else "starts"
         return f"{side} with white space, so it would count as another value; delete the white space"
-    if value[0] in FORMULA_STARTS:
+    if value[0] in _FORMULA_STARTS:
         return f"starts with {value[0]!r}, which a spreadsheet takes for a formula; rename it"
     if value.lower() in _NOTHING:
         return "is what programs write for an empty cell; give the real value"
@@ -134,38 +198,45 @@ def _damaged_id(value: str) -> str | None:
     return None
 
 
-_GOOD = re.compile(r"([0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2})(?:\.[0-9]{1,9})?Z")
+_TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,9})?Z")
 _WANTED = "write ISO 8601 in UTC, such as 2026-11-21T13:22:05Z"
-_DAY = r"(?:[0-9]{1,4}[./-][0-9]{1,2}[./-][0-9]{1,4})"
 _CLOCK = r"[0-9]{1,2}:[0-9]{2}(?::[0-9]{2}(?:\.[0-9]+)?)?(?:\s*[AaPp][Mm])?"
-_ISO = r"[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]+)?"
-_REASONS = [
-    (r"[0-9]{4}-[0-9]{2}-[0-9]{2}", "has no time of day"),
-    (_ISO + r"\s*[+-][0-9]{2}:?[0-9]{2}", "is not in UTC: it has an offset; convert it to UTC"),
-    (_ISO.replace("[T ]", "T"), "has no zone; add Z if it is UTC, or convert it"),
-    (_ISO + r"Z?", "has a space between date and time, as pandas and spreadsheets write it"),
-    (
-        _DAY + r"(?:[ ,]+" + _CLOCK + ")?",
-        "is a date as a spreadsheet writes it: its order of day and month is not known",
+_FOREIGN_TIMES = {
+    rf"[0-9]{{1,4}}[./-][0-9]{{1,2}}[./-][0-9]{{1,4}}(?:[ ,]+{_CLOCK})?": (
+        "is a date as a spreadsheet writes it: its order of day and month is not known"
     ),
-    (_CLOCK, "has no date"),
-    (r"[0-9]{5}(?:[.,][0-9]+)?", "is a spreadsheet's serial number for a date"),
-    (r"[0-9]{10,19}(?:\.[0-9]+)?", "is Unix time"),
-    (r"[0-9]+(?:[.,][0-9]+)?E[+-]?[0-9]+", "is a number that a spreadsheet rounded"),
-    (r".*[0-9]t[0-9].*|.*z", "has a small t or z"),
-]
+    _CLOCK: "has no date",
+    r"[0-9]{5}(?:[.,][0-9]+)?": "is a spreadsheet's serial number for a date",
+    r"[0-9]{10,19}(?:\.[0-9]+)?": "is Unix time",
+    r"[0-9]+(?:[.,][0-9]+)?E[+-]?[0-9]+": "is a number that a spreadsheet rounded",
+    r".*[0-9]t[0-9].*|.*z": "has a small t or z",
+}
 
 
 def time_problem(value: str) -> str | None:
     """None for a good time; otherwise what is wrong with it."""
-    match = _GOOD.fullmatch(value)
-    if match:
-        try:
-            datetime.fromisoformat(match[1])
-        except ValueError:
+    try:
+        moment = datetime.fromisoformat(value)
+    except ValueError:
+        if _TIME.fullmatch(value):
             return f"is no moment of the calendar; {_WANTED}"
-        return None
-    for pattern, reason in _REASONS:
+    else:
+        if _TIME.fullmatch(value):
+            return None
+        if reason := _other_iso(value, moment):
+            return f"{reason}; {_WANTED}"
+    for pattern, reason in _FOREIGN_TIMES.items():
         if re.fullmatch(pattern, value):
             return f"{reason}; {_WANTED}"
     return f"is no time; {_WANTED}, or unknown"
+
+
+def _other_iso(value: str, moment: datetime) -> str | None:
+    """What keeps a moment of ISO 8601 from being a time of a vote; None where its form says nothing more."""
+    if ":" not in value and "T" not in value:
+        return "has no time of day"
+    if moment.tzinfo is not None and "Z" not in value:
+        return "is not in UTC: it has an offset; convert it to UTC"
+    if value[10:11] == " ":
+        return "has a space between date and time, as pandas and spreadsheets write it"
+    return "has no zone; add Z if it is UTC, or convert it" if moment.tzinfo is None else None

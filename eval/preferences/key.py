@@ -7,13 +7,14 @@ lies beside the votes when they are read, never beside the page.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from add.errors import InputError
 from add.files import write_whole
-from eval.preferences.damage import cell_damage, decoded, has_bad_bytes
+from eval.preferences.damage import cell_damage, read_json
 from eval.preferences.record import PreferenceError, Problem, one_problem
 
 KEY_SUFFIX = ".key.json"
@@ -27,7 +28,7 @@ _FIELDS = ("study", "systems", "images")
 class StudyKey:
     """The key of one study. systems: code -> name of the system. images: image code -> id of the source image.
 
-    Raises ValueError where a code is also a name: a file could then be read in two ways.
+    Raises InputError where a code is also a name: a file could then be read in two ways.
     """
 
     study: str
@@ -38,7 +39,7 @@ class StudyKey:
         for what, codes in (("system", self.systems), ("image", self.images)):
             both = sorted(set(codes) & set(codes.values()))
             if both:
-                raise ValueError(f"{both[0]!r} is both the code and the name of a {what}; give other codes")
+                raise InputError(f"{both[0]!r} is both the code and the name of a {what}; give other codes")
 
     def system(self, value: str) -> str | None:
         """The name behind a code; a name as it stands; None for anything else."""
@@ -60,29 +61,30 @@ def read_key(file: Path) -> StudyKey:
     content = read_json(file)
     if not isinstance(content, dict) or set(content) != set(_FIELDS):
         raise one_problem(file, f"a key file is an object with exactly the fields {', '.join(_FIELDS)}")
-    problems = []
-    if not isinstance(content["study"], str) or not content["study"]:
-        problems.append(Problem(file, 0, "study", str(content["study"]), "must be a text that is not empty"))
-    elif damage := cell_damage(content["study"], is_text=False):
-        problems.append(Problem(file, 0, "study", content["study"], damage))
-    for name in ("systems", "images"):
-        if not isinstance(content[name], dict):
-            problems.append(
-                Problem(file, 0, name, str(content[name]), "must be an object of codes and names")
-            )
-            continue
-        for code, value in content[name].items():
-            if not isinstance(value, str) or not value or not code:
-                reason = f"the code {code!r} must stand for a text, and neither may be empty"
-                problems.append(Problem(file, 0, name, str(value), reason))
-            elif damage := cell_damage(code, is_text=False) or cell_damage(value, is_text=False):
-                problems.append(Problem(file, 0, name, f"{code}: {value}", damage))
-    if problems:
+    if problems := [Problem(file, 0, *problem) for problem in _key_problems(content)]:
         raise PreferenceError(problems)
     try:
         return StudyKey(content["study"], content["systems"], content["images"])
-    except ValueError as error:
+    except InputError as error:
         raise one_problem(file, str(error)) from error
+
+
+def _key_problems(content: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+    """(field, value, reason) of each field of a key file, or code in it, that is wrong."""
+    study = content["study"]
+    if not isinstance(study, str) or not study:
+        yield "study", str(study), "must be a text that is not empty"
+    elif damage := cell_damage(study, is_text=False):
+        yield "study", study, damage
+    for name in ("systems", "images"):
+        if not isinstance(content[name], dict):
+            yield name, str(content[name]), "must be an object of codes and names"
+            continue
+        for code, value in content[name].items():
+            if not isinstance(value, str) or not value or not code:
+                yield name, str(value), f"the code {code!r} must stand for a text, and neither may be empty"
+            elif damage := cell_damage(code, is_text=False) or cell_damage(value, is_text=False):
+                yield name, f"{code}: {value}", damage
 
 
 def write_key(file: Path, key: StudyKey) -> None:
@@ -92,7 +94,7 @@ def write_key(file: Path, key: StudyKey) -> None:
 
 
 def read_keys(folder: Path) -> dict[str, StudyKey]:
-    """Every key file (*.key.json) of a folder, by study. Raises PreferenceError; two keys of a study are one."""
+    """Every key file (*.key.json) of a folder, by study. Raises PreferenceError, also for two keys of one study."""
     keys: dict[str, StudyKey] = {}
     files: dict[str, Path] = {}
     for file in sorted(folder.glob(f"*{KEY_SUFFIX}")):
@@ -102,48 +104,3 @@ def read_keys(folder: Path) -> dict[str, StudyKey]:
             raise one_problem(file, reason, column="study", value=key.study)
         keys[key.study], files[key.study] = key, file
     return keys
-
-
-def read_text(file: Path) -> str:
-    """A text file in UTF-8 without a byte order mark. Raises PreferenceError."""
-    try:
-        raw = file.read_bytes()
-    except OSError as error:
-        raise one_problem(file, f"cannot be read: {error.strerror}") from error
-    text, faults = decoded(raw)
-    if faults:
-        raise PreferenceError([Problem(file, line, "", "", reason) for line, reason in faults])
-    if has_bad_bytes(text):
-        place = next(i for i, char in enumerate(text) if "\udc80" <= char <= "\udcff")
-        reason = f"byte {ord(text[place]) - 0xDC00:#04x} is not UTF-8; save the file as UTF-8"
-        raise one_problem(file, reason, text.count("\n", 0, place) + 1)
-    return text
-
-
-def read_json(file: Path) -> Any:
-    """A JSON file. A field that is there twice, and numbers that JSON does not have, are refused."""
-    return parse_json(file, read_text(file))
-
-
-def parse_json(file: Path, text: str, line: int = 1) -> Any:
-    """JSON text that starts in `line` of the file. Raises PreferenceError."""
-
-    def fields(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found: dict[str, Any] = {}
-        for name, value in pairs:
-            if name in found:
-                raise one_problem(file, "the field is there twice in one object", line, name)
-            found[name] = value
-        return found
-
-    def constant(name: str) -> Any:
-        raise one_problem(file, "is no number of JSON; say what is meant", line, value=name)
-
-    try:
-        return json.loads(text, object_pairs_hook=fields, parse_constant=constant)
-    except PreferenceError:
-        raise
-    except json.JSONDecodeError as error:
-        raise one_problem(file, f"not JSON: {error.msg}", line + error.lineno - 1) from error
-    except (ValueError, RecursionError) as error:  # a number of thousands of digits, lists thousands deep
-        raise one_problem(file, f"not JSON that can be read: {error}", line) from error

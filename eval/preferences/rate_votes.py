@@ -1,100 +1,130 @@
-"""All votes of a scale -> its ratings: people's preference files and the automatic raters' one.
+"""Rates votes: ratings.json in full, and ratings.csv with one line per system.
+
+By hand, from a folder of preference files or from files, with the keys that lie beside them:
+
+    python -m eval.preferences.rate_votes --votes preferences --json ratings.json --csv ratings.csv
+
+In the workflow, which adds the automatic raters' file and refuses systems that the study does not compare:
 
     python -m eval.preferences.rate_votes --scale config/mini.yaml --systems FILE.json \\
         --automatic FILE.csv --study results/mini/study --json ratings.json --csv ratings.csv
-
-People's files are those in the folder that the scale's `study.records` names; the keys of blinded studies lie
-beside them or, as long as it is there, in the study's own directory.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from add.config.yaml import SpecError
 from add.errors import refuses
 from eval.preferences.key import StudyKey, read_keys
-from eval.preferences.reader import read_folder, read_votes
+from eval.preferences.reader import read_files, read_folder, read_votes
 from eval.preferences.record import Vote, one_problem
-from eval.preferences.study.sources import read_sources
-from eval.prompts import Prompt, read_prompts
-
-if TYPE_CHECKING:
-    from add.config.scale import Scale
+from eval.prompts import Prompt
 
 
 def all_votes(
-    scale: Scale, systems: Sequence[str], prompts: Iterable[Prompt], automatic: Path, study: Path
+    places: Sequence[Path],
+    systems: Collection[str] | None = None,
+    prompts: Iterable[Prompt] = (),
+    automatic: Path | None = None,
+    study: Path | None = None,
 ) -> tuple[Vote, ...]:
     """People's votes, then the automatic raters'. Raises PreferenceError with every problem of every file.
 
-    study: the directory of the study that `snakemake study` made, if it did.
+    places: one folder of preference files, or files. systems: the names that may occur; None takes every name.
+    prompts: what the votes are on; a vote with another prompt under the same id is refused. automatic: the automatic
+    raters' file; with it, the folder may be absent. study: the study's directory, which holds a key too once the
+    study was made.
     """
-    if scale.study is None:
-        raise SpecError(scale.origin.file, 1, "has no study, so its votes have no systems")
-    folder = Path(scale.study.records)
+    machine = read_votes(automatic, systems) if automatic else ()
     people: tuple[Vote, ...] = ()
-    if folder.is_dir():
-        people = read_folder(folder, systems, _keys(folder, study))
+    if len(places) > 1 or places[0].is_file():
+        people = read_files(places, systems, _keys({file.parent for file in places}, study))
+    elif automatic is None or places[0].is_dir():
+        people = read_folder(places[0], systems, _keys(places, study))
+    where = Path(", ".join(map(str, places)))
     texts = {prompt.prompt_id: prompt.prompt for prompt in prompts}
-    machine = read_votes(automatic, systems)
     known = {vote.comparison for vote in machine}
     for vote in people:
         if texts.get(vote.prompt_id, vote.prompt) != vote.prompt:
             reason = (
-                f"in the scale '{scale.name}' this prompt is {texts[vote.prompt_id]!r}; these votes are on other "
-                "images, so take their file out of the folder"
+                f"this prompt is {texts[vote.prompt_id]!r} in the prompts given; these votes are on other images, "
+                "so take their file out"
             )
-            raise one_problem(folder, reason, vote.line, vote.prompt_id, vote.prompt)
+            raise one_problem(where, reason, vote.line, vote.prompt_id, vote.prompt)
         if vote.comparison in known:
             reason = f"the vote is also in {automatic}; take its file out of the folder, or it counts twice"
-            raise one_problem(folder, reason, vote.line, "rater", vote.rater)
+            raise one_problem(where, reason, vote.line, "rater", vote.rater)
     return (*people, *machine)
 
 
-def _keys(folder: Path, study: Path) -> Mapping[str, StudyKey]:
+def _keys(folders: Iterable[Path], study: Path | None) -> Mapping[str, StudyKey]:
     """The keys beside the votes, and the study's own. Raises PreferenceError where they contradict each other."""
-    beside = read_keys(folder)
-    own = read_keys(study) if study.is_dir() else {}
-    for name in sorted(set(beside) & set(own)):
-        if beside[name] != own[name]:
-            reason = f"the study's key here is not the one in {study}; one of the two is another study's"
-            raise one_problem(folder, reason, column="study", value=name)
-    return {**own, **beside}
+    keys = read_keys(study) if study and study.is_dir() else {}
+    for folder in sorted(folders):
+        for name, key in read_keys(folder).items():
+            if keys.setdefault(name, key) != key:
+                reason = "another key of this study was read before; one of the two is another study's"
+                raise one_problem(folder, reason, column="study", value=name)
+    return keys
 
 
 @refuses
 def main(arguments: list[str] | None = None) -> int:
     """The command line; 1 and the reasons on stderr where votes are refused."""
-    from add.config.load import load_scale
-    from eval.preferences.ratings.rate import rate
-    from eval.preferences.ratings.result import write_ratings
-
     parser = argparse.ArgumentParser(prog="python -m eval.preferences.rate_votes", description=__doc__)
-    parser.add_argument("--scale", type=Path, required=True, help="config/<scale>.yaml")
-    parser.add_argument("--systems", type=Path, required=True, help="JSON list of {name, samples}")
-    parser.add_argument("--automatic", type=Path, required=True, help="the automatic raters' file")
-    parser.add_argument("--study", type=Path, required=True, help="the study's directory, if it was made")
+    given = parser.add_mutually_exclusive_group(required=True)
+    given.add_argument("--votes", type=Path, nargs="+", help="a folder of preference files, or files")
+    given.add_argument("--scale", type=Path, help="config/<scale>.yaml: its folder, prompts and seed")
+    parser.add_argument("--systems", type=Path, help="JSON list of {name, samples}: what may occur")
+    parser.add_argument("--automatic", type=Path, help="the automatic raters' file")
+    parser.add_argument("--study", type=Path, help="the study's directory, with its key if it was made")
+    parser.add_argument("--prompts", type=Path, help="PartiPrompts TSV, for ratings per category")
+    parser.add_argument("--seed", type=int, help="default: the scale's, or 0")
+    parser.add_argument("--resamples", type=int, default=1000, help="of the intervals (default: 1000)")
+    parser.add_argument("--shuffles", type=int, default=1000, help="of the ELO (default: 1000)")
     parser.add_argument("--json", type=Path, required=True, help="ratings.json to write")
     parser.add_argument("--csv", type=Path, required=True, help="ratings.csv to write")
     options = parser.parse_args(arguments)
-    scale = load_scale(options.scale)
-    names = [source.name for source in read_sources(options.systems)]
-    prompts = read_prompts(scale.sampling.prompts[scale.study.prompts]) if scale.study else ()
-    votes = all_votes(scale, names, prompts, options.automatic, options.study)
+
+    from eval.preferences.ratings.rate import rate
+    from eval.preferences.ratings.result import write_ratings
+    from eval.preferences.study.sources import read_sources
+    from eval.prompts import read_parti
+
+    places, seed = options.votes, options.seed or 0
+    prompts: Sequence[Prompt] = read_parti(options.prompts) if options.prompts else ()
+    if options.scale:  # the only lines here that read a scale
+        places, prompts, scale_seed = _of_scale(options.scale)
+        seed = scale_seed if options.seed is None else seed
+    systems = [source.name for source in read_sources(options.systems)] if options.systems else None
+    votes = all_votes(places, systems, prompts, options.automatic, options.study)
     categories = {prompt.prompt_id: prompt.category or "" for prompt in prompts}
-    ratings = rate(votes, categories, seed=scale.study.seed if scale.study else 0)
-    for file in (options.json, options.csv):
-        file.parent.mkdir(parents=True, exist_ok=True)
+    ratings = rate(votes, categories, seed=seed, resamples=options.resamples, shuffles=options.shuffles)
     write_ratings(ratings, options.csv, options.json)
-    kinds = sorted({vote.rater_kind for vote in votes})
-    counts = ", ".join(f"{sum(v.rater_kind == kind for v in votes)} {kind}" for kind in kinds)
-    print(f"{len(votes)} votes ({counts})", file=sys.stderr)
+    counts = Counter(vote.rater_kind for vote in votes)
+    print(f"{len(votes)} votes ({', '.join(f'{count} {kind}' for kind, count in counts.items())})")
+    for found in ratings:
+        if found.category == "all":
+            first = f"{found.diagnostics.votes} votes, first {found.systems[0].system}"
+            print(f"{found.rater_kind}, {found.question}: {first}")
     return 0
+
+
+def _of_scale(file: Path) -> tuple[list[Path], Sequence[Prompt], int]:
+    """A scale's folder of people's votes, its study's prompts and its seed. Raises SpecError."""
+    from add.config.load import load_scale
+    from add.config.yaml import SpecError
+    from eval.prompts import read_prompts
+
+    scale = load_scale(file)
+    if scale.study is None:
+        raise SpecError(scale.origin.file, 1, "has no study, so its votes have no systems")
+    prompts = read_prompts(scale.sampling.prompts[scale.study.prompts])
+    return [Path(scale.study.records)], prompts, scale.study.seed
 
 
 if __name__ == "__main__":

@@ -2,117 +2,23 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
+import io
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from add.config.yaml import nearest
 from add.files import write_whole
 from eval.preferences.checks import Resolver, Seen, cell_problems, pair_problems
 from eval.preferences.damage import decoded, mixes_encodings
 from eval.preferences.key import KEY_SUFFIX, StudyKey, read_keys
-from eval.preferences.record import COLUMNS, PreferenceError, Problem, Vote, nearest, one_problem
+from eval.preferences.record import COLUMNS, PreferenceError, Problem, Vote, one_problem
 
-_QUOTED = re.compile(r'"([^"]*(?:""[^"]*)*)"')
-_PLAIN = re.compile(r'[^",\r\n]*')
 _MUST_QUOTE = re.compile(r'[",\r\n]|^\s|\s$')
-
-
-@dataclass(frozen=True)
-class CsvRow:
-    """The cells of one row; `line` is the physical line in which it starts, 1-based."""
-
-    line: int
-    cells: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Fault:
-    """Where the text stops being CSV: in the cell `place` (0-based) of the row that starts in `line`."""
-
-    line: int
-    place: int
-    value: str
-    reason: str
-
-
-def parsed(text: str, separator: str = ",") -> tuple[list[CsvRow], Fault | None]:
-    """The rows up to the first place that is not CSV, and what is wrong there. Line ends are LF or CRLF."""
-    rows: list[CsvRow] = []
-    position, line = 0, 1
-    while position < len(text):
-        end = text.find("\n", position)
-        stop = len(text) if end < 0 else end
-        content = text[position:stop]
-        if '"' not in content and "\r" not in content.removesuffix("\r"):  # most rows: no need to look closer
-            if end < 0 and content.endswith("\r"):
-                return rows, Fault(line, 0, content[-20:], _BARE_RETURN)
-            rows.append(CsvRow(line, tuple(content.removesuffix("\r").split(separator))))
-            position, line = stop + 1, line + 1
-            continue
-        found = _row(text, position, line, separator)
-        if isinstance(found, Fault):
-            return rows, found
-        cells, following = found
-        rows.append(CsvRow(line, cells))
-        line += text.count("\n", position, following)
-        position = following
-    return rows, None
-
-
-_BARE_RETURN = (
-    "a line ends with a bare carriage return, as on old Macs; save the file with LF or CRLF line ends"
-)
-
-
-def _row(text: str, position: int, line: int, separator: str) -> tuple[tuple[str, ...], int] | Fault:
-    """The cells of the row at `position`, and where the next row starts."""
-    cells: list[str] = []
-    plain = _PLAIN if separator == "," else re.compile(rf'[^"{re.escape(separator)}\r\n]*')
-    while True:
-        if text.startswith('"', position):
-            match = _QUOTED.match(text, position)
-            if match is None:
-                value = text[position : position + 40].split("\n")[0]
-                reason = "a quote is opened and never closed, to the end of the file; close it"
-                return Fault(line, len(cells), value, reason)
-            cells.append(match[1].replace('""', '"'))
-        else:
-            match = plain.match(text, position)
-            assert match is not None
-            cells.append(match[0])
-        position = match.end()
-        if text.startswith(separator, position):
-            position += 1
-        elif text.startswith(("\n", "\r\n"), position):
-            return tuple(cells), text.index("\n", position) + 1
-        elif position == len(text):
-            return tuple(cells), position
-        elif text[position] == "\r":
-            return Fault(line, len(cells) - 1, cells[-1], _BARE_RETURN)
-        elif text[position] == '"':
-            reason = (
-                "has a quote in a cell without quotes around it; put the cell in quotes, and double the quote"
-            )
-            return Fault(line, len(cells) - 1, cells[-1] + '"', reason)
-        else:
-            reason = f"has {text[position]!r} after its closing quote; a quote inside a cell must be doubled"
-            return Fault(line, len(cells) - 1, cells[-1], reason)
-
-
-def written(rows: Iterable[Sequence[str]]) -> str:
-    """Rows as CSV with LF line ends; `parsed` gives them back exactly."""
-    return "".join(",".join(map(_quoted, row)) + "\n" for row in rows)
-
-
-def _quoted(cell: str) -> str:
-    if _MUST_QUOTE.search(cell):
-        return '"' + cell.replace('"', '""') + '"'
-    return cell
-
-
 _OTHER_SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 _COMPANIONS = (".md", KEY_SUFFIX)
 
@@ -125,7 +31,32 @@ def read_votes(
     keys: {study: key}; codes of these studies are replaced by names, and codes that the key lacks are refused.
     systems: the names that may occur after that; None takes every name.
     """
-    votes, problems = _read(file, Resolver(systems, keys or {}), Seen())
+    return read_files([file], systems, keys or {})
+
+
+def read_files(
+    files: Iterable[Path],
+    systems: Collection[str] | None,
+    keys: Mapping[str, StudyKey],
+    csv_only: bool = False,
+) -> tuple[Vote, ...]:
+    """The votes of several files, as `read_votes` reads them; a vote that is in two files is refused.
+
+    csv_only: refuse other files unread.
+    """
+    resolver, seen = Resolver(systems, keys), Seen()
+    votes: list[Vote] = []
+    problems: list[Problem] = []
+    for file in files:
+        if csv_only and (file.suffix != ".csv" or file.is_dir()):
+            reason = (
+                "is no preference file (*.csv) and no key file; votes in it would be lost: convert or move it"
+            )
+            problems.append(Problem(file, 0, "", "", reason))
+            continue
+        found, wrong = _read(file, resolver, seen)
+        votes += found
+        problems += wrong
     if problems:
         raise PreferenceError(problems)
     return tuple(votes)
@@ -143,24 +74,10 @@ def read_folder(
     if not folder.is_dir():
         raise one_problem(folder, "is no folder")
     known = read_keys(folder) if keys is None else keys
-    resolver, seen = Resolver(systems, known), Seen()
-    votes: list[Vote] = []
-    problems: list[Problem] = []
-    for file in sorted(folder.iterdir()):
-        if file.name.startswith(".") or file.name.endswith(_COMPANIONS):
-            continue
-        if file.suffix != ".csv" or file.is_dir():
-            reason = (
-                "is no preference file (*.csv) and no key file; votes in it would be lost: convert or move it"
-            )
-            problems.append(Problem(file, 0, "", "", reason))
-            continue
-        found, wrong = _read(file, resolver, seen)
-        votes += found
-        problems += wrong
-    if problems:
-        raise PreferenceError(problems)
-    return tuple(votes)
+    files = (
+        f for f in sorted(folder.iterdir()) if not f.name.startswith(".") and not f.name.endswith(_COMPANIONS)
+    )
+    return read_files(files, systems, known, csv_only=True)
 
 
 def write_votes(file: Path, votes: Sequence[Vote]) -> None:
@@ -175,7 +92,12 @@ def write_votes(file: Path, votes: Sequence[Vote]) -> None:
         line += 1 + vote.prompt.count("\n")
     check_votes(file, numbered)
     rows = [COLUMNS, *([str(getattr(vote, name)) for name in COLUMNS] for vote in votes)]
-    write_whole(file, written(rows))
+    # Not csv.writer: it leaves a carriage return without quotes where lines end in LF.
+    write_whole(file, "".join(",".join(map(_quoted, row)) + "\n" for row in rows))
+
+
+def _quoted(cell: str) -> str:
+    return '"' + cell.replace('"', '""') + '"' if _MUST_QUOTE.search(cell) else cell
 
 
 def check_votes(file: Path, votes: Sequence[Vote]) -> None:
@@ -293,7 +215,7 @@ def _column_problems(cells: tuple[str, ...]) -> Iterator[tuple[str, str, str]]:
     for place, name in enumerate(cells):
         if name not in COLUMNS:
             what = f"is {'an unknown column' if name else 'a column without a name'} (number {place + 1})"
-            yield name, name, f"{what}; {nearest(name, missing) if missing else 'delete it in every row'}"
+            yield name, name, what + (nearest(name, missing) if missing else "; delete it in every row")
         elif cells.index(name) < place:
             yield name, name, "is in the header twice"
     for name in missing:
@@ -302,3 +224,80 @@ def _column_problems(cells: tuple[str, ...]) -> Iterator[tuple[str, str, str]]:
         place = next(i for i, name in enumerate(cells) if name != COLUMNS[i])
         reason = f"stands where {COLUMNS[place]} must stand; the columns have a fixed order"
         yield cells[place], cells[place], reason
+
+
+@dataclass(frozen=True)
+class CsvRow:
+    """The cells of one row; `line` is the physical line in which it starts, 1-based."""
+
+    line: int
+    cells: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class CsvFault:
+    """Where the text stops being CSV: in the cell `place` (0-based) of the row that starts in `line`."""
+
+    line: int
+    place: int
+    value: str
+    reason: str
+
+
+_CELL = re.compile(r'"((?:[^"]|"")*+)"|[^",\r\n]*')
+_RETURN = "a line ends with a bare carriage return, as on old Macs; save the file with LF or CRLF line ends"
+_QUOTE = "has a quote in a cell without quotes around it; put the cell in quotes, and double the quote"
+_UNCLOSED = "a quote is opened and never closed, to the end of the file; close it"
+
+
+def parsed(text: str) -> tuple[list[CsvRow], CsvFault | None]:
+    """The rows up to the first place that is not CSV (RFC 4180), and what is wrong there. Lines end in LF or CRLF.
+
+    By csv's strict reader. It takes two things that are no CSV: a quote inside a cell without quotes, and bare
+    carriage returns at the end of a line. It also does not say in which cell it stopped. `_fault` sees all three.
+    """
+    rows: list[CsvRow] = []
+    taken: list[str] = []  # the physical lines of the row being read
+
+    def lines() -> Iterator[str]:
+        for line in io.StringIO(text, newline="\n"):
+            taken.append(line)
+            yield line
+
+    reader, line = csv.reader(lines(), strict=True), 1
+    while True:
+        try:
+            cells = next(reader, None)
+        except csv.Error as error:
+            return rows, _fault("".join(taken), line) or CsvFault(line, 0, "", str(error))
+        if cells is None:
+            return rows, None
+        raw = "".join(taken)
+        if ('"' in raw or "\r" in raw.removesuffix("\r\n")) and (fault := _fault(raw, line)):
+            return rows, fault
+        rows.append(CsvRow(line, tuple(cells or [""])))
+        line += len(taken)
+        taken.clear()
+
+
+def _fault(raw: str, line: int) -> CsvFault | None:
+    """The first place where a row is not CSV; None where it is."""
+    place = at = 0
+    while match := _CELL.match(raw, at):
+        at = match.end()
+        quoted = match[1] is not None
+        value = match[1].replace('""', '"') if quoted else match[0]
+        end = raw[at : at + 1]
+        if not end or raw.startswith(("\n", "\r\n"), at):
+            return None
+        if end == "\r":
+            return CsvFault(line, place, value, _RETURN)
+        if quoted and end != ",":
+            reason = f"has {end!r} after its closing quote; a quote inside a cell must be doubled"
+            return CsvFault(line, place, value, reason)
+        if end == '"' and value:
+            return CsvFault(line, place, value + end, _QUOTE)
+        if end == '"':
+            return CsvFault(line, place, raw[at : at + 40].split("\n")[0], _UNCLOSED)
+        place, at = place + 1, at + 1
+    return None

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
+
+from pydantic import ValidationError
 
 from add.errors import InputError
 
@@ -35,7 +36,7 @@ class Problem:
 
 
 class PreferenceError(InputError):
-    """A preference file that is not as it should be. `problems`: everything that is wrong, in the file's order."""
+    """A preference file that is refused. `problems`: everything that is wrong with it, in the file's order."""
 
     def __init__(self, problems: Iterable[Problem]) -> None:
         every = tuple(problems)
@@ -49,17 +50,11 @@ def shown(value: str) -> str:
     return text if len(value) <= _SHOWN else f"{text}..."
 
 
-def nearest(word: str, valid: Iterable[str]) -> str:
-    """The end of a message: the valid word closest to `word` whatever its case, and all of them where few."""
-    words = sorted(valid)
-    if not words:
-        return "none is known"
-    few = 1 < len(words) <= 4
-    folded = {other.casefold(): other for other in reversed(words)}
-    close = difflib.get_close_matches(word.strip().casefold(), folded, n=1, cutoff=0.5 if few else 0.0)
-    if not close:
-        return f"valid are {', '.join(words)}"
-    return f"the nearest is {folded[close[0]]!r}" + (f" (valid are {', '.join(words)})" if few else "")
+def invalid(error: ValidationError) -> str:
+    """The first field that pydantic refuses, and why."""
+    first = error.errors()[0]
+    where = ".".join(map(str, first["loc"]))
+    return f"{where}: {first['msg']}" if where else first["msg"]
 
 
 def one_problem(file: Path, reason: str, line: int = 0, column: str = "", value: str = "") -> PreferenceError:
@@ -85,8 +80,8 @@ UNKNOWN = "unknown"
 class Vote:
     """One row of a preference file. `line` is where it stood (1-based; 0 for a vote that came from no file).
 
-    prompt: as shown, byte for byte. system_a, system_b: two different systems; which is a and which is b says
-    nothing. image_a, image_b: ids of the images shown. winner: a, b or tie, of the systems, not of the sides.
+    prompt: as shown, byte for byte. system_a, system_b: two different systems, in an order without
+    meaning. image_a, image_b: ids of the images shown. winner: a, b or tie; a system, not a side of the screen.
     shown_left: the system that stood on the left; none for raters that see no sides, or where it is not known.
     time: ISO 8601 in UTC with a Z, to the second or finer. attention_check: no, or the system that any attentive
     rater prefers; such votes judge the rater and enter no rating. study: id of the study, as the page states it.

@@ -1,4 +1,4 @@
-"""Sample what a study compares and the table does not have, in one process.
+"""Sample the systems that only the study compares, in one process.
 
     python -m eval.preferences.sample_study --scale config/mini.yaml --jobs '[{"system": ...}, ...]'
 
@@ -40,7 +40,7 @@ class Job(BaseModel):
 
 
 def read_jobs(text: str) -> tuple[Job, ...]:
-    """The jobs in a JSON list. Raises ValueError with the entry and the field that is wrong."""
+    """The jobs in a JSON list. Raises InputError with the entry and the field that is wrong."""
     try:
         return tuple(TypeAdapter(list[Job]).validate_json(text))
     except ValidationError as error:
@@ -49,7 +49,7 @@ def read_jobs(text: str) -> tuple[Job, ...]:
 
 
 def sample_jobs(scale: Scale, jobs: tuple[Job, ...], device: str) -> None:
-    """Sample each job on the study's prompts. Raises ValueError, OSError, InputError, WeightsError."""
+    """Sample each job on the study's prompts. Raises InputError, WeightsError, OSError."""
     from eval.systems import load_system
 
     if scale.study is None:
@@ -67,7 +67,7 @@ def main(arguments: list[str] | None = None) -> int:
     """The command line; 1 and one line on stderr where the input is refused."""
     parser = argparse.ArgumentParser(prog="python -m eval.preferences.sample_study", description=__doc__)
     parser.add_argument("--scale", type=Path, required=True, help="config/<scale>.yaml")
-    parser.add_argument("--jobs", required=True, help="JSON list of what to sample")
+    parser.add_argument("--jobs", required=True, help="JSON list of systems to sample")
     parser.add_argument("--device", help="default: cuda where there is one")
     options = parser.parse_args(arguments)
 

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from eval.preferences.importers import Imported, Options, import_votes
+from eval.preferences.importers import import_votes
+from eval.preferences.importers.build import Imported, Options
 from eval.preferences.reader import read_votes, write_votes
 from eval.preferences.record import PreferenceError
 

@@ -1,4 +1,4 @@
-"""Which foreign formats of votes are there, and which one is a file in? Told by its header, never by its name."""
+"""The foreign formats of votes. A file's format is told by its header, never by its name."""
 
 from __future__ import annotations
 
@@ -6,28 +6,25 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from eval.preferences.importers import evalica, hpdv2, label_studio, lmarena, pickapic
-from eval.preferences.importers.build import Imported
-from eval.preferences.importers.entries import ForeignFile, Options, read_source
+from eval.preferences.importers import datasets, label_studio
+from eval.preferences.importers.build import ForeignFile, Imported, Options, read_source
 from eval.preferences.record import COLUMNS, one_problem
-
-__all__ = ["FORMATS", "Format", "Imported", "Options", "detect", "import_votes"]
 
 
 @dataclass(frozen=True)
-class Format:
+class VoteFormat:
     """headers: sets of columns; a file that has all columns of one of them is in this format."""
 
     convert: Callable[[ForeignFile, Options], Imported]
     headers: tuple[tuple[str, ...], ...]
 
 
-FORMATS: Mapping[str, Format] = {
-    "lmarena": Format(lmarena.convert, (lmarena.COLUMNS, lmarena.COLUMNS_55K)),
-    "evalica": Format(evalica.convert, (evalica.COLUMNS,)),
-    "pickapic": Format(pickapic.convert, (pickapic.COLUMNS,)),
-    "hpdv2": Format(hpdv2.convert, (hpdv2.TRAIN_COLUMNS, hpdv2.TEST_COLUMNS)),
-    "label-studio": Format(label_studio.convert, (label_studio.JSON_COLUMNS, label_studio.FLAT_COLUMNS)),
+FORMATS: Mapping[str, VoteFormat] = {
+    "lmarena": VoteFormat(datasets.lmarena, (datasets.LMARENA_COLUMNS, datasets.LMARENA_55K_COLUMNS)),
+    "evalica": VoteFormat(datasets.evalica, (datasets.EVALICA_COLUMNS,)),
+    "pickapic": VoteFormat(datasets.pickapic, (datasets.PICKAPIC_COLUMNS,)),
+    "hpdv2": VoteFormat(datasets.hpdv2, (datasets.HPDV2_TRAIN_COLUMNS, datasets.HPDV2_TEST_COLUMNS)),
+    "label-studio": VoteFormat(label_studio.convert, (label_studio.JSON_COLUMNS, label_studio.FLAT_COLUMNS)),
 }
 
 
@@ -55,10 +52,10 @@ def detect(source: ForeignFile) -> str:
     raise one_problem(source.file, f"is in no known format: {lacks}", 1)
 
 
-def _fits(known: Format, source: ForeignFile) -> bool:
+def _fits(known: VoteFormat, source: ForeignFile) -> bool:
     return any(set(header) <= set(source.columns) for header in known.headers)
 
 
-def _lacks(known: Format, source: ForeignFile) -> str:
+def _lacks(known: VoteFormat, source: ForeignFile) -> str:
     missing = min(([n for n in header if n not in source.columns] for header in known.headers), key=len)
     return f"lacks the columns {', '.join(missing)}"

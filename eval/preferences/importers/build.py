@@ -1,4 +1,4 @@
-"""Builds votes from the entries of a foreign file: what the file says, what the options say, and nothing else."""
+"""Reads a foreign file into entries, and builds votes from them and from what a person states about the file."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, cast
+from pathlib import Path
+from typing import Any, Literal, cast
 
-from eval.preferences.importers.entries import ForeignEntry, ForeignFile, Options
-from eval.preferences.reader import check_votes
-from eval.preferences.record import UNKNOWN, PreferenceError, Problem, Vote, nearest
+from add.config.yaml import nearest
+from eval.preferences.damage import json_value, parse_json, read_text
+from eval.preferences.reader import check_votes, parsed
+from eval.preferences.record import UNKNOWN, PreferenceError, Problem, Vote, one_problem
 
 _FIELDS = ("study", "question", "rater", "rater_kind", "prompt_id", "prompt")
 _HAVE_COLUMN = ("rater", "prompt_id", "prompt")
@@ -18,7 +20,7 @@ _DECISIONS = {
     "both_bad": ("say that both are bad", "--both-bad tie", "counted as ties"),
     "unanswered": ("hold no answer", "--unanswered leave-out", "left out"),
     "same_system": (
-        "compare a system with itself, which says nothing of systems",
+        "compare a system with itself",
         "--same-system leave-out",
         "left out",
     ),
@@ -31,6 +33,55 @@ _DECISIONS = {
 
 
 @dataclass(frozen=True)
+class Options:
+    """What a person states about a file; None: not given.
+
+    A value that both the file and an option state is refused, and so is one that neither states.
+
+    rater_column, prompt_column, prompt_id_column: read the value from this column of the file.
+    row_is: each row is another prompt, or another rater, and is named by its line; for files without either.
+    shown_left: the system that stood on the left, where the file does not say; none: not known.
+    time_zone: of times that the file gives without a zone: UTC, or unknown (then the time is 'unknown').
+    both_bad: tie counts 'both are bad' as a tie. unanswered, same_system: leave-out leaves such rows out and
+    says how many. image_systems: a JSON file {image id: system}, for files that name images only.
+    """
+
+    study: str | None = None
+    question: str | None = None
+    rater: str | None = None
+    rater_kind: str | None = None
+    prompt_id: str | None = None
+    prompt: str | None = None
+    rater_column: str | None = None
+    prompt_id_column: str | None = None
+    prompt_column: str | None = None
+    row_is: Literal["prompt", "rater"] | None = None
+    shown_left: Literal["a", "b", "none"] = "none"
+    time_zone: Literal["UTC", "unknown"] | None = None
+    both_bad: Literal["tie"] | None = None
+    unanswered: Literal["leave-out"] | None = None
+    same_system: Literal["leave-out"] | None = None
+    image_systems: Path | None = None
+
+
+@dataclass(frozen=True)
+class ForeignEntry:
+    """One row or object; `line` is the physical line in which it starts. The cells of a CSV are texts."""
+
+    line: int
+    values: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class ForeignFile:
+    """A foreign file: its columns (the keys of its objects) and its entries."""
+
+    file: Path
+    columns: tuple[str, ...]
+    entries: tuple[ForeignEntry, ...]
+
+
+@dataclass(frozen=True)
 class Imported:
     """The votes of a foreign file, each with its line there, and notes on what an option decided, with counts."""
 
@@ -38,8 +89,66 @@ class Imported:
     notes: tuple[str, ...]
 
 
+def read_source(file: Path) -> ForeignFile:
+    """Reads a foreign file. Raises PreferenceError."""
+    text = read_text(file)
+    if text.lstrip()[:1] in ("[", "{"):
+        entries = tuple(_objects(file, text))
+        columns = tuple(dict.fromkeys(name for entry in entries for name in entry.values))
+    else:
+        columns, entries = _table(file, text)
+    if not entries:
+        raise one_problem(file, "holds no entries")
+    return ForeignFile(file, columns, entries)
+
+
+def _table(file: Path, text: str) -> tuple[tuple[str, ...], tuple[ForeignEntry, ...]]:
+    rows, fault = parsed(text)
+    if fault is not None:
+        raise one_problem(file, fault.reason, fault.line, value=fault.value)
+    header = rows[0].cells
+    if len(header) == 1 and any(sign in header[0] for sign in ";\t|"):
+        raise one_problem(file, "is not separated by commas; save it as CSV with commas", 1, value=header[0])
+    problems = [
+        Problem(file, 1, name, name, "is in the header twice")
+        for name in set(header)
+        if header.count(name) > 1
+    ]
+    for row in rows[1:]:
+        if len(row.cells) != len(header):
+            reason = f"has {len(row.cells)} cells, the header has {len(header)}"
+            problems.append(Problem(file, row.line, "", ",".join(row.cells), reason))
+    if problems:
+        raise PreferenceError(problems)
+    return header, tuple(
+        ForeignEntry(row.line, dict(zip(header, row.cells, strict=True))) for row in rows[1:]
+    )
+
+
+def _objects(file: Path, text: str) -> Iterator[ForeignEntry]:
+    """The objects of a list, or of lines, each with its line."""
+    between, position, line = " \t\r\n", 0, 1
+    if is_list := text.lstrip().startswith("["):
+        parse_json(file, text)  # the list is whole; below, each object is read again, for its line
+        between, position = between + ",", text.index("[") + 1
+        line += text.count("\n", 0, position)
+    while True:
+        start = position
+        while position < len(text) and text[position] in between:
+            position += 1
+        line += text.count("\n", start, position)
+        if position == len(text) or (is_list and text[position] == "]"):
+            return
+        value, end = json_value(file, text, position, line)
+        if not isinstance(value, dict):
+            raise one_problem(file, "each entry must be an object", line, value=text[position:end])
+        yield ForeignEntry(line, value)
+        line += text.count("\n", position, end)
+        position = end
+
+
 class Builder:
-    """Collects votes and problems. says: {field of a vote: column of this format that holds it}."""
+    """Collects votes and problems. says: {field of a vote: the format's column for it}."""
 
     def __init__(self, source: ForeignFile, options: Options, says: Mapping[str, str]) -> None:
         self._source, self._options = source, options
@@ -57,7 +166,7 @@ class Builder:
             option = f"--{field.replace('_', '-')}"
             column = getattr(self._options, f"{field}_column", None)
             if column is not None and column not in present:
-                reason = f"{option}-column: the file has no such column; {nearest(column, present)}"
+                reason = f"{option}-column: the file has no such column{nearest(column, present)}"
                 self._problem(1, column, "", reason)
             if column is None and says.get(field) in present:
                 column = says[field]
@@ -82,7 +191,7 @@ class Builder:
         self._problem(entry.line, column, shown, reason)
 
     def decide(self, entry: ForeignEntry, what: str) -> bool:
-        """Counts a row that needs a decision; whether an option has taken it. `finish` refuses the others."""
+        """Counts a row that needs a decision; True where an option took it. `finish` refuses the others."""
         self._counts.setdefault(what, []).append(entry.line)
         return getattr(self._options, what) is not None
 
@@ -97,6 +206,17 @@ class Builder:
             self.refuse(entry, column, "holds half a character (a lone surrogate); export it again")
             return ""
         return text
+
+    def winner(self, entry: ForeignEntry, choices: Mapping[str, str]) -> str | None:
+        """What the cell `winner` stands for; None where it is refused, or empty and left to a decision."""
+        value = entry.values.get("winner")
+        if value is None or value == "":
+            self.decide(entry, "unanswered")
+            return None
+        if not isinstance(value, str) or value not in choices:
+            self.refuse(entry, "winner", f"is no winner; valid are {', '.join(choices)}")
+            return None
+        return choices[value]
 
     def field(self, entry: ForeignEntry, name: str) -> str:
         """A field of the vote, from its column, its option, or the number of the row."""
@@ -156,11 +276,6 @@ class Builder:
             raise PreferenceError(self._problems)
         check_votes(self._source.file, self._votes)
         return Imported(tuple(self._votes), tuple(notes))
-
-
-def choice(choices: Mapping[str, str], value: Any) -> str | None:
-    """What a text stands for; None for anything else, a value of JSON that is no text included."""
-    return choices.get(value) if isinstance(value, str) else None
 
 
 def _moment(value: Any) -> datetime:

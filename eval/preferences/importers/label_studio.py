@@ -5,14 +5,23 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+from add.config.yaml import nearest
+from add.errors import InputError
 from add.files import write_whole
 from eval.preferences.checks import CHOICES
 from eval.preferences.damage import cell_damage
-from eval.preferences.importers.build import Builder, Imported
-from eval.preferences.importers.entries import ForeignEntry, ForeignFile, Options, read_source
-from eval.preferences.record import PreferenceError, Problem, nearest, one_problem
+from eval.preferences.importers.build import (
+    Builder,
+    ForeignEntry,
+    ForeignFile,
+    Imported,
+    Options,
+    read_source,
+)
+from eval.preferences.record import PreferenceError, Problem, Question, one_problem
+from eval.preferences.study.plan import WORDINGS, image_file, read_study
 
 PAIR_COLUMNS = (
     "study",
@@ -42,7 +51,14 @@ LABELS = """<View>
 """
 """Choose an image, or the choice 'tie', and not both: the import refuses an annotation with two answers."""
 
-_WORDINGS = {"quality": "Which image looks better?", "alignment": "Which image fits the text better?"}
+JSON_COLUMNS = ("data", "annotations")
+FLAT_COLUMNS = ("annotation_id", "annotator")
+
+_SIDES = {"left": "a", "right": "b"}
+_NAMES = ("preference", "pairwise", "pw")
+_NEEDED = ("system_left", "system_right")
+_SAYS = {name: name for name in ("study", "question", "prompt_id", "prompt")}
+_ANSWER, _CANCELLED, _RATER = "the annotation's result", "was_cancelled", "annotator"
 
 
 def export_tasks(file: Path, image_url: str, out: Path, trials: str | None = None) -> int:
@@ -61,7 +77,7 @@ def export_tasks(file: Path, image_url: str, out: Path, trials: str | None = Non
 
 def _data(pair: Mapping[str, str], image_url: str) -> dict[str, Any]:
     data = dict(pair)
-    data.setdefault("question_text", _WORDINGS[pair["question"]])
+    data.setdefault("question_text", WORDINGS[cast(Question, pair["question"])].title)
     for side in ("left", "right"):
         image = data.pop(f"image_{side}")
         data[f"image_{side}"] = image_url + data.pop(f"file_{side}", image)
@@ -70,9 +86,6 @@ def _data(pair: Mapping[str, str], image_url: str) -> dict[str, Any]:
 
 
 def _of_study(file: Path, name: str | None) -> Iterable[Mapping[str, str]]:
-    from add.errors import InputError
-    from eval.preferences.study.plan import image_file, read_study
-
     if file.name != "study.json":
         raise one_problem(file, "is not called study.json; give the study.json of a study, or a CSV of pairs")
     try:
@@ -81,13 +94,11 @@ def _of_study(file: Path, name: str | None) -> Iterable[Mapping[str, str]]:
         raise one_problem(file, str(error)) from error
     if name is not None and name not in study.lists:
         raise one_problem(
-            file, f"the study has no such list; {nearest(name, study.lists)}", column="lists", value=name
+            file, f"the study has no such list{nearest(name, study.lists)}", column="lists", value=name
         )
     pairs: dict[tuple[object, ...], dict[str, str]] = {}
-    sides = {"no": "no"}
     for trial in (t for n, trials in study.lists.items() if name in (None, n) for t in trials):
         left, right = ("a", "b") if trial.left == "a" else ("b", "a")
-        sides |= {left: "left", right: "right"}
         images = {"left": getattr(trial, f"image_{left}"), "right": getattr(trial, f"image_{right}")}
         pair = {
             "study": study.study,
@@ -97,7 +108,7 @@ def _of_study(file: Path, name: str | None) -> Iterable[Mapping[str, str]]:
             "question_text": study.questions[trial.question].title,
             "system_left": getattr(trial, f"system_{left}"),
             "system_right": getattr(trial, f"system_{right}"),
-            "attention_check": sides[trial.check],
+            "attention_check": {"no": "no", left: "left", right: "right"}[trial.check],
         }
         for side, image in images.items():
             pair |= {f"image_{side}": image, f"file_{side}": image_file(file.parent, image).name}
@@ -119,7 +130,7 @@ def _of_table(file: Path, name: str | None) -> Iterable[Mapping[str, str]]:
         for column, value in entry.values.items():
             reason = "is empty" if not value else cell_damage(value, column == "prompt")
             if reason is None and value not in choices.get(column, (value,)):
-                reason = f"is no {column}; {nearest(value, choices[column])}"
+                reason = f"is no {column}; valid are {', '.join(choices[column])}"
             if reason:
                 problems.append(Problem(file, entry.line, column, value, reason))
         if entry.values["system_left"] == entry.values["system_right"]:
@@ -128,16 +139,6 @@ def _of_table(file: Path, name: str | None) -> Iterable[Mapping[str, str]]:
     if problems:
         raise PreferenceError(problems)
     return [entry.values for entry in source.entries]
-
-
-JSON_COLUMNS = ("data", "annotations")
-FLAT_COLUMNS = ("annotation_id", "annotator")
-
-_SIDES = {"left": "a", "right": "b"}
-_NAMES = ("preference", "pairwise", "pw")
-_NEEDED = ("system_left", "system_right")
-_SAYS = {name: name for name in ("study", "question", "prompt_id", "prompt")}
-_ANSWER, _CANCELLED, _RATER = "the annotation's result", "was_cancelled", "annotator"
 
 
 def convert(source: ForeignFile, options: Options) -> Imported:
@@ -162,11 +163,8 @@ def convert(source: ForeignFile, options: Options) -> Imported:
 
 
 def _convert_one(builder: Builder, entry: ForeignEntry) -> None:
-    if entry.values.get(_CANCELLED) in (True, "True", "true"):
-        builder.decide(entry, "unanswered")
-        return
     answers = entry.values[_ANSWER]
-    if not answers:
+    if not answers or entry.values.get(_CANCELLED) in (True, "True", "true"):
         builder.decide(entry, "unanswered")
         return
     if len(answers) > 1 or answers[0] not in (*_SIDES, "tie"):

@@ -40,7 +40,7 @@ RATERS: Mapping[str, tuple[str, RaterKind]] = {
     "pickscore": ("pickscore", "model"),
     "hpsv2": ("hpsv2", "model"),
 }
-"""What each kind of automatic rater is called in the records, and what it says it is."""
+"""Each kind of automatic rater: its name and its rater_kind in the records."""
 
 _DIGITS = 6
 """Significant digits that decide: the last bits of a network's output differ from machine to machine."""
@@ -61,7 +61,7 @@ def rate_automatically(
 ) -> tuple[Vote, ...]:
     """The votes of all raters that the scale's study names.
 
-    reference: the directory that eval.reference wrote. Raises InputError, WeightsError, ValueError.
+    reference: the directory that eval.reference wrote. Raises InputError, WeightsError.
     """
     if scale.study is None:
         raise SpecError(scale.origin.file, 1, "has no study, so there is nothing to compare")
@@ -86,7 +86,7 @@ def votes_of(
         for a, b in combinations(sources, 2):
             first, second = shown[a.name][place], shown[b.name][place]
             if not (np.isfinite(first) and np.isfinite(second)):
-                raise ValueError(f"{answers.rater}: a score on prompt {prompt_id!r} is not finite")
+                raise InputError(answers.rater, f"the score on prompt {prompt_id!r} is not finite")
             winner: Winner = "tie" if first == second else "a" if first > second else "b"
             yield Vote(
                 prompt_id=prompt_id,
@@ -107,7 +107,7 @@ def votes_of(
 
 
 def attributes_right(answers: Sequence[Mapping[str, str]], scenes: Sequence[Scene]) -> NDArray[np.float64]:
-    """How many of the attributes that its scene states each image shows as stated: (n,)."""
+    """Number of attributes that each image shows as its scene states them: (n,)."""
     right = [
         sum(answer[group] == value for group, value in scene.items() if value is not None)
         for answer, scene in zip(answers, scenes, strict=True)
@@ -127,7 +127,7 @@ def _oracles(
     from eval.metrics.alignment import load_oracle
     from eval.metrics.features import load_extractor
     from eval.metrics.networks import measure
-    from eval.preferences.raters.realism import fit_realism
+    from eval.preferences.raters.scores import fit_realism
 
     evaluation = scale.evaluation
     oracle = scenes = extractor = realism = None
@@ -149,12 +149,11 @@ def _oracles(
             right[source.name] = attributes_right(seen.answers, scenes)
         if seen.features is not None and realism is not None:
             real[source.name] = realism.scores(seen.features)
-    found = []
-    if right:
-        found.append(Answers("alignment", *RATERS["scene_graph"], right))
-    if real:
-        found.append(Answers("quality", *RATERS["realism"], real))
-    return found
+    found = (
+        Answers("alignment", *RATERS["scene_graph"], right),
+        Answers("quality", *RATERS["realism"], real),
+    )
+    return [answers for answers in found if answers.scores]
 
 
 def _reward(
@@ -164,16 +163,14 @@ def _reward(
     prompts: Mapping[str, str],
     device: str,
 ) -> list[Answers]:
-    from eval.preferences.raters.reward_models import load_hpsv2, load_pickscore
+    from eval.preferences.raters.scores import load_hpsv2, load_pickscore
 
     model = load_pickscore(rater, device) if rater.kind == "pickscore" else load_hpsv2(rater, device)
     texts, size = list(prompts.values()), scale.evaluation.batch
     scores = {}
     for source in sources:
-        parts, done = [], 0
-        for images in _batches(source, list(prompts), source.resolution, size):
-            parts.append(model.scores(images, texts[done : done + len(images)]))
-            done += len(images)
+        batches = enumerate(_batches(source, list(prompts), source.resolution, size))
+        parts = [model.scores(images, texts[k * size : (k + 1) * size]) for k, images in batches]
         scores[source.name] = np.concatenate(parts)
     return [Answers(question, *RATERS[rater.kind], scores) for question in rater.questions]
 

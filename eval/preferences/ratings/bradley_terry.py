@@ -30,18 +30,6 @@ _ITERATIONS = 200
 _HALF_A_WIN = 0.5
 
 
-class DisconnectedError(InputError):
-    """Systems that fall into `islands`: no vote compares a system of one island with one of another."""
-
-    def __init__(self, islands: tuple[tuple[str, ...], ...]) -> None:
-        self.islands = islands
-        named = "; ".join(f"island {k + 1}: {', '.join(names)}" for k, names in enumerate(islands))
-        super().__init__(
-            f"the systems cannot be put on one scale, since no vote links these {len(islands)} islands: {named}."
-            " Add votes between the islands, or rate each one by itself"
-        )
-
-
 @dataclass(frozen=True)
 class Strengths:
     """values: (b, n) strengths with mean 0. regularised: (b,) where half wins were added, see the module."""
@@ -51,7 +39,7 @@ class Strengths:
 
 
 def strengths(votes: Tally) -> Strengths:
-    """The n systems' strengths, values (1, n). Raises DisconnectedError."""
+    """The n systems' strengths, values (1, n). Raises InputError where votes do not link them."""
     require_connected(votes)
     return solve(votes.won[None], votes.total[None], votes.ends, len(votes.systems))
 
@@ -76,10 +64,14 @@ def islands(votes: Tally) -> tuple[tuple[str, ...], ...]:
 
 
 def require_connected(votes: Tally) -> None:
-    """Raises DisconnectedError unless every system is linked with every other, if only through others."""
+    """Raises InputError, which names the islands, unless votes link every system with every other."""
     found = islands(votes)
     if len(found) > 1:
-        raise DisconnectedError(found)
+        named = "; ".join(f"island {k}: {', '.join(names)}" for k, names in enumerate(found, start=1))
+        raise InputError(
+            f"the systems cannot be put on one scale, since no vote links these {len(found)} islands: {named}."
+            " Add votes between the islands, or rate each one by itself"
+        )
 
 
 def solve(

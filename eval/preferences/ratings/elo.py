@@ -1,10 +1,10 @@
 """The paper's ELO: K = 1, start 1000, S in {0, 1}, the mean over 1000 random orders of the votes.
 
 E1 = 1 / (1 + 10^((R2 - R1) / 400)) and R1 <- R1 + K (S1 - E1), likewise R2 (paper, section on user studies).
-The reported rating is the mean over the two questions, which is the caller's to take: each question has its
-own games. The paper describes no ties. By default they are left out, since S is 0 or 1; counting each as
-S = 1/2 is there as an option and is not the paper's. After 400 games K = 1 is far from converged, so this is
-a reproduction; the estimate is Bradley-Terry's.
+Each question has its own games; the reported rating is the mean over the two questions, which the caller takes.
+The paper describes no ties: by default they are left out, since S is 0 or 1; the option "half" counts each as
+S = 1/2. After 400 games K = 1 is far from converged, so ELO is reported as a reproduction, and Bradley-Terry is the
+estimate.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Ties = Literal["left out", "half"]
 START = 1000.0
 K = 1.0
 
-_BLOCK = 256  # votes whose players are looked up in advance
+_BLOCK = 256  # votes whose systems are looked up at once
 _TOGETHER = 40_000_000  # places in orders that are in memory at once
 
 
@@ -48,7 +48,7 @@ def elo(votes: Tally, shuffles: int = 1000, *, seed: int = 0, ties: Ties = "left
 
 
 def slow_elo(votes: Tally, shuffles: int = 1000, *, seed: int = 0, ties: Ties = "left out") -> list[float]:
-    """What `elo` gives, written as the paper has it: for each order, one game after the other. For tests."""
+    """The slow reference of `elo`, as the paper writes it: for each order, one game after the other."""
     first, second, score = (column.tolist() for column in games(votes, ties))
     orders = _orders(len(score), shuffles, np.random.default_rng(seed)).tolist()
     total = [0.0 for _ in votes.systems]

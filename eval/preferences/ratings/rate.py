@@ -6,37 +6,31 @@ import dataclasses
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from add.errors import InputError
-from eval.preferences.ratings.agreement import (
+from eval.preferences.ratings.bradley_terry import strengths, to_elo_scale
+from eval.preferences.ratings.elo import elo
+from eval.preferences.ratings.resample import Cluster, Spread, resampled, spread, ways
+from eval.preferences.ratings.result import ALL, RATED, Diagnostics, Rated, Ratings, SystemRating
+from eval.preferences.ratings.tally import Array, Tally, tally
+from eval.preferences.ratings.win_rates import (
     inattentive,
     krippendorff_alpha,
+    pair_rates,
     position_bias,
     smallest_difference,
     transitive_share,
 )
-from eval.preferences.ratings.bradley_terry import DisconnectedError, strengths, to_elo_scale
-from eval.preferences.ratings.elo import elo
-from eval.preferences.ratings.pairs import pair_rates
-from eval.preferences.ratings.resample import Cluster, NoIntervalError, Spread, resampled, spread, ways
-from eval.preferences.ratings.result import (
-    ALL,
-    RATED,
-    Diagnostics,
-    Rated,
-    Ratings,
-    SystemRating,
-)
-from eval.preferences.ratings.tally import Array, Tally, tally
 from eval.preferences.record import QUESTIONS, RATER_KINDS, RaterKind, Vote
+
+_FEWEST_RESAMPLES = 100
 
 
 @dataclass(frozen=True)
 class RatingSettings:
-    """What `summary.rate` was asked for."""
+    """What `rate` was asked for."""
 
     seed: int
     resamples: int
@@ -48,18 +42,122 @@ class RatingSettings:
         return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
 
 
-def rate_one(
+@dataclass(frozen=True)
+class AttentionChecks:
+    """How the raters of one kind did in their attention checks, and whose votes are therefore not rated."""
+
+    passed: int
+    failed: int
+    excluded: tuple[str, ...]
+
+
+def rate(
+    votes: Sequence[Vote],
+    categories: Mapping[str, str] = {},
+    *,
+    seed: int = 0,
+    resamples: int = 1000,
+    shuffles: int = 1000,
+) -> tuple[Ratings, ...]:
+    """Ratings of all systems: kinds of raters in the order of RATER_KINDS; for each, quality, alignment, both; for
+    each of these, "all" and then the categories by name. What has no votes has no ratings; no votes give ().
+
+    categories: prompt id -> category. "both" pools the votes of both questions for Bradley-Terry and takes the
+    mean of the two questions' ELO, as the paper does. A category whose systems votes do not link is left out, and so
+    is "both" where a question lacks a system; the notes of the ratings over all prompts say so. The order of the
+    votes does not matter.
+
+    Raises InputError where the votes over all prompts do not link the systems or allow no interval, where all
+    raters of a kind are excluded, for resamples < 100 and for shuffles < 1.
+    """
+    if resamples < _FEWEST_RESAMPLES:
+        raise InputError(f"resamples is {resamples}; an interval needs at least {_FEWEST_RESAMPLES}")
+    settings = RatingSettings(seed, resamples, shuffles)
+    ordered = sorted(votes, key=_place)
+    return tuple(
+        found
+        for kind in RATER_KINDS
+        for found in _rate_kind([v for v in ordered if v.rater_kind == kind], kind, categories, settings)
+    )
+
+
+def _place(vote: Vote) -> tuple[str, ...]:
+    pair = sorted(((vote.system_a, vote.image_a), (vote.system_b, vote.image_b)))
+    return vote.study, vote.prompt_id, vote.question, vote.rater, *pair[0], *pair[1], vote.time
+
+
+def _rate_kind(
+    votes: list[Vote], kind: RaterKind, categories: Mapping[str, str], settings: RatingSettings
+) -> list[Ratings]:
+    answers = [v for v in votes if v.attention_check != "no"]
+    passed = sum(v.passed for v in answers)
+    checks = AttentionChecks(passed, len(answers) - passed, inattentive(answers))
+    kept = [v for v in votes if v.attention_check == "no" and v.rater not in checks.excluded]
+    if not kept and checks.excluded:
+        raise InputError(
+            f"all {kind} raters with votes failed their attention checks: {', '.join(checks.excluded)}; "
+            "take their files out of the folder of preference files, or add another rater's"
+        )
+    made: list[Ratings] = []
+    left_out: list[tuple[Rated, str]] = []
+    filed = {v.prompt_id: categories[v.prompt_id] for v in kept if v.prompt_id in categories}
+    for category in (ALL, *sorted(set(filed.values()))):
+        inside = [v for v in kept if category in (ALL, filed.get(v.prompt_id))]
+        elos: dict[Rated, dict[str, float]] = {}
+        for question in RATED:
+            part = [v for v in inside if question in (v.question, "both")]
+            if not part or (question == "both" and len({v.question for v in part}) < len(QUESTIONS)):
+                continue
+            reason: object = _no_mean(elos) if question == "both" else None
+            if reason is None:
+                try:
+                    found = _rate_one(part, kind, question, category, elos, checks, settings)
+                except InputError as error:
+                    if category == ALL:
+                        raise InputError(f"{kind} votes on {question}", error) from error
+                    reason = error
+            if reason is not None:
+                left_out.append((question, f"{question}, {category}: no ratings, since {reason}"))
+                continue
+            elos[question] = {s.system: s.elo for s in found.systems}
+            made.append(found)
+    there = {found.question for found in made if found.category == ALL}
+    for k, found in enumerate(made):
+        if found.category != ALL:
+            continue
+        notes = [*found.diagnostics.notes]
+        notes += [text for of, text in left_out if of == found.question or of not in there]
+        unfiled = sum(v.prompt_id not in filed for v in kept if found.question in (v.question, "both"))
+        if categories and unfiled:
+            notes.append(f"{unfiled} votes are on prompts of no known category")
+        diagnostics = dataclasses.replace(found.diagnostics, notes=tuple(notes))
+        made[k] = dataclasses.replace(found, diagnostics=diagnostics)
+    return sorted(made, key=lambda r: (RATED.index(r.question), r.category != ALL, r.category))
+
+
+def _no_mean(elos: Mapping[Rated, Mapping[str, float]]) -> str | None:
+    """Why there is no mean of the two questions' ELO; None where every system has both."""
+    if len(elos) < len(QUESTIONS):
+        return "one of the two questions has no ratings"
+    quality, alignment = (set(elos[question]) for question in QUESTIONS)
+    if quality != alignment:
+        return f"these systems have votes on one question only: {', '.join(sorted(quality ^ alignment))}"
+    return None
+
+
+def _rate_one(
     votes: list[Vote],
     kind: RaterKind,
     question: Rated,
     category: str,
     elos: Mapping[Rated, Mapping[str, float]],
+    checks: AttentionChecks,
     settings: RatingSettings,
 ) -> Ratings:
-    """Ratings of votes that are of one kind already, without facts on attention checks.
+    """Ratings of votes of one kind, question and category.
 
-    elos: {question: {system: ELO}} of the single questions, of which "both" takes the mean. Programs are no sample
-    from a population of raters, so only prompts are resampled for them. Raises DisconnectedError, NoIntervalError.
+    elos: {question: {system: ELO}} of the single questions; "both" takes their mean. Programs are no sample from a
+    population of raters, so only prompts are resampled for them. Raises InputError.
     """
     data = tally(votes)
     raters_vary = kind == "human"
@@ -97,9 +195,9 @@ def rate_one(
             alpha=krippendorff_alpha(votes),
             transitive_share=transitive_share(data),
             smallest_difference=smallest_difference(data, raters_vary),
-            checks_passed=0,
-            checks_failed=0,
-            excluded_raters=(),
+            checks_passed=checks.passed,
+            checks_failed=checks.failed,
+            excluded_raters=checks.excluded,
             half_wins=half_wins,
             half_win_share=float(np.mean([d.regularised for d in draws.values()])),
             notes=tuple(notes),
@@ -143,117 +241,3 @@ def _systems(data: Tally, values: Array, uncertain: Spread, elos: Array) -> tupl
         )
         for k in np.argsort(-values, kind="stable")
     )
-
-
-_FEWEST_RESAMPLES = 100
-
-
-class InattentiveError(InputError):
-    """Every rater of a kind failed the attention checks: what is left of these votes is none."""
-
-
-def rate(
-    votes: Sequence[Vote],
-    categories: Mapping[str, str] = {},
-    *,
-    seed: int = 0,
-    resamples: int = 1000,
-    shuffles: int = 1000,
-) -> tuple[Ratings, ...]:
-    """Ratings of all systems: kinds of raters in the order of RATER_KINDS; for each, quality, alignment, both; for
-    each of these, "all" and then the categories by name. What has no votes has no ratings; no votes give ().
-
-    categories: prompt id -> category. "both" pools the votes of both questions for Bradley-Terry and takes the
-    mean of the two questions' ELO, as the paper does. A category whose systems votes do not link is left out, and so
-    is "both" where a question lacks a system; the notes of the ratings over all prompts say so. The order of the
-    votes does not matter. Raises DisconnectedError and NoIntervalError (both ValueError) for all prompts together,
-    InattentiveError where all raters of a kind are excluded, ValueError for resamples < 100 and for shuffles < 1.
-    """
-    if resamples < _FEWEST_RESAMPLES:
-        raise InputError(f"resamples is {resamples}; an interval needs at least {_FEWEST_RESAMPLES}")
-    settings = RatingSettings(seed, resamples, shuffles)
-    ordered = sorted(votes, key=_place)
-    return tuple(
-        found
-        for kind in RATER_KINDS
-        for found in _rate_kind([v for v in ordered if v.rater_kind == kind], kind, categories, settings)
-    )
-
-
-def _place(vote: Vote) -> tuple[str, ...]:
-    pair = sorted(((vote.system_a, vote.image_a), (vote.system_b, vote.image_b)))
-    return vote.study, vote.prompt_id, vote.question, vote.rater, *pair[0], *pair[1], vote.time
-
-
-def _rate_kind(
-    votes: list[Vote], kind: RaterKind, categories: Mapping[str, str], settings: RatingSettings
-) -> list[Ratings]:
-    checks = [v for v in votes if v.attention_check != "no"]
-    excluded = inattentive(checks)
-    kept = [v for v in votes if v.attention_check == "no" and v.rater not in excluded]
-    if not kept and excluded:
-        raise InattentiveError(
-            f"all {kind} raters with votes failed their attention checks: {', '.join(excluded)}; "
-            "take their files out of the folder of preference files, or add another rater's"
-        )
-    passed = sum(v.passed for v in checks)
-    made: list[Ratings] = []
-    left_out: list[tuple[Rated, str]] = []
-    filed = {v.prompt_id: categories[v.prompt_id] for v in kept if v.prompt_id in categories}
-    for category in (ALL, *sorted(set(filed.values()))):
-        inside = [v for v in kept if category in (ALL, filed.get(v.prompt_id))]
-        elos: dict[Rated, dict[str, float]] = {}
-        for question in RATED:
-            part = [v for v in inside if question in (v.question, "both")]
-            if not part or (question == "both" and len({v.question for v in part}) < len(QUESTIONS)):
-                continue
-            try:
-                if question == "both":
-                    _require_same_systems(elos)
-                found = rate_one(part, kind, question, category, elos, settings)
-            except _DifferentSystemsError as error:
-                left_out.append((question, f"{question}, {category}: no ratings, since {error}"))
-            except (DisconnectedError, NoIntervalError) as error:
-                if category == ALL:
-                    error.args = (f"{kind} votes on {question}: {error}",)
-                    raise
-                left_out.append((question, f"{question}, {category}: no ratings, since {error}"))
-            else:
-                elos[question] = {s.system: s.elo for s in found.systems}
-                made.append(
-                    _noted(
-                        found,
-                        checks_passed=passed,
-                        checks_failed=len(checks) - passed,
-                        excluded_raters=excluded,
-                    )
-                )
-    there = {found.question for found in made if found.category == ALL}
-    noted = []
-    for found in made:
-        notes = list(found.diagnostics.notes)
-        if found.category == ALL:
-            notes += [text for of, text in left_out if of == found.question or of not in there]
-            homeless = sum(v.prompt_id not in filed for v in kept if found.question in (v.question, "both"))
-            if categories and homeless:
-                notes.append(f"{homeless} votes are on prompts of no known category")
-        noted.append(_noted(found, notes=tuple(notes)))
-    return sorted(noted, key=lambda r: (RATED.index(r.question), r.category != ALL, r.category))
-
-
-def _noted(found: Ratings, **facts: Any) -> Ratings:
-    return dataclasses.replace(found, diagnostics=dataclasses.replace(found.diagnostics, **facts))
-
-
-class _DifferentSystemsError(InputError):
-    pass
-
-
-def _require_same_systems(elos: Mapping[Rated, Mapping[str, float]]) -> None:
-    """The mean over two questions exists for systems that have both."""
-    if len(elos) < len(QUESTIONS):
-        raise _DifferentSystemsError("one of the two questions has no ratings")
-    quality, alignment = (set(elos[question]) for question in QUESTIONS)
-    if quality != alignment:
-        names = ", ".join(sorted(quality ^ alignment))
-        raise _DifferentSystemsError(f"these systems have votes on one question only: {names}")

@@ -32,10 +32,6 @@ Cluster = Literal["rater", "prompt"]
 LEVEL = 0.95
 
 
-class NoIntervalError(InputError):
-    """Votes of which nothing can be resampled."""
-
-
 @dataclass(frozen=True)
 class VarianceWay:
     """One term of a covariance (m, m): added or taken away (`sign`), estimated from `clusters` clusters."""
@@ -71,15 +67,15 @@ class Spread:
 
 def ways(votes: Tally, raters_vary: bool = True) -> tuple[Cluster, ...]:
     """What to resample: raters and prompts, where there are two or more of each; `raters_vary` is False where
-    the raters are no sample from a population, as programs are not. Raises NoIntervalError with neither."""
+    the raters are no sample from a population, as programs are not. Raises InputError with neither."""
     chosen: list[Cluster] = []
     if raters_vary and len(votes.raters) > 1:
         chosen.append("rater")
     if len(votes.prompts) > 1:
         chosen.append("prompt")
     if not chosen:
-        raise NoIntervalError(
-            "all votes are on one prompt, and there are no raters to resample: no interval can be had"
+        raise InputError(
+            "all votes are on one prompt by raters that are not resampled, so there is no interval"
         )
     return tuple(chosen)
 

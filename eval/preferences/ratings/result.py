@@ -1,21 +1,20 @@
-"""What a rating is, and how it is kept: ratings.json in full, ratings.csv with one line a system."""
+"""The schema of ratings.json, its writer and its reader; and ratings.csv, with one line a system."""
 
 from __future__ import annotations
 
 import csv
 import dataclasses
 import io
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from json import dumps
 from pathlib import Path
 from typing import Literal
 
 from add.errors import InputError
 from add.files import write_whole
-from eval.preferences.ratings.agreement import Alpha, Proportion
-from eval.preferences.ratings.pairs import PairRate
-from eval.preferences.record import Question, RaterKind
+from eval.preferences.ratings.win_rates import Alpha, PairRate, Proportion
+from eval.preferences.record import Question, RaterKind, invalid
 
 Rated = Question | Literal["both"]
 
@@ -53,10 +52,11 @@ class SystemRating:
 
 @dataclass(frozen=True)
 class Diagnostics:
-    """What the votes behind a rating are worth.
+    """Facts about the votes behind a rating.
 
     tie_rate: share of ties. position_bias: share of left among decided votes with known sides. transitive_share:
-    see agreement.py. smallest_difference: from a win rate of 1/2, see there. checks_passed, checks_failed: attention
+    see win_rates.py, as
+    for smallest_difference, which is from a win rate of 1/2. checks_passed, checks_failed: attention
     checks of this kind of raters, all questions; excluded_raters: who failed more than half of them, and whose votes
     are therefore not rated. half_wins: whether half wins were added, since some systems lost no vote to any other
     (bradley_terry.py); half_win_share: the share of resamples that needed them. notes: what else a reader must know.
@@ -101,28 +101,22 @@ class Ratings:
 def write_ratings(ratings: Sequence[Ratings], csv: Path, json: Path) -> None:
     """Writes ratings.csv and ratings.json, each whole or not at all. Without ratings: a header, an empty list."""
     write_whole(csv, _table(ratings))
-    write_whole(json, _text(ratings))
+    content = [dataclasses.asdict(r) for r in ratings]
+    write_whole(json, dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def read_ratings(json: Path) -> tuple[Ratings, ...]:
-    """What `write_ratings` wrote. Raises ValueError with file, field and reason."""
+    """The ratings that `write_ratings` wrote. Raises InputError with file, field and reason."""
     from pydantic import TypeAdapter, ValidationError
 
     try:
         content = json.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{json}: cannot be read: {error}") from error
+        raise InputError(json, f"cannot be read: {error}") from error
     try:
         return TypeAdapter(tuple[Ratings, ...]).validate_json(content, strict=True, extra="forbid")
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "the file"
-        raise InputError(f"{json}, {where}: {first['msg']}; write it anew from the votes") from error
-
-
-def _text(ratings: Iterable[Ratings]) -> str:
-    content = [dataclasses.asdict(r) for r in ratings]
-    return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+        raise InputError(json, f"{invalid(error)}; write it anew from the votes") from error
 
 
 def _table(ratings: Iterable[Ratings]) -> str:

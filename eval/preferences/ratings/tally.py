@@ -78,7 +78,7 @@ class Tally:
 
 
 def tally(votes: Sequence[Vote]) -> Tally:
-    """Votes in arrays, in the order in which they come. Raises ValueError where there are none."""
+    """Votes in arrays, in the order in which they come. Raises InputError where there are none."""
     if not votes:
         raise InputError("there are no votes to rate")
     systems, a = _numbered([v.system_a for v in votes], [v.system_b for v in votes])

@@ -1,4 +1,4 @@
-"""Which rater compares which two systems on which prompt, for which question, and which stands on the left.
+"""The design of a study: who compares which two systems on which prompt, for which question, and on which side.
 
 Balanced by construction, not on average: every pair of systems gets the same number of votes for each question,
 these votes use the prompts equally often, and every system stands left and right equally often. All three hold
@@ -51,7 +51,7 @@ class PlannedComparison:
 
     @property
     def identity(self) -> tuple[str, str, frozenset[str]]:
-        """What a rater may see once: a prompt, a question and two systems, whichever is left."""
+        """A comparison that a rater may see only once: question, prompt and two systems, in either order."""
         return self.question, self.prompt_id, frozenset((self.left, self.right))
 
 
@@ -77,11 +77,11 @@ def design(
     result = {}
     for name, real, checks in zip(rater_names(settings.raters), lists, shares, strict=True):
         if (length := len(real) + len(checks)) > settings.trials_per_rater:
-            # What a rater's list holds of real trials, were it as long as is allowed.
+            # The real trials in a list of the greatest length.
             room = max(1, math.floor(settings.trials_per_rater * (1 - settings.check_share)))
             needed = math.ceil(sum(map(len, lists)) / room)
             raise InputError(
-                f"{length} comparisons a rater are more than trials_per_rater = {settings.trials_per_rater}; "
+                f"{length} comparisons per rater are more than trials_per_rater = {settings.trials_per_rater}; "
                 f"take {max(needed, settings.raters + 1)} raters or fewer votes_per_pair"
             )
         result[name] = _order(real, checks, random.Random(f"{settings.seed}:order:{name}"))
@@ -105,7 +105,7 @@ def _check(systems: Sequence[str], prompts: Sequence[str], settings: DesignSetti
         raise InputError(f"check_share is {settings.check_share}, and must lie in [0, 0.5]")
     if (copies := math.ceil(settings.votes_per_pair / len(prompts))) > settings.raters:
         raise InputError(
-            f"{settings.votes_per_pair} votes a pair on {len(prompts)} prompts need {copies} raters, since nobody "
+            f"{settings.votes_per_pair} votes per pair on {len(prompts)} prompts need {copies} raters, since nobody "
             f"sees a comparison twice; there are {settings.raters}"
         )
 
@@ -194,7 +194,7 @@ def _checks(
         wanted = round(length * settings.check_share / (1 - settings.check_share))
         if wanted > available:
             raise InputError(
-                f"{wanted} attention checks a rater, but only {available} images; lower check_share"
+                f"{wanted} attention checks per rater, but only {available} images; lower check_share"
             )
         share = []
         for k in range(position, position + wanted):

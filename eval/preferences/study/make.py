@@ -38,8 +38,7 @@ def make_study(
 ) -> StudyPlan:
     """Write a study into `out`, which must be empty or absent; whole or not at all. The same input, the same bytes.
 
-    side: pixels of the images shown; by default that of the smallest system's, at most 512. Raises InputError,
-    InputError.
+    side: pixels of the images shown; by default that of the smallest system's, at most 512. Raises InputError.
     """
     if out.exists() and any(out.iterdir()):
         raise InputError(f"{out}: is not empty, and may hold answers; give a new directory")
@@ -99,8 +98,8 @@ def _side(sources: Mapping[str, ComparedSystem], side: int | None) -> int:
         return min(smallest.resolution, LARGEST_SIDE)
     if not 1 <= side <= smallest.resolution:
         raise InputError(
-            f"size {side}: the images of {smallest.name!r} have {smallest.resolution} pixels a side, and none is "
-            "enlarged; an image enlarged would be known by its blur"
+            f"size {side}: the images of {smallest.name!r} have {smallest.resolution} pixels a side, and "
+            "images are never enlarged: raters would know them by their blur"
         )
     return side
 
@@ -110,7 +109,7 @@ def _system(name: str, seed: int) -> str:
 
 
 def _image(comparison: PlannedComparison, system: str, seed: int) -> str:
-    """The code of the image by `system` in this comparison; a destroyed image has the code of its own."""
+    """The code of the image by `system` in this comparison; a destroyed image has its own code."""
     if system == ATTENTION:
         (other,) = {comparison.left, comparison.right} - {ATTENTION}
         return code(seed, "img", ATTENTION, other, comparison.prompt_id)
@@ -118,7 +117,7 @@ def _image(comparison: PlannedComparison, system: str, seed: int) -> str:
 
 
 def _trial(name: str, comparison: PlannedComparison, seed: int) -> Trial:
-    """The comparison in codes; a and b by code, so that which is which says nothing."""
+    """The comparison in codes; a and b are in the order of their codes, which has no meaning."""
     a, b = sorted((comparison.left, comparison.right), key=lambda system: _system(system, seed))
     return Trial(
         id=name,

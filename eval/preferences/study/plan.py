@@ -11,15 +11,15 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from add.errors import InputError
-from eval.preferences.record import Expected, Question, Vote, Winner
+from eval.preferences.damage import MONTH
+from eval.preferences.record import Expected, Question, Vote, Winner, invalid
 
 CODE = r"^[a-z]+-[a-z]+$"
-_MONTH = "(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*"
 NO_NAME = (
     r"nan|none|null|nat?|unknown|[0-9]+(?:\.[0-9]+)?e-?[0-9]+|[0-9]{1,4}([.-])[0-9]{1,2}\1[0-9]{1,4}"
-    rf"|[0-9]{{1,2}}[-. ]{_MONTH}(?:[-. ][0-9]{{2,4}})?|{_MONTH}[-. ][0-9]{{1,4}}"
+    rf"|[0-9]{{1,2}}[-. ]{MONTH}(?:[-. ][0-9]{{2,4}})?|{MONTH}[-. ][0-9]{{1,4}}"
 )
-"""What a spreadsheet would change in a column of names; for Python's re and for JavaScript, case ignored."""
+"""Names that a spreadsheet would change; a pattern for Python's re and for JavaScript, case ignored."""
 
 
 class Strict(BaseModel):
@@ -51,7 +51,7 @@ WORDINGS: Mapping[Question, Wording] = {
 
 
 class Trial(Strict):
-    """One comparison of one list. a and b are in the order of their codes, which says nothing; `left` is a side.
+    """One comparison of one list. a and b are in the order of their codes, which has no meaning; `left` stood there.
 
     check: no, or the side of the undamaged image.
     """
@@ -142,9 +142,7 @@ def read_study(directory: Path) -> StudyPlan:
         reason = f"cannot be read ({error.strerror}); make the study first"
         raise InputError(file, reason) from error
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise InputError(file, f"{where}: {first['msg']} ({error.error_count()} problems)") from error
+        raise InputError(file, f"{invalid(error)} ({error.error_count()} problems)") from error
     for image in study.images():
         if not image_file(directory, image).is_file():
             raise InputError(image_file(directory, image), "is missing; make the study again")

@@ -24,7 +24,7 @@ from starlette.routing import Route
 
 from add.errors import refuses
 from eval.preferences.reader import write_votes
-from eval.preferences.record import Winner
+from eval.preferences.record import Winner, invalid
 from eval.preferences.study.page import served_page
 from eval.preferences.study.plan import Strict, StudyPlan, image_file, rater_name, read_study
 from eval.preferences.study.store import KnownRaterError, RefusedError, Store
@@ -57,7 +57,7 @@ class VoteRequest(UndoRequest):
 
 
 def create_app(study: StudyPlan, directory: Path, store: Store, hosts: Sequence[str] = ()) -> Starlette:
-    """The server of one study. hosts: names other than localhost under which it may be addressed."""
+    """The server of one study. hosts: names besides localhost under which clients may address it."""
     page, policy = served_page(study)
     images = frozenset(study.images())
 
@@ -75,7 +75,7 @@ def create_app(study: StudyPlan, directory: Path, store: Store, hosts: Sequence[
         asked = JoinRequest.model_validate_json(await _body(request))
         rater = _rater(asked.rater)
         joined = await run_in_threadpool(store.join, rater, asked.resume)
-        # What the page need not know, it is not told: systems, and which trials are checks.
+        # The page is told neither the systems nor which trials are checks.
         hidden = {"system_a", "system_b", "check"}
         trials = [trial.model_dump(exclude=hidden) for trial in study.lists[joined.name]]
         prompts = {trial["prompt_id"]: study.prompts[trial["prompt_id"]] for trial in trials}
@@ -143,13 +143,11 @@ async def _answer(handler: Handler, request: Request) -> Response:
     except RefusedError as error:
         return _error(409, str(error))
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "body"
-        return _error(422, f"{where}: {first['msg']}")
+        return _error(422, invalid(error))
 
 
 def _refusal(request: Request, hosts: Sequence[str]) -> Response | None:
-    """Requests that another web site made the browser send: by a foreign origin, or by a name of its own."""
+    """Refuses requests that another web site made the browser send: by its origin, or by a host name of its own."""
     host = request.url.hostname or ""
     if not (_is_address(host) or host in ("localhost", *hosts)):
         return _error(421, f"this server is not called {host!r}; start it with --allow-host to let it be")

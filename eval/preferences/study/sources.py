@@ -1,8 +1,9 @@
-"""What is compared: the systems' sample directories, which must hold the same prompts."""
+"""The systems that a study compares: their sample directories, which must hold the same prompts."""
 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from add.errors import InputError
 from eval.decode import decode_sample, to_square
 from eval.images import SampledImage, SampleSet, read_samples
 from eval.preferences.damage import cell_damage
+from eval.preferences.record import invalid
 from eval.prompts import hash_draw
 
 
@@ -37,7 +39,7 @@ class ComparedSystem:
     samples: dict[str, SampledImage]
 
     def image_id(self, prompt_id: str) -> str:
-        """What the key calls the image: the system's name and the file's."""
+        """The image's id in the key: the names of the system and of the file."""
         return f"{self.name}/{self.samples[prompt_id].file}"
 
     def pixels(self, prompt_id: str, side: int) -> NDArray[np.uint8]:
@@ -47,25 +49,21 @@ class ComparedSystem:
 
 
 def read_sources(file: Path) -> tuple[ComparedSystem, ...]:
-    """The systems of a systems file, all with the same prompts. Raises InputError or InputError."""
+    """The systems of a systems file, all with the same prompts. Raises InputError."""
     try:
         entries = TypeAdapter(list[ComparedEntry]).validate_json(file.read_bytes(), strict=True)
     except OSError as error:
-        raise InputError(f"{file}: cannot be read: {error.strerror}") from error
+        raise InputError(file, f"cannot be read: {error.strerror}") from error
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise InputError(
-            f'{file}, {where}: {first["msg"]}; it is a list of {{"name": ..., "samples": ...}}'
-        ) from error
+        reason = f'{invalid(error)}; it is a list of {{"name": ..., "samples": ...}}'
+        raise InputError(file, reason) from error
     for field in ("name", "samples"):
-        values = [getattr(entry, field) for entry in entries]
-        for value in values:
-            if values.count(value) > 1:
-                raise InputError(f"{file}: {field} {value!r} is there twice")
+        for value, count in Counter(getattr(entry, field) for entry in entries).items():
+            if count > 1:
+                raise InputError(file, f"{field} {value!r} is there twice")
     for entry in entries:
         if damage := cell_damage(entry.name, is_text=False):
-            raise InputError(f"{file}: the name {entry.name!r} {damage}")
+            raise InputError(file, f"the name {entry.name!r} {damage}")
     sources = tuple(_source(entry) for entry in entries)
     for source in sources[1:]:
         _same_prompts(sources[0], source)
@@ -75,7 +73,7 @@ def read_sources(file: Path) -> tuple[ComparedSystem, ...]:
 def prompts_of(sources: Sequence[ComparedSystem], count: int | None, seed: int) -> dict[str, str]:
     """Prompt id -> prompt, in the samples' order: all, or those with the `count` lowest hashes of (seed, prompt).
 
-    Raises InputError where fewer are there.
+    Raises InputError where there are fewer.
     """
     prompts = {key: sample.prompt for key, sample in sources[0].samples.items()}
     if count is None:
@@ -89,20 +87,19 @@ def prompts_of(sources: Sequence[ComparedSystem], count: int | None, seed: int) 
 
 def _source(entry: ComparedEntry) -> ComparedSystem:
     directory = Path(entry.samples)
-    # read_samples asks for the side that is to be measured; here it is whatever the first image has.
+    # read_samples wants the side at which images are measured, which does not matter here.
     listed = read_samples(directory, 1)
     side = _side(listed)
     samples: dict[str, SampledImage] = {}
     for sample in listed.samples:
         if sample.prompt_id in samples:
-            raise InputError(
-                f"{directory / 'index.csv'}: prompt {sample.prompt_id!r} has two images; a study shows one a system"
-            )
+            reason = f"prompt {sample.prompt_id!r} has two images; a study shows one of each system"
+            raise InputError(directory / "index.csv", reason)
         samples[sample.prompt_id] = sample
-        # Votes with such a prompt could be given, but not read.
+        # The reader would refuse votes with such a prompt.
         for value, is_text in ((sample.prompt_id, False), (sample.prompt, True)):
             if damage := cell_damage(value, is_text) if value else "is empty":
-                raise InputError(f"{directory / 'index.csv'}: {value!r} {damage}")
+                raise InputError(directory / "index.csv", f"{value!r} {damage}")
     return ComparedSystem(entry.name, directory, side, samples)
 
 

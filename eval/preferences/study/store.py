@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,11 +36,11 @@ CREATE TABLE IF NOT EXISTS votes (
     PRIMARY KEY (rater, trial)
 ) STRICT;
 """
-# events is a log that only grows, an undo being a row with no winner; votes is what it amounts to.
+# events is a log that only grows: an undo is a row without a winner. votes holds the answers that stand.
 
 
 class RefusedError(InputError):
-    """What a rater asked cannot be done; nothing was changed."""
+    """A rater's request that is refused; nothing was changed."""
 
 
 class KnownRaterError(RefusedError):
@@ -59,7 +59,7 @@ class Store:
     """Votes of one study. Every method is one transaction, on disk when it returns; safe from several threads."""
 
     def __init__(self, file: Path, study: StudyPlan) -> None:
-        """Open or make the file. Raises InputError where it is no such file or holds another study's votes."""
+        """Open or make the file. Raises InputError where it is no file of votes, or another study's."""
         self._study, self._lock = study, threading.Lock()
         self._trials = {(name, t.id): t for name, trials in study.lists.items() for t in trials}
         self._database = sqlite3.connect(file, timeout=30, isolation_level=None, check_same_thread=False)
@@ -111,26 +111,12 @@ class Store:
     def vote(self, rater: str, trial: str, winner: Winner, key: str, time: str) -> None:
         """Record an answer. The same key again changes nothing. Raises RefusedError where the trial has an answer."""
         if winner == "tie" and not self._study.ties:
-            raise RefusedError("this study asks for a choice; a tie is none")
-
-        def apply(database: sqlite3.Connection, event: int) -> None:
-            try:
-                row = (rater, trial, winner, time, event)
-                database.execute("INSERT INTO votes VALUES (?, ?, ?, ?, ?)", row)
-            except sqlite3.IntegrityError as error:
-                raise RefusedError("this comparison is answered already") from error
-
-        self._event(rater, trial, winner, key, time, apply)
+            raise RefusedError("this study asks for a choice; a tie is not allowed")
+        self._event(rater, trial, winner, key, time)
 
     def undo(self, rater: str, trial: str, key: str, time: str) -> None:
-        """Take an answer back; that it was given stays on record. The same key again changes nothing."""
-
-        def apply(database: sqlite3.Connection, event: int) -> None:
-            gone = database.execute("DELETE FROM votes WHERE rater = ? AND trial = ?", (rater, trial))
-            if gone.rowcount != 1:
-                raise RefusedError("this comparison has no answer to take back")
-
-        self._event(rater, trial, None, key, time, apply)
+        """Take an answer back; the log keeps it. The same key again changes nothing."""
+        self._event(rater, trial, None, key, time)
 
     def votes(self) -> tuple[Vote, ...]:
         """All answers that stand, in the order of the lists and of the trials in them."""
@@ -144,15 +130,8 @@ class Store:
             if place in rows
         )
 
-    def _event(
-        self,
-        rater: str,
-        trial: str,
-        winner: Winner | None,
-        key: str,
-        time: str,
-        apply: Callable[[sqlite3.Connection, int], None],
-    ) -> None:
+    def _event(self, rater: str, trial: str, winner: Winner | None, key: str, time: str) -> None:
+        """Log an answer, or an undo where `winner` is None, and change the answers that stand."""
         with self._transaction() as database:
             row = database.execute("SELECT list FROM raters WHERE rater = ?", (rater,)).fetchone()
             if row is None:
@@ -166,8 +145,16 @@ class Store:
                 return
             insert = "INSERT INTO events (key, rater, trial, winner, time) VALUES (?, ?, ?, ?, ?)"
             number = database.execute(insert, (key, rater, trial, winner, time)).lastrowid
-            assert number is not None
-            apply(database, number)
+            if winner is None:
+                gone = database.execute("DELETE FROM votes WHERE rater = ? AND trial = ?", (rater, trial))
+                if gone.rowcount != 1:
+                    raise RefusedError("this comparison has no answer to take back")
+                return
+            try:
+                row = (rater, trial, winner, time, number)
+                database.execute("INSERT INTO votes VALUES (?, ?, ?, ?, ?)", row)
+            except sqlite3.IntegrityError as error:
+                raise RefusedError("this comparison is answered already") from error
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:

@@ -70,7 +70,7 @@ def test_codes_become_names_where_the_key_is(tmp_path: Path) -> None:
     assert same(read_folder(tmp_path, {"alpha", "beta"}), [VOTE])
     assert same(read_votes(tmp_path / "votes.csv", None, {"pilot": KEY}), [VOTE])
     with pytest.raises(
-        PreferenceError, match="stands for 'beta', which is no known system; the nearest is 'bet'"
+        PreferenceError, match="stands for 'beta', which is no known system; did you mean 'bet'"
     ):
         read_folder(tmp_path, {"alpha", "bet"})
 

@@ -7,14 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from add.config.load import load_scale
-from add.config.scale import Scale
 from eval.preferences.key import StudyKey, write_key
 from eval.preferences.rate_votes import all_votes
 from eval.preferences.reader import write_votes
 from eval.preferences.record import PreferenceError, Vote
 from eval.prompts import Prompt
-from tests.support.smoke import REPOSITORY
 
 PROMPTS = (Prompt("parti-0001", "a circle"), Prompt("parti-0002", "a ring"))
 SYSTEMS = ("one", "two")
@@ -37,30 +34,27 @@ def oracle(prompt: int = 0) -> Vote:
 
 
 @pytest.fixture
-def scale(tmp_path: Path) -> Scale:
-    folder = tmp_path / "preferences"
-    folder.mkdir()
-    values = load_scale(REPOSITORY / "config" / "smoke.yaml").model_dump()
-    values["study"]["records"] = str(folder)
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "preferences").mkdir()
     write_votes(tmp_path / "automatic.csv", [oracle(0), oracle(1)])
-    return Scale.model_validate(values)
+    return tmp_path / "preferences"
 
 
-def votes(tmp_path: Path, scale: Scale) -> tuple[Vote, ...]:
-    return all_votes(scale, SYSTEMS, PROMPTS, tmp_path / "automatic.csv", tmp_path / "study")
+def votes(tmp_path: Path, folder: Path) -> tuple[Vote, ...]:
+    return all_votes([folder], SYSTEMS, PROMPTS, tmp_path / "automatic.csv", tmp_path / "study")
 
 
-def test_people_come_before_programs_and_none_is_lost(scale: Scale, tmp_path: Path):
-    assert [v.rater_kind for v in votes(tmp_path, scale)] == ["oracle", "oracle"]
+def test_people_come_before_programs_and_none_is_lost(folder: Path, tmp_path: Path):
+    assert [v.rater_kind for v in votes(tmp_path, folder)] == ["oracle", "oracle"]
     write_votes(tmp_path / "preferences" / "anna.csv", [vote(), vote(prompt=1)])
     write_votes(tmp_path / "preferences" / "ben.csv", [vote("ben")])
     (tmp_path / "preferences" / "README.md").write_text("notes")
-    assert [v.rater for v in votes(tmp_path, scale)] == ["anna", "anna", "ben", "realism", "realism"]
+    assert [v.rater for v in votes(tmp_path, folder)] == ["anna", "anna", "ben", "realism", "realism"]
 
 
-def test_without_a_folder_there_are_no_people(scale: Scale, tmp_path: Path):
+def test_without_a_folder_there_are_no_people(folder: Path, tmp_path: Path):
     (tmp_path / "preferences").rmdir()
-    assert {v.rater_kind for v in votes(tmp_path, scale)} == {"oracle"}
+    assert {v.rater_kind for v in votes(tmp_path, folder)} == {"oracle"}
 
 
 def coded() -> Vote:
@@ -69,19 +63,19 @@ def coded() -> Vote:
 
 @pytest.mark.parametrize("place", ["study", "preferences"])
 def test_codes_are_read_with_the_key_of_the_study_or_beside_the_votes(
-    scale: Scale, tmp_path: Path, place: str
+    folder: Path, tmp_path: Path, place: str
 ):
     (tmp_path / "study").mkdir()
     write_votes(tmp_path / "preferences" / "anna.csv", [coded()])
     with pytest.raises(PreferenceError, match="put that study's key file beside the votes"):
-        votes(tmp_path, scale)
+        votes(tmp_path, folder)
     key = StudyKey("study-k", CODES, {"img-bcd": "one/0.png", "img-fgh": "two/0.png"})
     write_key(tmp_path / place / "study-k.key.json", key)
-    found = votes(tmp_path, scale)[0]
+    found = votes(tmp_path, folder)[0]
     assert (found.system_a, found.system_b, found.image_b) == ("one", "two", "two/0.png")
 
 
-def test_two_keys_of_one_study_that_differ_are_refused(scale: Scale, tmp_path: Path):
+def test_two_keys_of_one_study_that_differ_are_refused(folder: Path, tmp_path: Path):
     (tmp_path / "study").mkdir()
     write_votes(tmp_path / "preferences" / "anna.csv", [coded()])
     images = {"img-bcd": "one/0.png", "img-fgh": "two/0.png"}
@@ -89,22 +83,22 @@ def test_two_keys_of_one_study_that_differ_are_refused(scale: Scale, tmp_path: P
     swapped = StudyKey("study-k", {"sys-bcd": "two", "sys-fgh": "one"}, images)
     write_key(tmp_path / "preferences" / "study-k.key.json", swapped)
     with pytest.raises(PreferenceError, match="another study's"):
-        votes(tmp_path, scale)
+        votes(tmp_path, folder)
 
 
-def test_a_system_that_the_scale_does_not_have_is_refused(scale: Scale, tmp_path: Path):
+def test_a_system_that_the_scale_does_not_have_is_refused(folder: Path, tmp_path: Path):
     write_votes(tmp_path / "preferences" / "anna.csv", [vote(system_b="three")])
     with pytest.raises(PreferenceError, match="three"):
-        votes(tmp_path, scale)
+        votes(tmp_path, folder)
 
 
-def test_votes_on_another_scales_prompts_are_refused(scale: Scale, tmp_path: Path):
+def test_votes_on_another_scales_prompts_are_refused(folder: Path, tmp_path: Path):
     write_votes(tmp_path / "preferences" / "anna.csv", [dataclasses.replace(vote(), prompt="a square")])
     with pytest.raises(PreferenceError, match="a circle"):
-        votes(tmp_path, scale)
+        votes(tmp_path, folder)
 
 
-def test_the_automatic_raters_own_file_is_not_counted_twice(scale: Scale, tmp_path: Path):
+def test_the_automatic_raters_own_file_is_not_counted_twice(folder: Path, tmp_path: Path):
     write_votes(tmp_path / "preferences" / "copy.csv", [oracle()])
     with pytest.raises(PreferenceError, match="or it counts twice"):
-        votes(tmp_path, scale)
+        votes(tmp_path, folder)

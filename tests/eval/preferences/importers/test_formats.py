@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from addbench.preferences import _FORMATS
-from eval.preferences.importers import FORMATS, Options, import_votes
+from eval.preferences.importers import FORMATS, import_votes
+from eval.preferences.importers.build import Options
 from eval.preferences.record import COLUMNS, PreferenceError
 from tests.support.preference_foreign import (
     ARENA,

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from eval.preferences.importers import Options
+from eval.preferences.importers.build import Options
 from eval.preferences.record import UNKNOWN
 from tests.support.preference_foreign import (
     ALONE,
@@ -79,11 +79,14 @@ def test_unknown_winners_are_refused_where_other_tools_make_ties_of_them_or_drop
         {**ARENA_33K, "winner": "skip"},
     ]
     found = refusals(tmp_path, rows, ARENA)
-    assert found[0] == "line 1, column winner, value 'Model_A': is no winner; the nearest is 'model_a'"
+    valid = "model_a, model_b, tie, tie (bothbad), both_bad, bothbad"
+    assert found[0] == f"line 1, column winner, value 'Model_A': is no winner; valid are {valid}"
     assert found[1].startswith("line 3, column winner, value 'skip': is no winner")
     assert found[2].startswith("line 2: 1 entry (this is the first) hold no answer; decide with --unanswered")
     found = refusals(tmp_path, EVALICA.replace("2,right", "2,Right"), evalica_options())
-    assert found[0].startswith("line 3, column winner, value 'Right': is no winner; the nearest is 'right'")
+    assert found[0].startswith(
+        "line 3, column winner, value 'Right': is no winner; valid are left, right, tie"
+    )
 
 
 def test_evalica(tmp_path: Path) -> None:
@@ -122,7 +125,7 @@ def test_what_the_file_says_may_not_be_said_again(tmp_path: Path) -> None:
         "line 1, column question_id: the file states the prompt_id; leave out --row-is prompt",
     ]
     absent = Options(**{**vars(ARENA), "rater_column": "jugde"})
-    assert "no such column; the nearest is 'judge'" in refusals(tmp_path, [ARENA_33K], absent)[0]
+    assert "no such column; did you mean 'judge'?" in refusals(tmp_path, [ARENA_33K], absent)[0]
 
 
 @pytest.mark.parametrize("as_csv", [False, True])
@@ -142,7 +145,7 @@ def test_pickapic_rows_without_label_or_of_one_model_are_decisions(tmp_path: Pat
     rows = [PICK, {**PICK, "has_label": False}, {**PICK, "model_1": PICK["model_0"]}]
     assert refusals(tmp_path, rows, PICK_OPTIONS) == [
         "line 2: 1 entry (this is the first) hold no answer; decide with --unanswered leave-out",
-        "line 3: 1 entry (this is the first) compare a system with itself, which says nothing of systems; "
+        "line 3: 1 entry (this is the first) compare a system with itself; "
         "decide with --same-system leave-out",
     ]
     options = Options(**{**vars(PICK_OPTIONS), "unanswered": "leave-out", "same_system": "leave-out"})

@@ -10,7 +10,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from eval.preferences.importers import Options, import_votes
+from eval.preferences.importers import import_votes
+from eval.preferences.importers.build import Options
 from eval.preferences.importers.label_studio import PAIR_COLUMNS, export_tasks
 from eval.preferences.reader import read_votes, write_votes
 from eval.preferences.record import PreferenceError
@@ -187,5 +188,5 @@ def test_a_study_out_and_votes_back(tmp_path: Path) -> None:
     assert (vote.system_a, vote.image_a, vote.winner, vote.attention_check) == ("sys-wo", "img-wo", "a", "b")
     write_votes(tmp_path / "votes.csv", [vote])
     assert read_votes(tmp_path / "votes.csv")[0].study == "study-kabo"
-    with pytest.raises(PreferenceError, match="no such list; the nearest is 'rater-01'"):
+    with pytest.raises(PreferenceError, match="no such list; did you mean 'rater-01'"):
         export_tasks(tmp_path / "study.json", "/", tmp_path / "x.json", "rater-1")

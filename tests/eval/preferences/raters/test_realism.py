@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from add.config.load import load_scale
-from eval.preferences.raters.realism import fit_realism, shrunk_covariance
+from eval.preferences.raters.scores import fit_realism, shrunk_covariance
 from tests.support.smoke import REPOSITORY
 
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from add.config.study import Hpsv2RaterSpec, PickScoreRaterSpec
 from add.models.weights import WeightsError
-from eval.preferences.raters.reward_models import load_hpsv2, load_pickscore
+from eval.preferences.raters.scores import load_hpsv2, load_pickscore
 from tests.support.evaluation import picture
 
 IMAGES = np.stack([picture(seed, 40) for seed in range(3)])

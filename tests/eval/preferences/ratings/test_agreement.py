@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from eval.preferences.ratings.agreement import (
+from eval.preferences.ratings.tally import tally
+from eval.preferences.ratings.win_rates import (
     inattentive,
     krippendorff_alpha,
     position_bias,
     smallest_difference,
     transitive_share,
 )
-from eval.preferences.ratings.tally import tally
 from eval.preferences.record import Vote
 from tests.support.rated import NAMES, as_tally, few_votes, random_votes, renamed, simulated, swapped, vote
 

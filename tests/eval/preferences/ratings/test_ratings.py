@@ -11,13 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from eval.preferences.ratings.__main__ import main
-from eval.preferences.ratings.bradley_terry import DisconnectedError
-from eval.preferences.ratings.pairs import DesignEffect, design_effect, pair_rates
-from eval.preferences.ratings.rate import InattentiveError, rate
-from eval.preferences.ratings.resample import NoIntervalError
+from add.errors import InputError
+from eval.preferences.rate_votes import main
+from eval.preferences.ratings.rate import rate
 from eval.preferences.ratings.result import COLUMNS, Ratings, read_ratings, write_ratings
 from eval.preferences.ratings.tally import tally
+from eval.preferences.ratings.win_rates import DesignEffect, design_effect, pair_rates
 from eval.preferences.reader import write_votes
 from eval.preferences.record import Vote
 from tests.support.rated import as_tally, random_votes, renamed, simulated, swapped, vote, votes_of
@@ -126,9 +125,7 @@ def test_checks_judge_raters_and_enter_no_rating() -> None:
 def test_a_kind_whose_raters_all_failed_is_an_error() -> None:
     votes = [vote("ant", "bee", "a", k, rater="x") for k in range(5)]
     votes += [vote("ant", "attention-check", "b", 50 + k, rater="x", attention_check="a") for k in range(2)]
-    with pytest.raises(
-        InattentiveError, match="all human raters with votes failed their attention checks: x"
-    ):
+    with pytest.raises(InputError, match="all human raters with votes failed their attention checks: x"):
         rate(votes, **FAST)
 
 
@@ -154,7 +151,7 @@ def test_names_do_not_matter_but_for_the_draw_of_orders() -> None:
 
 def test_systems_that_no_vote_links_are_an_error_and_a_categorys_a_note() -> None:
     votes = [*random_votes(0, 60), vote("x", "y", "a", 98), vote("x", "y", "b", 99)]
-    with pytest.raises(DisconnectedError, match=r"^human votes on quality: .*island 2: x, y"):
+    with pytest.raises(InputError, match=r"^human votes on quality: .*island 2: x, y"):
         rate(votes, **FAST)
     bridged = [*votes, vote("ant", "x", "tie", 97)]
     found = rate(bridged, {"p00098": "Arts", "p00097": "Arts", "p00000": "Arts"}, **FAST)
@@ -167,7 +164,7 @@ def test_systems_that_no_vote_links_are_an_error_and_a_categorys_a_note() -> Non
 
 def test_a_program_on_one_prompt_has_no_interval() -> None:
     votes = [vote("a", "b", w, rater=r, rater_kind="model") for r, w in (("x", "a"), ("y", "b"))]  # type: ignore[arg-type]
-    with pytest.raises(NoIntervalError, match="model votes on quality: all votes are on one prompt"):
+    with pytest.raises(InputError, match="model votes on quality: all votes are on one prompt"):
         rate(votes, **FAST)
 
 
@@ -221,7 +218,7 @@ def test_a_wrong_ratings_file_is_refused_by_field(rated, tmp_path: Path, change,
     with pytest.raises(ValueError, match=reason):
         read_ratings(file)
     file.write_text("{")
-    with pytest.raises(ValueError, match=r"r\.json, the file: Invalid JSON"):
+    with pytest.raises(ValueError, match=r"r\.json: Invalid JSON"):
         read_ratings(file)
     with pytest.raises(ValueError, match="cannot be read"):
         read_ratings(tmp_path / "absent.json")
@@ -234,14 +231,15 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     write_votes(folder / "one.csv", votes[:30])
     write_votes(folder / "two.csv", votes[30:])
     settings = ["--resamples", "100", "--shuffles", "5"]
-    assert main(["--votes", str(folder), "--out", str(out), *settings]) == 0
+    written = ["--json", str(out / "ratings.json"), "--csv", str(out / "ratings.csv")]
+    assert main(["--votes", str(folder), *written, *settings]) == 0
     assert "human, quality: 60 votes" in capsys.readouterr().out
     whole = read_ratings(out / "ratings.json")
     assert whole == rate(votes, resamples=100, shuffles=5)
     files = [str(folder / "two.csv"), str(folder / "one.csv")]
-    assert main(["--votes", *files, "--out", str(out), *settings]) == 0
+    assert main(["--votes", *files, *written, *settings]) == 0
     assert read_ratings(out / "ratings.json") == whole
-    assert main(["--votes", files[0], files[0], "--out", str(out), *settings]) == 2
+    assert main(["--votes", files[0], files[0], *written, *settings]) == 1
     write_votes(folder / "two.csv", [vote("x", "y", "a", 500)])
-    assert main(["--votes", str(folder), "--out", str(out)]) == 2
+    assert main(["--votes", str(folder), *written]) == 1
     assert "island 2: x, y" in capsys.readouterr().err

@@ -7,12 +7,12 @@ import dataclasses
 import numpy as np
 import pytest
 
+from add.errors import InputError
 from benchmarks.ratings_coverage import STUDIES, coverage, product
 from benchmarks.simulated_votes import SimulatedStudy, truth
 from eval.preferences.ratings import resample
 from eval.preferences.ratings.bradley_terry import strengths
 from eval.preferences.ratings.resample import (
-    NoIntervalError,
     Spread,
     VarianceWay,
     cells,
@@ -111,7 +111,7 @@ def test_what_is_resampled() -> None:
     assert ways(one_rater) == ("prompt",)
     one_prompt = dataclasses.replace(votes, prompt=np.zeros(900, int), prompts=("p",))
     assert ways(one_prompt) == ("rater",)
-    with pytest.raises(NoIntervalError, match="one prompt"):
+    with pytest.raises(InputError, match="one prompt"):
         ways(one_prompt, raters_vary=False)
 
 

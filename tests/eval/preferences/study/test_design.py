@@ -142,7 +142,7 @@ def test_orders_differ_and_the_seed_alone_decides() -> None:
             ["a", "b"],
             list("pqrstu"),
             DesignSettings(1, 6, 0, 11, 0.0),
-            "12 comparisons a rater are more than",
+            "12 comparisons per rater are more than",
         ),
     ],
 )

@@ -214,7 +214,7 @@ def rename(root: Path, name: str) -> None:
         (lambda r: (r / "samples-1" / "000002.png").write_bytes(b"png"), "", "samples-1/000002.png"),
         (lambda r: (r / "study").mkdir() or (r / "study" / "votes.sqlite3").touch(), "", "may hold answers"),
         (lambda r: None, "--prompts 13", "13 prompts are asked for, 12 have images"),
-        (lambda r: None, "--size 17", "none is enlarged"),
+        (lambda r: None, "--size 17", "images are never enlarged"),
         (lambda r: None, "--trials-per-rater 5", "more than trials_per_rater = 5"),
     ],
 )

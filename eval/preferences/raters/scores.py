@@ -1,9 +1,4 @@
-"""Models trained on people's preferences: image and prompt -> one number, higher is preferred.
-
-Both were trained on one overall preference, not on quality or alignment; who uses them says under which question
-the answer is to stand. Weights are read as safetensors; HPSv2 is published as a checkpoint of torch, which is
-read as tensors alone (no code in it is run).
-"""
+"""Scores of an image, higher is better: realism, and models trained on people's preferences."""
 
 from __future__ import annotations
 
@@ -15,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from add.errors import InputError
 from add.models.hub import local_directory, named_file
 from add.models.weights import WeightsError, check_weights
 
@@ -22,13 +18,72 @@ if TYPE_CHECKING:
     from add.config.study import Hpsv2RaterSpec, PickScoreRaterSpec
 
 
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Realism:
+    """How much an image looks like the reference photographs: an automatic answer about quality.
+
+    The score is minus the Mahalanobis distance of the image's features from the Gaussian of the reference's features
+    (Lee et al., arXiv 1807.03888, use it to tell images of a distribution from others). It is one image's share in
+    what FID measures of a set, so a rating made of it agrees with FID more than people may. On held-out photographs
+    of the built-in world against the same blurred or noised it is right more often than the k-nearest-neighbour
+    realism score of Kynkaanniemi et al. (arXiv 1904.06991), and it has no parameter to choose.
+
+    mean: (d,) of the reference. whiten: (d, d) with whiten.T @ whiten the inverse covariance.
+    """
+
+    mean: Array
+    whiten: Array
+
+    def scores(self, features: NDArray[np.float32]) -> Array:
+        """One score an image (n,), at most 0; higher is more like the reference. features: (n, d)."""
+        if features.ndim != 2 or features.shape[1] != len(self.mean):
+            raise ValueError(f"features are {features.shape}, the reference's have {len(self.mean)} columns")
+        return -np.linalg.norm((features - self.mean) @ self.whiten.T, axis=1)
+
+
+def fit_realism(features: NDArray[np.float32]) -> Realism:
+    """The Gaussian of the reference's features (m, d), m >= 2. Raises InputError where they do not vary."""
+    if features.ndim != 2 or len(features) < 2 or not np.isfinite(features).all():
+        raise InputError(f"a Gaussian needs at least 2 finite feature vectors (m, d), not {features.shape}")
+    values = features.astype(np.float64)
+    covariance = shrunk_covariance(values)
+    if np.trace(covariance) <= 0:
+        raise InputError("the reference's features do not vary: there is nothing to compare with")
+    return Realism(values.mean(axis=0), np.linalg.inv(np.linalg.cholesky(covariance)))
+
+
+def shrunk_covariance(values: Array) -> Array:
+    """Ledoit and Wolf's covariance (d, d) of values (m, d) (J. Multivariate Analysis 88, 2004).
+
+    The sample covariance moved towards a multiple of the identity by the share that minimises the expected
+    squared error: invertible also where m <= d, and the sample's own where m is large.
+    """
+    count, width = values.shape
+    centred = values - values.mean(axis=0)
+    sample = centred.T @ centred / count
+    scale = float(np.trace(sample)) / width
+    distance = float(((sample - scale * np.eye(width)) ** 2).sum())
+    # sum over images of |x x' - S|^2, without making the (m, d, d) products
+    norms = (centred**2).sum(axis=1)
+    noise = float((norms**2).sum() / count - (sample**2).sum()) / count
+    share = 0.0 if distance == 0 else min(1.0, max(0.0, noise / distance))
+    return (1 - share) * sample + share * scale * np.eye(width)
+
+
 PREPARATION = {"preprocessor_config.json": None}
-"""What a processor's directory must have beside configurations and a tokenizer."""
+"""Files that a processor's directory must have besides configurations and a tokenizer."""
 
 
 @dataclass(frozen=True)
 class RewardModel:
-    """Two towers; `embed` gives unit vectors (n, d) of images and of prompts."""
+    """A model trained on people's preferences: two towers that embed images and prompts as unit vectors (n, d).
+
+    PickScore and HPSv2 were trained on one overall preference, not on quality or alignment; the scale says under
+    which question their answers stand.
+    """
 
     name: str
     sha256: str
@@ -58,7 +113,7 @@ def load_pickscore(spec: PickScoreRaterSpec, device: str = "cpu") -> RewardModel
 
     directory = local_directory(spec.path, spec.revision, spec.files)
     sha256 = check_weights(directory, spec.sha256, spec.files)
-    # Of the CLIP that it was made from, what prepares its input: no weights.
+    # The preprocessing of the CLIP that PickScore was made from; no weights.
     preparation = local_directory(spec.processor, spec.processor_revision, PREPARATION)
     with quiet():
         model = load_frozen(CLIPModel, directory, device)
@@ -123,7 +178,10 @@ def load_hpsv2(spec: Hpsv2RaterSpec, device: str = "cpu") -> RewardModel:
 
 
 def _tensors(file: Path) -> Any:
-    """The state dict of a .safetensors file or of a torch checkpoint, where it may lie under 'state_dict'."""
+    """The state dict of a .safetensors file or of a torch checkpoint (maybe under 'state_dict'), as HPSv2's is.
+
+    The checkpoint is read as tensors alone: no code in it is run.
+    """
     if file.suffix == ".safetensors":
         from safetensors.torch import load_file
 

@@ -1,0 +1,215 @@
+"""Win rates of pairs of systems, and what the votes behind them are worth.
+
+Votes come in clusters: one rater's share that rater's taste, and those on one prompt its difficulty. The design effect
+is how much more the rates vary for it than as many independent yes-or-no answers would; it is estimated over all
+pairs together, since one pair has too few votes for its own. A rate's interval is Wilson's, for the votes divided by
+that effect: it stays within 0 and 1 and does not collapse where all votes agree.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from eval.preferences.ratings.resample import LEVEL, Spread, VarianceWay, ways
+from eval.preferences.ratings.tally import Array, Index, Tally
+from eval.preferences.record import Vote
+
+POWER_FACTOR = 1.959964 + 0.841621
+"""Quantiles of the normal distribution for a two-sided test at 5% that finds a difference 80% of the time."""
+
+_FEWEST_CHECKS = 2
+
+
+@dataclass(frozen=True)
+class PairRate:
+    """How often system_a was preferred to system_b: of `votes`, `wins` for a, `losses` against it, and `ties`.
+
+    win_rate: (wins + ties/2) / votes, of system_a; low, high: its 95% interval. All three from 0 to 1.
+    """
+
+    system_a: str
+    system_b: str
+    votes: int
+    wins: int
+    ties: int
+    losses: int
+    win_rate: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class DesignEffect:
+    """The variance of rates over that of independent yes-or-no answers; `freedom`: its degrees of freedom."""
+
+    value: float
+    freedom: float
+
+    def interval(self, rate: Array, votes: Array) -> tuple[Array, Array]:
+        """95% intervals, low and high, of rates from 0 to 1 of `votes` votes each."""
+        from scipy.stats import t
+
+        square = t.ppf((1 + LEVEL) / 2, self.freedom) ** 2 * self.value / votes
+        middle = (rate + square / 2) / (1 + square)
+        half = np.sqrt(square * (rate * (1 - rate) + square / 4)) / (1 + square)
+        return np.clip(middle - half, 0, rate), np.clip(middle + half, rate, 1)
+
+
+def pair_rates(votes: Tally, raters_vary: bool = True) -> tuple[PairRate, ...]:
+    """The rate of every pair with votes, in the order of the systems' names. `raters_vary`: see `ways`."""
+    count = len(votes.ends[0])
+    wins = np.bincount(votes.pair, votes.score == 1, count)
+    ties = np.bincount(votes.pair, votes.score == 0.5, count)
+    rate = votes.won / votes.total
+    low, high = design_effect(votes, votes.score, votes.pair, raters_vary).interval(rate, votes.total)
+    return tuple(
+        PairRate(
+            system_a=votes.systems[votes.ends[0][k]],
+            system_b=votes.systems[votes.ends[1][k]],
+            votes=int(votes.total[k]),
+            wins=int(wins[k]),
+            ties=int(ties[k]),
+            losses=int(votes.total[k] - wins[k] - ties[k]),
+            win_rate=float(rate[k]),
+            low=float(low[k]),
+            high=float(high[k]),
+        )
+        for k in range(count)
+    )
+
+
+def design_effect(votes: Tally, values: Array, group: Index, raters_vary: bool = True) -> DesignEffect:
+    """The design effect of the means of `values` (v,), each 0, 1/2 or 1, within groups (v,).
+
+    At least that of independent votes (below 1 where there are ties); 1 where the values do not vary.
+    """
+    total = np.bincount(group)
+    rate = np.bincount(group, values) / np.maximum(total, 1)
+    surprise = values - rate[group]
+    answers = float((total * rate * (1 - rate)).sum())
+    if answers <= 1e-12:
+        return DesignEffect(1.0, 1e9)
+    single, _ = _variance(surprise, group, np.arange(len(values)))
+    parts = [
+        _part(surprise, group, votes.rater if by == "rater" else votes.prompt)
+        for by in ways(votes, raters_vary)
+    ]
+    if len(parts) == 2:
+        parts.append(_part(surprise, group, votes.rater * len(votes.prompts) + votes.prompt, -1))
+    error, freedom = Spread(tuple(parts)).error(np.ones((1, 1)))
+    if error[0] ** 2 <= single:
+        return DesignEffect(single / answers, 1e9)
+    return DesignEffect(float(error[0] ** 2) / answers, float(freedom[0]))
+
+
+def _part(surprise: Array, group: Index, cluster: Index, sign: int = 1) -> VarianceWay:
+    variance, freedom = _variance(surprise, group, cluster)
+    return VarianceWay(np.array([[variance]]), 1 + freedom, sign)
+
+
+def _variance(surprise: Array, group: Index, cluster: Index) -> tuple[float, int]:
+    """The variance of the groups' sums, clusters being independent, summed over groups with two clusters or more;
+    and its degrees of freedom, one fewer than clusters in each group."""
+    width = int(cluster.max()) + 1
+    held, where = np.unique(group * width + cluster, return_inverse=True)
+    squares = np.bincount(where, surprise) ** 2
+    clusters = np.bincount(held // width)
+    variance = np.bincount(held // width, squares)
+    freedom = np.maximum(clusters - 1, 0)
+    return float((variance * clusters / np.maximum(freedom, 1))[freedom > 0].sum()), int(freedom.sum())
+
+
+@dataclass(frozen=True)
+class Proportion:
+    """A share from 0 to 1 and its 95% interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Alpha:
+    """Krippendorff's alpha, 1 for full agreement and 0 for chance; or None, and the reason."""
+
+    value: float | None
+    reason: str = ""
+
+
+def krippendorff_alpha(votes: Sequence[Vote]) -> Alpha:
+    """Nominal alpha of the answers (one system, the other, tie); a unit is a question on two images of a prompt.
+
+    Which of the two systems is called the first would change alpha's expected disagreement, so every unit is
+    entered in both orders, and alpha does not depend on names (Krippendorff, Content Analysis, chapter 11).
+    """
+    import krippendorff  # type: ignore[import-untyped]
+
+    units: dict[object, Counter[str]] = defaultdict(Counter)
+    for v in votes:
+        images = frozenset(((v.system_a, v.image_a), (v.system_b, v.image_b)))
+        answer = {"a": v.system_a, "b": v.system_b, "tie": ""}[v.winner]
+        lower = min(v.system_a, v.system_b)
+        units[v.question, v.prompt_id, images]["tie" if not answer else "01"[answer == lower]] += 1
+    shared = [unit for unit in units.values() if unit.total() > 1]
+    if not shared:
+        return Alpha(None, "no two raters saw the same two images under the same question")
+    counts = np.array([[unit["0"], unit["1"], unit["tie"]] for unit in shared])
+    if not counts[:, :2].any():
+        return Alpha(None, "every answer that could be compared was a tie")
+    both = np.concatenate([counts, counts[:, [1, 0, 2]]])
+    return Alpha(float(krippendorff.alpha(value_counts=both, level_of_measurement="nominal")))
+
+
+def position_bias(votes: Tally, raters_vary: bool = True) -> Proportion | None:
+    """Share of the decided votes with known sides that chose the left image; None without such votes.
+
+    1/2 is no bias. raters_vary: see `resample.ways`.
+    """
+    known = ~np.isnan(votes.left)
+    if not known.any():
+        return None
+    part, left = votes.only(known), votes.left[known]
+    effect = design_effect(part, left, np.zeros(part.votes, np.int64), raters_vary)
+    value = left.mean(keepdims=True)
+    low, high = effect.interval(value, np.array([float(part.votes)]))
+    return Proportion(float(value[0]), float(low[0]), float(high[0]))
+
+
+def transitive_share(votes: Tally) -> float | None:
+    """Share of triples of systems whose three majorities form no cycle; None where no triple has three majorities.
+
+    Triples with a pair that is even, or has no votes, do not count. Tosses of a coin give 3/4.
+    """
+    n = len(votes.systems)
+    ahead = np.zeros((n, n), bool)
+    first, second = votes.ends
+    ahead[first, second] = votes.won > votes.total / 2
+    ahead[second, first] = votes.won < votes.total / 2
+    beats = ahead.astype(np.int64)
+    decided = beats + beats.T
+    triples = int(np.trace(decided @ decided @ decided)) // 6
+    cycles = int(np.trace(beats @ beats @ beats)) // 3
+    return 1 - cycles / triples if triples else None
+
+
+def smallest_difference(votes: Tally, raters_vary: bool = True) -> float:
+    """How far from 1/2 a win rate must be for a pair with the median number of votes to show it, tested at 5%,
+    in 80% of studies: 2.80 sqrt(1/4 D / votes), D the design effect of the clusters. At most 1/2."""
+    effect = design_effect(votes, votes.score, votes.pair, raters_vary).value
+    return float(min(0.5, POWER_FACTOR * np.sqrt(effect / 4 / np.median(votes.total))))
+
+
+def inattentive(checks: Sequence[Vote]) -> tuple[str, ...]:
+    """Raters who failed more than half of their attention checks, and had at least two; in order of names."""
+    passed: dict[str, list[bool]] = defaultdict(list)
+    for vote in checks:
+        passed[vote.rater].append(vote.passed)
+    return tuple(
+        rater
+        for rater, results in sorted(passed.items())
+        if len(results) >= _FEWEST_CHECKS and results.count(False) > len(results) / 2
+    )
