@@ -1,7 +1,4 @@
-"""Look at all that a scale assumes before anything is trained: networks, data, disk, memory; print all problems.
-
-Nothing is trained and, without --download, nothing is fetched.
-"""
+"""The subcommand check: networks, data, disk and memory, before anything is trained."""
 
 from __future__ import annotations
 
@@ -10,10 +7,10 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from add.config.resolve import Table
-from addbench.cost.storage import storage
-from addbench.preflight.findings import Findings, fact, problem, together
+from addbench.cost.shapes import storage
+from addbench.preflight import Findings, fact, problem, together
 from addbench.project import RESULTS, Project, load_project
-from addbench.study import study_plan
+from addbench.workflow import study_plan
 
 if TYPE_CHECKING:
     from add.config.scale import Scale
@@ -34,8 +31,11 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     add("--jobs", type=int, default=1, metavar="N", help="trainings at a time (default: 1), for the disk")
 
 
-def report(options: argparse.Namespace) -> tuple[str, int]:
-    """What was found, what was left out, every problem; 1 where there is a problem. Raises SpecError."""
+def check(options: argparse.Namespace) -> tuple[str, int]:
+    """Look at all that a scale assumes before anything is trained: networks, data, disk, memory; print all problems.
+
+    Trains nothing and, without --download, fetches nothing. Returns 1 where there is a problem. Raises SpecError.
+    """
     from addbench.preflight.hashes import default_store
     from addbench.preflight.inputs import check_inputs
     from addbench.preflight.networks import check_networks

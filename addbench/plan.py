@@ -1,4 +1,4 @@
-"""Say what the whole table costs: runs, images, hours and disk, from measured runs or modelled, and which."""
+"""The subcommand plan: the costs of the whole table."""
 
 from __future__ import annotations
 
@@ -8,14 +8,21 @@ from pathlib import Path
 
 from add.config.resolve import Table
 from add.config.scale import Scale
-from addbench.cost.measured import DeviceRate, MeasuredRuns, benchmark_rate, read_measured
-from addbench.cost.shapes import Arithmetic, configurations, parameter_counts
-from addbench.cost.storage import images_sampled, storage
-from addbench.cost.timing import Time, measured_rate, same_trainings, sampling_times, training_times
-from addbench.preflight.findings import size
-from addbench.project import RESULTS, load_project
-from addbench.study import StudyFiles, study_plan
-from addbench.text import aligned
+from addbench.cost.shapes import Arithmetic, configurations, images_sampled, parameter_counts, storage
+from addbench.cost.timing import (
+    DeviceRate,
+    MeasuredRuns,
+    Time,
+    benchmark_rate,
+    measured_rate,
+    read_measured,
+    same_trainings,
+    sampling_times,
+    training_times,
+)
+from addbench.preflight import size
+from addbench.project import RESULTS, aligned, load_project
+from addbench.workflow import StudyFiles, study_plan
 
 A100 = 312.0
 """TFLOP/s in bf16 on tensor cores, as NVIDIA states it for the A100: the paper's card."""
@@ -45,8 +52,11 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     add("--runs", action="store_true", help="also each run by itself")
 
 
-def report(options: argparse.Namespace) -> tuple[str, int]:
-    """The table of costs and how they are known. Raises SpecError."""
+def plan(options: argparse.Namespace) -> tuple[str, int]:
+    """Say what the whole table costs: runs, images, hours and disk, from measured runs or modelled, and which.
+
+    Raises SpecError.
+    """
     project = load_project(options.scale)
     scale, table = project.scale, project.table
     study = study_plan(scale, table, RESULTS.as_posix())

@@ -1,4 +1,4 @@
-"""Check preference files, import votes from other tools, export tasks to them."""
+"""The subcommand preferences: files of votes, in and out."""
 
 from __future__ import annotations
 
@@ -73,8 +73,11 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     )
 
 
-def report(options: argparse.Namespace) -> tuple[str, int]:
-    """What was found or written. Raises PreferenceError with every problem of every file."""
+def preferences(options: argparse.Namespace) -> tuple[str, int]:
+    """Check preference files, import votes from other tools, export tasks to them.
+
+    Raises PreferenceError with every problem of every file.
+    """
     return {"check": _check, "import": _import, "export": _export}[options.action](options), 0
 
 

@@ -1,4 +1,4 @@
-"""Score one set of images under several named protocols; print how far apart their FIDs are, and why.
+"""The subcommand protocols: one set of images under several evaluation protocols.
 
 This is the one place where numbers of different protocols stand beside each other: the difference is what
 is asked for. Each carries the hash of its protocol.
@@ -62,8 +62,11 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     )
 
 
-def report(options: argparse.Namespace) -> tuple[str, int]:
-    """The table as text; writes the files of --out. Raises SpecError, InputError."""
+def protocols(options: argparse.Namespace) -> tuple[str, int]:
+    """Score one set of images under several named protocols; print how far apart their FIDs are, and why.
+
+    Writes the files of --out. Raises SpecError, InputError.
+    """
     from add.config.load import load_scale
     from eval.protocols.spec import load_protocols, only
 

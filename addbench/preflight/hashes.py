@@ -13,7 +13,7 @@ from pathlib import Path
 from add.config.yaml import Loc
 from add.files import write_whole
 from add.models.weights import file_hash, is_commit, is_hub_id, other_weights, weight_hashes
-from addbench.preflight.findings import Findings, PreflightProblem, fact, left, problem, size
+from addbench.preflight import Findings, PreflightProblem, fact, left, problem, size
 from addbench.preflight.places import Place, Wanted
 
 SPEED = 500e6

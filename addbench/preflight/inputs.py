@@ -17,7 +17,7 @@ from add.config.yaml import Loc, SpecError, raise_all
 from add.data.images import Sample, pixels
 from add.data.training_set import scan_training_set
 from add.errors import InputError
-from addbench.preflight.findings import Findings, PreflightProblem, fact, left, problem, together
+from addbench.preflight import Findings, PreflightProblem, fact, left, problem, together
 from addbench.preflight.networks import CheckedNetworks
 from addbench.preflight.places import built_later, line_of
 from addbench.workflow import training_source

@@ -12,10 +12,9 @@ from add.config.resolve import Table
 from add.config.run import Run
 from add.config.scale import Scale
 from add.models.weights import WeightsError, local_directory, weight_names
-from addbench.preflight.encoders import inception_file, read_encoder
-from addbench.preflight.findings import Findings, PreflightProblem, fact, together
+from addbench.preflight import Findings, PreflightProblem, fact, together
+from addbench.preflight.directories import Pipeline, PipelinePart, inception_file, read_encoder, read_pipeline
 from addbench.preflight.hashes import HashStore, check_hashes, check_pins
-from addbench.preflight.pipelines import Pipeline, PipelinePart, read_pipeline
 from addbench.preflight.places import (
     Place,
     Wanted,

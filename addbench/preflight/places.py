@@ -11,7 +11,7 @@ from add.config.scale import ImageNetworkSpec, NetworkSpec, Scale
 from add.config.yaml import Loc, SpecError, dotted
 from add.models.hub import mirrored, mirrors_file
 from add.models.weights import Files, cached_directory, is_hub_id
-from addbench.preflight.findings import Findings, problem
+from addbench.preflight import Findings, problem
 from eval.preferences.raters.reward_models import PREPARATION
 
 Kind = Literal["pipeline", "features", "pooled", "c_text", "inception", "open_clip", "file", "processor"]

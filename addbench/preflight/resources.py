@@ -13,7 +13,7 @@ from add.config.resolve import Table
 from add.config.run import Run
 from add.config.scale import Scale
 from addbench.cost.shapes import configurations, parameter_counts
-from addbench.preflight.findings import Findings, fact, left, problem, size, together
+from addbench.preflight import Findings, fact, left, problem, size, together
 from addbench.preflight.networks import CheckedNetworks
 
 PROCESS_BYTES = 1_500_000_000
@@ -54,7 +54,7 @@ def known_shapes(scale: Scale, networks: CheckedNetworks) -> Shapes:
 def check_resources(
     scale: Scale, table: Table, shapes: Shapes, results: Path, gpus: list[Gpu], needed: int
 ) -> Findings:
-    """needed: bytes on disk that the whole table takes (`addbench.cost.storage`)."""
+    """needed: bytes on disk that the whole table takes (`addbench.cost.shapes`)."""
     run = heaviest(table, shapes)
     found = [_disk(results / scale.name, needed, shapes)]
     if run is None:

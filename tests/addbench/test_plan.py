@@ -12,9 +12,16 @@ from add.config.resolve import Table, spec_hash
 from add.config.scale import Scale
 from add.config.yaml import SpecError
 from addbench.__main__ import main
-from addbench.cost.measured import DeviceRate, benchmark_rate, read_measured
 from addbench.cost.shapes import PUBLISHED, Arithmetic, configurations
-from addbench.cost.timing import measured_rate, same_trainings, sampling_times, training_times
+from addbench.cost.timing import (
+    DeviceRate,
+    benchmark_rate,
+    measured_rate,
+    read_measured,
+    same_trainings,
+    sampling_times,
+    training_times,
+)
 from tests.support.specs import ROOT, copy_settings, table_of
 
 TRAINING = 7.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from add.config.load import load_scale
-from addbench.preflight.encoders import block_count, read_encoder
+from addbench.preflight.directories import block_count, read_encoder
 from addbench.preflight.hashes import HashStore, check_hashes
 from addbench.preflight.places import Place, Wanted
 from tests.support.header_networks import change, save, write_features

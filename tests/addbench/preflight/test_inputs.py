@@ -13,7 +13,7 @@ from safetensors.numpy import save_file
 
 from add.config.resolve import Table
 from add.config.scale import Scale
-from addbench.preflight.findings import Findings
+from addbench.preflight import Findings
 from addbench.preflight.inputs import check_inputs
 from addbench.preflight.networks import CheckedNetworks
 from tests.support.specs import ROOT, changed_scale

@@ -13,10 +13,10 @@ import pytest
 from add.config.load import load_scale
 from add.config.resolve import Table
 from add.config.scale import Scale
-from addbench.preflight.findings import Findings
+from addbench.preflight import Findings
+from addbench.preflight.directories import read_pipeline
 from addbench.preflight.hashes import HashStore
 from addbench.preflight.networks import CheckedNetworks, check_networks
-from addbench.preflight.pipelines import read_pipeline
 from addbench.preflight.places import Place, Wanted, locate, wanted_networks
 from eval.metrics.features import INCEPTION_FILE, INCEPTION_SHA256
 from tests.support.header_networks import UNET, change, read, save, write_features, write_pipeline

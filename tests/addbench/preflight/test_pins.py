@@ -10,7 +10,7 @@ import pytest
 
 from add.config.load import load_scale
 from add.config.yaml import Loc
-from addbench.preflight.findings import Findings
+from addbench.preflight import Findings
 from addbench.preflight.hashes import HashStore, check_pins, unpinned
 from addbench.preflight.networks import check_networks
 from addbench.preflight.places import Wanted

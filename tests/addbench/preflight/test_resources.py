@@ -15,11 +15,11 @@ from add.config.load import load_scale
 from add.config.resolve import Table
 from add.config.scale import Scale
 from addbench.__main__ import main
-from addbench.cost.storage import images_sampled, storage
+from addbench.cost.shapes import images_sampled, storage
 from addbench.preflight.hashes import HashStore
 from addbench.preflight.networks import CheckedNetworks, check_networks
 from addbench.preflight.resources import Gpu, Shapes, check_resources, heaviest, known_shapes, machine_gpus
-from addbench.study import StudyFiles, study_plan
+from addbench.workflow import StudyFiles, study_plan
 from tests.support.specs import ROOT, copy_settings, table_of
 
 Found = tuple[Scale, Table, Shapes]
