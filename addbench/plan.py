@@ -8,6 +8,7 @@ from pathlib import Path
 
 from add.config.resolve import Table
 from add.config.scale import Scale
+from add.errors import InputError
 from addbench.cost.shapes import Arithmetic, configurations, images_sampled, parameter_counts, storage
 from addbench.cost.timing import (
     DeviceRate,
@@ -57,6 +58,8 @@ def plan(options: argparse.Namespace) -> tuple[str, int]:
 
     Raises SpecError.
     """
+    if (options.rate is not None and options.rate <= 0) or not 0 < options.share <= 1:
+        raise InputError("--rate should be positive, and --share above 0 and at most 1")
     project = load_project(options.scale)
     scale, table = project.scale, project.table
     study = study_plan(scale, table, RESULTS.as_posix())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ProcessPoolExecutor
@@ -9,10 +10,12 @@ from dataclasses import dataclass
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 from add.config.resolve import Table, spec_hash
 from add.config.run import Run
 from add.config.scale import NetworkSpec, Scale
+from add.errors import InputError
 from add.models.hub import mirrored
 from add.models.weights import cached_directory, is_hub_id
 from addbench.workflow import StudyFiles
@@ -30,6 +33,19 @@ PUBLISHED = {
 
 CONFIGURATIONS = ("model_index.json", "config.json", "open_clip_config.json")
 """A directory with one of these says what its network is."""
+
+
+def read_config(file: Path) -> dict[str, Any]:
+    """A network's configuration. Raises InputError that names the file."""
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(file, f"cannot be read: {error.strerror}") from None
+    except ValueError as error:
+        raise InputError(file, f"is not JSON: {error}") from None
+    if not isinstance(content, dict):
+        raise InputError(file, "is not a JSON object; is it a network's configuration?")
+    return content
 
 
 def configurations(

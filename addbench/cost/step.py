@@ -209,18 +209,10 @@ class Cost:
         kept = self.frozen_bytes + self.trained_bytes + self.average_bytes + self.moment_bytes
         return kept + self.step_bytes
 
-    def fits(self, device_bytes: int) -> bool:
-        """Whether a device of so many bytes will do, with the margin for what is not counted."""
-        return self.peak_bytes * MARGIN <= device_bytes
-
-    def seconds_per_step(self, rate: float, share: float) -> float:
-        """Modelled seconds of an optimiser step at `share` (0 to 1) of a device's matrix rate (FLOP/s).
-
-        Raises ValueError for a rate or share that is not positive.
-        """
-        if rate <= 0 or not 0 < share <= 1:
-            raise ValueError(f"rate {rate} must be positive, and share {share} in (0, 1]")
-        return self.step_flops / (rate * share)
+    @property
+    def needed_bytes(self) -> int:
+        """Memory of a device that will do: the peak, and the margin for what is not counted."""
+        return int(self.peak_bytes * MARGIN)
 
 
 def estimate_cost(

@@ -1,8 +1,8 @@
-"""Everything that a scale assumes, looked at before anything is trained. Here: what a check finds."""
+"""Everything that a scale assumes, looked at before anything is trained. Here: what the checks find."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
@@ -17,56 +17,26 @@ class PreflightProblem:
         return f"{self.where}: {self.what}; {self.remedy}"
 
 
-@dataclass(frozen=True)
+@dataclass
 class Findings:
-    """problems: all of them; facts: lines of what was found; left: lines of what was not looked at, and why.
+    """What the checks have found; each check adds to it.
 
-    warnings: what lets a run pass and yet should not stay so, such as weights that no hash pins.
+    facts: what was found. left: what was not looked at, and why. warnings: what lets a run pass but should not stay,
+    such as weights that no hash pins.
     """
 
-    problems: tuple[PreflightProblem, ...] = ()
-    facts: tuple[str, ...] = ()
-    left: tuple[str, ...] = ()
-    warnings: tuple[PreflightProblem, ...] = ()
+    problems: list[PreflightProblem] = field(default_factory=list)
+    facts: list[str] = field(default_factory=list)
+    left: list[str] = field(default_factory=list)
+    warnings: list[PreflightProblem] = field(default_factory=list)
 
-    def __add__(self, other: Findings) -> Findings:
-        return Findings(
-            self.problems + other.problems,
-            self.facts + other.facts,
-            self.left + other.left,
-            self.warnings + other.warnings,
-        )
+    def problem(self, where: object, what: str, remedy: str) -> None:
+        """Add a problem."""
+        self.problems.append(PreflightProblem(str(where), what, remedy))
 
-
-def problem(where: str, what: str, remedy: str) -> Findings:
-    """Findings of one problem."""
-    return Findings(problems=(PreflightProblem(where, what, remedy),))
-
-
-def warning(where: str, what: str, remedy: str) -> Findings:
-    """Findings of one warning."""
-    return Findings(warnings=(PreflightProblem(where, what, remedy),))
-
-
-def fact(line: str) -> Findings:
-    """Findings of one fact."""
-    return Findings(facts=(line,))
-
-
-def left(line: str) -> Findings:
-    """Findings of one thing that was not looked at."""
-    return Findings(left=(line,))
-
-
-def together(parts: list[Findings]) -> Findings:
-    """All findings in one, in their order; what is said twice is said once."""
-    total = sum(parts, Findings())
-    return Findings(
-        tuple(dict.fromkeys(total.problems)),
-        tuple(dict.fromkeys(total.facts)),
-        tuple(dict.fromkeys(total.left)),
-        tuple(dict.fromkeys(total.warnings)),
-    )
+    def warning(self, where: object, what: str, remedy: str) -> None:
+        """Add a warning."""
+        self.warnings.append(PreflightProblem(str(where), what, remedy))
 
 
 def size(n: float) -> str:

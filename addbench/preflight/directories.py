@@ -1,20 +1,21 @@
 """Is a network's directory whole, do its parts belong together, and can it do what the scale asks?
 
-Read from configurations and headers alone."""
+All of it is read from configurations and headers; no weights are loaded.
+"""
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 from add.config.scale import FeatureNetworkSpec, ImageNetworkSpec
-from add.models.weights import TensorInfo, WeightsError, missing_shards, read_header, weight_names
-from addbench.preflight import PreflightProblem
+from add.models.weights import TensorInfo, missing_shards, read_header, weight_names
+from addbench.cost.shapes import read_config
+from addbench.preflight import Findings
 from addbench.preflight.places import Place
 
 AGAIN = "download it again, or name another directory in mirrors.yaml"
@@ -34,7 +35,7 @@ class PipelinePart:
         return sum(math.prod(tensor.shape) for tensor in self.tensors.values())
 
     def ending(self, suffix: str) -> TensorInfo | None:
-        """The first tensor whose name ends so; libraries put different prefixes before one name."""
+        """The first tensor whose name ends in `suffix`; libraries put different prefixes before one name."""
         return next((t for name, t in sorted(self.tensors.items()) if name.endswith(suffix)), None)
 
 
@@ -46,7 +47,6 @@ class Pipeline:
     unet: PipelinePart
     vae: PipelinePart
     encoders: tuple[PipelinePart, ...]
-    files: tuple[str, ...]
 
     @property
     def factor(self) -> int:
@@ -64,84 +64,65 @@ class Pipeline:
         return sum(part.parameters for part in (self.unet, self.vae, *self.encoders))
 
 
-def read_pipeline(place: Place) -> tuple[Pipeline | None, list[PreflightProblem]]:
-    """The pipeline, and every problem of its files; None where too much is missing to look further."""
-    problems: list[PreflightProblem] = []
-    directory, wanted = place.path, place.wanted
-    where = str(directory)
-    try:
-        names = tuple(weight_names(directory, wanted.files))
-        from add.models.text import encoder_names
+def read_pipeline(found: Findings, place: Place) -> Pipeline | None:
+    """The pipeline, with every problem of its files; None where too much is missing to look further."""
+    from add.models.text import encoder_names
 
-        encoders = encoder_names(read_json(directory / "model_index.json"), where)
-        schedule_problems(directory, problems)
-    except (WeightsError, ValueError) as error:
-        return None, [PreflightProblem(f"{wanted.name}: {where}", _after(error, where), AGAIN)]
-    problems += [
-        PreflightProblem(str(directory / shard), "this shard of the weights is missing", AGAIN)
-        for shard in missing_shards(directory, names)
-    ]
-    parts: dict[str, PipelinePart] = {}
-    for name in ("unet", "vae", *encoders):
-        part, wrong = read_part(directory, name, [n for n in names if n.startswith(f"{name}/")])
-        problems += wrong
-        if part is not None:
-            parts[name] = part
+    directory = place.path
+    try:
+        names = weight_names(directory, place.wanted.files)
+        encoders = encoder_names(read_config(directory / "model_index.json"), str(directory))
+        _check_schedule(found, directory)
+    except ValueError as error:
+        found.problem(f"{place.wanted.name}: {directory}", _after(error, directory), AGAIN)
+        return None
+    _whole_shards(found, directory, names)
+    parts = {
+        name: read_part(found, directory, name, [n for n in names if n.startswith(f"{name}/")])
+        for name in ("unet", "vae", *encoders)
+    }
     for name in ("tokenizer", "tokenizer_2")[: len(encoders)]:
         if not _has_vocabulary(directory / name):
             what = "holds no vocabulary (tokenizer.json, or vocab.json with merges.txt)"
-            problems.append(PreflightProblem(str(directory / name), what, AGAIN))
-    if len(parts) < 2 + len(encoders):
-        return None, problems
-    read = tuple(parts[name] for name in encoders)
-    pipeline = Pipeline(place, parts["unet"], parts["vae"], read, names)
-    problems += misfit_problems(pipeline)
-    return pipeline, problems
+            found.problem(directory / name, what, AGAIN)
+    unet, vae, *texts = parts.values()
+    read = tuple(text for text in texts if text is not None)
+    if unet is None or vae is None or len(read) < len(texts):
+        return None
+    pipeline = Pipeline(place, unet, vae, read)
+    _check_fit(found, pipeline)
+    return pipeline
 
 
-def read_part(
-    directory: Path, folder: str, names: list[str]
-) -> tuple[PipelinePart | None, list[PreflightProblem]]:
+def read_part(found: Findings, directory: Path, folder: str, names: Sequence[str]) -> PipelinePart | None:
     """One network: its config.json below `folder`, and the headers of its weight files `names`."""
     where = directory / folder
     try:
-        config = read_json(where / "config.json")
+        config = read_config(where / "config.json")
     except ValueError as error:
-        return None, [PreflightProblem(str(where), _after(error, str(where)), AGAIN)]
+        found.problem(where, _after(error, where), AGAIN)
+        return None
     if not names:
-        return None, [PreflightProblem(str(where), "holds no .safetensors file", AGAIN)]
+        found.problem(where, "holds no .safetensors file", AGAIN)
+        return None
     tensors: dict[str, TensorInfo] = {}
-    problems = []
-    for name in names:
+    before = len(found.problems)
+    for file in (directory / name for name in names):
         try:
-            tensors |= read_header(directory / name)
+            tensors |= read_header(file)
         except ValueError as error:
-            problems.append(
-                PreflightProblem(str(directory / name), _after(error, str(directory / name)), AGAIN)
-            )
-    if problems:
-        return None, problems
-    return PipelinePart(config, tensors, tuple(names)), []
+            found.problem(file, _after(error, file), AGAIN)
+    return PipelinePart(config, tensors, tuple(names)) if len(found.problems) == before else None
 
 
-def misfit_problems(pipeline: Pipeline) -> list[PreflightProblem]:
-    """What does not fit within a pipeline: by its configurations, and of weights to their configurations."""
-    from add.models.text import incompatibilities
-
-    place = pipeline.place
-    where = f"{place.wanted.name}: {place.path}"
-    remedy = "these parts are of different networks; take all of them from one"
-    encoders = [_encoder_config(part.config) for part in pipeline.encoders]
-    found = incompatibilities(dict(pipeline.unet.config), encoders, dict(pipeline.vae.config))
-    problems = [PreflightProblem(where, what, remedy) for what in found]
-    for part, config, what in _weights_of_others(pipeline):
-        text = f"the weights in {part} are not of the network that its config.json describes: {what}"
-        problems.append(PreflightProblem(where, text, f"restore {part}, both files ({config})"))
-    return problems
+def _whole_shards(found: Findings, directory: Path, names: Sequence[str]) -> bool:
+    absent = missing_shards(directory, names)
+    for name in absent:
+        found.problem(directory / name, "this shard of the weights is missing", AGAIN)
+    return not absent
 
 
-def schedule_problems(directory: Path, problems: list[PreflightProblem]) -> None:
-    """Add what is wrong with the noise schedule."""
+def _check_schedule(found: Findings, directory: Path) -> None:
     from add.models.diffusion import scheduler_config
     from add.noise import NoiseSchedule
 
@@ -149,49 +130,47 @@ def schedule_problems(directory: Path, problems: list[PreflightProblem]) -> None
         NoiseSchedule.from_scheduler(scheduler_config(directory))
     except (OSError, ValueError, KeyError) as error:
         what = f"the noise schedule cannot be used: {str(error).splitlines()[0]}"
-        problems.append(PreflightProblem(str(directory / "scheduler"), what, AGAIN))
+        found.problem(directory / "scheduler", what, AGAIN)
 
 
-def read_json(file: Path) -> dict[str, Any]:
-    """A configuration. Raises ValueError that names the file."""
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ValueError(f"{file}: cannot be read: {error.strerror}") from None
-    except ValueError as error:
-        raise ValueError(f"{file}: is not JSON: {error}") from None
-    if not isinstance(content, dict):
-        raise ValueError(f"{file}: is not a JSON object; is it a network's configuration?")
-    return content
+def _check_fit(found: Findings, pipeline: Pipeline) -> None:
+    """Whether the configurations fit each other, and the weights their configurations."""
+    from add.models.text import incompatibilities
+
+    where = f"{pipeline.place.wanted.name}: {pipeline.place.path}"
+    texts = [_encoder_config(part.config) for part in pipeline.encoders]
+    for what in incompatibilities(dict(pipeline.unet.config), texts, dict(pipeline.vae.config)):
+        found.problem(where, what, "these parts are of different networks; take all of them from one")
+    parts = {"unet": (pipeline.unet, pipeline.unet.config), "vae": (pipeline.vae, pipeline.vae.config)}
+    for name, part, text in zip(_TEXT_ENCODERS, pipeline.encoders, texts, strict=False):
+        parts[name] = (part, vars(text))
+    for name, tensor, axis, key in _SHAPES:
+        if name not in parts:
+            continue
+        part, config = parts[name]
+        there, expected = part.ending(tensor), config.get(key)
+        expected = expected[0] if isinstance(expected, list) else expected
+        if there is None:
+            source, difference = "config.json", f"there is no tensor {tensor}"
+        elif isinstance(expected, int) and there.shape[axis] != expected:
+            source, difference = key, f"{tensor} is {list(there.shape)}, {key} is {expected}"
+        else:
+            continue
+        what = f"the weights in {name} are not of the network that its config.json describes: {difference}"
+        found.problem(where, what, f"restore {name}, both files ({source})")
 
 
-def _weights_of_others(pipeline: Pipeline) -> Iterator[tuple[str, str, str]]:
-    """Part, file, and which tensor has another shape than the configuration makes it."""
-    unet, vae = pipeline.unet.config, pipeline.vae.config
-    checks = [
-        ("unet", pipeline.unet, "conv_in.weight", 1, unet.get("in_channels"), "in_channels"),
-        ("unet", pipeline.unet, "conv_in.weight", 0, unet["block_out_channels"][0], "block_out_channels"),
-        ("unet", pipeline.unet, "conv_out.weight", 0, unet.get("out_channels"), "out_channels"),
-        (
-            "unet",
-            pipeline.unet,
-            "attn2.to_k.weight",
-            1,
-            unet.get("cross_attention_dim"),
-            "cross_attention_dim",
-        ),
-        ("vae", pipeline.vae, "decoder.conv_in.weight", 1, vae.get("latent_channels"), "latent_channels"),
-        ("vae", pipeline.vae, "decoder.conv_out.weight", 0, vae.get("out_channels"), "out_channels"),
-    ]
-    for name, part in zip(("text_encoder", "text_encoder_2"), pipeline.encoders, strict=False):
-        width = _encoder_config(part.config).hidden_size
-        checks.append((name, part, "token_embedding.weight", 1, width, "hidden_size"))
-    for name, part, tensor, axis, expected, key in checks:
-        found = part.ending(tensor)
-        if found is None:
-            yield name, "config.json", f"there is no tensor {tensor}"
-        elif isinstance(expected, int) and found.shape[axis] != expected:
-            yield name, key, f"{tensor} is {list(found.shape)}, {key} is {expected}"
+_TEXT_ENCODERS = ("text_encoder", "text_encoder_2")
+_SHAPES = (
+    ("unet", "conv_in.weight", 1, "in_channels"),
+    ("unet", "conv_in.weight", 0, "block_out_channels"),
+    ("unet", "conv_out.weight", 0, "out_channels"),
+    ("unet", "attn2.to_k.weight", 1, "cross_attention_dim"),
+    ("vae", "decoder.conv_in.weight", 1, "latent_channels"),
+    ("vae", "decoder.conv_out.weight", 0, "out_channels"),
+    *((name, "token_embedding.weight", 1, "hidden_size") for name in _TEXT_ENCODERS),
+)
+"""Part, tensor and axis whose length a key of the part's configuration states (a list of widths: its first)."""
 
 
 def _encoder_config(config: Mapping[str, Any]) -> SimpleNamespace:
@@ -204,36 +183,77 @@ def _has_vocabulary(directory: Path) -> bool:
     return "tokenizer.json" in there or {"vocab.json", "merges.txt"} <= there
 
 
-def _after(error: Exception, where: str) -> str:
+def _after(error: Exception, where: Path) -> str:
     """What an error says after the place that it names itself."""
-    return str(error).splitlines()[0].removeprefix(where).removeprefix(": ")
+    return str(error).splitlines()[0].removeprefix(str(where)).removeprefix(": ")
 
 
-def read_encoder(place: Place, where: str) -> tuple[PipelinePart | None, list[PreflightProblem]]:
-    """The network, and every problem of it. where: its line in the scale, for what the scale asks wrongly."""
-    kind = place.wanted.kind
+def read_encoder(found: Findings, place: Place, where: str) -> PipelinePart | None:
+    """An image or text network, with every problem of it. where: its line in the scale, for wrong settings."""
+    kind, path = place.wanted.kind, place.path
     if kind == "inception":
-        return None, _inception(place, where)
-    if kind == "file":
-        return None, _file(place)
-    if kind == "processor":
-        absent = not any(place.path.glob("*processor*.json"))
-        return None, [
-            PreflightProblem(str(place.path), "holds no processor's configuration", AGAIN)
-        ] if absent else []
-    if kind in ("c_text", "open_clip") and not (place.path / "config.json").is_file():
-        return _open_clip(place)
-    part, problems = _whole(place)
-    if part is None:
-        return None, problems
-    vision = _half(part.config, "vision_config") if kind != "c_text" else {}
-    if kind == "features" or (kind == "pooled" and isinstance(place.wanted.network, ImageNetworkSpec)):
-        problems += _image(place, vision, where)
-    if kind == "c_text" and not any((place.path / n).is_file() for n in ("tokenizer.json", "vocab.json")):
-        problems.append(
-            PreflightProblem(str(place.path), "holds no tokenizer beside the text encoder", AGAIN)
-        )
-    return part, problems
+        _check_inception(found, place, where)
+    elif kind == "file":
+        for name in place.wanted.files or ():
+            if path.is_dir() and not (path / name).is_file():
+                found.problem(path / name, "no such file", AGAIN)
+    elif kind == "processor":
+        if not any(path.glob("*processor*.json")):
+            found.problem(path, "holds no processor's configuration", AGAIN)
+    else:
+        return _read_network(found, place, where)
+    return None
+
+
+def _read_network(found: Findings, place: Place, where: str) -> PipelinePart | None:
+    kind, path = place.wanted.kind, place.path
+    open_clip = kind in ("c_text", "open_clip") and not (path / "config.json").is_file()
+    try:
+        names = weight_names(path, place.wanted.files)
+        if open_clip:
+            return _open_clip(path, names)
+    except ValueError as error:
+        found.problem(f"{place.wanted.name}: {path}", str(error), AGAIN)
+        return None
+    part = read_part(found, path, "", names) if _whole_shards(found, path, names) else None
+    if part is not None and kind in ("features", "pooled"):
+        _check_image_network(found, place, _vision_config(part.config), where)
+    tokenizer = any((path / name).is_file() for name in ("tokenizer.json", "vocab.json"))
+    if part is not None and kind == "c_text" and not tokenizer:
+        found.problem(path, "holds no tokenizer beside the text encoder", AGAIN)
+    return part
+
+
+def _open_clip(directory: Path, names: Sequence[str]) -> PipelinePart:
+    """An open_clip directory: its configuration, and one file of weights. Raises ValueError."""
+    from add.models.text import OPEN_CLIP_CONFIG
+
+    config = read_config(directory / OPEN_CLIP_CONFIG)
+    tensors = {k: v for name in names for k, v in read_header(directory / name).items()}
+    return PipelinePart(config, tensors, tuple(names))
+
+
+def _check_image_network(found: Findings, place: Place, config: Mapping[str, Any], where: str) -> None:
+    """Whether the layers exist and the image size fits the patches."""
+    from add.models.features import BLOCKS, INTERPOLATING
+
+    network = place.wanted.network
+    if not isinstance(network, ImageNetworkSpec):
+        return
+    name, kind = place.wanted.name, str(config.get("model_type"))
+    if isinstance(network, FeatureNetworkSpec):
+        if kind not in BLOCKS:
+            what = f"{name}: networks of type {kind!r} give no features here"
+            found.problem(where, what, f"use one of {', '.join(BLOCKS)}")
+            return
+        blocks = block_count(config)
+        if wrong := [layer for layer in network.layers if layer > blocks]:
+            what = f"{name}.layers: {place.path} has {blocks} blocks, but layers {wrong} are asked for"
+            found.problem(where, what, f"let the layers be in 0 .. {blocks}")
+    patch = config.get("patch_size")
+    if kind in (*INTERPOLATING, "dinov2") and isinstance(patch, int) and network.image_size % patch:
+        what = f"{name}.image_size: {network.image_size} is not a multiple of the patch size {patch}"
+        found.problem(where, what, "the pixels beyond the last whole patch would be ignored")
 
 
 def block_count(config: Mapping[str, Any]) -> int:
@@ -243,91 +263,27 @@ def block_count(config: Mapping[str, Any]) -> int:
     return len(config.get("depths") or config.get("hidden_sizes") or ())
 
 
-def _whole(place: Place) -> tuple[PipelinePart | None, list[PreflightProblem]]:
-    try:
-        names = weight_names(place.path, place.wanted.files)
-    except WeightsError as error:
-        return None, [PreflightProblem(f"{place.wanted.name}: {place.path}", str(error), AGAIN)]
-    from add.models.weights import missing_shards
-
-    absent = missing_shards(place.path, names)
-    if absent:
-        what = "this shard of the weights is missing"
-        return None, [PreflightProblem(str(place.path / name), what, AGAIN) for name in absent]
-    return read_part(place.path, "", names)
-
-
-def _image(place: Place, config: Mapping[str, Any], where: str) -> list[PreflightProblem]:
-    """Whether the layers exist and the image size fits the patches."""
-    from add.models.features import BLOCKS, INTERPOLATING
-
-    network = place.wanted.network
-    if not isinstance(network, ImageNetworkSpec):
-        return []
-    name, kind = place.wanted.name, str(config.get("model_type"))
-    problems = []
-    if isinstance(network, FeatureNetworkSpec):
-        if kind not in BLOCKS:
-            what = f"{name}: networks of type {kind!r} give no features here"
-            return [PreflightProblem(where, what, f"use one of {', '.join(BLOCKS)}")]
-        blocks = block_count(config)
-        if wrong := [layer for layer in network.layers if layer > blocks]:
-            what = f"{name}.layers: {place.path} has {blocks} blocks, but layers {wrong} are asked for"
-            problems.append(PreflightProblem(where, what, f"let the layers be in 0 .. {blocks}"))
-    patch = config.get("patch_size")
-    if kind in (*INTERPOLATING, "dinov2") and isinstance(patch, int) and network.image_size % patch:
-        what = f"{name}.image_size: {network.image_size} is not a multiple of the patch size {patch}"
-        problems.append(
-            PreflightProblem(where, what, "the pixels beyond the last whole patch would be ignored")
-        )
-    return problems
-
-
-def _half(config: Mapping[str, Any], key: str) -> Mapping[str, Any]:
-    """The half of a whole CLIP's configuration that is used, with its type; else the configuration itself."""
+def _vision_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The vision half of a whole CLIP's configuration, with its type; else the configuration itself."""
     if config.get("model_type") != "clip":
         return config
     defaults = {"num_hidden_layers": 12, "patch_size": 32}  # transformers' for what the file leaves out
-    return {**defaults, **config.get(key, {}), "model_type": "clip_vision_model"}
+    return {**defaults, **config.get("vision_config", {}), "model_type": "clip_vision_model"}
 
 
-def _inception(place: Place, where: str) -> list[PreflightProblem]:
+def _check_inception(found: Findings, place: Place, where: str) -> None:
     from eval.metrics.features import INCEPTION_FILE, INCEPTION_SIZE, INCEPTION_SOURCE
 
-    problems = []
-    file = inception_file(place.path)
+    file, network = inception_file(place.path), place.wanted.network
     if file.name != INCEPTION_FILE or not file.is_file():
-        what = f"is not {INCEPTION_FILE}"
-        problems.append(PreflightProblem(str(file), what, f"download {INCEPTION_SOURCE}, and name the file"))
-    network = place.wanted.network
+        found.problem(file, f"is not {INCEPTION_FILE}", f"download {INCEPTION_SOURCE}, and name the file")
     if isinstance(network, ImageNetworkSpec) and network.image_size != INCEPTION_SIZE:
         what = f"{place.wanted.name}.image_size is {network.image_size}"
-        problems.append(PreflightProblem(where, what, f"Inception takes {INCEPTION_SIZE} pixels"))
-    return problems
+        found.problem(where, what, f"Inception takes {INCEPTION_SIZE} pixels")
 
 
 def inception_file(path: Path) -> Path:
-    """The file that is meant, where its directory is named."""
+    """Inception's file, where `path` is it or the directory that holds it."""
     from eval.metrics.features import INCEPTION_FILE
 
     return path / INCEPTION_FILE if path.is_dir() else path
-
-
-def _file(place: Place) -> list[PreflightProblem]:
-    names = list(place.wanted.files or ())
-    absent = [name for name in names if place.path.is_dir() and not (place.path / name).is_file()]
-    return [PreflightProblem(str(place.path / name), "no such file", AGAIN) for name in absent]
-
-
-def _open_clip(place: Place) -> tuple[PipelinePart | None, list[PreflightProblem]]:
-    """An open_clip directory: its configuration, and one file of weights."""
-    from add.models.text import OPEN_CLIP_CONFIG
-    from add.models.weights import read_header
-
-    try:
-        config = read_json(place.path / OPEN_CLIP_CONFIG)
-        names = weight_names(place.path, place.wanted.files)
-        tensors = {k: v for name in names for k, v in read_header(place.path / name).items()}
-    except (WeightsError, ValueError) as error:
-        return None, [PreflightProblem(f"{place.wanted.name}: {place.path}", str(error), AGAIN)]
-    return PipelinePart(config, tensors, tuple(names)), []

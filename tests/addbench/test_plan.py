@@ -255,3 +255,11 @@ def test_a_table_at_the_papers_size_is_planned_without_its_networks(
     hours = float(next(line.split()[3] for line in text.splitlines() if line.startswith("train ")))
     # ADD-M's step on 128 images is 1.5 to 2.5 PFLOP, by any way of counting.
     assert 2 * 4000 * 1.5e15 / 50e12 / 3600 < hours < 2 * 4000 * 2.5e15 / 50e12 / 3600
+
+
+@pytest.mark.parametrize("arguments", [("--rate", "0"), ("--share", "0"), ("--share", "1.5")])
+def test_a_rate_or_share_that_nothing_can_have_is_refused(
+    arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["plan", *arguments]) == 1
+    assert "--rate should be positive" in capsys.readouterr().err

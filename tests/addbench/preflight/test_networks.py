@@ -41,7 +41,9 @@ def paper(**values: Any) -> tuple[Scale, Table]:
 def problems_of(directory: Path, **wanted: Any) -> list[str]:
     """What is wrong with a pipeline directory."""
     place = Place(Wanted(SD, "pipeline", str(directory), **wanted), directory, "local")
-    return [str(problem) for problem in read_pipeline(place)[1]]
+    found = Findings()
+    read_pipeline(found, place)
+    return [str(problem) for problem in found.problems]
 
 
 def mirror_all(scale: Scale, root: Path) -> None:
@@ -87,7 +89,8 @@ def unpinned(scale: Scale) -> Scale:
 
 
 def check(scale: Scale, table: Table) -> tuple[list[str], Findings, CheckedNetworks]:
-    found, networks = check_networks(scale, table, HashStore(Path("hashes.json")), seconds=30)
+    found = Findings()
+    networks = check_networks(found, scale, table, HashStore(Path("hashes.json")), seconds=30)
     return [str(problem) for problem in found.problems], found, networks
 
 
@@ -233,8 +236,8 @@ def test_a_mirror_that_leads_nowhere_is_one_problem_with_its_file(tmp_path: Path
     scale, _ = paper()
     Path("mirrors.yaml").write_text("networks: {facebook/dinov2-small: {directory: gone}}\n")
     wanted = next(w for w in wanted_networks(scale) if w.path == "facebook/dinov2-small")
-    found = locate(wanted, scale)
-    assert isinstance(found, Findings)
+    found = Findings()
+    assert locate(found, wanted, scale) is None
     assert str(found.problems[0]).startswith(
         "mirrors.yaml:1: facebook/dinov2-small: its directory gone is not"
     )
