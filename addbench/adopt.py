@@ -8,11 +8,13 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from add.config.load import load_scale
+from add.config.yaml import SpecError
 from add.errors import InputError
-from addbench.project import CONFIG, DEFAULT_SCALE, scalar, scale_path
+from addbench.project import CONFIG, DEFAULT_SCALE, attempt, scalar, scale_path
 
 if TYPE_CHECKING:
     from add.config.scale import Scale
@@ -37,16 +39,14 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
 
 
 def adopt(options: argparse.Namespace) -> tuple[str, int]:
-    """Write a scale that draws your own COCO captions and PartiPrompts file, once all of them has been read.
+    """Write a scale on your own COCO captions and PartiPrompts file, after all of them have been read.
 
     Writes config/<name>.yaml and data/<name>/, and says what was found and what to run; trains nothing.
     Raises InputError with all that is missing or broken, SpecError where the base scale is wrong.
     """
-    base = load_scale(scale_path(options.scale or DEFAULT_SCALE))
-    from add.config.yaml import SpecError
-    from add.errors import InputError
     from eval.adopted import inspect, write_data
 
+    base = load_scale(scale_path(options.scale or DEFAULT_SCALE))
     annotations = options.coco / "annotations" / f"captions_{options.split}.json"
     if problems := [*_absent(options, annotations), *_unmade(base)]:
         raise InputError("\n".join(problems))
@@ -55,27 +55,22 @@ def adopt(options: argparse.Namespace) -> tuple[str, int]:
     changed = {"training.steps": "by --steps"} if options.steps is not None else {}
     text = scale_yaml(adopted_values(base, options, found, prompts), f"scale {base.name}", COMMENTS | changed)
     _check_replaceable(file, text, options.replace)
-    partial = CONFIG / ".adopting" / file.name  # a scale's file must be called as the scale
-    partial.parent.mkdir(parents=True, exist_ok=True)
-    try:
+    with TemporaryDirectory(dir=CONFIG, prefix=".adopting-") as folder:
+        partial = Path(folder) / file.name  # a scale's file has the scale's name
         partial.write_text(text, encoding="utf-8")
-        scale = load_scale(partial)
-        facts, listing = inspect(scale)
+        try:
+            scale = load_scale(partial)
+            facts, listing = inspect(scale)
+        except SpecError as error:
+            lines = (problem.message for problem in error.problems)
+            raise InputError("the scale that these options make is not valid:\n" + "\n".join(lines)) from None
         partial.replace(file)
-    except SpecError as error:
-        lines = (problem.message for problem in error.problems)
-        raise InputError("the scale that these options make is not valid:\n" + "\n".join(lines)) from error
-    except InputError as error:
-        raise InputError(str(error)) from error
-    finally:
-        partial.unlink(missing_ok=True)
-        partial.parent.rmdir()
     write_data(Path(scale.data.root), facts, listing)
     return _said(scale, facts, len(prompts), file), 0
 
 
 def _absent(options: argparse.Namespace, annotations: Path) -> Iterator[str]:
-    """What the layout lacks, all at once."""
+    """Files and folders that are missing, all at once."""
     if not options.coco.is_dir():
         yield f"{options.coco}: no such folder; --coco takes the one that holds annotations/ and {options.split}/"
     else:
@@ -90,35 +85,27 @@ def _absent(options: argparse.Namespace, annotations: Path) -> Iterator[str]:
 
 
 def _unmade(base: Scale) -> Iterator[str]:
-    """Networks that the base scale's own data stage would make, and the new scale's does not."""
+    """A missing network that the base scale's own data stage makes, but the new scale's does not."""
     root = f"{base.data.root}/"
     networks = base.networks
     both = [*networks.diffusion.values(), *networks.features.values(), networks.c_text, networks.c_img]
     absent = {n.path for n in both if n and n.path.startswith(root) and not Path(n.path).exists()}
     if base.data.build and absent:
         yield (
-            f"{min(absent)}: no such network; scale {base.name} makes it: "
+            f"{min(absent)}: this network is missing; scale {base.name} makes it: "
             f"snakemake --cores all {root}dataset.json --config scale={base.name}"
         )
 
 
 def _read(options: argparse.Namespace, annotations: Path) -> tuple[AdoptedPhotographs, tuple[Prompt, ...]]:
-    """Captions, photographs on disk, all prompts. Raises InputError with the problems of all."""
-    from add.errors import InputError
+    """Captions with the photographs on disk, and all prompts. Raises InputError with the problems of both."""
     from eval.adopted import read_photographs
     from eval.prompts import read_parti
 
-    problems = []
-    found: AdoptedPhotographs | None = None
-    prompts: tuple[Prompt, ...] = ()
-    try:
-        found = read_photographs(annotations)
-    except InputError as error:
-        problems.append(str(error))
-    try:
-        prompts = read_parti(options.prompts)
-    except InputError as error:
-        problems.append(str(error))
+    errors: list[InputError] = []
+    found = attempt(InputError, errors, read_photographs, annotations)
+    prompts = attempt(InputError, errors, read_parti, options.prompts)
+    problems = [str(error) for error in errors]
     if found is not None and len(found.present) < FEWEST:
         problems.append(
             f"{found.folder}: {len(found.present)} of the {len(found.names)} photographs that "
@@ -126,7 +113,7 @@ def _read(options: argparse.Namespace, annotations: Path) -> tuple[AdoptedPhotog
         )
     elif found is not None and not options.present_only and (missing := found.missing()):
         problems.append(f"{missing}; add --present-only to work on the {len(found.present)} that are there")
-    if problems or found is None:
+    if problems or found is None or prompts is None:
         raise InputError("\n".join(problems))
     return found, prompts
 
@@ -163,7 +150,7 @@ def _said(scale: Scale, facts: dict[str, Any], prompts: int, file: Path) -> str:
 
 DEFAULT_COUNT = 50
 FEWEST = 3
-"""KID's unbiased estimate and its error need three images."""
+"""Images that KID's unbiased estimate and its error need."""
 
 BASIC = "Basic"
 """The Challenge that the paper leaves out."""
@@ -172,7 +159,7 @@ BASIC = "Basic"
 def adopted_values(
     base: Scale, options: argparse.Namespace, found: AdoptedPhotographs, prompts: tuple[Prompt, ...]
 ) -> dict[str, Any]:
-    """The new scale as JSON values: the base's, but for data, prompts, reference, crop, oracle and study."""
+    """The new scale as JSON values: those of `base`, except data, prompts, reference, crop, oracle and study."""
     from eval.adopted import BUILD, TRAINING_LIST
     from eval.images import SUFFIXES
 
@@ -222,7 +209,7 @@ def adopted_values(
 def _count(asked: int | None, available: int, what: str) -> int:
     count = min(DEFAULT_COUNT, available) if asked is None else asked
     if not FEWEST <= count <= available:
-        raise InputError(f"{what}: {count} are to be drawn; choose {FEWEST} to {available}, which are there")
+        raise InputError(f"{what}: {count} are to be drawn; choose {FEWEST} to {available} (all there are)")
     return count
 
 
@@ -250,20 +237,20 @@ def _description(base: Scale, found: AdoptedPhotographs, options: argparse.Names
             "and every number about it, means nothing; that every stage takes them is the point."
         )
     return text + (
-        " An FID of no more images than the extractor has features rests on singular covariances: result.json "
-        "notes it where it is so."
+        " An FID of no more images than the extractor has features rests on singular covariances; result.json "
+        "then notes it."
     )
 
 
 def scale_yaml(values: dict[str, Any], base: str, comments: Mapping[str, str]) -> str:
-    """The scale's file; reading it gives the values again. `base` says whose those without comment are.
+    """The scale's file; reading it gives the values again.
 
-    `comments`: by dotted key, on the line of the value.
+    base: where values without a comment come from. comments: by dotted key, for the line of the value.
     """
     head = [
         "# yaml-language-server: $schema=schema/scale.json",
         "# Written by `addbench adopt`; edit it as you like.",
-        f"# Values are those of {base} but where a comment says otherwise.",
+        f"# Values come from {base} unless a comment says otherwise.",
         "",
     ]
     return "\n".join([*head, *_lines(values, comments, "", 0)]) + "\n"
@@ -278,7 +265,7 @@ COMMENTS = {
     "data.train.annotations": "photographs on disk, all their captions",
     "sampling.prompts.coco.annotations": "yours",
     "sampling.prompts.coco.count": "images, by id, one caption each",
-    "sampling.prompts.coco.present": "so many of the listed photographs are on disk; only these are used",
+    "sampling.prompts.coco.present": "number of the listed photographs that are on disk; only these are used",
     "sampling.prompts.parti.file": "yours",
     "sampling.prompts.parti.count": "prompts, drawn with rule_seed",
     "evaluation.reference.images": "yours",

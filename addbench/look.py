@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from add.config.load import BASELINE, load_ablations, load_baseline, load_scale
 from add.config.resolve import resolve, spec_hash
@@ -17,6 +17,7 @@ from addbench.project import (
     RESULTS,
     Project,
     aligned,
+    attempt,
     changes,
     flat,
     load_project,
@@ -26,8 +27,6 @@ from addbench.project import (
 )
 from addbench.workflow import plain, study_plan
 from eval.protocols.spec import load_protocols
-
-_LOADED = TypeVar("_LOADED")
 
 
 def list_cells(options: argparse.Namespace) -> tuple[str, int]:
@@ -124,29 +123,22 @@ def validate(options: argparse.Namespace) -> tuple[str, int]:
     """Check every YAML file and every combination of them; print all problems at once."""
     problems: list[SpecError] = []
 
-    def attempt(action: Callable[..., _LOADED], *arguments: Any) -> _LOADED | None:
-        try:
-            return action(*arguments)
-        except SpecError as error:
-            problems.append(error)
-            return None
-
     paths = [scale_path(options.scale)] if options.scale else sorted(CONFIG.glob("*.yaml"))
     if not paths:
         raise SpecError(CONFIG.as_posix(), 1, "holds no scale; run from the repository's root")
-    scales = [attempt(load_scale, path) for path in paths]
-    baseline = attempt(load_baseline, ABLATIONS / f"{BASELINE}.yaml")
-    ablations = attempt(load_ablations, ABLATIONS)
+    scales = [attempt(SpecError, problems, load_scale, path) for path in paths]
+    baseline = attempt(SpecError, problems, load_baseline, ABLATIONS / f"{BASELINE}.yaml")
+    ablations = attempt(SpecError, problems, load_ablations, ABLATIONS)
     counts = []
     for scale in scales:
         if scale is not None and baseline is not None and ablations is not None:
-            table = attempt(resolve, scale, baseline, ablations)
+            table = attempt(SpecError, problems, resolve, scale, baseline, ablations)
             if table is not None:
-                attempt(study_plan, scale, table, RESULTS.as_posix())
+                attempt(SpecError, problems, study_plan, scale, table, RESULTS.as_posix())
                 counts.append(f"{scale.name}: {len(table.cells)} cells, {len(table.runs)} runs")
     protocols = sorted((CONFIG / "protocols").glob("*.yaml"))
     for path in protocols:
-        attempt(load_protocols, path)
+        attempt(SpecError, problems, load_protocols, path)
     raise_all(problems)
     files = len(paths) + 1 + len(ablations or ()) + len(protocols)
     return f"{files} files are valid ({'; '.join(counts)})", 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shlex
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,13 +16,13 @@ from add.config.data import CacheSpec, CocoSpec, ShardsSpec, TrainData
 from add.config.resolve import Table
 from add.config.scale import Scale
 from add.config.study import StudySpec, StudySystemSpec
-from add.config.yaml import SpecError, nearest, raise_all
+from add.config.yaml import Loc, SpecError, dotted, nearest, raise_all
 
 FIGURES = ("ranks", "steps", "scatter", "gap", "losses")
-"""Figures of the report, each with a caption of its name under reports/captions; the samples come besides."""
+"""Figures of the report beside the samples, each with a caption of the same name under reports/captions."""
 
 RATING_FIGURES = ("winrates", "elo", "pairs")
-"""Figures of a report with ratings, likewise."""
+"""The same for a report with ratings."""
 
 
 def scale_file(scale: str) -> str:
@@ -45,7 +45,7 @@ def _plain(value: Any) -> Any:
 
 
 _PLACES = ("file", "line")
-"""Where a cell was written is no value of it: moving a row reruns nothing."""
+"""Fields that say where a cell was written, which is not one of its values: moving a row reruns nothing."""
 
 
 def plain(value: Any) -> str:
@@ -59,9 +59,9 @@ def values(*parts: Any) -> str:
 
 
 def training_source(train: TrainData) -> str:
-    """The file or folder whose change is a change of the training data: what rules have as input.
+    """The file or folder that rules take as input, since its change is a change of the training data.
 
-    Of shards it is the first: their folder changes when an index is written into it.
+    For shards it is the first shard: their folder changes when an index is written into it.
     """
     from add.data.shards import shard_paths
 
@@ -74,7 +74,7 @@ def training_source(train: TrainData) -> str:
 
 
 def train_options(cache: CacheSpec | None) -> str:
-    """The options of `python -m add.train` that are no value of a run: where the encoders' output is kept."""
+    """The options of `python -m add.train` that are not part of a run: where the encoders' output is cached."""
     return "" if cache is None else shlex.join(["--cache", cache.directory, "--keep", *cache.keep])
 
 
@@ -88,7 +88,7 @@ def gpu_jobs(setting: Any) -> int:
 def report_figures(flag: Callable[..., Any], steps: Sequence[int], rated: bool) -> list[Any]:
     """The report's figures as PNG, each flagged for `snakemake --report`, and as PDF.
 
-    steps: those sampled. rated: whether the scale has a study, and so ratings.
+    steps: the numbers of steps that are sampled. rated: whether the scale has a study, and so ratings.
     """
     captions = {name: name for name in (*FIGURES, *(RATING_FIGURES if rated else ()))}
     captions |= {f"samples-{k}step": "samples" for k in (min(steps), max(steps))}
@@ -102,9 +102,9 @@ def report_figures(flag: Callable[..., Any], steps: Sequence[int], rated: bool) 
 
 @dataclass(frozen=True)
 class Compared:
-    """A system and the sample directory that shows it. `job` samples it where the table does not.
+    """A system and its sample directory. job: what samples it, where the table does not.
 
-    student: the directory of the student that is sampled, None for a pretrained pipeline.
+    student: the directory of the student that is sampled; None for a pretrained pipeline.
     """
 
     label: str
@@ -114,15 +114,15 @@ class Compared:
 
     @property
     def finished(self) -> str:
-        """The file that is there once the sample set is whole."""
+        """The file that appears once the sample set is whole."""
         return f"{self.samples}/samples.json"
 
 
 @dataclass(frozen=True)
 class StudyFiles:
-    """All systems of a study in its order; empty where the scale has none. Every field is a value for `params`.
+    """All systems of a study in its order; empty where the scale has no study. Every field is a value for `params`.
 
-    records, keys: people's preference files and key files that are there now.
+    records, keys: people's preference files and key files that exist now.
     """
 
     systems: tuple[Compared, ...] = ()
@@ -132,7 +132,7 @@ class StudyFiles:
 
     @property
     def samples(self) -> list[str]:
-        """What must be there before anything is compared."""
+        """The files that must exist before anything is compared."""
         return [system.finished for system in self.systems]
 
     @property
@@ -152,7 +152,7 @@ class StudyFiles:
 
     @property
     def jobs(self) -> str:
-        """The JSON that eval.preferences.sample_study works off, one line."""
+        """The jobs of eval.preferences.sample_study, as JSON in one line."""
         return json.dumps([system.job for system in self.extra])
 
     @property
@@ -173,7 +173,7 @@ class StudyFiles:
 
 
 def study_plan(scale: Scale, table: Table, results: str) -> StudyFiles:
-    """The scale's study as files below `results`. Raises SpecError with every name that is not known."""
+    """The scale's study as files below `results`. Raises SpecError with every unknown name."""
     study = scale.study
     if study is None:
         return StudyFiles()
@@ -188,38 +188,32 @@ def study_plan(scale: Scale, table: Table, results: str) -> StudyFiles:
 
 
 def _unknown(scale: Scale, study: StudySpec, table: Table) -> Iterator[SpecError]:
-    """Names of other sections, or of the table, that are not there."""
-
-    def problem(place: tuple[str | int, ...], message: str) -> SpecError:
-        return SpecError(scale.origin.file, scale.origin.line(("study", *place)), message)
-
-    prompts = scale.sampling.prompts
-    if study.prompts not in prompts:
-        hint = nearest(study.prompts, prompts)
-        yield problem(("prompts",), f"study.prompts: sampling.prompts has no set '{study.prompts}'{hint}")
-    for index, system in enumerate(study.systems):
-        where = f"study.systems[{index}]"
-        if system.run is not None and system.run not in table.runs:
-            hint = nearest(system.run, table.runs)
-            yield problem(
-                ("systems", index, "run"), f"{where}.run: the table has no run '{system.run}'{hint}"
-            )
-        if system.pipeline is not None and system.pipeline not in scale.networks.diffusion:
-            hint = nearest(system.pipeline, scale.networks.diffusion)
-            message = f"{where}.pipeline: networks.diffusion has no '{system.pipeline}'{hint}"
-            yield problem(("systems", index, "pipeline"), message)
+    """The study's references to other sections, or to the table, that lead nowhere."""
+    diffusion, prompts = scale.networks.diffusion, scale.sampling.prompts
     labels = [system.label for system in study.systems]
+    named: list[tuple[Loc, str | None, Collection[str], str]] = []
+    named.append((("prompts",), study.prompts, prompts, "sampling.prompts has no set"))
+    for index, system in enumerate(study.systems):
+        named.append((("systems", index, "run"), system.run, table.runs, "the table has no run"))
+        named.append(
+            (("systems", index, "pipeline"), system.pipeline, diffusion, "networks.diffusion has no")
+        )
     for index, label in enumerate(study.focus):
-        if label not in labels:
-            message = (
-                f"study.focus[{index}]: no system of the study is called '{label}'{nearest(label, labels)}"
-            )
-            yield problem(("focus", index), message)
+        named.append((("focus", index), label, labels, "no system of the study is called"))
+    problems: list[tuple[Loc, str]] = [
+        (place, f"{what} '{name}'{nearest(name, known)}")
+        for place, name, known, what in named
+        if name is not None and name not in known
+    ]
     if scale.evaluation.oracle is None:
-        for index, rater in enumerate(study.automatic):
-            if rater.kind == "scene_graph":
-                message = f"study.automatic[{index}]: scene_graph needs evaluation.oracle, which is null"
-                yield problem(("automatic", index), message)
+        missing = "scene_graph needs evaluation.oracle, which is null"
+        raters = enumerate(study.automatic)
+        problems += [
+            (("automatic", index), missing) for index, rater in raters if rater.kind == "scene_graph"
+        ]
+    for place, message in problems:
+        loc = ("study", *place)
+        yield SpecError(scale.origin.file, scale.origin.line(loc), f"{dotted(loc)}: {message}")
 
 
 def _compared(scale: Scale, study: StudySpec, system: StudySystemSpec, results: str) -> Compared:

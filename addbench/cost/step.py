@@ -1,6 +1,6 @@
-"""What does a run's training step need? Bytes and floating-point operations, counted and not measured.
+"""What does a run's training step need? Bytes and floating-point operations, counted without running it.
 
-The real networks are built from their configurations without weights, and one step of both players runs on tensors
+The real networks are built from their configurations without weights; one step of student and heads runs on tensors
 that have shapes but no values: every tensor that would be alive is counted, and every matrix product and convolution.
 Not counted: the libraries' workspaces, the allocator's fragmentation and the device's own context (leave a tenth),
 the augmentation's copies of the images, and what the optimiser allocates for a moment.
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -26,18 +26,14 @@ from add.step import adversarial_losses, student_output
 from addbench.cost.meters import Flops, LiveBytes, norms_as_on_cuda
 from addbench.cost.random_init import build_frozen_networks
 
-if TYPE_CHECKING:
-    from add.config.run import Run
-
-
 _BLOCK, _SMALLEST = 256, 4096  # of an 8-bit optimiser: elements to a scale, elements of a tensor worth it
 
 
 @dataclass(frozen=True)
 class Counted:
-    """A step's networks, its most bytes alive beside their weights, and its floating-point operations."""
+    """A step's networks, the most bytes alive beside their weights, and its floating-point operations."""
 
-    players: FrozenNetworks
+    networks: FrozenNetworks
     unet: nn.Module
     heads: Discriminator | None
     frozen: tuple[nn.Module, ...]
@@ -46,18 +42,18 @@ class Counted:
 
 
 def count_step(run: Run, images: int, configurations: Mapping[str, str] | None = None) -> Counted:
-    """Count one part of a step, of so many images: forward and backward passes of both players.
+    """Count one part of a step, of `images` images: forward and backward passes of student and heads.
 
-    Raises as `addbench.cost.random_init.build_players`.
+    Raises as `addbench.cost.random_init.build_frozen_networks`.
     """
     from torch._subclasses.fake_tensor import FakeTensorMode
 
-    players = build_frozen_networks(run, "meta", configurations)
-    unet = trainable_unet(players.student, "pretrained", 0)
-    heads = make_heads(run, players, players.student.resolution, 0)
-    release_unused(players)
-    apply_options(performance_of(run).model_copy(update={"compile": False}), players, unet)
-    frozen = frozen_modules(players)
+    networks = build_frozen_networks(run, "meta", configurations)
+    unet = trainable_unet(networks.student, "pretrained", 0)
+    heads = make_heads(run, networks, networks.student.resolution, 0)
+    release_unused(networks)
+    apply_options(performance_of(run).model_copy(update={"compile": False}), networks, unet)
+    frozen = frozen_modules(networks)
     half = run.training.precision == "bf16"
     with FakeTensorMode(allow_non_fake_inputs=True), Flops() as flops:
         for module in (unet, *frozen, *((heads,) if heads is not None else ())):
@@ -65,42 +61,42 @@ def count_step(run: Run, images: int, configurations: Mapping[str, str] | None =
             if half:
                 norms_as_on_cuda(module)
         trained = [*unet.parameters(), *(heads.parameters() if heads is not None else ())]
-        batch = _batch(players, images)
+        batch = _batch(networks, images)
         with LiveBytes() as live:
             if run.training.accumulate > 1:  # the parts before have left their gradients
                 for parameter in trained:
                     parameter.grad = torch.empty_like(parameter)
             with torch.autocast("cpu", torch.bfloat16, enabled=half):
-                of_student, of_heads = step_losses(run, players, unet, heads, batch)
+                of_student, of_heads = step_losses(run, networks, unet, heads, batch)
             of_student.backward()
             if heads is not None and of_heads is not None:
                 of_heads.backward(inputs=list(heads.parameters()))
             most = live.most
-    return Counted(players, unet, heads, tuple(frozen), most, flops.total)
+    return Counted(networks, unet, heads, tuple(frozen), most, flops.total)
 
 
 def step_losses(
-    run: Run, players: FrozenNetworks, unet: Any, heads: Discriminator | None, batch: Batch
+    run: Run, networks: FrozenNetworks, unet: Any, heads: Discriminator | None, batch: Batch
 ) -> tuple[Tensor, Tensor | None]:
-    """What `add.step.losses` computes, without the decisions that it takes on values: both players' losses."""
+    """The losses of student and heads as `add.step.losses` computes them, without its decisions about values."""
     variant = run.variant
-    latents, images = student_output(run, players, unet, batch)
+    latents, images = student_output(run, networks, unet, batch)
     loss = torch.zeros((), device=images.device)
-    if players.teacher is not None:
-        teacher = players.teacher
+    if networks.teacher is not None:
+        teacher = networks.teacher
         with torch.no_grad():
-            x0 = latents.detach() if players.shared_latents else teacher.encode(images.detach())
+            x0 = latents.detach() if networks.shared_latents else teacher.encode(images.detach())
             text = teacher.embed(batch.prompts)
             outputs = [teacher.predict(x0, batch.t, text) for _ in range(teacher_passes(run))]
             target = teacher.decode(outputs[-1]) if variant.loss.space == "pixel" else outputs[-1]
         ours = images if variant.loss.space == "pixel" else latents
         loss = loss + distillation_loss(ours, target, torch.ones(len(ours)), positions=latents[0, 0].numel())
-    if heads is None or players.features is None:
+    if heads is None or networks.features is None:
         return loss, None
-    given = conditions(players, batch.real, batch.prompts)
-    fake = players.features(images)
+    given = conditions(networks, batch.real, batch.prompts)
+    fake = networks.features(images)
     with torch.no_grad():
-        real = players.features(batch.real)
+        real = networks.features(batch.real)
     adversarial, of_heads, _ = adversarial_losses(run, heads, real, fake, given)
     return loss + adversarial, of_heads
 
@@ -116,28 +112,32 @@ def teacher_passes(run: Run) -> int:
     return (run.variant.teacher_steps - 1) * guided + (3 if settings.nfsd.negative_prompt else 2)
 
 
-def frozen_modules(players: FrozenNetworks) -> list[nn.Module]:
+def frozen_modules(networks: FrozenNetworks) -> list[nn.Module]:
     """Every frozen network that is in memory, each once."""
     found: dict[int, nn.Module] = {}
-    for pipeline in (players.student, players.teacher):
+    for pipeline in (networks.student, networks.teacher):
         if pipeline is not None:
             for module in (pipeline.unet, pipeline.vae, *pipeline.text.encoders):
                 found[id(module)] = module
-    if players.teacher is not players.student:
-        del found[id(players.student.unet)]  # released
-    others = [players.features, players.c_img, players.c_text.encoder if players.c_text is not None else None]
+    if networks.teacher is not networks.student:
+        del found[id(networks.student.unet)]  # released
+    others = [
+        networks.features,
+        networks.c_img,
+        networks.c_text.encoder if networks.c_text is not None else None,
+    ]
     return [*found.values(), *(module for module in others if module is not None)]
 
 
 def lay_out(module: nn.Module) -> None:
     """Replace the tensors of a module on `meta` by ones of the active FakeTensorMode on the CPU, in place."""
     for part in module.modules():
-        for name, parameter in part._parameters.items():
-            if parameter is not None and parameter.is_meta:
-                part._parameters[name] = nn.Parameter(_like(parameter), parameter.requires_grad)
-        for name, buffer in part._buffers.items():
-            if buffer is not None and buffer.is_meta:
-                part._buffers[name] = _like(buffer)
+        for held in (part._parameters, part._buffers):
+            for name, old in held.items():
+                if old is None or not old.is_meta:
+                    continue
+                new = torch.empty_strided(old.size(), old.stride(), dtype=old.dtype, device="cpu")
+                held[name] = nn.Parameter(new, old.requires_grad) if isinstance(old, nn.Parameter) else new  # type: ignore[assignment]
 
 
 def module_bytes(modules: Iterable[nn.Module]) -> int:
@@ -156,21 +156,21 @@ def moment_bytes(module: nn.Module, eight_bit: bool) -> int:
 
 def parameter_counts(counted: Counted) -> dict[str, int]:
     """Parameters by network: the student and the heads are trained, the others frozen."""
-    players = counted.players
-    named: dict[str, nn.Module | None] = {"student": counted.unet, "vae": players.student.vae}
-    named |= {f"text_encoder_{i}": m for i, m in enumerate(players.student.text.encoders)}
-    if players.teacher is not None:
-        named["teacher"] = players.teacher.unet
-    if players.teacher is not None and players.teacher is not players.student:
-        named["teacher_vae"] = players.teacher.vae
-        named |= {f"teacher_text_encoder_{i}": m for i, m in enumerate(players.teacher.text.encoders)}
-    named |= {"features": players.features, "c_img": players.c_img, "heads": counted.heads}
-    named["c_text"] = players.c_text.encoder if players.c_text is not None else None
+    networks = counted.networks
+    teacher = networks.teacher if networks.teacher is not networks.student else None
+    named: dict[str, nn.Module | None] = {"student": counted.unet}
+    for prefix, pipeline in (("", networks.student), ("teacher_", teacher)):
+        if pipeline is not None:
+            named[f"{prefix}vae"] = pipeline.vae
+            named |= {f"{prefix}text_encoder_{i}": m for i, m in enumerate(pipeline.text.encoders)}
+    named["teacher"] = networks.teacher.unet if networks.teacher is not None else None
+    named |= {"features": networks.features, "c_img": networks.c_img, "heads": counted.heads}
+    named["c_text"] = networks.c_text.encoder if networks.c_text is not None else None
     return {name: sum(p.numel() for p in m.parameters()) for name, m in named.items() if m is not None}
 
 
-def _batch(players: FrozenNetworks, images: int) -> Batch:
-    size, latents = players.student.resolution, players.student.latent_shape
+def _batch(networks: FrozenNetworks, images: int) -> Batch:
+    size, latents = networks.student.resolution, networks.student.latent_shape
     timesteps = torch.full((images,), 500)
     noise = torch.empty(images, *latents)
     real = torch.empty(images, 3, size, size)
@@ -178,20 +178,17 @@ def _batch(players: FrozenNetworks, images: int) -> Batch:
     return Batch(real, prompts, timesteps, timesteps, noise, noise, draws=torch.Generator())
 
 
-def _like(tensor: Tensor) -> Tensor:
-    return torch.empty_strided(tensor.size(), tensor.stride(), dtype=tensor.dtype, device="cpu")
-
-
 MARGIN = 1.1
-"""Device memory for a byte that is counted: workspaces, fragmentation and context are not."""
+"""Device memory for each counted byte: workspaces, fragmentation and context are not counted."""
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one process. parameters: by network; the bytes are of what lives through the whole training.
+    """The cost to one process. parameters: by network.
 
-    step_bytes: the most that a step adds to them, gradients among it. step_flops: of all parts of an optimiser
-    step; a multiplication and an addition are two. step_images: images an optimiser step.
+    frozen_bytes to moment_bytes live through the whole training; step_bytes is the most that a step adds, gradients
+    included. step_flops: of all parts of an optimiser step; a multiplication and an addition are two operations.
+    step_images: images in an optimiser step.
     """
 
     parameters: Mapping[str, int]
@@ -216,15 +213,12 @@ class Cost:
 
 
 def estimate_cost(
-    run: Run,
-    processes: int = 1,
-    sharded: bool = False,
-    configurations: Mapping[str, str] | None = None,
+    run: Run, processes: int = 1, sharded: bool = False, configurations: Mapping[str, str] | None = None
 ) -> Cost:
     """The cost of a run to each of `processes`; `sharded`: the student's UNet is cut over them.
 
-    configurations: as in `addbench.cost.random_init.build_players`. Sharded figures leave out the one block at a time
-    that is gathered. Raises ValueError where the processes cannot share the batch, and as the builders do.
+    configurations: as in `addbench.cost.random_init.build_frozen_networks`. Sharded figures leave out the one block
+    that is gathered at a time. Raises ValueError where the processes cannot share the batch, and as the builders do.
     """
     from add.distributed import Rank, check_rank
 

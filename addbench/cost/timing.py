@@ -1,4 +1,4 @@
-"""How long will the table take? Measured where a run of the same values was, else by arithmetic over a rate."""
+"""How long will the table take? As runs of the same values were measured, else by arithmetic over a rate."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from add.config.yaml import SpecError
 from addbench.cost.shapes import Arithmetic
 
 How = Literal["measured", "scaled", "modelled", "unknown"]
-"""measured: the same values were trained here; scaled: by arithmetic from those that were, or from a benchmark;
-modelled: from a stated rate; unknown: none is possible.
+"""measured: the same values were trained here. scaled: by arithmetic from other measured runs or a benchmark.
+modelled: by arithmetic from a stated rate. unknown: no figure is possible.
 """
 
 
@@ -48,9 +48,9 @@ class MeasuredTraining:
 
 @dataclass(frozen=True)
 class MeasuredRuns:
-    """trainings: by run's name, each seed's. samples: seconds an image, by run's name and number of steps.
+    """trainings: by name of the run, one for each seed. samples: seconds an image, by run and number of steps.
 
-    jobs: mean seconds of Snakemake's other rules (score, reference, ...), and of training beyond its steps.
+    jobs: mean seconds of Snakemake's rules (score, reference, ...) by rule.
     """
 
     trainings: Mapping[str, tuple[MeasuredTraining, ...]]
@@ -64,7 +64,7 @@ class MeasuredRuns:
 
 
 def read_measured(results: Path) -> MeasuredRuns:
-    """What is under results/<scale>; a file that is not as this version writes it is passed over, and costs nothing."""
+    """What earlier runs left under results/<scale>. Files that this version does not write so are passed over."""
     trainings: dict[str, list[MeasuredTraining]] = defaultdict(list)
     for file in sorted(results.glob("*/seed*/train/train.json")):
         if (training := _training(file)) is not None:
@@ -91,7 +91,7 @@ def _training(file: Path) -> MeasuredTraining | None:
 
 
 def _jobs(benchmarks: Path) -> Iterator[tuple[str, float]]:
-    """Mean seconds by rule: the first word of each benchmark's name."""
+    """Mean seconds by rule, which is the first word of each benchmark's name."""
     seconds: dict[str, list[float]] = defaultdict(list)
     for file in sorted(benchmarks.glob("*.tsv")):
         with file.open(encoding="utf-8", newline="") as stream:
@@ -114,7 +114,7 @@ def _json(file: Path) -> dict[str, Any]:
 
 
 STEP = "add.step"
-"""The row of this project's own step; the other is the same step written plainly."""
+"""The row of this project's own step; the other row is the same step written plainly."""
 
 
 class _Row(BaseModel):
@@ -128,7 +128,7 @@ class _Modelled(BaseModel):
 
 
 class _Benchmark(BaseModel):
-    """What is read of the file; it says more."""
+    """The part of the file that is read here."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -140,9 +140,9 @@ class _Benchmark(BaseModel):
 
 
 def benchmark_rate(file: Path) -> DeviceRate:
-    """The counted operations of the timed step over its seconds, taken for sampling too.
+    """The counted operations of the timed step over its seconds; sampling is assumed to reach the same rate.
 
-    Raises SpecError where the file is none of `python -m benchmarks.gpu_step`, or the step did not fit.
+    Raises SpecError where `python -m benchmarks.gpu_step` did not write the file, or the step did not fit.
     """
     name = file.as_posix()
     try:
@@ -161,7 +161,7 @@ def benchmark_rate(file: Path) -> DeviceRate:
     rate = found.modelled.step_flops * row.batch / found.batch / row.seconds
     said = (
         f"{rate / 1e12:.3g} TFLOP/s, as {name} measured a step of {found.size}'s size with {row.batch} images on "
-        f"{found.device}; sampling is taken to reach it too"
+        f"{found.device}; sampling is assumed to reach it too"
     )
     return DeviceRate(rate, rate, "scaled", said)
 
@@ -183,7 +183,7 @@ class Time:
 def training_times(
     table: Table, measured: MeasuredRuns, arithmetic: Arithmetic | None, rate: DeviceRate | None
 ) -> dict[str, Time]:
-    """Seconds of one training of each run, its set-up included where it was measured."""
+    """Seconds of one training of each run, set-up included where that was measured."""
     times: dict[str, Time] = {}
     setups = [t.setup for each in measured.trainings.values() for t in each]
     setup = mean(setups) if setups else 0.0
@@ -203,7 +203,7 @@ def training_times(
 def sampling_times(
     scale: Scale, table: Table, measured: MeasuredRuns, arithmetic: Arithmetic | None, rate: DeviceRate | None
 ) -> dict[str, Time]:
-    """Seconds to sample every prompt set by every number of steps, of each run and one seed."""
+    """Seconds to sample all prompt sets with all numbers of steps, for each run and one seed."""
     prompts = sum(config.count for config in scale.sampling.prompts.values())
     times = {}
     for name, run in table.runs.items():
@@ -227,7 +227,7 @@ def sampling_times(
 def measured_rate(
     table: Table, measured: MeasuredRuns, arithmetic: Arithmetic, scale: Scale
 ) -> DeviceRate | None:
-    """The rate that the measured runs reached; None where none of this table's was measured."""
+    """The rate that measured runs of this table reached; None where none was measured."""
     known = [run for run in table.runs.values() if same_trainings(run, measured)][:REFERENCES]
     if not known:
         return None
@@ -249,13 +249,13 @@ def measured_rate(
 
 
 def same_trainings(run: Run, measured: MeasuredRuns) -> list[MeasuredTraining]:
-    """Finished trainings of exactly these values, whatever their run was called."""
+    """Finished trainings of exactly these values, whatever their runs were called."""
     wanted = spec_hash(run)
     return [t for each in measured.trainings.values() for t in each if t.spec == wanted]
 
 
 def _known_samples(run: Run, steps: int, table: Table, measured: MeasuredRuns) -> float | None:
-    """Seconds an image: of this run, or of others whose student has the same shape."""
+    """Seconds an image of this run, or else of runs whose student has the same shape."""
     own = measured.samples.get((run.name, steps))
     if own is not None:
         return own

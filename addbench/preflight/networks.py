@@ -15,15 +15,7 @@ from add.models.weights import WeightsError, local_directory, weight_names
 from addbench.preflight import Findings
 from addbench.preflight.directories import Pipeline, PipelinePart, inception_file, read_encoder, read_pipeline
 from addbench.preflight.hashes import HashStore, check_hashes, check_pins
-from addbench.preflight.places import (
-    Place,
-    Wanted,
-    built_here,
-    built_later,
-    line_of,
-    locate,
-    wanted_networks,
-)
+from addbench.preflight.places import Place, Wanted, built_here, built_later, line_of, locate, wanted_networks
 
 
 @dataclass(frozen=True)
@@ -129,7 +121,7 @@ def _check_vaes(found: Findings, scale: Scale, networks: CheckedNetworks) -> Non
         if name is None or name != scale.networks.diffusion[second].latents:
             continue
         if _vae(networks.pipelines[first]) != _vae(networks.pipelines[second]):
-            what = f"{first} and {second} both have latents '{name}', but their VAEs are different ones"
+            what = f"{first} and {second} both have latents '{name}', but their VAEs differ"
             remedy = "the latents of another VAE mean other pictures: give them different names, and compare pixels"
             found.problem(line_of(scale, ("networks", "diffusion", second, "latents")), what, remedy)
 

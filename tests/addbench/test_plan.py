@@ -251,7 +251,7 @@ def test_a_table_at_the_papers_size_is_planned_without_its_networks(
     assert main(["plan", "--scale", "paper.yaml", "--rate", "100", "--share", "0.5"]) == 0
     text = capsys.readouterr().out
     assert f"{2 * scale.training.steps * scale.training.batch:,}" in text
-    assert "100 TFLOP/s of which 50% are reached: stated, not measured" in text
+    assert "50% of 100 TFLOP/s: stated, not measured" in text
     hours = float(next(line.split()[3] for line in text.splitlines() if line.startswith("train ")))
     # ADD-M's step on 128 images is 1.5 to 2.5 PFLOP, by any way of counting.
     assert 2 * 4000 * 1.5e15 / 50e12 / 3600 < hours < 2 * 4000 * 2.5e15 / 50e12 / 3600

@@ -106,3 +106,10 @@ def test_schemas_are_written_and_checked(tmp_path, monkeypatch, capsys):
     capsys.readouterr()
     assert main(["schema", "--check"]) == 1
     assert capsys.readouterr().err == f"addbench schema: {file}: is not current; run `addbench schema`\n"
+
+
+def test_a_protocols_sides_and_formats_are_choices():
+    schema, values = ROOT / SCHEMAS / "protocols.json", load(ROOT / "config/protocols/standard.yaml")
+    for axis, wrong in (("samples_resolution", "native"), ("samples_format", "webp"), ("images", 0)):
+        values["protocols"][0]["set"] = {axis: wrong}
+        assert problems(schema, values), axis

@@ -210,7 +210,7 @@ def test_one_name_of_latents_for_two_vaes_is_refused(tmp_path: Path) -> None:
     scale, table = paper(networks__diffusion__sdxl__latents="sd")
     mirror_all(scale, tmp_path)
     (line,) = [p for p in check(unpinned(scale), table)[0] if "latents" in p]
-    assert "sd21 and sdxl both have latents 'sd', but their VAEs are different ones" in line
+    assert "sd21 and sdxl both have latents 'sd', but their VAEs differ" in line
     assert "the latents of another VAE mean other pictures" in line
     directory = tmp_path / "stabilityai--stable-diffusion-xl-base-1.0/vae"
     shutil.copytree(tmp_path / "sd2-community--stable-diffusion-2-1-base/vae", directory, dirs_exist_ok=True)
