@@ -122,15 +122,13 @@ def aligned(rows: Sequence[Sequence[str]]) -> str:
 
 def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     """(key, old value, new value) of each key whose values differ, NOT_SET on the side that lacks the key."""
-    keys = [*old, *(key for key in new if key not in old)]
-    return [(key, _side(old, key), _side(new, key)) for key in keys if not _same(old, new, key)]
 
+    def shown(values: Mapping[str, Any], key: str) -> str:
+        return scalar(values[key]) if key in values else NOT_SET
 
-def _side(values: Mapping[str, Any], key: str) -> str:
-    return scalar(values[key]) if key in values else NOT_SET
+    def compared(values: Mapping[str, Any], key: str) -> tuple[Any, ...]:
+        value = values.get(key)
+        return key in values, value, isinstance(value, bool)  # True == 1 is a change, absent is not null
 
-
-def _same(old: Mapping[str, Any], new: Mapping[str, Any], key: str) -> bool:
-    if key not in old or key not in new:
-        return False
-    return bool(old[key] == new[key]) and isinstance(old[key], bool) == isinstance(new[key], bool)
+    keys = dict.fromkeys((*old, *new))
+    return [(k, shown(old, k), shown(new, k)) for k in keys if compared(old, k) != compared(new, k)]

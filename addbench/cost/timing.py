@@ -5,11 +5,12 @@ from __future__ import annotations
 import csv
 import json
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, median
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -19,6 +20,7 @@ from add.config.scale import Scale
 from add.config.yaml import SpecError
 from addbench.cost.shapes import Arithmetic
 
+_MODEL = TypeVar("_MODEL", bound=BaseModel)
 How = Literal["measured", "scaled", "modelled", "unknown"]
 """measured: the same values were trained here. scaled: by arithmetic from other measured runs or a benchmark.
 modelled: by arithmetic from a stated rate. unknown: no figure is possible.
@@ -35,15 +37,19 @@ class DeviceRate:
     said: str
 
 
-@dataclass(frozen=True)
-class MeasuredTraining:
-    """One finished training. spec: the hash of what was trained; setup: seconds before the first step."""
+class MeasuredTraining(BaseModel):
+    """One finished training, as train.json states it. setup_seconds: before the first step."""
 
-    run: str
-    spec: str
+    spec_hash: str
     seconds_per_step: float
-    setup: float
+    setup_seconds: float = 0.0
     device: str
+
+
+class _MeasuredSamples(BaseModel):
+    steps: int
+    seconds: float
+    count: Annotated[int, Field(gt=0)]
 
 
 @dataclass(frozen=True)
@@ -67,50 +73,31 @@ def read_measured(results: Path) -> MeasuredRuns:
     """What earlier runs left under results/<scale>. Files that this version does not write so are passed over."""
     trainings: dict[str, list[MeasuredTraining]] = defaultdict(list)
     for file in sorted(results.glob("*/seed*/train/train.json")):
-        if (training := _training(file)) is not None:
-            trainings[training.run].append(training)
-    samples: dict[tuple[str, int], list[tuple[float, int]]] = defaultdict(list)
+        if (training := _read(MeasuredTraining, file)) is not None:
+            trainings[file.parents[2].name].append(training)
+    samples: dict[tuple[str, int], list[_MeasuredSamples]] = defaultdict(list)
     for file in sorted(results.glob("*/seed*/samples/*/samples.json")):
-        facts = _json(file)
-        if {"steps", "seconds", "count"} <= facts.keys() and facts["count"]:
-            run = file.parents[3].name
-            samples[run, int(facts["steps"])].append((float(facts["seconds"]), int(facts["count"])))
-    rates = {key: sum(s for s, _ in each) / sum(n for _, n in each) for key, each in samples.items()}
-    return MeasuredRuns(
-        {k: tuple(v) for k, v in trainings.items()}, rates, dict(_jobs(results / "benchmarks"))
-    )
+        if (sampled := _read(_MeasuredSamples, file)) is not None:
+            samples[file.parents[3].name, sampled.steps].append(sampled)
+    rates = {key: sum(s.seconds for s in each) / sum(s.count for s in each) for key, each in samples.items()}
+    return MeasuredRuns({k: tuple(v) for k, v in trainings.items()}, rates, _jobs(results / "benchmarks"))
 
 
-def _training(file: Path) -> MeasuredTraining | None:
-    facts = _json(file)
-    if not {"seconds_per_step", "spec_hash", "device"} <= facts.keys():
+def _read(model: type[_MODEL], file: Path) -> _MODEL | None:
+    try:
+        return model.model_validate_json(file.read_bytes())
+    except (OSError, ValidationError):
         return None
-    setup = float(facts.get("setup_seconds", 0.0))
-    rate = float(facts["seconds_per_step"])
-    return MeasuredTraining(file.parents[2].name, str(facts["spec_hash"]), rate, setup, str(facts["device"]))
 
 
-def _jobs(benchmarks: Path) -> Iterator[tuple[str, float]]:
+def _jobs(benchmarks: Path) -> dict[str, float]:
     """Mean seconds by rule, which is the first word of each benchmark's name."""
     seconds: dict[str, list[float]] = defaultdict(list)
     for file in sorted(benchmarks.glob("*.tsv")):
-        with file.open(encoding="utf-8", newline="") as stream:
-            rows = list(csv.DictReader(stream, delimiter="\t"))
-        try:
+        with file.open(encoding="utf-8", newline="") as stream, suppress(KeyError, ValueError):
+            rows = csv.DictReader(stream, delimiter="\t")
             seconds[file.stem.partition("-")[0]] += [float(row["s"]) for row in rows]
-        except (KeyError, ValueError):
-            continue
-    for rule, each in seconds.items():
-        if each:
-            yield rule, mean(each)
-
-
-def _json(file: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
+    return {rule: mean(each) for rule, each in seconds.items() if each}
 
 
 STEP = "add.step"
@@ -185,12 +172,12 @@ def training_times(
 ) -> dict[str, Time]:
     """Seconds of one training of each run, set-up included where that was measured."""
     times: dict[str, Time] = {}
-    setups = [t.setup for each in measured.trainings.values() for t in each]
+    setups = [t.setup_seconds for each in measured.trainings.values() for t in each]
     setup = mean(setups) if setups else 0.0
     for name, run in table.runs.items():
         same = same_trainings(run, measured)
         if same:
-            each = [t.seconds_per_step * run.training.steps + t.setup for t in same]
+            each = [t.seconds_per_step * run.training.steps + t.setup_seconds for t in same]
             times[name] = Time(mean(each), "measured")
         elif arithmetic is None or rate is None:
             times[name] = Time(0.0, "unknown")
@@ -251,7 +238,7 @@ def measured_rate(
 def same_trainings(run: Run, measured: MeasuredRuns) -> list[MeasuredTraining]:
     """Finished trainings of exactly these values, whatever their runs were called."""
     wanted = spec_hash(run)
-    return [t for each in measured.trainings.values() for t in each if t.spec == wanted]
+    return [t for each in measured.trainings.values() for t in each if t.spec_hash == wanted]
 
 
 def _known_samples(run: Run, steps: int, table: Table, measured: MeasuredRuns) -> float | None:

@@ -7,8 +7,11 @@ import json
 import os
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+
+from pydantic import TypeAdapter, ValidationError
 
 from add.config.yaml import Loc
 from add.files import write_whole
@@ -22,10 +25,13 @@ SPEED = 500e6
 
 @dataclass(frozen=True)
 class Hashed:
-    """The hash of a network's files together, and each file's own."""
+    """The hash of all files of a network together, and of each file."""
 
     whole: str
     each: dict[str, str]
+
+
+_KNOWN = TypeAdapter(dict[str, Hashed])
 
 
 class HashStore:
@@ -33,24 +39,14 @@ class HashStore:
 
     def __init__(self, file: Path) -> None:
         self.file = file
-        self.known: dict[str, dict[str, object]] = {}
-        if file.is_file():
-            try:
-                self.known = dict(json.loads(file.read_text(encoding="utf-8")))
-            except ValueError:
-                self.known = {}  # what is kept is kept for speed alone
-
-    def get(self, key: str) -> Hashed | None:
-        """What was kept for these files as they are now."""
-        match self.known.get(key):
-            case {"whole": whole, "each": dict(each)}:
-                return Hashed(str(whole), {str(k): str(v) for k, v in each.items()})
-        return None
+        self.known: dict[str, Hashed] = {}
+        with suppress(OSError, ValidationError):  # the file only saves time
+            self.known = _KNOWN.validate_json(file.read_bytes())
 
     def put(self, key: str, hashed: Hashed) -> None:
         """Keep it, on disk at once: an interrupted check does not hash 20 GB again."""
-        self.known[key] = {"whole": hashed.whole, "each": hashed.each}
-        write_whole(self.file, json.dumps(self.known, indent=1) + "\n")
+        self.known[key] = hashed
+        write_whole(self.file, _KNOWN.dump_json(self.known, indent=1))
 
 
 def default_store() -> HashStore:
@@ -76,7 +72,7 @@ def check_hashes(
     started, speed, done, waiting = time.perf_counter(), SPEED, 0, 0
     for total, place, names in sorted(weighed, key=lambda item: item[0]):
         key = _key(place, names)
-        hashed = store.get(key)
+        hashed = store.known.get(key)
         if hashed is None:
             spent = time.perf_counter() - started
             speed = max(speed, done / spent) if done and spent > 1 else speed

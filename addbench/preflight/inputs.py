@@ -22,7 +22,17 @@ from addbench.preflight.networks import CheckedNetworks
 from addbench.preflight.places import built_later, line_of
 from addbench.workflow import training_source
 
-COMPLETE = "complete the data, or correct what the scale says of them"
+COMPLETE = "complete the data, or correct what the scale says about them"
+
+REMEDY = "put it there, or correct the path (`addbench check` looks for networks and inside files, too)"
+
+SHOWN = 3
+"""How many of the missing shards are named; there may be thousands."""
+
+OPENED = 256
+"""How many samples are opened by default, evenly spread."""
+
+_SIDE = 8
 
 
 def check_inputs(found: Findings, scale: Scale, table: Table, networks: CheckedNetworks) -> None:
@@ -155,12 +165,6 @@ def _check_cache(found: Findings, scale: Scale) -> None:
             found.problem(file, what, remedy)
 
 
-REMEDY = "put it there, or correct the path (`addbench check` looks for networks and inside files, too)"
-
-SHOWN = 3
-"""How many of the missing shards are named; there may be thousands."""
-
-
 def check_inputs_exist(scale: Scale) -> None:
     """Refuse to begin where training data, prompts or photographs are missing: sampling would find out days later.
 
@@ -190,6 +194,7 @@ def absent_shards(train: TrainData) -> tuple[tuple[Path, ...], str]:
 
 def _missing(scale: Scale) -> Iterator[tuple[Loc, str]]:
     train, evaluation = scale.data.train, scale.evaluation
+    files: list[tuple[Loc, str]] = []
     loc: Loc = ("data", "train")
     if isinstance(train, ShardsSpec):
         from add.data.shards import shard_paths
@@ -197,24 +202,15 @@ def _missing(scale: Scale) -> Iterator[tuple[Loc, str]]:
         yield from ((loc, wrong) for wrong in shard_paths(train.shards)[1])
         if line := absent_shards(train)[1]:
             yield loc, line
+    elif isinstance(train, CocoSpec):
+        files += [(loc, train.annotations), (loc, train.images)]
     else:
-        sources = (train.annotations, train.images) if isinstance(train, CocoSpec) else (train.path,)
-        yield from _absent(loc, *sources)
-    for name, prompts in scale.sampling.prompts.items():
-        yield from _absent(("sampling", "prompts", name), _prompts_file(prompts))
-    yield from _absent(("evaluation", "reference"), evaluation.reference.images)
+        files.append((loc, train.path))
+    files += [(("sampling", "prompts", k), _prompts_file(v)) for k, v in scale.sampling.prompts.items()]
+    files.append((("evaluation", "reference"), evaluation.reference.images))
     if evaluation.oracle is not None:
-        yield from _absent(("evaluation", "oracle", "scenes"), evaluation.oracle.scenes)
-
-
-def _absent(loc: Loc, *paths: str) -> Iterator[tuple[Loc, str]]:
-    yield from ((loc, f"{path}: no such file or directory") for path in paths if not Path(path).exists())
-
-
-OPENED = 256
-"""How many samples are opened by default, evenly spread."""
-
-_SIDE = 8
+        files.append((("evaluation", "oracle", "scenes"), evaluation.oracle.scenes))
+    yield from ((loc, f"{path}: no such file or directory") for loc, path in files if not Path(path).exists())
 
 
 @dataclass(frozen=True)
