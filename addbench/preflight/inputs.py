@@ -1,4 +1,4 @@
-"""Are the training data, prompts and photographs of a scale there, readable, and as many as it says?"""
+"""Are the training data, prompts and photographs of a scale there and readable, in the numbers that it states?"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Are all networks of a scale there, whole, of the right weights, and do they fit together and the runs?"""
+"""Are all networks of a scale there and whole, with the right weights, and do they fit each other and the runs?"""
 
 from __future__ import annotations
 
