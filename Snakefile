@@ -23,12 +23,12 @@ sys.path.insert(0, workflow.basedir)
 from add.config.load import load_ablations, load_baseline, load_scale
 from add.config.resolve import resolve
 from addbench.preflight.inputs import check_inputs_exist
-from addbench.study import study_plan
 from addbench.workflow import (
     gpu_jobs,
     plain,
     report_figures,
     scale_file,
+    study_plan,
     train_options,
     training_source,
     values,

@@ -1,7 +1,7 @@
-"""addbench: looks at the variants, their runs and what would run again, without running anything.
+"""The command `addbench`: looks at the variants, their runs and what would run again, and trains nothing.
 
 `python -m addbench --help`; also installed as the command `addbench`. Start-up stays far below half a second:
-nothing here may import torch.
+nothing here may import torch at module level.
 """
 
 from __future__ import annotations
@@ -9,35 +9,39 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from add.config.yaml import SpecError
 from add.errors import InputError
-from addbench import adopt, check, diff, explain, plan, preferences, protocols, show, validate
-from addbench import list as list_cells
+from addbench import adopt, check, look, plan, preferences, protocols, schema
 from addbench.project import UnknownRunError
 from eval.preferences.record import PreferenceError
 
-_SUBCOMMANDS = {
-    "list": list_cells,
-    "show": show,
-    "diff": diff,
-    "validate": validate,
-    "explain": explain,
-    "check": check,
-    "plan": plan,
-    "adopt": adopt,
-    "preferences": preferences,
-    "protocols": protocols,
+Report = Callable[[argparse.Namespace], tuple[str, int]]
+"""A subcommand: its options to what it prints and its exit code. The docstring's first line is its help."""
+
+_SUBCOMMANDS: dict[str, tuple[Report, Callable[[argparse.ArgumentParser], None] | None]] = {
+    "list": (look.list_cells, None),
+    "show": (look.show, look.add_run_and_json),
+    "diff": (look.diff, look.add_two_runs),
+    "validate": (look.validate, None),
+    "explain": (look.explain, look.add_run),
+    "check": (check.check, check.add_arguments),
+    "plan": (plan.plan, plan.add_arguments),
+    "adopt": (adopt.adopt, adopt.add_arguments),
+    "preferences": (preferences.preferences, preferences.add_arguments),
+    "protocols": (protocols.protocols, protocols.add_arguments),
+    "schema": (schema.schema, schema.add_arguments),
 }
+"""By name: what it reports, and what adds its arguments."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one subcommand. Returns 0; 1 where something is invalid; 2 where a run or a file is not known."""
+    """Runs one subcommand. Returns 0; 1 where something is invalid; 2 for an unknown run."""
     options = parser().parse_args(arguments)
-    command = _SUBCOMMANDS[options.command]
+    report, _ = _SUBCOMMANDS[options.command]
     try:
-        text, code = command.report(options)
+        text, code = report(options)
     except (SpecError, PreferenceError) as error:
         print(error, file=sys.stderr)
         return 1
@@ -63,12 +67,13 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--scale", metavar="SCALE", help=scale_help)
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name, module in _SUBCOMMANDS.items():
-        summary = (module.__doc__ or "").splitlines()[0]
+    for name, (report, add_arguments) in _SUBCOMMANDS.items():
+        summary = (report.__doc__ or "").splitlines()[0]
         command = commands.add_parser(name, help=summary, description=summary)
         # Also after the subcommand; SUPPRESS, or its default would hide what stood before the subcommand.
         command.add_argument("--scale", metavar="SCALE", default=argparse.SUPPRESS, help=scale_help)
-        module.add_arguments(command)
+        if add_arguments is not None:
+            add_arguments(command)
     return top
 
 

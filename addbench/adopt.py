@@ -1,20 +1,20 @@
-"""Write a scale that draws your own COCO captions and PartiPrompts file, once all of them has been read.
+"""The subcommand adopt: a scale on your own photographs, captions and prompts.
 
-Nothing is trained here: the new config/<name>.yaml is what `snakemake --config scale=<name>` runs. It has the
-networks and the training of the scale given by --scale (default: mini).
+The new scale has the networks and the training of the one given by --scale (default: mini).
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from add.config.load import load_scale
+from add.config.yaml import SpecError
 from add.errors import InputError
-from addbench.adopted_scale import COMMENTS, FEWEST, adopted_values, scale_yaml
-from addbench.project import CONFIG, DEFAULT_SCALE, scale_path
+from addbench.project import CONFIG, DEFAULT_SCALE, attempt, scalar, scale_path
 
 if TYPE_CHECKING:
     from add.config.scale import Scale
@@ -38,16 +38,15 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     add("--replace", action="store_true", help="overwrite config/<name>.yaml")
 
 
-def report(options: argparse.Namespace) -> tuple[str, int]:
-    """Checks the input, writes config/<name>.yaml and data/<name>/, and says what was found and what to run.
+def adopt(options: argparse.Namespace) -> tuple[str, int]:
+    """Write a scale on your own COCO captions and PartiPrompts file, after all of them have been read.
 
-    Raises InputError with what is missing or broken; SpecError where the base scale is.
+    Writes config/<name>.yaml and data/<name>/, and says what was found and what to run; trains nothing.
+    Raises InputError with all that is missing or broken, SpecError where the base scale is wrong.
     """
-    base = load_scale(scale_path(options.scale or DEFAULT_SCALE))
-    from add.config.yaml import SpecError
-    from add.errors import InputError
     from eval.adopted import inspect, write_data
 
+    base = load_scale(scale_path(options.scale or DEFAULT_SCALE))
     annotations = options.coco / "annotations" / f"captions_{options.split}.json"
     if problems := [*_absent(options, annotations), *_unmade(base)]:
         raise InputError("\n".join(problems))
@@ -56,27 +55,22 @@ def report(options: argparse.Namespace) -> tuple[str, int]:
     changed = {"training.steps": "by --steps"} if options.steps is not None else {}
     text = scale_yaml(adopted_values(base, options, found, prompts), f"scale {base.name}", COMMENTS | changed)
     _check_replaceable(file, text, options.replace)
-    partial = CONFIG / ".adopting" / file.name  # a scale's file must be called as the scale
-    partial.parent.mkdir(parents=True, exist_ok=True)
-    try:
+    with TemporaryDirectory(dir=CONFIG, prefix=".adopting-") as folder:
+        partial = Path(folder) / file.name  # a scale's file has the scale's name
         partial.write_text(text, encoding="utf-8")
-        scale = load_scale(partial)
-        facts, listing = inspect(scale)
+        try:
+            scale = load_scale(partial)
+            facts, listing = inspect(scale)
+        except SpecError as error:
+            lines = (problem.message for problem in error.problems)
+            raise InputError("the scale that these options make is not valid:\n" + "\n".join(lines)) from None
         partial.replace(file)
-    except SpecError as error:
-        lines = (problem.message for problem in error.problems)
-        raise InputError("the scale that these options make is not valid:\n" + "\n".join(lines)) from error
-    except InputError as error:
-        raise InputError(str(error)) from error
-    finally:
-        partial.unlink(missing_ok=True)
-        partial.parent.rmdir()
     write_data(Path(scale.data.root), facts, listing)
     return _said(scale, facts, len(prompts), file), 0
 
 
 def _absent(options: argparse.Namespace, annotations: Path) -> Iterator[str]:
-    """What the layout lacks, all at once."""
+    """Files and folders that are missing, all at once."""
     if not options.coco.is_dir():
         yield f"{options.coco}: no such folder; --coco takes the one that holds annotations/ and {options.split}/"
     else:
@@ -91,35 +85,27 @@ def _absent(options: argparse.Namespace, annotations: Path) -> Iterator[str]:
 
 
 def _unmade(base: Scale) -> Iterator[str]:
-    """Networks that the base scale's own data stage would make, and the new scale's does not."""
+    """A missing network that the base scale's own data stage makes, but the new scale's does not."""
     root = f"{base.data.root}/"
     networks = base.networks
     both = [*networks.diffusion.values(), *networks.features.values(), networks.c_text, networks.c_img]
     absent = {n.path for n in both if n and n.path.startswith(root) and not Path(n.path).exists()}
     if base.data.build and absent:
         yield (
-            f"{min(absent)}: no such network; scale {base.name} makes it: "
+            f"{min(absent)}: this network is missing; scale {base.name} makes it: "
             f"snakemake --cores all {root}dataset.json --config scale={base.name}"
         )
 
 
 def _read(options: argparse.Namespace, annotations: Path) -> tuple[AdoptedPhotographs, tuple[Prompt, ...]]:
-    """Captions, photographs on disk, all prompts. Raises InputError with the problems of all."""
-    from add.errors import InputError
+    """Captions with the photographs on disk, and all prompts. Raises InputError with the problems of both."""
     from eval.adopted import read_photographs
     from eval.prompts import read_parti
 
-    problems = []
-    found: AdoptedPhotographs | None = None
-    prompts: tuple[Prompt, ...] = ()
-    try:
-        found = read_photographs(annotations)
-    except InputError as error:
-        problems.append(str(error))
-    try:
-        prompts = read_parti(options.prompts)
-    except InputError as error:
-        problems.append(str(error))
+    errors: list[InputError] = []
+    found = attempt(InputError, errors, read_photographs, annotations)
+    prompts = attempt(InputError, errors, read_parti, options.prompts)
+    problems = [str(error) for error in errors]
     if found is not None and len(found.present) < FEWEST:
         problems.append(
             f"{found.folder}: {len(found.present)} of the {len(found.names)} photographs that "
@@ -127,7 +113,7 @@ def _read(options: argparse.Namespace, annotations: Path) -> tuple[AdoptedPhotog
         )
     elif found is not None and not options.present_only and (missing := found.missing()):
         problems.append(f"{missing}; add --present-only to work on the {len(found.present)} that are there")
-    if problems or found is None:
+    if problems or found is None or prompts is None:
         raise InputError("\n".join(problems))
     return found, prompts
 
@@ -160,3 +146,141 @@ def _said(scale: Scale, facts: dict[str, Any], prompts: int, file: Path) -> str:
         "the report   " + f"snakemake --cores all --config scale={scale.name}",
     ]
     return "\n".join(lines)
+
+
+DEFAULT_COUNT = 50
+FEWEST = 3
+"""Images that KID's unbiased estimate and its error need."""
+
+BASIC = "Basic"
+"""The Challenge that the paper leaves out."""
+
+
+def adopted_values(
+    base: Scale, options: argparse.Namespace, found: AdoptedPhotographs, prompts: tuple[Prompt, ...]
+) -> dict[str, Any]:
+    """The new scale as JSON values: those of `base`, except data, prompts, reference, crop, oracle and study."""
+    from eval.adopted import BUILD, TRAINING_LIST
+    from eval.images import SUFFIXES
+
+    name, root = options.name, f"data/{options.name}"
+    part = len(found.present) if len(found.present) < len(found.names) else None
+    available = sum(1 for prompt in prompts if prompt.challenge != BASIC)
+    pictures = [f for f in found.folder.iterdir() if f.suffix.lower() in SUFFIXES and f.name[0] != "."]
+    values = base.model_dump(mode="json")
+    values.pop("study", None)  # its raters need scenes
+    values |= {
+        "name": name,
+        "description": _description(base, found, options),
+        "notice": _notice(base, name),
+        "data": {
+            "build": BUILD,
+            "root": root,
+            "train": {"images": found.folder.as_posix(), "annotations": f"{root}/{TRAINING_LIST}"},
+        },
+    }
+    if options.steps is not None:
+        values["training"]["steps"] = options.steps
+    values["sampling"]["prompts"] = {
+        "coco": {
+            "kind": "coco",
+            "annotations": found.annotations.as_posix(),
+            "caption_rule": "first",
+            "rule_seed": 0,
+            "count": _count(options.captions, len(found.present if part else found.names), "captions"),
+            **({"present": part} if part else {}),
+        },
+        "parti": {
+            "kind": "partiprompts",
+            "file": options.prompts.as_posix(),
+            "exclude_challenges": [BASIC] if available < len(prompts) else [],
+            "count": _count(options.prompt_count, available, "prompts"),
+            "rule_seed": 0,
+        },
+    }
+    values["evaluation"] |= {
+        "reference": {"images": found.folder.as_posix(), "count": len(pictures)},
+        "crop": "center",  # as training crops: photographs are not square
+        "oracle": None,
+    }
+    return values
+
+
+def _count(asked: int | None, available: int, what: str) -> int:
+    count = min(DEFAULT_COUNT, available) if asked is None else asked
+    if not FEWEST <= count <= available:
+        raise InputError(f"{what}: {count} are to be drawn; choose {FEWEST} to {available} (all there are)")
+    return count
+
+
+def _built_in(base: Scale) -> bool:
+    """Whether the base's networks know the built-in world only: they were made together with its data."""
+    return (base.data.build or "").startswith("mini.")
+
+
+def _notice(base: Scale, name: str) -> str | None:
+    if not _built_in(base):
+        return base.notice
+    return f"scale {name}: the networks of scale {base.name} know only the built-in world; the numbers mean nothing"
+
+
+def _description(base: Scale, found: AdoptedPhotographs, options: argparse.Namespace) -> str:
+    here, listed = len(found.present), len(found.names)
+    photographs = f"the {listed} photographs" if here == listed else f"{here} of the {listed} photographs"
+    text = (
+        f"The networks of scale {base.name} on captions of {found.annotations.name}, {photographs} that it "
+        f"lists and prompts of {options.prompts.name}."
+    )
+    if _built_in(base):
+        text += (
+            " These networks know only the built-in world of captioned scenes: what they draw for such prompts, "
+            "and every number about it, means nothing; that every stage takes them is the point."
+        )
+    return text + (
+        " An FID of no more images than the extractor has features rests on singular covariances; result.json "
+        "then notes it."
+    )
+
+
+def scale_yaml(values: dict[str, Any], base: str, comments: Mapping[str, str]) -> str:
+    """The scale's file; reading it gives the values again.
+
+    base: where values without a comment come from. comments: by dotted key, for the line of the value.
+    """
+    head = [
+        "# yaml-language-server: $schema=schema/scale.json",
+        "# Written by `addbench adopt`; edit it as you like.",
+        f"# Values come from {base} unless a comment says otherwise.",
+        "",
+    ]
+    return "\n".join([*head, *_lines(values, comments, "", 0)]) + "\n"
+
+
+COMMENTS = {
+    "name": "the directory under results/",
+    "description": "on the report's first page",
+    "notice": "printed on every page of the report",
+    "data.build": "the data stage: reads everything once, and lists what to train on",
+    "data.train.images": "yours",
+    "data.train.annotations": "photographs on disk, all their captions",
+    "sampling.prompts.coco.annotations": "yours",
+    "sampling.prompts.coco.count": "images, by id, one caption each",
+    "sampling.prompts.coco.present": "number of the listed photographs that are on disk; only these are used",
+    "sampling.prompts.parti.file": "yours",
+    "sampling.prompts.parti.count": "prompts, drawn with rule_seed",
+    "evaluation.reference.images": "yours",
+    "evaluation.crop": "photographs are not square; training crops alike",
+    "evaluation.oracle": "none: only the built-in scenes have one",
+}
+
+
+def _lines(node: dict[str, Any], comments: Mapping[str, str], prefix: str, depth: int) -> Iterator[str]:
+    for key, value in node.items():
+        if depth == 0 and isinstance(value, dict):
+            yield ""
+        comment = f"  # {comments[prefix + key]}" if prefix + key in comments else ""
+        if isinstance(value, dict) and value:
+            yield f"{'  ' * depth}{scalar(key)}:{comment}"
+            yield from _lines(value, comments, f"{prefix}{key}.", depth + 1)
+        else:
+            yield f"{'  ' * depth}{scalar(key)}: {scalar(value)}{comment}"

@@ -1,7 +1,4 @@
-"""Look at all that a scale assumes before anything is trained: networks, data, disk, memory; print all problems.
-
-Nothing is trained and, without --download, nothing is fetched.
-"""
+"""The subcommand check: networks, data, disk and memory, before anything is trained."""
 
 from __future__ import annotations
 
@@ -10,10 +7,11 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from add.config.resolve import Table
-from addbench.cost.storage import storage
-from addbench.preflight.findings import Findings, fact, problem, together
+from add.errors import InputError
+from addbench.cost.shapes import storage
+from addbench.preflight import Findings
 from addbench.project import RESULTS, Project, load_project
-from addbench.study import study_plan
+from addbench.workflow import study_plan
 
 if TYPE_CHECKING:
     from add.config.scale import Scale
@@ -34,8 +32,11 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     add("--jobs", type=int, default=1, metavar="N", help="trainings at a time (default: 1), for the disk")
 
 
-def report(options: argparse.Namespace) -> tuple[str, int]:
-    """What was found, what was left out, every problem; 1 where there is a problem. Raises SpecError."""
+def check(options: argparse.Namespace) -> tuple[str, int]:
+    """Look at all that a scale assumes before anything is trained: networks, data, disk, memory; print all problems.
+
+    Trains nothing and, without --download, fetches nothing. Returns 1 where there is a problem. Raises SpecError.
+    """
     from addbench.preflight.hashes import default_store
     from addbench.preflight.inputs import check_inputs
     from addbench.preflight.networks import check_networks
@@ -43,21 +44,20 @@ def report(options: argparse.Namespace) -> tuple[str, int]:
 
     project = load_project(options.scale)
     scale, table = (project.scale, project.table) if options.run is None else _alone(project, options.run)
-    plan = study_plan(scale, table, RESULTS.as_posix())
-    found: list[Findings] = []
+    study = study_plan(scale, table, RESULTS.as_posix())
+    found = Findings()
     if options.download:
-        found += _downloads(scale)
+        _download(found, scale)
     seconds = float("inf") if options.hash else HASHING_SECONDS
-    of_networks, networks = check_networks(scale, table, default_store(), seconds)
-    found.append(of_networks)
-    found.append(check_inputs(scale, table, networks))
+    networks = check_networks(found, scale, table, default_store(), seconds)
+    check_inputs(found, scale, table, networks)
+    _check_libraries(found, table)
     shapes = known_shapes(scale, networks)
-    needed = storage(scale, table, plan, shapes.parameters, jobs=options.jobs).total
-    size = options.gpu_memory
-    gpus = machine_gpus() if size is None else [Gpu("the card", int(size * 1e9))]
-    found.append(_libraries(table))
-    found.append(check_resources(scale, table, shapes, RESULTS, gpus, needed))
-    return _text(together(found), scale.name)
+    needed = storage(scale, table, study, shapes.parameters, jobs=options.jobs).total
+    card = options.gpu_memory
+    gpus = machine_gpus() if card is None else [Gpu("the card", int(card * 1e9))]
+    check_resources(found, scale, table, shapes, RESULTS, gpus, needed)
+    return _text(found, scale.name)
 
 
 def _alone(project: Project, name: str) -> tuple[Scale, Table]:
@@ -68,37 +68,32 @@ def _alone(project: Project, name: str) -> tuple[Scale, Table]:
     return alone, Table(cells, {name: run})
 
 
-def _libraries(table: Table) -> Findings:
+def _check_libraries(found: Findings, table: Table) -> None:
     """Libraries that an option needs and that the locked requirements leave out."""
     options = [run.training.performance for run in table.runs.values()]
     if any(o is not None and o.eight_bit_optimiser for o in options) and find_spec("bitsandbytes") is None:
         what = "training.performance.eight_bit_optimiser needs bitsandbytes, which is not installed"
-        return problem("requirements", what, "`pip install bitsandbytes`, or leave the option out")
-    return Findings()
+        found.problem("requirements", what, "`pip install bitsandbytes`, or leave the option out")
 
 
-def _downloads(scale: Scale) -> list[Findings]:
-    from add.config.yaml import SpecError
-    from add.models.weights import WeightsError
+def _download(found: Findings, scale: Scale) -> None:
     from addbench.preflight.networks import download_missing
 
-    found = []
     try:
-        found += [fact(f"downloaded {line}") for line in download_missing(scale)]
-    except (WeightsError, SpecError) as error:
-        found.append(problem("--download", str(error), "or let mirrors.yaml name what is on this machine"))
-    return found
+        found.facts += [f"downloaded {line}" for line in download_missing(scale)]
+    except InputError as error:
+        found.problem("--download", str(error), "or let mirrors.yaml name what is on this machine")
 
 
 def _text(found: Findings, name: str) -> tuple[str, int]:
-    lines = [*found.facts]
+    """What was found as lines, each once, and the exit code."""
+    lines = [*dict.fromkeys(found.facts)]
     if found.left:
-        lines += ["", "not looked at:", *(f"  {line}" for line in found.left)]
+        lines += ["", "not looked at:", *(f"  {line}" for line in dict.fromkeys(found.left))]
     if found.warnings:
-        lines += ["", "to be pinned:", *(f"  {w}" for w in found.warnings)]
-    if found.problems:
-        count = len(found.problems)
-        lines += ["", f"{count} problem{'s' * (count != 1)} at scale {name}:"]
-        lines += [f"  {p}" for p in found.problems]
-        return "\n".join(lines), 1
-    return "\n".join([*lines, "", f"scale {name}: no problem found"]), 0
+        lines += ["", "to be pinned:", *(f"  {warning}" for warning in dict.fromkeys(found.warnings))]
+    problems = dict.fromkeys(found.problems)
+    if not problems:
+        return "\n".join([*lines, "", f"scale {name}: no problem found"]), 0
+    lines += ["", f"{len(problems)} problem{'s' * (len(problems) != 1)} at scale {name}:"]
+    return "\n".join([*lines, *(f"  {problem}" for problem in problems)]), 1

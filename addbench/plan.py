@@ -1,108 +1,114 @@
-"""Say what the whole table costs: runs, images, hours and disk, from measured runs or modelled, and which."""
+"""The subcommand plan: the costs of the whole table."""
 
 from __future__ import annotations
 
 import argparse
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from add.config.resolve import Table
-from add.config.scale import Scale
-from addbench.cost.measured import DeviceRate, MeasuredRuns, benchmark_rate, read_measured
-from addbench.cost.shapes import Arithmetic, configurations, parameter_counts
-from addbench.cost.storage import images_sampled, storage
-from addbench.cost.timing import Time, measured_rate, same_trainings, sampling_times, training_times
-from addbench.preflight.findings import size
-from addbench.project import RESULTS, load_project
-from addbench.study import StudyFiles, study_plan
-from addbench.text import aligned
+from add.errors import InputError
+from addbench.cost.shapes import Arithmetic, configurations, images_sampled, parameter_counts, storage
+from addbench.cost.timing import (
+    DeviceRate,
+    MeasuredRuns,
+    Time,
+    benchmark_rate,
+    measured_rate,
+    read_measured,
+    same_trainings,
+    sampling_times,
+    training_times,
+)
+from addbench.preflight import size
+from addbench.project import RESULTS, Project, aligned, load_project
+from addbench.workflow import StudyFiles, study_plan
 
 A100 = 312.0
 """TFLOP/s in bf16 on tensor cores, as NVIDIA states it for the A100: the paper's card."""
 
 SHARE = 0.35
-"""What this project asks of a step at least; what yours reaches is in train.json after one run."""
+"""The share of the rate that a step of this project should reach; train.json states what yours reached."""
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
     """`plan [--rate TFLOPS | --benchmark FILE] [--share S] [--results DIRECTORY] [--runs]`."""
     add = command.add_argument
-    known = command.add_mutually_exclusive_group()
-    known.add_argument(
-        "--benchmark",
-        type=Path,
-        metavar="FILE",
-        help="of `python -m benchmarks.gpu_step` on the device: its measured rate",
-    )
-    known.add_argument(
-        "--rate",
+    known = command.add_mutually_exclusive_group().add_argument
+    timed = "what `python -m benchmarks.gpu_step` wrote on the device: its measured rate"
+    known("--benchmark", type=Path, metavar="FILE", help=timed)
+    stated = f"the device's matrix rate (default: {A100:g}, an A100 in bf16)"
+    known("--rate", type=float, metavar="TFLOPS", help=stated)
+    add(
+        "--share",
         type=float,
-        metavar="TFLOPS",
-        help=f"the device's matrix rate (default: {A100:g}, an A100 in bf16)",
+        default=SHARE,
+        help=f"share of it that a step reaches, 0 to 1 (default: {SHARE:g})",
     )
-    add("--share", type=float, default=SHARE, help=f"of the rate that a step reaches (default: {SHARE:g})")
-    add("--results", type=Path, metavar="DIRECTORY", help="of earlier runs (default: results/<scale>)")
-    add("--runs", action="store_true", help="also each run by itself")
+    add(
+        "--results", type=Path, metavar="DIRECTORY", help="results of earlier runs (default: results/<scale>)"
+    )
+    add("--runs", action="store_true", help="also list each run")
 
 
-def report(options: argparse.Namespace) -> tuple[str, int]:
-    """The table of costs and how they are known. Raises SpecError."""
+def plan(options: argparse.Namespace) -> tuple[str, int]:
+    """Say what the whole table costs: runs, images, hours and disk, from measured runs or modelled, and which.
+
+    Raises SpecError.
+    """
+    if (options.rate is not None and options.rate <= 0) or not 0 < options.share <= 1:
+        raise InputError("--rate should be positive, and --share above 0 and at most 1")
     project = load_project(options.scale)
     scale, table = project.scale, project.table
     study = study_plan(scale, table, RESULTS.as_posix())
     measured = read_measured(options.results or RESULTS / scale.name)
     places, absent = configurations(scale)
     arithmetic = None if absent else Arithmetic(places)
-    rate = _rate(options, scale, table, measured, arithmetic)
-    if arithmetic is not None and rate is not None:
+    rate = None if arithmetic is None else _rate(options, project, measured, arithmetic)
+    if arithmetic is not None:
         arithmetic.count_steps(run for run in table.runs.values() if not same_trainings(run, measured))
     trainings = training_times(table, measured, arithmetic, rate)
     samplings = sampling_times(scale, table, measured, arithmetic, rate)
-    parts = [_stages(scale, table, study, measured, trainings, samplings)]
+    parts = [_stages(project, study, measured, trainings, samplings)]
     if options.runs:
         parts.append(_runs(trainings, samplings))
-    parts.append(_notes(scale, table, study, rate, absent, places))
+    parts.append(_notes(project, study, rate, absent, places))
     return "\n\n".join(parts), 0
 
 
 def _rate(
-    options: argparse.Namespace,
-    scale: Scale,
-    table: Table,
-    measured: MeasuredRuns,
-    arithmetic: Arithmetic | None,
-) -> DeviceRate | None:
-    """As a benchmark measured it or the caller states it, else as earlier runs reached it, else as by default."""
-    if arithmetic is None:
-        return None
+    options: argparse.Namespace, project: Project, measured: MeasuredRuns, arithmetic: Arithmetic
+) -> DeviceRate:
+    """The rate of --benchmark or --rate, else the one that earlier runs reached, else the default."""
     if options.benchmark is not None:
         return benchmark_rate(options.benchmark)
     if options.rate is None:
-        found = measured_rate(table, measured, arithmetic, scale)
+        found = measured_rate(project.table, measured, arithmetic, project.scale)
         if found is not None:
             return found
     flops = (options.rate or A100) * 1e12 * options.share
-    said = f"{options.rate or A100:g} TFLOP/s of which {options.share:.0%} are reached: stated, not measured"
+    said = f"{options.share:.0%} of {options.rate or A100:g} TFLOP/s: stated, not measured"
     if options.rate is None:
         said += " (an A100; for another device give --rate or --benchmark, or plan again after a first run)"
     return DeviceRate(flops, flops, "modelled", said)
 
 
 def _stages(
-    scale: Scale,
-    table: Table,
+    project: Project,
     study: StudyFiles,
     measured: MeasuredRuns,
     trainings: dict[str, Time],
     samplings: dict[str, Time],
 ) -> str:
+    scale, table = project.scale, project.table
     seeds = len(scale.training.seeds)
     jobs = len(table.runs) * seeds
     trained = sum(run.training.steps * run.training.batch for run in table.runs.values()) * seeds
+    sampled = images_sampled(scale, table)
     rows: list[tuple[str, ...]] = [("stage", "jobs", "images", "hours", "how known")]
     rows.append(_row("train", jobs, trained, list(trainings.values()) * seeds))
-    rows.append(_row("sample", jobs, images_sampled(scale, table), list(samplings.values()) * seeds))
-    rows.append(_job("score", jobs, images_sampled(scale, table), measured))
+    rows.append(_row("sample", jobs, sampled, list(samplings.values()) * seeds))
+    rows.append(_job("score", jobs, sampled, measured))
     for rule in ("data", "reference", "study_samples", "automatic", "ratings", "report"):
         if rule == "study_samples" and study.extra and scale.study is not None:
             shown = len(study.extra) * scale.sampling.prompts[scale.study.prompts].count
@@ -111,44 +117,40 @@ def _stages(
             rows.append(_job(rule, 1, 0, measured))
     known = [measured.jobs[row[0]] * int(row[1]) for row in rows[3:] if row[0] in measured.jobs]
     total = sum(t.seconds for t in (*trainings.values(), *samplings.values())) * seeds + sum(known)
-    rows.append(("all that is known", "", "", f"{total / 3600:.3g}", ""))
+    rows.append(("all that is known", "", "", _hours(total), ""))
     cells = f"{len(table.cells)} cells, {len(table.runs)} runs, {seeds} seed{'s' * (seeds != 1)} each"
     return f"scale {scale.name}: {cells}\n\n{aligned(rows)}"
 
 
+def _hours(seconds: float) -> str:
+    return f"{seconds / 3600:.3g}"
+
+
 def _row(stage: str, jobs: int, images: int, times: Sequence[Time]) -> tuple[str, ...]:
-    hours = sum(time.seconds for time in times) / 3600
-    hows = [time.how for time in times]
-    kinds = dict.fromkeys(hows)
-    said = ", ".join(f"{hows.count(how)} {how}" if len(kinds) > 1 else how for how in kinds)
-    return stage, str(jobs), f"{images:,}", f"{hours:.3g}", said
+    hows = Counter(time.how for time in times)
+    said = ", ".join(f"{count} {how}" if len(hows) > 1 else how for how, count in hows.items())
+    return stage, str(jobs), f"{images:,}", _hours(sum(time.seconds for time in times)), said
 
 
 def _job(rule: str, jobs: int, images: int, measured: MeasuredRuns) -> tuple[str, ...]:
     seconds = measured.jobs.get(rule)
-    hours = "?" if seconds is None else f"{seconds * jobs / 3600:.3g}"
+    hours = "?" if seconds is None else _hours(seconds * jobs)
     how = "not known before the first" if seconds is None else "measured, the mean of earlier ones"
     return rule, str(jobs), f"{images:,}" if images else "", hours, how
 
 
 def _runs(trainings: dict[str, Time], samplings: dict[str, Time]) -> str:
     rows = [("run", "train, hours", "how", "sample, hours", "how")]
-    for name, time in trainings.items():
+    for name, trained in trainings.items():
         sampled = samplings[name]
-        hours = (f"{t.seconds / 3600:.3g}" for t in (time, sampled))
-        first, second = hours
-        rows.append((name, first, time.how, second, sampled.how))
+        rows.append((name, _hours(trained.seconds), trained.how, _hours(sampled.seconds), sampled.how))
     return aligned(rows)
 
 
 def _notes(
-    scale: Scale,
-    table: Table,
-    study: StudyFiles,
-    rate: DeviceRate | None,
-    absent: list[str],
-    places: dict[str, str],
+    project: Project, study: StudyFiles, rate: DeviceRate | None, absent: list[str], places: dict[str, str]
 ) -> str:
+    scale, table = project.scale, project.table
     lines = []
     if rate is not None:
         lines.append(

@@ -1,4 +1,4 @@
-"""Check preference files, import votes from other tools, export tasks to them."""
+"""The subcommand preferences: files of votes, in and out."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
 _FORMATS = ("lmarena", "evalica", "pickapic", "hpdv2", "label-studio")
 _TEXTS = {
-    "study": "id of the study that these votes make up",
+    "study": "id of the study that these votes belong to",
     "rater": "who voted, where the file does not say and all rows are one rater's",
-    "prompt-id": "id of the prompt, where all rows are on one",
+    "prompt-id": "id of the prompt, where all rows have the same",
     "prompt": "the prompt, where the file does not say",
     "rater-column": "the column that names the rater",
     "prompt-id-column": "the column that holds the id of the prompt",
@@ -34,47 +34,38 @@ _DECISIONS = {
 def add_arguments(command: argparse.ArgumentParser) -> None:
     """`preferences check FILE...`, `preferences import FILE ...`, `preferences export FILE ...`."""
     actions = command.add_subparsers(dest="action", required=True, metavar="ACTION")
-    check = actions.add_parser("check", help="say whether files can be read, or all that is wrong with them")
-    check.add_argument(
-        "files", nargs="+", type=Path, metavar="FILE", help="a preference file, or a folder of them"
-    )
-    check.add_argument(
-        "--system", action="append", metavar="NAME", help="a system that may occur (may be repeated)"
-    )
-    bring = actions.add_parser("import", help="turn the votes of another tool into a preference file")
-    bring.add_argument("file", type=Path, metavar="FILE")
-    bring.add_argument(
-        "--format", choices=("auto", *_FORMATS), default="auto", help="(default: by the header)"
-    )
-    bring.add_argument("--out", type=Path, required=True, metavar="FILE", help="the preference file to write")
+    add = actions.add_parser(
+        "check", help="say whether files can be read, or all problems in them"
+    ).add_argument
+    add("files", nargs="+", type=Path, metavar="FILE", help="a preference file, or a folder of them")
+    add("--system", action="append", metavar="NAME", help="a system that may occur (may be repeated)")
+    add = actions.add_parser(
+        "import", help="turn the votes of another tool into a preference file"
+    ).add_argument
+    add("file", type=Path, metavar="FILE")
+    add("--format", choices=("auto", *_FORMATS), default="auto", help="(default: by the header)")
+    add("--out", type=Path, required=True, metavar="FILE", help="the preference file to write")
     for name, text in _TEXTS.items():
-        bring.add_argument(f"--{name}", metavar=name.rsplit("-", maxsplit=1)[-1].upper(), help=text)
-    bring.add_argument("--question", choices=QUESTIONS, help="what the raters were asked")
-    bring.add_argument("--rater-kind", choices=RATER_KINDS, help="what the raters are")
-    bring.add_argument(
-        "--shown-left", choices=("a", "b", "none"), default="none", help="(default: none, not known)"
-    )
-    bring.add_argument(
-        "--image-systems", type=Path, metavar="FILE", help="JSON object {image id: system} (HPDv2)"
-    )
+        add(f"--{name}", metavar=name.rsplit("-", maxsplit=1)[-1].upper(), help=text)
+    add("--question", choices=QUESTIONS, help="what the raters were asked")
+    add("--rater-kind", choices=RATER_KINDS, help="what the raters are")
+    add("--shown-left", choices=("a", "b", "none"), default="none", help="(default: none, not known)")
+    add("--image-systems", type=Path, metavar="FILE", help="JSON object {image id: system} (HPDv2)")
     for name, (choices, text) in _DECISIONS.items():
-        bring.add_argument(f"--{name}", choices=choices, help=text)
-    give = actions.add_parser("export", help="write the tasks of a study for another tool")
-    give.add_argument("file", type=Path, metavar="FILE", help="a study.json, or a CSV of pairs")
-    give.add_argument("--format", choices=("label-studio",), required=True)
-    give.add_argument(
-        "--image-url", required=True, metavar="PREFIX", help="what stands before an image's file name"
-    )
-    give.add_argument(
-        "--list", metavar="NAME", help="one rater's list of the study (default: every comparison once)"
-    )
-    give.add_argument(
-        "--out", type=Path, required=True, metavar="FILE", help="tasks (JSON); the labels go beside it"
-    )
+        add(f"--{name}", choices=choices, help=text)
+    add = actions.add_parser("export", help="write the tasks of a study for another tool").add_argument
+    add("file", type=Path, metavar="FILE", help="a study.json, or a CSV of pairs")
+    add("--format", choices=("label-studio",), required=True)
+    add("--image-url", required=True, metavar="PREFIX", help="the URL before an image's file name")
+    add("--list", metavar="NAME", help="one rater's list of the study (default: every comparison once)")
+    add("--out", type=Path, required=True, metavar="FILE", help="tasks (JSON); the labels go beside it")
 
 
-def report(options: argparse.Namespace) -> tuple[str, int]:
-    """What was found or written. Raises PreferenceError with every problem of every file."""
+def preferences(options: argparse.Namespace) -> tuple[str, int]:
+    """Check preference files, import votes from other tools, export tasks to them.
+
+    Raises PreferenceError with every problem of every file.
+    """
     return {"check": _check, "import": _import, "export": _export}[options.action](options), 0
 
 

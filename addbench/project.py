@@ -1,11 +1,13 @@
-"""What do all subcommands look at? The table of the repository in the working directory, at one scale."""
+"""The table of the repository in the working directory, at one scale, and how its values are shown as text."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from add.config.load import BASELINE, load_ablations, load_baseline, load_scale
 from add.config.resolve import Table, resolve
@@ -13,11 +15,15 @@ from add.config.run import Run
 from add.config.scale import Scale
 from add.config.yaml import SpecError, nearest, raise_all
 from add.errors import InputError
+from addbench.workflow import scale_file
 
 ABLATIONS = Path("ablations")
 CONFIG = Path("config")
 RESULTS = Path("results")
 DEFAULT_SCALE = "mini"
+
+_LOADED = TypeVar("_LOADED")
+_ERROR = TypeVar("_ERROR", bound=InputError)
 
 
 class UnknownRunError(InputError):
@@ -41,24 +47,30 @@ class Project:
 
 def load_project(scale: str | None) -> Project:
     """The project in the working directory. Raises SpecError with every problem of every file."""
-    problems = []
-    loaded: list[Any] = []
-    for load, path in (
-        (load_scale, scale_path(scale or DEFAULT_SCALE)),
-        (load_baseline, ABLATIONS / f"{BASELINE}.yaml"),
-        (load_ablations, ABLATIONS),
-    ):
-        try:
-            loaded.append(load(path))
-        except SpecError as error:
-            problems.append(error)
+    problems: list[SpecError] = []
+    loaded: list[Any] = [
+        attempt(SpecError, problems, load_scale, scale_path(scale or DEFAULT_SCALE)),
+        attempt(SpecError, problems, load_baseline, ABLATIONS / f"{BASELINE}.yaml"),
+        attempt(SpecError, problems, load_ablations, ABLATIONS),
+    ]
     raise_all(problems)
     return Project(loaded[0], resolve(*loaded))
 
 
+def attempt(
+    kind: type[_ERROR], problems: list[_ERROR], action: Callable[..., _LOADED], *arguments: Any
+) -> _LOADED | None:
+    """What `action` returns; where it raises an error of this kind, None, and the error is added to `problems`."""
+    try:
+        return action(*arguments)
+    except kind as error:
+        problems.append(error)
+        return None
+
+
 def scale_path(scale: str) -> Path:
     """A scale's file: `scale` itself where it is a path to YAML, else in config/. Raises SpecError."""
-    path = Path(scale) if scale.endswith((".yaml", ".yml")) else CONFIG / f"{scale}.yaml"
+    path = Path(scale_file(scale))
     if not path.is_file():
         known = [file.stem for file in sorted(CONFIG.glob("*.yaml"))]
         raise SpecError(path.as_posix(), 1, f"no such scale{nearest(path.stem, known)}")
@@ -66,12 +78,12 @@ def scale_path(scale: str) -> Path:
 
 
 def values(run: Run) -> dict[str, Any]:
-    """A run as one value a key, by the keys that rows use; its name is not among them."""
+    """A run's values by dotted key, as rows name them; without the run's name."""
     return flat(run.model_dump(mode="json"))
 
 
 def flat(spec: Mapping[str, Any]) -> dict[str, Any]:
-    """`values` of a run that is already JSON, and perhaps of another version of this program."""
+    """The same for a run that is already JSON, perhaps written by another version of this program."""
     found = dict(_flat(spec, ""))
     found.pop("name", None)
     return {key.removeprefix("variant."): value for key, value in found.items()}
@@ -83,3 +95,40 @@ def _flat(node: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
             yield from _flat(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
+
+
+NOT_SET = "(not set)"
+_PLAIN = re.compile(r"[A-Za-z_][\w./'-]*( [\w./'-]+)*")
+_WORDS = {"null", "true", "false"}  # plain text that YAML would take for something else
+
+
+def scalar(value: Any) -> str:
+    """One JSON value as YAML on one line; reading it gives the value again."""
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(scalar, value))}]"
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{scalar(key)}: {scalar(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, str) and _PLAIN.fullmatch(value) and value.lower() not in _WORDS:
+        return value
+    return json.dumps(value, ensure_ascii=False)
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> str:
+    """Rows of equal length as columns of text, two spaces between them."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    padded = ([cell.ljust(width) for cell, width in zip(row, widths, strict=True)] for row in rows)
+    return "\n".join("  ".join(row).rstrip() for row in padded)
+
+
+def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """(key, old value, new value) of each key whose values differ, NOT_SET on the side that lacks the key."""
+
+    def shown(values: Mapping[str, Any], key: str) -> str:
+        return scalar(values[key]) if key in values else NOT_SET
+
+    def compared(values: Mapping[str, Any], key: str) -> tuple[Any, ...]:
+        value = values.get(key)
+        return key in values, value, isinstance(value, bool)  # True == 1 is a change, absent is not null
+
+    keys = dict.fromkeys((*old, *new))
+    return [(k, shown(old, k), shown(new, k)) for k in keys if compared(old, k) != compared(new, k)]

@@ -1,7 +1,7 @@
-"""Score one set of images under several named protocols; print how far apart their FIDs are, and why.
+"""The subcommand protocols: one set of images under several evaluation protocols.
 
-This is the one place where numbers of different protocols stand beside each other: the difference is what
-is asked for. Each carries the hash of its protocol.
+This is the one place where numbers of different protocols stand beside each other, because their difference is the
+question. Each number carries the hash of its protocol.
 """
 
 from __future__ import annotations
@@ -22,48 +22,32 @@ STANDARD = "config/protocols/standard.yaml"
 def add_arguments(command: argparse.ArgumentParser) -> None:
     """`protocols --samples DIRECTORY` and what to compare them with."""
     add = command.add_argument
-    add(
-        "--samples",
-        type=Path,
-        required=True,
-        metavar="DIRECTORY",
-        help="a sample directory, such as results/mini/baseline/seed0/samples/coco-1step, or a folder of images",
+    samples = (
+        "a sample directory, such as results/mini/baseline/seed0/samples/coco-1step, or a folder of images"
     )
-    add(
-        "--reference",
-        type=Path,
-        metavar="FOLDER",
-        help="the real images, as they are filed (default: the scale's)",
-    )
+    add("--samples", type=Path, required=True, metavar="DIRECTORY", help=samples)
+    real = "the real images, as they are filed (default: the scale's)"
+    add("--reference", type=Path, metavar="FOLDER", help=real)
     rule = "the scale's prompt set that the samples were drawn for (default: its first of kind coco)"
     add("--prompts", metavar="SET", help=rule)
     add("--any-prompts", action="store_true", help="do not look at what the samples were drawn for")
     own = "a second sample set, for a protocol whose samples must be drawn by another rule; repeatable"
     add("--samples-for", action="append", default=[], metavar="PROTOCOL=DIRECTORY", help=own)
-    add(
-        "--protocols",
-        type=Path,
-        default=Path(STANDARD),
-        metavar="FILE",
-        help=f"the protocols (default: {STANDARD})",
-    )
-    add(
-        "--only",
-        metavar="NAME,NAME",
-        help="of the file's protocols only these; the base is always among them",
-    )
+    listed = f"the protocols (default: {STANDARD})"
+    add("--protocols", type=Path, default=Path(STANDARD), metavar="FILE", help=listed)
+    few = "only these of the file's protocols; the base is always among them"
+    add("--only", metavar="NAME,NAME", help=few)
     add("--resamples", type=int, metavar="N", help="bootstrap resamples (default: the scale's)")
     add("--device", default="cpu", help="torch device (default: cpu)")
-    add(
-        "--out",
-        type=Path,
-        metavar="DIRECTORY",
-        help="also write protocols.csv, protocols.md and protocols.json",
-    )
+    files = "also write protocols.csv, protocols.md and protocols.json"
+    add("--out", type=Path, metavar="DIRECTORY", help=files)
 
 
-def report(options: argparse.Namespace) -> tuple[str, int]:
-    """The table as text; writes the files of --out. Raises SpecError, InputError."""
+def protocols(options: argparse.Namespace) -> tuple[str, int]:
+    """Score one set of images under several named protocols; print how far apart their FIDs are, and why.
+
+    Writes the files of --out. Raises SpecError, InputError.
+    """
     from add.config.load import load_scale
     from eval.protocols.spec import load_protocols, only
 

@@ -1,23 +1,28 @@
-"""What the Snakefile asks of the project before the first job: plain values for `params`, files, devices."""
+"""What the Snakefile asks of the project before the first job: plain values for `params`, files, devices, the study."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
 
 from add.config.data import CacheSpec, CocoSpec, ShardsSpec, TrainData
+from add.config.resolve import Table
+from add.config.scale import Scale
+from add.config.study import StudySpec, StudySystemSpec
+from add.config.yaml import Loc, SpecError, dotted, nearest, raise_all
 
 FIGURES = ("ranks", "steps", "scatter", "gap", "losses")
-"""Figures of the report, each with a caption of its name under reports/captions; the samples come besides."""
+"""Figures of the report beside the samples, each with a caption of the same name under reports/captions."""
 
 RATING_FIGURES = ("winrates", "elo", "pairs")
-"""Figures of a report with ratings, likewise."""
+"""The same for a report with ratings."""
 
 
 def scale_file(scale: str) -> str:
@@ -40,7 +45,7 @@ def _plain(value: Any) -> Any:
 
 
 _PLACES = ("file", "line")
-"""Where a cell was written is no value of it: moving a row reruns nothing."""
+"""Fields that say where a cell was written, which is not one of its values: moving a row reruns nothing."""
 
 
 def plain(value: Any) -> str:
@@ -54,9 +59,9 @@ def values(*parts: Any) -> str:
 
 
 def training_source(train: TrainData) -> str:
-    """The file or folder whose change is a change of the training data: what rules have as input.
+    """The file or folder that rules take as input, since its change is a change of the training data.
 
-    Of shards it is the first: their folder changes when an index is written into it.
+    For shards it is the first shard: their folder changes when an index is written into it.
     """
     from add.data.shards import shard_paths
 
@@ -69,7 +74,7 @@ def training_source(train: TrainData) -> str:
 
 
 def train_options(cache: CacheSpec | None) -> str:
-    """The options of `python -m add.train` that are no value of a run: where the encoders' output is kept."""
+    """The options of `python -m add.train` that are not part of a run: where the encoders' output is cached."""
     return "" if cache is None else shlex.join(["--cache", cache.directory, "--keep", *cache.keep])
 
 
@@ -83,7 +88,7 @@ def gpu_jobs(setting: Any) -> int:
 def report_figures(flag: Callable[..., Any], steps: Sequence[int], rated: bool) -> list[Any]:
     """The report's figures as PNG, each flagged for `snakemake --report`, and as PDF.
 
-    steps: those sampled. rated: whether the scale has a study, and so ratings.
+    steps: the numbers of steps that are sampled. rated: whether the scale has a study, and so ratings.
     """
     captions = {name: name for name in (*FIGURES, *(RATING_FIGURES if rated else ()))}
     captions |= {f"samples-{k}step": "samples" for k in (min(steps), max(steps))}
@@ -93,3 +98,144 @@ def report_figures(flag: Callable[..., Any], steps: Sequence[int], rated: bool) 
         files.append(flag(f"reports/figures/{figure}.png", caption=text, category="Figures"))
         files.append(f"reports/figures/{figure}.pdf")
     return files
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A system and its sample directory. job: what samples it, where the table does not.
+
+    student: the directory of the student that is sampled; None for a pretrained pipeline.
+    """
+
+    label: str
+    samples: str
+    student: str | None
+    job: dict[str, Any] | None
+
+    @property
+    def finished(self) -> str:
+        """The file that appears once the sample set is whole."""
+        return f"{self.samples}/samples.json"
+
+
+@dataclass(frozen=True)
+class StudyFiles:
+    """All systems of a study in its order; empty where the scale has no study. Every field is a value for `params`.
+
+    records, keys: people's preference files and key files that exist now.
+    """
+
+    systems: tuple[Compared, ...] = ()
+    design: StudySpec | None = None
+    records: tuple[str, ...] = ()
+    keys: tuple[str, ...] = ()
+
+    @property
+    def samples(self) -> list[str]:
+        """The files that must exist before anything is compared."""
+        return [system.finished for system in self.systems]
+
+    @property
+    def extra(self) -> list[Compared]:
+        """The systems that are sampled for the study alone."""
+        return [system for system in self.systems if system.job is not None]
+
+    @property
+    def extra_samples(self) -> list[str]:
+        """The files that sampling them makes."""
+        return [system.finished for system in self.extra]
+
+    @property
+    def extra_students(self) -> list[str]:
+        """The students that they are sampled from, each once."""
+        return list(dict.fromkeys(system.student for system in self.extra if system.student))
+
+    @property
+    def jobs(self) -> str:
+        """The jobs of eval.preferences.sample_study, as JSON in one line."""
+        return json.dumps([system.job for system in self.extra])
+
+    @property
+    def entries(self) -> str:
+        """The systems file of eval.preferences.study: name and sample directory of each, as JSON in one line."""
+        return json.dumps([{"name": s.label, "samples": s.samples} for s in self.systems])
+
+    @property
+    def options(self) -> str:
+        """The design, as options of eval.preferences.study.make."""
+        if self.design is None:
+            return ""
+        design = self.design
+        return (
+            f"--raters {design.raters} --votes-per-pair {design.votes_per_pair} "
+            f"--trials-per-rater {design.trials_per_rater} --seed {design.seed}"
+        )
+
+
+def study_plan(scale: Scale, table: Table, results: str) -> StudyFiles:
+    """The scale's study as files below `results`. Raises SpecError with every unknown name."""
+    study = scale.study
+    if study is None:
+        return StudyFiles()
+    raise_all(_unknown(scale, study, table))
+    folder = Path(study.records)
+    return StudyFiles(
+        systems=tuple(_compared(scale, study, system, results) for system in study.systems),
+        design=study,
+        records=tuple(file.as_posix() for file in sorted(folder.glob("*.csv"))),
+        keys=tuple(file.as_posix() for file in sorted(folder.glob("*.key.json"))),
+    )
+
+
+def _unknown(scale: Scale, study: StudySpec, table: Table) -> Iterator[SpecError]:
+    """The study's references to other sections, or to the table, that lead nowhere."""
+    diffusion, prompts = scale.networks.diffusion, scale.sampling.prompts
+    labels = [system.label for system in study.systems]
+    named: list[tuple[Loc, str | None, Collection[str], str]] = []
+    named.append((("prompts",), study.prompts, prompts, "sampling.prompts has no set"))
+    for index, system in enumerate(study.systems):
+        named.append((("systems", index, "run"), system.run, table.runs, "the table has no run"))
+        named.append(
+            (("systems", index, "pipeline"), system.pipeline, diffusion, "networks.diffusion has no")
+        )
+    for index, label in enumerate(study.focus):
+        named.append((("focus", index), label, labels, "no system of the study is called"))
+    problems: list[tuple[Loc, str]] = [
+        (place, f"{what} '{name}'{nearest(name, known)}")
+        for place, name, known, what in named
+        if name is not None and name not in known
+    ]
+    if scale.evaluation.oracle is None:
+        missing = "scene_graph needs evaluation.oracle, which is null"
+        raters = enumerate(study.automatic)
+        problems += [
+            (("automatic", index), missing) for index, rater in raters if rater.kind == "scene_graph"
+        ]
+    for place, message in problems:
+        loc = ("study", *place)
+        yield SpecError(scale.origin.file, scale.origin.line(loc), f"{dotted(loc)}: {message}")
+
+
+def _compared(scale: Scale, study: StudySpec, system: StudySystemSpec, results: str) -> Compared:
+    folder = f"{study.prompts}-{system.steps}step"
+    if system.run is not None:
+        student = f"{results}/{system.run}/seed{system.seed}/student"
+        if system.steps in scale.sampling.steps:
+            samples = f"{results}/{system.run}/seed{system.seed}/samples/{folder}"
+            return Compared(system.label, samples, student, None)
+        out = f"{results}/study_samples/{system.run}-seed{system.seed}"
+        job = {"system": student, "steps": system.steps, "out": out}
+        return Compared(system.label, f"{out}/{folder}", student, job)
+    network = scale.networks.diffusion[system.pipeline or ""]
+    out = f"{results}/study_samples/{system.pipeline}-guidance{system.guidance:g}"
+    job = {
+        "system": network.path,
+        "revision": network.revision,
+        "sha256": network.sha256,
+        "guidance": system.guidance,
+        "steps": system.steps,
+        "out": out,
+    }
+    if network.files is not None:
+        job["files"] = network.files
+    return Compared(system.label, f"{out}/{folder}", None, job)

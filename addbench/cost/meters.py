@@ -1,4 +1,4 @@
-"""What is allocated and computed while some code runs? Counted at each operation, on any device, or on none."""
+"""What is allocated and computed while some code runs? Counted at each operation, on any device or without one."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _FLOAT32 = (F.group_norm, F.layer_norm)
 class LiveBytes(TorchDispatchMode):
     """Counts the bytes of all tensors that operations make while it is active and that are still alive.
 
-    most: the most that were alive at a time. Tensors from outside, and views of them, are not counted.
+    most: the most bytes that were alive at a time. Tensors from outside, and views of them, are not counted.
     """
 
     def __init__(self) -> None:
@@ -76,8 +76,8 @@ class Flops(TorchDispatchMode):
 class CudaAutocast(TorchFunctionMode):
     """Norms in float32, as under CUDA's autocast and not the CPU's: their inputs and outputs are larger there.
 
-    Around a forward pass. A backward pass takes the mode away, and with it what checkpointing computes again there;
-    `norms_as_on_cuda` stays.
+    It covers a forward pass only: a backward pass drops the mode, also for what checkpointing computes again in it.
+    `norms_as_on_cuda` covers both.
     """
 
     def __torch_function__(
@@ -89,7 +89,7 @@ class CudaAutocast(TorchFunctionMode):
 
 
 def norms_as_on_cuda(module: nn.Module) -> None:
-    """Let every norm in `module` run under CudaAutocast, in place, whenever it runs."""
+    """Change `module` in place so that its norms always run under CudaAutocast."""
     for part in module.modules():
         if isinstance(part, nn.GroupNorm | nn.LayerNorm):
             part.forward = _under_cuda_autocast(part.forward)  # type: ignore[method-assign]

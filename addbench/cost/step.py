@@ -1,6 +1,6 @@
-"""What does a run's training step need? Bytes and floating-point operations, counted and not measured.
+"""What does a run's training step need? Bytes and floating-point operations, counted without running it.
 
-The real networks are built from their configurations without weights, and one step of both networks runs on tensors
+The real networks are built from their configurations without weights; one step of student and heads runs on tensors
 that have shapes but no values: every tensor that would be alive is counted, and every matrix product and convolution.
 Not counted: the libraries' workspaces, the allocator's fragmentation and the device's own context (leave a tenth),
 the augmentation's copies of the images, and what the optimiser allocates for a moment.
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -26,16 +26,12 @@ from add.step import adversarial_losses, student_output
 from addbench.cost.meters import Flops, LiveBytes, norms_as_on_cuda
 from addbench.cost.random_init import build_frozen_networks
 
-if TYPE_CHECKING:
-    from add.config.run import Run
-
-
 _BLOCK, _SMALLEST = 256, 4096  # of an 8-bit optimiser: elements to a scale, elements of a tensor worth it
 
 
 @dataclass(frozen=True)
 class Counted:
-    """A step's networks, its most bytes alive beside their weights, and its floating-point operations."""
+    """A step's networks, the most bytes alive beside their weights, and its floating-point operations."""
 
     networks: FrozenNetworks
     unet: nn.Module
@@ -46,9 +42,9 @@ class Counted:
 
 
 def count_step(run: Run, images: int, configurations: Mapping[str, str] | None = None) -> Counted:
-    """Count one part of a step, of so many images: forward and backward passes of both networks.
+    """Count one part of a step, of `images` images: forward and backward passes of student and heads.
 
-    Raises as `addbench.cost.random_init.build_players`.
+    Raises as `addbench.cost.random_init.build_frozen_networks`.
     """
     from torch._subclasses.fake_tensor import FakeTensorMode
 
@@ -82,7 +78,7 @@ def count_step(run: Run, images: int, configurations: Mapping[str, str] | None =
 def step_losses(
     run: Run, networks: FrozenNetworks, unet: Any, heads: Discriminator | None, batch: Batch
 ) -> tuple[Tensor, Tensor | None]:
-    """The losses of student and heads as `add.step.losses`, without its decisions that depend on values."""
+    """The losses of student and heads as `add.step.losses` computes them, without its decisions about values."""
     variant = run.variant
     latents, images = student_output(run, networks, unet, batch)
     loss = torch.zeros((), device=images.device)
@@ -131,12 +127,12 @@ def frozen_modules(networks: FrozenNetworks) -> list[nn.Module]:
 def lay_out(module: nn.Module) -> None:
     """Replace the tensors of a module on `meta` by ones of the active FakeTensorMode on the CPU, in place."""
     for part in module.modules():
-        for name, parameter in part._parameters.items():
-            if parameter is not None and parameter.is_meta:
-                part._parameters[name] = nn.Parameter(_like(parameter), parameter.requires_grad)
-        for name, buffer in part._buffers.items():
-            if buffer is not None and buffer.is_meta:
-                part._buffers[name] = _like(buffer)
+        for held in (part._parameters, part._buffers):
+            for name, old in held.items():
+                if old is None or not old.is_meta:
+                    continue
+                new = torch.empty_strided(old.size(), old.stride(), dtype=old.dtype, device="cpu")
+                held[name] = nn.Parameter(new, old.requires_grad) if isinstance(old, nn.Parameter) else new  # type: ignore[assignment]
 
 
 def module_bytes(modules: Iterable[nn.Module]) -> int:
@@ -156,13 +152,13 @@ def moment_bytes(module: nn.Module, eight_bit: bool) -> int:
 def parameter_counts(counted: Counted) -> dict[str, int]:
     """Parameters by network: the student and the heads are trained, the others frozen."""
     networks = counted.networks
-    named: dict[str, nn.Module | None] = {"student": counted.unet, "vae": networks.student.vae}
-    named |= {f"text_encoder_{i}": m for i, m in enumerate(networks.student.text.encoders)}
-    if networks.teacher is not None:
-        named["teacher"] = networks.teacher.unet
-    if networks.teacher is not None and networks.teacher is not networks.student:
-        named["teacher_vae"] = networks.teacher.vae
-        named |= {f"teacher_text_encoder_{i}": m for i, m in enumerate(networks.teacher.text.encoders)}
+    teacher = networks.teacher if networks.teacher is not networks.student else None
+    named: dict[str, nn.Module | None] = {"student": counted.unet}
+    for prefix, pipeline in (("", networks.student), ("teacher_", teacher)):
+        if pipeline is not None:
+            named[f"{prefix}vae"] = pipeline.vae
+            named |= {f"{prefix}text_encoder_{i}": m for i, m in enumerate(pipeline.text.encoders)}
+    named["teacher"] = networks.teacher.unet if networks.teacher is not None else None
     named |= {**networks.side_networks, "heads": counted.heads}
     return {name: sum(p.numel() for p in m.parameters()) for name, m in named.items() if m is not None}
 
@@ -176,20 +172,17 @@ def _batch(networks: FrozenNetworks, images: int) -> Batch:
     return Batch(real, prompts, timesteps, timesteps, noise, noise, draws=torch.Generator())
 
 
-def _like(tensor: Tensor) -> Tensor:
-    return torch.empty_strided(tensor.size(), tensor.stride(), dtype=tensor.dtype, device="cpu")
-
-
 MARGIN = 1.1
-"""Device memory for a byte that is counted: workspaces, fragmentation and context are not."""
+"""Device memory for each counted byte: workspaces, fragmentation and context are not counted."""
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one process. parameters: by network; the bytes are of what lives through the whole training.
+    """The cost to one process. parameters: by network.
 
-    step_bytes: the most that a step adds to them, gradients among it. step_flops: of all parts of an optimiser
-    step; a multiplication and an addition are two. step_images: images an optimiser step.
+    frozen_bytes to moment_bytes live through the whole training; step_bytes is the most that a step adds, gradients
+    included. step_flops: of all parts of an optimiser step; a multiplication and an addition are two operations.
+    step_images: images in an optimiser step.
     """
 
     parameters: Mapping[str, int]
@@ -207,30 +200,19 @@ class Cost:
         kept = self.frozen_bytes + self.trained_bytes + self.average_bytes + self.moment_bytes
         return kept + self.step_bytes
 
-    def fits(self, device_bytes: int) -> bool:
-        """Whether a device of so many bytes will do, with the margin for what is not counted."""
-        return self.peak_bytes * MARGIN <= device_bytes
-
-    def seconds_per_step(self, rate: float, share: float) -> float:
-        """Modelled seconds of an optimiser step at `share` (0 to 1) of a device's matrix rate (FLOP/s).
-
-        Raises ValueError for a rate or share that is not positive.
-        """
-        if rate <= 0 or not 0 < share <= 1:
-            raise ValueError(f"rate {rate} must be positive, and share {share} in (0, 1]")
-        return self.step_flops / (rate * share)
+    @property
+    def needed_bytes(self) -> int:
+        """Memory of a device that will do: the peak, and the margin for what is not counted."""
+        return int(self.peak_bytes * MARGIN)
 
 
 def estimate_cost(
-    run: Run,
-    processes: int = 1,
-    sharded: bool = False,
-    configurations: Mapping[str, str] | None = None,
+    run: Run, processes: int = 1, sharded: bool = False, configurations: Mapping[str, str] | None = None
 ) -> Cost:
     """The cost of a run to each of `processes`; `sharded`: the student's UNet is cut over them.
 
-    configurations: as in `addbench.cost.random_init.build_players`. Sharded figures leave out the one block at a time
-    that is gathered. Raises ValueError where the processes cannot share the batch, and as the builders do.
+    configurations: as in `addbench.cost.random_init.build_frozen_networks`. Sharded figures leave out the one block
+    that is gathered at a time. Raises ValueError where the processes cannot share the batch, and as the builders do.
     """
     from add.distributed import Rank, check_ranks
 

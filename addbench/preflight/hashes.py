@@ -1,4 +1,4 @@
-"""Are these the weights that the scale names, and which are unpinned? Hashes are kept by size and time of change."""
+"""Are these the weights that the scale names, and which have no hash there?"""
 
 from __future__ import annotations
 
@@ -6,55 +6,48 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+
+from pydantic import TypeAdapter, ValidationError
 
 from add.config.yaml import Loc
 from add.files import write_whole
 from add.models.hub import is_commit, is_hub_id
 from add.models.weights import file_hash, other_weights, weight_hashes
-from addbench.preflight.findings import Findings, PreflightProblem, fact, left, problem, size
+from addbench.preflight import Findings, size
 from addbench.preflight.places import Place, Wanted
 
 SPEED = 500e6
-"""Bytes a second that hashing is expected to take at least; measured again by what was hashed."""
+"""Expected speed of hashing, bytes a second; replaced by the measured speed where that is higher."""
 
 
 @dataclass(frozen=True)
 class Hashed:
-    """The hash of a network's files together, and each file's own."""
+    """The hash of all files of a network together, and of each file."""
 
     whole: str
     each: dict[str, str]
 
 
+_KNOWN = TypeAdapter(dict[str, Hashed])
+
+
 class HashStore:
-    """Hashes that were taken before, in `file`. A file is known by its path, size and time of change."""
+    """Hashes that were taken before, kept in `file`. A file is known by its path, size and time of change."""
 
     def __init__(self, file: Path) -> None:
         self.file = file
-        self.known: dict[str, dict[str, object]] = {}
-        if file.is_file():
-            try:
-                self.known = dict(json.loads(file.read_text(encoding="utf-8")))
-            except ValueError:
-                self.known = {}  # what is kept is kept for speed alone
-
-    def get(self, key: str) -> Hashed | None:
-        """What was kept for these files as they are now."""
-        entry = self.known.get(key)
-        if entry is None:
-            return None
-        whole, each = entry.get("whole"), entry.get("each")
-        return (
-            Hashed(str(whole), {str(k): str(v) for k, v in each.items()}) if isinstance(each, dict) else None
-        )
+        self.known: dict[str, Hashed] = {}
+        with suppress(OSError, ValidationError):  # the file only saves time
+            self.known = _KNOWN.validate_json(file.read_bytes())
 
     def put(self, key: str, hashed: Hashed) -> None:
-        """Keep it, on disk at once: hashing 20 GB is not done twice for a check that was interrupted."""
-        self.known[key] = {"whole": hashed.whole, "each": hashed.each}
-        write_whole(self.file, json.dumps(self.known, indent=1) + "\n")
+        """Keep it, on disk at once: an interrupted check does not hash 20 GB again."""
+        self.known[key] = hashed
+        write_whole(self.file, _KNOWN.dump_json(self.known, indent=1))
 
 
 def default_store() -> HashStore:
@@ -64,55 +57,52 @@ def default_store() -> HashStore:
 
 
 def check_hashes(
+    found: Findings,
     places: Sequence[tuple[Place, Sequence[str]]],
     store: HashStore,
     seconds: float,
     where: Callable[[Loc], str],
-) -> tuple[Findings, dict[str, Hashed]]:
+) -> dict[str, Hashed]:
     """Hold each network's files to its hashes, small ones first, for about `seconds` in all.
 
-    places: with the relative names of the files that count (none for a single file). where: the line of a place in
-    the scale. Returns also the hashes that are known now, by name.
+    places: each with the relative names of the weight files (none for a single file). where: the line of a place in
+    the scale. Returns the hashes that are known now, by the network's name.
     """
-    found: list[Findings] = []
     hashes: dict[str, Hashed] = {}
-    weighed = sorted(
-        ((_bytes(place, names), place, names) for place, names in places), key=lambda item: item[0]
-    )
+    weighed = [(sum(f.stat().st_size for f in _files(place, names)), place, names) for place, names in places]
     started, speed, done, waiting = time.perf_counter(), SPEED, 0, 0
-    for total, place, names in weighed:
+    for total, place, names in sorted(weighed, key=lambda item: item[0]):
         key = _key(place, names)
-        hashed = store.get(key)
+        hashed = store.known.get(key)
         if hashed is None:
             spent = time.perf_counter() - started
             speed = max(speed, done / spent) if done and spent > 1 else speed
             if spent + total / speed > seconds:
                 waiting += total
-                found.append(left(f"{place.wanted.name}: {size(total)} not hashed yet"))
+                found.left.append(f"{place.wanted.name}: {size(total)} not hashed yet")
                 continue
-            hashed = _take(place, names)
+            single = place.path.is_file()
+            hashed = (
+                Hashed(file_hash(place.path), {}) if single else Hashed(*weight_hashes(place.path, names))
+            )
             store.put(key, hashed)
             done += total
         hashes[place.wanted.name] = hashed
-        found.append(_compare(place, hashed, where(place.wanted.loc)))
+        _compare(found, place, hashed, where(place.wanted.loc))
     if waiting:
-        found.append(left(f"hashes of {size(waiting)} of weights; `addbench check --hash` takes them, once"))
-    return sum(found, Findings()), hashes
+        found.left.append(f"hashes of {size(waiting)} of weights; `addbench check --hash` takes them, once")
+    return hashes
 
 
-def _take(place: Place, names: Sequence[str]) -> Hashed:
-    if place.path.is_file():
-        return Hashed(file_hash(place.path), {})
-    return Hashed(*weight_hashes(place.path, names))
-
-
-def _compare(place: Place, hashed: Hashed, where: str) -> Findings:
+def _compare(found: Findings, place: Place, hashed: Hashed, where: str) -> None:
     wanted = place.wanted
     wrong = other_weights(place.path, hashed.whole, hashed.each, wanted.sha256, wanted.files)
     if not wrong:
         pinned = wanted.sha256 is not None or (wanted.files and None not in wanted.files.values())
         said = "as the scale says" if pinned else "recorded at first use"
-        return fact(f"{wanted.name}: {place.path} ({place.source}), sha256 {hashed.whole[:12]}, {said}")
+        found.facts.append(
+            f"{wanted.name}: {place.path} ({place.source}), sha256 {hashed.whole[:12]}, {said}"
+        )
     remedy = "restore the weights, or change the scale's hash if the change is meant"
     kind = "other weights than the scale names"
     if wanted.kind == "inception":
@@ -121,12 +111,10 @@ def _compare(place: Place, hashed: Hashed, where: str) -> Findings:
         if wanted.sha256 == INCEPTION_SHA256:
             kind = "not the Inception that FID is defined by"
             remedy = f"every FID would be another number: download {INCEPTION_SOURCE} again"
-    what = [f"{file} is {kind}: sha256 is {now}, it should be {known}" for file, now, known in wrong]
-    return sum((problem(where, f"{wanted.name}: {line}", remedy) for line in what), Findings())
-
-
-def _bytes(place: Place, names: Sequence[str]) -> int:
-    return sum(file.stat().st_size for file in _files(place, names))
+    for file, now, known in wrong:
+        found.problem(
+            where, f"{wanted.name}: {file} is {kind}: sha256 is {now}, it should be {known}", remedy
+        )
 
 
 def _files(place: Place, names: Sequence[str]) -> list[Path]:
@@ -141,31 +129,14 @@ def _key(place: Place, names: Sequence[str]) -> str:
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
-def check_pins(wanted: Wanted, hashed: Hashed | None, here: bool, where: Callable[[Loc], str]) -> Findings:
-    """A warning for every hash that the scale leaves null, with the one to put there where it is known.
+def check_pins(
+    found: Findings, wanted: Wanted, hashed: Hashed | None, here: bool, where: Callable[[Loc], str]
+) -> None:
+    """Warn of every hash that the scale leaves null, with the one to put there where it is known.
 
-    hashed: None where it was not taken; here: whether the network is on this machine; where: the line of a place
+    hashed: None where it was not taken. here: whether the network is on this machine. where: the line of a place
     in the scale.
     """
-    return Findings(warnings=tuple(_warnings(wanted, hashed, here, where)))
-
-
-def unpinned(wanted: Wanted) -> list[tuple[Loc, str | None]]:
-    """Where the scale leaves a hash null, and of which file; None: of all files of the network together."""
-    if wanted.kind == "processor" or wanted.sha256 is not None:
-        return []
-    if wanted.kind == "file":
-        known = wanted.files or {"": None}
-        return [((*wanted.loc, "sha256"), name or None) for name, sha256 in known.items() if sha256 is None]
-    if wanted.files:
-        loc: Loc = (*wanted.loc, "files")
-        return [((*loc, name), name) for name, sha256 in wanted.files.items() if sha256 is None]
-    return [((*wanted.loc, "sha256"), None)]
-
-
-def _warnings(
-    wanted: Wanted, hashed: Hashed | None, here: bool, where: Callable[[Loc], str]
-) -> Iterator[PreflightProblem]:
     for loc, file in unpinned(wanted):
         what = f"{wanted.name}: {f'{file} of ' if file else ''}{wanted.path} is not pinned"
         if hashed is not None:
@@ -174,7 +145,18 @@ def _warnings(
             remedy = "`addbench check --hash` prints the sha256 to put here"
         else:
             remedy = "once it is on this machine, this check prints the sha256 to put here"
-        yield PreflightProblem(where(loc), what, remedy)
+        found.warning(where(loc), what, remedy)
     if is_hub_id(wanted.path) and not Path(wanted.path).exists() and not is_commit(wanted.revision):
         what = f"{wanted.name}: revision {wanted.revision or 'null'} of {wanted.path} is no commit, so it can move"
-        yield PreflightProblem(where((*wanted.loc, "revision")), what, "name the commit (40 digits)")
+        found.warning(where((*wanted.loc, "revision")), what, "name the commit (40 digits)")
+
+
+def unpinned(wanted: Wanted) -> list[tuple[Loc, str | None]]:
+    """The places in the scale that leave a hash null, each with its file; None: all files of the network together."""
+    if wanted.kind == "processor" or wanted.sha256 is not None:
+        return []
+    files, own = wanted.files or {}, (*wanted.loc, "sha256")
+    null = [name for name, sha256 in files.items() if sha256 is None]
+    if not files:
+        return [(own, None)]
+    return [(own if wanted.kind == "file" else (*wanted.loc, "files", name), name) for name in null]

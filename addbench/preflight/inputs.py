@@ -1,4 +1,4 @@
-"""Are the training data, prompts and photographs of a scale there, readable, and as many as it says?"""
+"""Are the training data, prompts and photographs of a scale there and readable, in the numbers that it states?"""
 
 from __future__ import annotations
 
@@ -12,122 +12,136 @@ from pathlib import Path
 
 from add.config.data import CocoSpec, ShardsSpec, TrainData
 from add.config.resolve import Table
-from add.config.scale import CocoPromptsSpec, Scale
+from add.config.scale import CocoPromptsSpec, PartiPromptsSpec, Scale
 from add.config.yaml import Loc, SpecError, raise_all
 from add.data.images import Sample, pixels
 from add.data.training_set import scan_training_set
 from add.errors import InputError
-from addbench.preflight.findings import Findings, PreflightProblem, fact, left, problem, together
+from addbench.preflight import Findings
 from addbench.preflight.networks import CheckedNetworks
 from addbench.preflight.places import built_later, line_of
 from addbench.workflow import training_source
 
-COMPLETE = "complete the data, or correct what the scale says of them"
+COMPLETE = "complete the data, or correct what the scale says about them"
+
+REMEDY = "put it there, or correct the path (`addbench check` looks for networks and inside files, too)"
+
+SHOWN = 3
+"""How many of the missing shards are named; there may be thousands."""
+
+OPENED = 256
+"""How many samples are opened by default, evenly spread."""
+
+_SIDE = 8
 
 
-def check_inputs(scale: Scale, table: Table, networks: CheckedNetworks) -> Findings:
-    """Everything that is read besides networks."""
-    found = []
+def check_inputs(found: Findings, scale: Scale, table: Table, networks: CheckedNetworks) -> None:
+    """Check everything that is read besides networks."""
     if scale.data.build is not None and built_later(scale, scale.data.root):
         how = f"`python -m {scale.data.build} --out {scale.data.root}`"
-        found.append(
-            fact(f"data: {how} has still to make {scale.data.root}, as the workflow's first stage does")
+        found.facts.append(
+            f"data: {how} has still to make {scale.data.root}, as the workflow's first stage does"
         )
-    found.append(_training(scale, table, networks))
-    found += [_prompts(scale, name) for name in scale.sampling.prompts]
-    found.append(_reference(scale))
+    _check_training(found, scale, table, networks)
+    for name in scale.sampling.prompts:
+        _check_prompts(found, scale, name)
+    _check_reference(found, scale)
     oracle = scale.evaluation.oracle
     if oracle is not None and not built_later(scale, oracle.scenes) and not Path(oracle.scenes).is_file():
         where = line_of(scale, ("evaluation", "oracle", "scenes"))
-        found.append(problem(where, f"{oracle.scenes}: no such file", COMPLETE))
-    found.append(Findings(problems=tuple(_cache(scale))))
-    return together(found)
+        found.problem(where, f"{oracle.scenes}: no such file", COMPLETE)
+    _check_cache(found, scale)
 
 
-def _training(scale: Scale, table: Table, networks: CheckedNetworks) -> Findings:
-
+def _check_training(found: Findings, scale: Scale, table: Table, networks: CheckedNetworks) -> None:
     where = line_of(scale, ("data", "train"))
     if built_later(scale, training_source(scale.data.train)):
-        return fact("data.train: not looked at until it is made")
+        found.facts.append("data.train: not looked at until it is made")
+        return
     sizes = [size for run in table.runs.values() if (size := networks.resolution(run)) is not None]
     resolution = max(sizes, default=scale.evaluation.resolution)
     report = check_training_data(scale.data.train, resolution)
     absent, line = absent_shards(scale.data.train)
     each = {f"{path}: no such shard" for path in absent}
-    problems = [PreflightProblem(where, line, COMPLETE)] if absent else []
-    problems += [PreflightProblem(where, line, COMPLETE) for line in report.problems if line not in each]
+    problems = [line] if absent else []
+    problems += [line for line in report.problems if line not in each]
+    if not report.samples and not problems:
+        problems = ["data.train holds no samples"]
+    for line in problems:
+        found.problem(where, line, COMPLETE)
     if not report.samples:
-        if not problems:
-            problems.append(PreflightProblem(where, "data.train holds no samples", COMPLETE))
-        return Findings(problems=tuple(problems))
-    training = scale.training
-    seen = training.steps * training.batch
+        return
+    drawn = scale.training.steps * scale.training.batch
     modes = ", ".join(f"{count} {mode}" for mode, count in report.modes.items())
-    lines = [
-        f"data.train: {report.samples:,} images with captions; a run draws {seen:,}, each about "
-        f"{seen / report.samples:.3g} times",
+    found.facts += [
+        f"data.train: {report.samples:,} images with captions; a run draws {drawn:,}, each about "
+        f"{drawn / report.samples:.3g} times",
         f"data.train: {report.opened:,} opened, evenly spread: {modes}; {report.captions:,} captions",
     ]
     if report.smaller:
-        share = f"{report.smaller} of {report.opened} opened"
-        lines.append(f"data.train: {share} are smaller than {resolution} pixels, and are enlarged")
-    rest = () if report.opened == report.samples else ("data.train: the contents of the images not opened",)
-    return Findings(tuple(problems), tuple(lines), rest)
+        part = f"{report.smaller} of {report.opened} opened"
+        found.facts.append(f"data.train: {part} are smaller than {resolution} pixels, and are enlarged")
+    if report.opened < report.samples:
+        found.left.append("data.train: the contents of the images not opened")
 
 
-def _prompts(scale: Scale, name: str) -> Findings:
-    from add.errors import InputError
+def _check_prompts(found: Findings, scale: Scale, name: str) -> None:
+    from eval.images import photograph_folder
     from eval.prompts import read_prompts
 
     config = scale.sampling.prompts[name]
-    file = config.annotations if isinstance(config, CocoPromptsSpec) else config.file
+    file = _prompts_file(config)
     where = line_of(scale, ("sampling", "prompts", name))
     if built_later(scale, file):
-        return fact(f"sampling.prompts.{name}: not looked at until it is made")
+        found.facts.append(f"sampling.prompts.{name}: not looked at until it is made")
+        return
     try:
         prompts = read_prompts(config)
     except InputError as error:
-        return problem(where, f"sampling.prompts.{name}: {error}", COMPLETE)
-    counted = fact(f"sampling.prompts.{name}: {len(prompts):,} prompts of {file}")
+        found.problem(where, f"sampling.prompts.{name}: {error}", COMPLETE)
+        return
+    found.facts.append(f"sampling.prompts.{name}: {len(prompts):,} prompts of {file}")
     if not isinstance(config, CocoPromptsSpec):
-        return counted
-    from eval.images import photograph_folder
-
+        return
     try:
         folder = photograph_folder(Path(config.annotations))
     except InputError as error:
-        return counted + problem(where, str(error), COMPLETE)
+        found.problem(where, str(error), COMPLETE)
+        return
     there = {entry.name for entry in folder.iterdir()} if folder.is_dir() else set()
-    absent = sorted({p.file_name or "" for p in prompts} - there)
-    if absent:
+    if absent := sorted({p.file_name or "" for p in prompts} - there):
         what = (
             f"{folder}: {len(absent)} of the {len(prompts)} photographs that the prompts of {name} describe are "
             f"missing, the first is {absent[0]}"
         )
-        return counted + problem(where, what, f"{COMPLETE} (`present` states a part)")
-    return counted
+        found.problem(where, what, f"{COMPLETE} (`present` states a part)")
 
 
-def _reference(scale: Scale) -> Findings:
-    from add.errors import InputError
+def _prompts_file(prompts: CocoPromptsSpec | PartiPromptsSpec) -> str:
+    return prompts.annotations if isinstance(prompts, CocoPromptsSpec) else prompts.file
+
+
+def _check_reference(found: Findings, scale: Scale) -> None:
     from eval.images import image_folder
 
     reference, evaluation = scale.evaluation.reference, scale.evaluation
-    where = line_of(scale, ("evaluation", "reference"))
     if built_later(scale, reference.images):
-        return fact("evaluation.reference: not looked at until it is made")
+        found.facts.append("evaluation.reference: not looked at until it is made")
+        return
     try:
         folder = image_folder(Path(reference.images), evaluation.resolution, evaluation.crop, reference.count)
     except InputError as error:
-        return problem(where, f"evaluation.reference: {error}", COMPLETE)
-    counted = fact(f"evaluation.reference: {len(folder):,} photographs in {reference.images}")
-    return counted + left(
+        where = line_of(scale, ("evaluation", "reference"))
+        found.problem(where, f"evaluation.reference: {error}", COMPLETE)
+        return
+    found.facts.append(f"evaluation.reference: {len(folder):,} photographs in {reference.images}")
+    found.left.append(
         "evaluation.reference: whether every photograph can be decoded; the reference stage does"
     )
 
 
-def _cache(scale: Scale) -> Iterator[PreflightProblem]:
-    """Kept output of encoders that lies under another encoder's name: training would stop at it, hours on."""
+def _check_cache(found: Findings, scale: Scale) -> None:
+    """Find cached encoder output that lies under another encoder's name: training would stop at it, hours on."""
     if scale.data.cache is None:
         return
     from safetensors import SafetensorError, safe_open
@@ -141,27 +155,20 @@ def _cache(scale: Scale) -> Iterator[PreflightProblem]:
             with safe_open(file, framework="np") as opened:
                 stated = json.loads((opened.metadata() or {}).get("identity", "null"))
         except (SafetensorError, OSError, ValueError) as error:
-            yield PreflightProblem(str(file), f"is not a whole cache file: {error}", remedy)
+            found.problem(file, f"is not a whole cache file: {error}", remedy)
             continue
         text = json.dumps(stated, sort_keys=True)
-        if hashlib.sha256(text.encode()).hexdigest()[:16] == digest:
-            continue
-        maker = {"latents": "VAE", "text": "text encoder"}.get(kind, f"encoder of {kind}")
-        encoder = str((stated or {}).get("encoder"))[:12]
-        what = f"holds {kind} of another {maker} (of encoder {encoder}) than its folder"
-        yield PreflightProblem(str(file), what, remedy)
-
-
-REMEDY = "put it there, or correct the path (`addbench check` looks for networks and inside files, too)"
-
-SHOWN = 3
-"""So many of the missing shards are named; there may be thousands."""
+        if hashlib.sha256(text.encode()).hexdigest()[:16] != digest:
+            maker = {"latents": "VAE", "text": "text encoder"}.get(kind, f"encoder of {kind}")
+            encoder = str((stated or {}).get("encoder"))[:12]
+            what = f"holds {kind} of another {maker} (of encoder {encoder}) than its folder"
+            found.problem(file, what, remedy)
 
 
 def check_inputs_exist(scale: Scale) -> None:
     """Refuse to begin where training data, prompts or photographs are missing: sampling would find out days later.
 
-    Nothing where a module of the project makes the data. Raises SpecError with all that is missing.
+    Skipped where a module of the project makes the data. Raises SpecError with all that is missing.
     """
     if scale.data.build is not None:
         return
@@ -170,7 +177,7 @@ def check_inputs_exist(scale: Scale) -> None:
 
 
 def absent_shards(train: TrainData) -> tuple[tuple[Path, ...], str]:
-    """The shards that a range names and that are not there, and one line that says so (empty: none is absent)."""
+    """The missing ones of the shards that a range names, and a line that says so (empty where none is missing)."""
     from add.data.shards import shard_paths
 
     if not isinstance(train, ShardsSpec):
@@ -187,6 +194,7 @@ def absent_shards(train: TrainData) -> tuple[tuple[Path, ...], str]:
 
 def _missing(scale: Scale) -> Iterator[tuple[Loc, str]]:
     train, evaluation = scale.data.train, scale.evaluation
+    files: list[tuple[Loc, str]] = []
     loc: Loc = ("data", "train")
     if isinstance(train, ShardsSpec):
         from add.data.shards import shard_paths
@@ -194,33 +202,24 @@ def _missing(scale: Scale) -> Iterator[tuple[Loc, str]]:
         yield from ((loc, wrong) for wrong in shard_paths(train.shards)[1])
         if line := absent_shards(train)[1]:
             yield loc, line
+    elif isinstance(train, CocoSpec):
+        files += [(loc, train.annotations), (loc, train.images)]
     else:
-        sources = (train.annotations, train.images) if isinstance(train, CocoSpec) else (train.path,)
-        yield from _absent(loc, *sources)
-    for name, prompts in scale.sampling.prompts.items():
-        file = prompts.annotations if isinstance(prompts, CocoPromptsSpec) else prompts.file
-        yield from _absent(("sampling", "prompts", name), file)
-    yield from _absent(("evaluation", "reference"), evaluation.reference.images)
+        files.append((loc, train.path))
+    files += [(("sampling", "prompts", k), _prompts_file(v)) for k, v in scale.sampling.prompts.items()]
+    files.append((("evaluation", "reference"), evaluation.reference.images))
     if evaluation.oracle is not None:
-        yield from _absent(("evaluation", "oracle", "scenes"), evaluation.oracle.scenes)
-
-
-def _absent(loc: Loc, *paths: str) -> Iterator[tuple[Loc, str]]:
-    yield from ((loc, f"{path}: no such file or directory") for path in paths if not Path(path).exists())
-
-
-OPENED = 256
-"""So many samples are opened by default, evenly spread."""
-
-_SIDE = 8
+        files.append((("evaluation", "oracle", "scenes"), evaluation.oracle.scenes))
+    yield from ((loc, f"{path}: no such file or directory") for loc, path in files if not Path(path).exists())
 
 
 @dataclass(frozen=True)
 class DataReport:
-    """What was found. Names are complete; of the contents, only of the `opened` samples.
+    """What was found: all names were read, but only the contents of the `opened` samples.
 
-    samples: with image and caption; captions: of those opened; modes: Pillow's, and how often; smaller: opened
-    images whose shorter side is below the resolution, so that training enlarges them. problems: all, by file.
+    samples: number with image and caption. captions: number among those opened. modes: Pillow's, and how often.
+    smaller: number of opened images whose shorter side is below the resolution, so that training enlarges them.
+    problems: all, by file.
     """
 
     samples: int

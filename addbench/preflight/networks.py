@@ -1,9 +1,9 @@
-"""Are all networks of a scale there, whole, of the right weights, and do they fit together and the runs?"""
+"""Are all networks of a scale there and whole, with the right weights, and do they fit each other and the runs?"""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import combinations
@@ -13,32 +13,21 @@ from add.config.run import Run
 from add.config.scale import Scale
 from add.models.hub import local_directory
 from add.models.weights import WeightsError, weight_names
-from addbench.preflight.encoders import inception_file, read_encoder
-from addbench.preflight.findings import Findings, PreflightProblem, fact, together
+from addbench.preflight import Findings
+from addbench.preflight.directories import Pipeline, PipelinePart, inception_file, read_encoder, read_pipeline
 from addbench.preflight.hashes import HashStore, check_hashes, check_pins
-from addbench.preflight.pipelines import Pipeline, PipelinePart, read_pipeline
-from addbench.preflight.places import (
-    Place,
-    Wanted,
-    built_here,
-    built_later,
-    line_of,
-    locate,
-    wanted_networks,
-)
+from addbench.preflight.places import Place, Wanted, built_here, built_later, line_of, locate, wanted_networks
 
 
 @dataclass(frozen=True)
 class CheckedNetworks:
-    """The networks that can be read, by their names in the scale: what the other checks compute with.
+    """The networks that can be read: what the other checks compute with.
 
-    places: of each address (`path`) that can be read, the directory in which it was found.
+    pipelines: by name in the scale. places: by address (`path`), the directory in which the network was found.
     """
 
-    pipelines: Mapping[str, Pipeline]
-    features: Mapping[str, PipelinePart]
-    others: Mapping[str, PipelinePart]
-    places: Mapping[str, str]
+    pipelines: dict[str, Pipeline]
+    places: dict[str, str]
 
     def resolution(self, run: Run) -> int | None:
         """Pixels that a run's student makes; None where its pipeline cannot be read."""
@@ -47,58 +36,52 @@ class CheckedNetworks:
 
 
 def check_networks(
-    scale: Scale, table: Table, store: HashStore, seconds: float
-) -> tuple[Findings, CheckedNetworks]:
-    """Everything about networks; `seconds`: about how long hashing may take in all."""
-    found: list[Findings] = []
-    pipelines: dict[str, Pipeline] = {}
-    features: dict[str, PipelinePart] = {}
-    others: dict[str, PipelinePart] = {}
+    found: Findings, scale: Scale, table: Table, store: HashStore, seconds: float
+) -> CheckedNetworks:
+    """Check all networks; `seconds`: about how long hashing may take in all."""
+    networks = CheckedNetworks({}, {})
     hashed: list[tuple[Place, Sequence[str]]] = []
-    places: dict[str, str] = {}
     here: set[str] = set()
     for wanted in wanted_networks(scale):
         if built_later(scale, wanted.path):
-            found.append(fact(f"{wanted.name}: {wanted.path} will be made by the data stage"))
-            continue
-        place = locate(wanted, scale)
-        if isinstance(place, Findings):
-            found.append(place)
-            continue
-        here.add(wanted.name)
-        if wanted.kind == "pipeline":
-            pipeline, problems = read_pipeline(place)
-            if pipeline is not None:
-                pipelines[str(wanted.loc[-1])] = pipeline
-                places[wanted.path] = str(place.path)
-        else:
-            part, problems = read_encoder(place, line_of(scale, wanted.loc))
-            if part is not None:
-                (features if wanted.kind == "features" else others)[str(wanted.loc[-1])] = part
-                places[wanted.path] = str(place.path)
-        found.append(Findings(problems=tuple(problems)))
-        hashed += _countable(place)
-    networks = CheckedNetworks(pipelines, features, others, places)
-    found.append(Findings(problems=tuple(_fit(scale, table, networks))))
+            found.facts.append(f"{wanted.name}: {wanted.path} will be made by the data stage")
+        elif (place := locate(found, wanted, scale)) is not None:
+            here.add(wanted.name)
+            _read(found, place, scale, networks)
+            hashed += _countable(place)
+    _check_vaes(found, scale, networks)
+    _check_resolutions(found, scale, table, networks)
     where = partial(line_of, scale)
-    of_hashes, hashes = check_hashes(hashed, store, seconds, where)
-    pins = [
-        check_pins(wanted, hashes.get(wanted.name), wanted.name in here, where)
-        for wanted in wanted_networks(scale)
-        if not built_here(scale, wanted.path)
-    ]
-    return together([*found, of_hashes, *pins]), networks
+    hashes = check_hashes(found, hashed, store, seconds, where)
+    for wanted in wanted_networks(scale):
+        if not built_here(scale, wanted.path):
+            check_pins(found, wanted, hashes.get(wanted.name), wanted.name in here, where)
+    return networks
+
+
+def _read(found: Findings, place: Place, scale: Scale, networks: CheckedNetworks) -> None:
+    """Read one network from its headers, and add it to `networks` if it can be read."""
+    wanted = place.wanted
+    part: Pipeline | PipelinePart | None
+    if wanted.kind == "pipeline":
+        part = read_pipeline(found, place)
+    else:
+        part = read_encoder(found, place, line_of(scale, wanted.loc))
+    if isinstance(part, Pipeline):
+        networks.pipelines[str(wanted.loc[-1])] = part
+    if part is not None:
+        networks.places[wanted.path] = str(place.path)
 
 
 def download_missing(scale: Scale) -> Iterator[str]:
-    """Fetch what is not on this machine, and say of each network where it is now. Raises WeightsError, SpecError."""
+    """Fetch what is not on this machine, and say where each network is now. Raises WeightsError, SpecError."""
     for wanted in wanted_networks(scale):
-        if not built_later(scale, wanted.path) and isinstance(locate(wanted, scale), Findings):
+        if not built_later(scale, wanted.path) and locate(Findings(), wanted, scale) is None:
             yield f"{wanted.name}: {local_directory(wanted.path, wanted.revision, wanted.files)}"
 
 
 def _countable(place: Place) -> list[tuple[Place, Sequence[str]]]:
-    """What is hashed of a place: nothing where it has no weights to speak of, which was said already."""
+    """What is hashed of a place: nothing where it has no weights, which is said elsewhere."""
     wanted: Wanted = place.wanted
     if wanted.kind == "processor":
         return []
@@ -113,46 +96,35 @@ def _countable(place: Place) -> list[tuple[Place, Sequence[str]]]:
         return []
 
 
-def _fit(scale: Scale, table: Table, networks: CheckedNetworks) -> Iterator[PreflightProblem]:
-    """What does not fit between networks, or between a network and the runs."""
-    yield from _one_vae(scale, networks)
+def _check_resolutions(found: Findings, scale: Scale, table: Table, networks: CheckedNetworks) -> None:
+    """Whether each run's resolution fits its student's VAE and the evaluation."""
     measured = scale.evaluation.resolution
-    where = line_of(scale, ("evaluation", "resolution"))
-    for name in dict.fromkeys(run.variant.student for run in table.runs.values()):
+    for run in table.runs.values():
+        name, resolution = run.variant.student, networks.resolution(run)
         pipeline = networks.pipelines.get(name)
-        if pipeline is None:
+        if pipeline is None or resolution is None:
             continue
-        for run in (run for run in table.runs.values() if run.variant.student == name):
-            resolution = networks.resolution(run)
-            if resolution is None:
-                continue
-            if resolution % pipeline.factor:
-                what = (
-                    f"{run.name}: {resolution} pixels are no multiple of the factor {pipeline.factor} "
-                    f"of {name}'s VAE"
-                )
-                yield PreflightProblem(line_of(scale, ("training",)), what, "set another training.resolution")
-            if resolution != measured:
-                what = f"{run.name} trains and samples at {resolution} pixels, evaluation.resolution is {measured}"
-                remedy = f"set training.resolution: {measured}, or measure at {resolution}"
-                yield PreflightProblem(where, what, remedy)
+        if resolution % pipeline.factor:
+            what = f"{run.name}: {resolution} pixels are no multiple of the factor {pipeline.factor} of {name}'s VAE"
+            found.problem(line_of(scale, ("training",)), what, "set another training.resolution")
+        if resolution != measured:
+            what = (
+                f"{run.name} trains and samples at {resolution} pixels, evaluation.resolution is {measured}"
+            )
+            remedy = f"set training.resolution: {measured}, or measure at {resolution}"
+            found.problem(line_of(scale, ("evaluation", "resolution")), what, remedy)
 
 
-def _one_vae(scale: Scale, networks: CheckedNetworks) -> Iterator[PreflightProblem]:
-    """Networks of one `latents` name must have one VAE: a distance of latents of two means nothing."""
+def _check_vaes(found: Findings, scale: Scale, networks: CheckedNetworks) -> None:
+    """Networks of one `latents` name must have one VAE: a distance between latents of two VAEs means nothing."""
     for first, second in combinations(networks.pipelines, 2):
         name = scale.networks.diffusion[first].latents
         if name is None or name != scale.networks.diffusion[second].latents:
             continue
-        ours, theirs = (networks.pipelines[n] for n in (first, second))
-        if _vae(ours) == _vae(theirs):
-            continue
-        where = line_of(scale, ("networks", "diffusion", second, "latents"))
-        what = f"{first} and {second} both have latents '{name}', but their VAEs are different ones"
-        remedy = (
-            "the latents of another VAE mean other pictures: give them different names, and compare pixels"
-        )
-        yield PreflightProblem(where, what, remedy)
+        if _vae(networks.pipelines[first]) != _vae(networks.pipelines[second]):
+            what = f"{first} and {second} both have latents '{name}', but their VAEs differ"
+            remedy = "the latents of another VAE mean other pictures: give them different names, and compare pixels"
+            found.problem(line_of(scale, ("networks", "diffusion", second, "latents")), what, remedy)
 
 
 def _vae(pipeline: Pipeline) -> tuple[object, ...]:

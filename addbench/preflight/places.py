@@ -7,21 +7,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from add.config.scale import ImageNetworkSpec, NetworkSpec, Scale
+from eval.preferences.raters.scores import PREPARATION
+
+from add.config.scale import NetworkSpec, Scale
 from add.config.yaml import Loc, SpecError, dotted
 from add.models.hub import cached_directory, is_hub_id, mirrored, mirrors_file
 from add.models.weights import Files
-from addbench.preflight.findings import Findings, problem
-from eval.preferences.raters.scores import PREPARATION
+from addbench.preflight import Findings
 
 Kind = Literal["pipeline", "features", "pooled", "c_text", "inception", "open_clip", "file", "processor"]
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """A network as the scale names it. `loc`: its place in the scale; `network`: its settings, where it has such.
+    """A network as the scale names it.
 
-    files: what its weights are read from, where that is known beforehand.
+    loc: its place in the scale. files: the files of its weights, where the scale names them. network: its settings,
+    where the scale has a section for them.
     """
 
     loc: Loc
@@ -34,7 +36,7 @@ class Wanted:
 
     @property
     def name(self) -> str:
-        """As people write its place: networks.diffusion.sd21."""
+        """Its place as people write it: networks.diffusion.sd21."""
         return dotted(self.loc)
 
 
@@ -58,10 +60,8 @@ def wanted_networks(scale: Scale) -> Iterator[Wanted]:
         yield _of(("networks", "c_text"), "c_text", networks.c_text)
     if networks.c_img is not None:
         yield _of(("networks", "c_img"), "pooled", networks.c_img)
-    extractor = evaluation.extractor
-    yield _of(
-        ("evaluation", "extractor"), "inception" if extractor.kind == "inception" else "pooled", extractor
-    )
+    kind: Kind = "inception" if evaluation.extractor.kind == "inception" else "pooled"
+    yield _of(("evaluation", "extractor"), kind, evaluation.extractor)
     if evaluation.oracle is not None:
         yield _of(("evaluation", "oracle"), "pooled", evaluation.oracle)
     yield from _clip(scale)
@@ -76,29 +76,31 @@ def wanted_networks(scale: Scale) -> Iterator[Wanted]:
             yield Wanted(loc, "file", rater.path, rater.revision, None, {rater.file: rater.sha256})
 
 
-def locate(wanted: Wanted, scale: Scale) -> Place | Findings:
-    """Where the network is: a local path, what mirrors.yaml says, or the hub's local cache."""
+def locate(found: Findings, wanted: Wanted, scale: Scale) -> Place | None:
+    """Where the network is: a local path, what mirrors.yaml says, or the hub's local cache. None is a problem."""
     where = line_of(scale, wanted.loc)
     try:
         path, revision = mirrored(wanted.path, wanted.revision)
     except SpecError as error:
-        return problem(
-            f"{error.file}:{error.line}", error.message, "correct the file, or put the network there"
-        )
+        remedy = "correct the file, or put the network there"
+        found.problem(f"{error.file}:{error.line}", error.message, remedy)
+        return None
     if Path(path).exists():
         source = "local" if path == wanted.path else f"mirrored by {mirrors_file()}"
         return Place(wanted, Path(path), source)
     named = f"{wanted.name}: {path}" + (f" (revision {revision})" if revision else "")
+    cached = cached_directory(path, revision) if is_hub_id(path) else None
     if not is_hub_id(path):
-        return problem(where, f"{named}: no such file or directory", "put it there, or correct the path")
-    cached = cached_directory(path, revision)
-    if cached is None:
+        found.problem(where, f"{named}: no such file or directory", "put it there, or correct the path")
+    elif cached is None:
         remedy = "`addbench check --download` fetches it; or let mirrors.yaml name a directory that holds it"
-        return problem(where, f"{named} is not on this machine", remedy)
-    if absent := sorted(name for name in wanted.files or () if not (cached / name).is_file()):
+        found.problem(where, f"{named} is not on this machine", remedy)
+    elif absent := sorted(name for name in wanted.files or () if not (cached / name).is_file()):
         remedy = "`addbench check --download` fetches the rest"
-        return problem(where, f"{named}: the hub's local cache lacks {', '.join(absent)}", remedy)
-    return Place(wanted, cached, "the hub's local cache")
+        found.problem(where, f"{named}: the hub's local cache lacks {', '.join(absent)}", remedy)
+    else:
+        return Place(wanted, cached, "the hub's local cache")
+    return None
 
 
 def line_of(scale: Scale, loc: Loc) -> str:
@@ -112,11 +114,11 @@ def built_later(scale: Scale, path: str) -> bool:
 
 
 def built_here(scale: Scale, path: str) -> bool:
-    """Whether the scale's `data` stage makes `path`, so that nothing can be known of it beforehand."""
+    """Whether the scale's `data` stage makes `path`, so that nothing is known about it beforehand."""
     return scale.data.build is not None and Path(path).is_relative_to(scale.data.root)
 
 
-def _of(loc: Loc, kind: Kind, network: NetworkSpec | ImageNetworkSpec) -> Wanted:
+def _of(loc: Loc, kind: Kind, network: NetworkSpec) -> Wanted:
     return Wanted(loc, kind, network.path, network.revision, network.sha256, network.files, network)
 
 

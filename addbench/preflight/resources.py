@@ -1,4 +1,4 @@
-"""Do disk, memory and GPU memory suffice? What is needed is modelled, and the model is said with the figure."""
+"""Do disk, memory and GPU memory suffice? The need is modelled, and each figure comes with its model."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from add.config.resolve import Table
 from add.config.run import Run
 from add.config.scale import Scale
 from addbench.cost.shapes import configurations, parameter_counts
-from addbench.preflight.findings import Findings, fact, left, problem, size, together
+from addbench.preflight import Findings, size
 from addbench.preflight.networks import CheckedNetworks
 
 PROCESS_BYTES = 1_500_000_000
-"""Python, torch and the libraries by themselves, about."""
+"""About what Python, torch and the libraries take by themselves."""
 
 GPU_MODEL = "every tensor of a step on the real shapes, and a tenth for what is not counted"
 
@@ -34,8 +34,8 @@ class Gpu:
 class Shapes:
     """What is known of networks without their weights.
 
-    places: of addresses, where the configuration is. parameters: by name, of a UNet and of the whole pipeline.
-    absent: addresses of which nothing is known.
+    places: by address, where the configuration is. parameters: by name, those of the UNet and of the whole pipeline.
+    absent: addresses without a known configuration.
     """
 
     places: Mapping[str, str]
@@ -44,7 +44,7 @@ class Shapes:
 
 
 def known_shapes(scale: Scale, networks: CheckedNetworks) -> Shapes:
-    """Of the networks that are here, as they were read; of the others, as published."""
+    """The shapes of networks that are here, as read from their headers, and of the others, as published."""
     places, absent = configurations(scale, networks.places)
     read = {name: (p.unet.parameters, p.parameters) for name, p in networks.pipelines.items()}
     others = {path: place for path, place in places.items() if path not in networks.places}
@@ -52,16 +52,17 @@ def known_shapes(scale: Scale, networks: CheckedNetworks) -> Shapes:
 
 
 def check_resources(
-    scale: Scale, table: Table, shapes: Shapes, results: Path, gpus: list[Gpu], needed: int
-) -> Findings:
-    """needed: bytes on disk that the whole table takes (`addbench.cost.storage`)."""
+    found: Findings, scale: Scale, table: Table, shapes: Shapes, results: Path, gpus: list[Gpu], needed: int
+) -> None:
+    """needed: bytes on disk that the whole table takes (`addbench.cost.shapes.storage`)."""
+    _check_disk(found, results / scale.name, needed, shapes)
     run = heaviest(table, shapes)
-    found = [_disk(results / scale.name, needed, shapes)]
     if run is None:
-        missing = ", ".join(shapes.absent)
-        return together([*found, left(f"memory, GPU memory: no shapes are known of {missing}")])
+        found.left.append(f"memory, GPU memory: no shapes are known of {', '.join(shapes.absent)}")
+        return
     peak = _peak(run, shapes)
-    return together([*found, _memory(scale, run, shapes, peak, bool(gpus)), _gpu(run, peak, gpus)])
+    _check_memory(found, scale, run, shapes, peak, bool(gpus))
+    _check_gpu(found, run, peak, gpus)
 
 
 def heaviest(table: Table, shapes: Shapes) -> Run | None:
@@ -95,43 +96,46 @@ def machine_gpus() -> list[Gpu]:
     ]
 
 
-def _disk(results: Path, needed: int, shapes: Shapes) -> Findings:
+def _check_disk(found: Findings, results: Path, needed: int, shapes: Shapes) -> None:
     there = _existing(results)
     free, has = shutil.disk_usage(there).free, _size_of(results)
     without = f", without what {', '.join(shapes.absent)} take" if shapes.absent else ""
     line = f"disk: the table needs about {size(needed)} in {results}{without}; {size(has)} of it is there"
     if free + has < needed:
+        found.facts.append(line)
         what = f"{size(free)} are free on the disk of {there.resolve()}, and {size(needed - has)} more are needed"
-        remedy = "free some, or let results/ be a link to a larger disk"
-        return fact(line) + problem(str(results), what, remedy)
-    return fact(f"{line}, {size(free)} are free")
+        found.problem(results, what, "free some, or let results/ be a link to a larger disk")
+    else:
+        found.facts.append(f"{line}, {size(free)} are free")
 
 
-def _memory(scale: Scale, run: Run, shapes: Shapes, peak: int, gpu: bool) -> Findings:
-    """On a GPU the host holds pipelines while they load; on the CPU it holds all that a step needs."""
+def _check_memory(found: Findings, scale: Scale, run: Run, shapes: Shapes, peak: int, gpu: bool) -> None:
+    """Beside a GPU the host holds pipelines while they load; without one it holds all that a step needs."""
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if gpu:
         parameters = sum(shapes.parameters[name][1] for name in run.networks.diffusion)
         needed, model = PROCESS_BYTES + 4 * parameters, "its pipelines once, in float32, while they load"
         remedy = "use a machine with more"
     else:
-        needed, model = (
-            PROCESS_BYTES + peak,
-            "every tensor of a step on the real shapes, since there is no GPU",
-        )
+        needed = PROCESS_BYTES + peak
+        model = "every tensor of a step on the real shapes, since there is no GPU"
         remedy = (
             "run where there is a GPU (--gpu-memory GB asks about its card from here), or in smaller parts of a "
             "batch (training.accumulate)"
         )
     line = f"memory: {run.name} needs about {size(needed)} ({model}), this machine has {size(total)}"
-    return problem(scale.origin.file, line, remedy) if needed > total else fact(line)
+    if needed > total:
+        found.problem(scale.origin.file, line, remedy)
+    else:
+        found.facts.append(line)
 
 
-def _gpu(run: Run, peak: int, gpus: list[Gpu]) -> Findings:
+def _check_gpu(found: Findings, run: Run, peak: int, gpus: list[Gpu]) -> None:
     part = run.training.batch // run.training.accumulate
     line = f"GPU memory: {run.name} needs about {size(peak)} for {part} images at once ({GPU_MODEL})"
     if not gpus:
-        return left(f"{line}; there is no GPU here, and --gpu-memory GB checks for a card of that size")
+        found.left.append(f"{line}; there is no GPU here, and --gpu-memory GB checks for a card of that size")
+        return
     smallest = min(gpus, key=lambda gpu: gpu.memory)
     line = f"{line}, {smallest.name} has {size(smallest.memory)}"
     if peak > smallest.memory:
@@ -139,14 +143,15 @@ def _gpu(run: Run, peak: int, gpus: list[Gpu]) -> Findings:
             "raise training.accumulate, or set training.performance: gradient_checkpointing, "
             "frozen_precision: bf16, eight_bit_optimiser"
         )
-        return problem(f"training.batch / training.accumulate = {part}", line, remedy)
-    return fact(line)
+        found.problem(f"training.batch / training.accumulate = {part}", line, remedy)
+    else:
+        found.facts.append(line)
 
 
 def _peak(run: Run, shapes: Shapes) -> int:
-    from addbench.cost.step import MARGIN, estimate_cost
+    from addbench.cost.step import estimate_cost
 
-    return int(estimate_cost(run, configurations=shapes.places).peak_bytes * MARGIN)
+    return estimate_cost(run, configurations=shapes.places).needed_bytes
 
 
 def _existing(path: Path) -> Path:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, PlainValidator
+from pydantic import Field, PlainValidator, WithJsonSchema
 
 from add.config.load import load_document
 from add.config.scale import ExtractorSpec
@@ -31,7 +31,8 @@ def _size(*words: str) -> Any:
             return value
         raise ValueError(f"should be {', '.join(words)} or a whole number from 1, not {value!r}")
 
-    return PlainValidator(check)
+    schema = {"anyOf": [{"type": "integer", "minimum": 1}, {"enum": list(words)}]}
+    return PlainValidator(check, json_schema_input_type=Annotated[Any, WithJsonSchema(schema)])
 
 
 def _encoding(value: Any) -> str:
@@ -44,7 +45,8 @@ def _encoding(value: Any) -> str:
 Side = Annotated[int | str, _size("scale", "half")]
 ReferenceSide = Annotated[int | str, _size("scale", "half", "native")]
 Number = Annotated[int | str, _size("all", "half", "quarter")]
-Encoding = Annotated[str, PlainValidator(_encoding)]
+_ENCODING = Annotated[str, Field(pattern=r"^(png|jpeg-\d{1,3})$")]
+Encoding = Annotated[str, PlainValidator(_encoding, json_schema_input_type=_ENCODING)]
 
 
 class FeaturesOf(Frozen):

@@ -12,7 +12,7 @@ from ruamel.yaml import YAML
 from add.config.load import load_run
 from add.config.resolve import spec_hash
 from addbench.__main__ import main
-from addbench.text import NOT_SET, aligned, changes, scalar
+from addbench.project import NOT_SET, aligned, changes, scalar
 from tests.support.specs import ONE_ROW, ROOT, copy_settings, edit, table_of
 
 

@@ -39,7 +39,7 @@ def text_encoder_that_does_not_fit(project: Path) -> str:
 
 def latents_of_another_vae(project: Path) -> str:
     edit(project / "config/smoke.yaml", "latents: sdxl", "latents: sd21")
-    return "sd21 and sdxl both have latents 'sd21', but their VAEs are different ones"
+    return "sd21 and sdxl both have latents 'sd21', but their VAEs differ"
 
 
 def wrong_inception(project: Path) -> str:

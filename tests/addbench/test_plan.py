@@ -12,9 +12,16 @@ from add.config.resolve import Table, spec_hash
 from add.config.scale import Scale
 from add.config.yaml import SpecError
 from addbench.__main__ import main
-from addbench.cost.measured import DeviceRate, benchmark_rate, read_measured
 from addbench.cost.shapes import PUBLISHED, Arithmetic, configurations
-from addbench.cost.timing import measured_rate, same_trainings, sampling_times, training_times
+from addbench.cost.timing import (
+    DeviceRate,
+    benchmark_rate,
+    measured_rate,
+    read_measured,
+    same_trainings,
+    sampling_times,
+    training_times,
+)
 from tests.support.specs import ROOT, copy_settings, table_of
 
 TRAINING = 7.0
@@ -244,7 +251,15 @@ def test_a_table_at_the_papers_size_is_planned_without_its_networks(
     assert main(["plan", "--scale", "paper.yaml", "--rate", "100", "--share", "0.5"]) == 0
     text = capsys.readouterr().out
     assert f"{2 * scale.training.steps * scale.training.batch:,}" in text
-    assert "100 TFLOP/s of which 50% are reached: stated, not measured" in text
+    assert "50% of 100 TFLOP/s: stated, not measured" in text
     hours = float(next(line.split()[3] for line in text.splitlines() if line.startswith("train ")))
     # ADD-M's step on 128 images is 1.5 to 2.5 PFLOP, by any way of counting.
     assert 2 * 4000 * 1.5e15 / 50e12 / 3600 < hours < 2 * 4000 * 2.5e15 / 50e12 / 3600
+
+
+@pytest.mark.parametrize("arguments", [("--rate", "0"), ("--share", "0"), ("--share", "1.5")])
+def test_a_rate_or_share_that_nothing_can_have_is_refused(
+    arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["plan", *arguments]) == 1
+    assert "--rate should be positive" in capsys.readouterr().err

@@ -49,7 +49,7 @@ BAD = [
     ("key that is a number", MINI, "  c_text:", "  1:", 0, "is not text"),
     ("merge key", MINI, "  c_text:", "  <<:", 0, "not text"),
     # YAML
-    ("duplicate key", BASE, "teacher: sd21", "student: sd21", 0, "duplicate key 'student' (first on line 5)"),
+    ("duplicate key", BASE, "teacher: sd21", "student: sd21", 0, "duplicate key 'student' (first on line 6)"),
     ("duplicate nested key", LOSS, "{fid: 20.8,", "{fid: 20.8, fid: 20.8,", 0, "duplicate key 'fid'"),
     (
         "duplicate override",
@@ -156,14 +156,14 @@ BAD = [
     ("part", FEATURES, "part: a", "part: aa", 0, "part: "),
     ("duplicate part", FEATURES, "part: a", "part: b", 0, "part: 'b' is already the part of "),
     ("no rows", STEPS, "rows:", "rows: []\nmore:", 0, "at least 1 item"),
-    ("duplicate label", LOSS, "L_distill\n", "L_adv\n", 0, "duplicate label 'L_adv'; line 5"),
+    ("duplicate label", LOSS, "L_distill\n", "L_adv\n", 0, "duplicate label 'L_adv'; line 6"),
     (
         "labels of one name",
         LOSS,
         "L_distill\n",
         "l-adv\n",
         0,
-        "too close to another: 'l-adv'; line 5 has 'L_adv'",
+        "too close to another: 'l-adv'; line 6 has 'L_adv'",
     ),
     ("label without a name", LOSS, "L_distill\n", "λ\n", 0, "has no ASCII letter"),
 ]

@@ -26,8 +26,8 @@ from addbench.cost.random_init import (
     build_diffusion,
     build_features,
     clip_tokenizer,
-    read_config,
 )
+from addbench.cost.shapes import read_config
 from tests.support.smoke import REPOSITORY, smoke_run
 
 CONFIGS = REPOSITORY / "config" / "networks"
@@ -142,10 +142,10 @@ def test_the_tokenizer_of_networks_without_weights_is_clips_own():
 
 def test_configurations_that_cannot_be_read_are_named(tmp_path: Path):
     (tmp_path / "config.json").write_text("{")
-    with pytest.raises(ValueError, match=r"config\.json: not JSON"):
+    with pytest.raises(ValueError, match=r"config\.json: is not JSON"):
         read_config(tmp_path / "config.json")
     (tmp_path / "config.json").write_text("[]")
-    with pytest.raises(ValueError, match=r"config\.json: holds no JSON object"):
+    with pytest.raises(ValueError, match=r"config\.json: is not a JSON object"):
         read_config(tmp_path / "config.json")
     with pytest.raises(ValueError, match="open_clip has no configuration 'ViT-x'"):
         build_c_text("ViT-x")

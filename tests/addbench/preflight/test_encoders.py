@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from add.config.load import load_scale
-from addbench.preflight.encoders import block_count, read_encoder
+from addbench.preflight import Findings
+from addbench.preflight.directories import block_count, read_encoder
 from addbench.preflight.hashes import HashStore, check_hashes
 from addbench.preflight.places import Place, Wanted
 from tests.support.header_networks import change, save, write_features
@@ -19,15 +20,17 @@ def test_layers_and_patches_that_a_feature_network_has_not(tmp_path: Path) -> No
     network = load_scale(ROOT / "config/paper.yaml").networks.features["vit_s_dinov2"]
     wrong = network.model_copy(update={"layers": (0, 6, 13), "image_size": 230})
     wanted = Wanted(("networks", "features", "vit_s_dinov2"), "features", "x", network=wrong)
-    _, problems = read_encoder(Place(wanted, directory, "local"), "paper.yaml:1")
-    texts = [str(problem) for problem in problems]
+    found = Findings()
+    read_encoder(found, Place(wanted, directory, "local"), "paper.yaml:1")
+    texts = [str(problem) for problem in found.problems]
     assert any(
         "has 12 blocks, but layers [13] are asked for; let the layers be in 0 .. 12" in t for t in texts
     )
     assert any("230 is not a multiple of the patch size 14" in t for t in texts)
     change(directory, model_type="swin")
-    _, problems = read_encoder(Place(wanted, directory, "local"), "paper.yaml:1")
-    assert "type 'swin' give no features" in str(problems[0])
+    found = Findings()
+    read_encoder(found, Place(wanted, directory, "local"), "paper.yaml:1")
+    assert "type 'swin' give no features" in str(found.problems[0])
 
 
 def test_blocks_are_counted_of_transformers_and_convolutional_networks() -> None:
@@ -44,12 +47,16 @@ def test_hashing_stops_at_its_time_and_says_what_is_left(tmp_path: Path) -> None
         return "x:1"
 
     store = HashStore(tmp_path / "hashes.json")
-    found, hashes = check_hashes([(place, names)], store, 0.0, where)
+    found = Findings()
+    hashes = check_hashes(found, [(place, names)], store, 0.0, where)
     assert not hashes
     assert "`addbench check --hash` takes them" in found.left[-1]
-    _, hashes = check_hashes([(place, names)], store, 60.0, where)
-    known, again = check_hashes([(place, names)], HashStore(store.file), 0.0, where)
+    hashes = check_hashes(Findings(), [(place, names)], store, 60.0, where)
+    known = Findings()
+    again = check_hashes(known, [(place, names)], HashStore(store.file), 0.0, where)
     assert again == hashes, "what was hashed once is not hashed again"
     assert not known.left
     save(directory / "model.safetensors", {"embeddings.cls_token": (1, 1, 9)})
-    assert not check_hashes([(place, names)], HashStore(store.file), 0.0, where)[1], "another file is"
+    assert not check_hashes(Findings(), [(place, names)], HashStore(store.file), 0.0, where), (
+        "another file is"
+    )

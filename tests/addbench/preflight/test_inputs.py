@@ -13,13 +13,13 @@ from safetensors.numpy import save_file
 
 from add.config.resolve import Table
 from add.config.scale import Scale
-from addbench.preflight.findings import Findings
+from addbench.preflight import Findings
 from addbench.preflight.inputs import check_inputs
 from addbench.preflight.networks import CheckedNetworks
 from tests.support.specs import ROOT, changed_scale
 from tests.support.training_data import png, write
 
-NOTHING = CheckedNetworks({}, {}, {}, {})
+NOTHING = CheckedNetworks({}, {})
 
 
 def scale_with(**values: Any) -> tuple[Scale, Table]:
@@ -28,7 +28,9 @@ def scale_with(**values: Any) -> tuple[Scale, Table]:
 
 
 def check(**values: Any) -> Findings:
-    return check_inputs(*scale_with(**values), NOTHING)
+    found = Findings()
+    check_inputs(found, *scale_with(**values), NOTHING)
+    return found
 
 
 def lines(found: Findings) -> list[str]:

@@ -13,10 +13,10 @@ import pytest
 from add.config.load import load_scale
 from add.config.resolve import Table
 from add.config.scale import Scale
-from addbench.preflight.findings import Findings
+from addbench.preflight import Findings
+from addbench.preflight.directories import read_pipeline
 from addbench.preflight.hashes import HashStore
 from addbench.preflight.networks import CheckedNetworks, check_networks
-from addbench.preflight.pipelines import read_pipeline
 from addbench.preflight.places import Place, Wanted, locate, wanted_networks
 from eval.metrics.features import INCEPTION_FILE, INCEPTION_SHA256
 from tests.support.header_networks import UNET, change, read, save, write_features, write_pipeline
@@ -41,7 +41,9 @@ def paper(**values: Any) -> tuple[Scale, Table]:
 def problems_of(directory: Path, **wanted: Any) -> list[str]:
     """What is wrong with a pipeline directory."""
     place = Place(Wanted(SD, "pipeline", str(directory), **wanted), directory, "local")
-    return [str(problem) for problem in read_pipeline(place)[1]]
+    found = Findings()
+    read_pipeline(found, place)
+    return [str(problem) for problem in found.problems]
 
 
 def mirror_all(scale: Scale, root: Path) -> None:
@@ -87,7 +89,8 @@ def unpinned(scale: Scale) -> Scale:
 
 
 def check(scale: Scale, table: Table) -> tuple[list[str], Findings, CheckedNetworks]:
-    found, networks = check_networks(scale, table, HashStore(Path("hashes.json")), seconds=30)
+    found = Findings()
+    networks = check_networks(found, scale, table, HashStore(Path("hashes.json")), seconds=30)
     return [str(problem) for problem in found.problems], found, networks
 
 
@@ -207,7 +210,7 @@ def test_one_name_of_latents_for_two_vaes_is_refused(tmp_path: Path) -> None:
     scale, table = paper(networks__diffusion__sdxl__latents="sd")
     mirror_all(scale, tmp_path)
     (line,) = [p for p in check(unpinned(scale), table)[0] if "latents" in p]
-    assert "sd21 and sdxl both have latents 'sd', but their VAEs are different ones" in line
+    assert "sd21 and sdxl both have latents 'sd', but their VAEs differ" in line
     assert "the latents of another VAE mean other pictures" in line
     directory = tmp_path / "stabilityai--stable-diffusion-xl-base-1.0/vae"
     shutil.copytree(tmp_path / "sd2-community--stable-diffusion-2-1-base/vae", directory, dirs_exist_ok=True)
@@ -233,8 +236,8 @@ def test_a_mirror_that_leads_nowhere_is_one_problem_with_its_file(tmp_path: Path
     scale, _ = paper()
     Path("mirrors.yaml").write_text("networks: {facebook/dinov2-small: {directory: gone}}\n")
     wanted = next(w for w in wanted_networks(scale) if w.path == "facebook/dinov2-small")
-    found = locate(wanted, scale)
-    assert isinstance(found, Findings)
+    found = Findings()
+    assert locate(found, wanted, scale) is None
     assert str(found.problems[0]).startswith(
         "mirrors.yaml:1: facebook/dinov2-small: its directory gone is not"
     )

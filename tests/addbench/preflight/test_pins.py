@@ -10,7 +10,7 @@ import pytest
 
 from add.config.load import load_scale
 from add.config.yaml import Loc
-from addbench.preflight.findings import Findings
+from addbench.preflight import Findings
 from addbench.preflight.hashes import HashStore, check_pins, unpinned
 from addbench.preflight.networks import check_networks
 from addbench.preflight.places import Wanted
@@ -28,6 +28,12 @@ def wanted(**values: Any) -> Wanted:
 
 def where(loc: Loc) -> str:
     return f"scale.yaml:{len(loc)}"
+
+
+def pins(network: Wanted, here: bool) -> Findings:
+    found = Findings()
+    check_pins(found, network, None, here, where)
+    return found
 
 
 @pytest.mark.parametrize(
@@ -48,20 +54,20 @@ def test_what_counts_as_pinned(values: dict[str, Any], places: list[Loc]) -> Non
 
 
 def test_what_is_not_here_is_warned_of_before_it_is_downloaded() -> None:
-    (line,) = check_pins(wanted(files={"a.safetensors": None}), None, here=False, where=where).warnings
+    (line,) = pins(wanted(files={"a.safetensors": None}), here=False).warnings
     assert str(line) == (
         "scale.yaml:5: networks.features.some: a.safetensors of lab/network is not pinned; "
         "once it is on this machine, this check prints the sha256 to put here"
     )
-    (line,) = check_pins(wanted(), None, here=True, where=where).warnings
+    (line,) = pins(wanted(), here=True).warnings
     assert line.remedy == "`addbench check --hash` prints the sha256 to put here"
 
 
 @pytest.mark.parametrize("revision", [None, "main", "a" * 39])
 def test_a_revision_that_can_move_is_warned_of(revision: str | None) -> None:
-    (line,) = check_pins(wanted(sha256=KNOWN, revision=revision), None, here=False, where=where).warnings
+    (line,) = pins(wanted(sha256=KNOWN, revision=revision), here=False).warnings
     assert f"revision {revision or 'null'} of lab/network is no commit" in line.what
-    assert check_pins(wanted(sha256=KNOWN), None, here=False, where=where) == Findings()
+    assert pins(wanted(sha256=KNOWN), here=False) == Findings()
 
 
 def test_the_hash_that_is_printed_is_the_one_that_is_accepted(
@@ -77,7 +83,8 @@ def test_the_hash_that_is_printed_is_the_one_that_is_accepted(
     def lines() -> list[str]:
         scale = load_scale(file)
         store = HashStore(tmp_path / "hashes.json")
-        found, _ = check_networks(scale, table_of(tmp_path, "paper"), store, seconds=30)
+        found = Findings()
+        check_networks(found, scale, table_of(tmp_path, "paper"), store, seconds=30)
         return [str(w) for w in found.warnings] + [p.what for p in found.problems if "vits16" in p.what]
 
     (line,) = lines()

@@ -8,6 +8,7 @@ import struct
 import time
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -15,21 +16,28 @@ from add.config.load import load_scale
 from add.config.resolve import Table
 from add.config.scale import Scale
 from addbench.__main__ import main
-from addbench.cost.storage import images_sampled, storage
+from addbench.cost.shapes import images_sampled, storage
+from addbench.preflight import Findings
 from addbench.preflight.hashes import HashStore
 from addbench.preflight.networks import CheckedNetworks, check_networks
 from addbench.preflight.resources import Gpu, Shapes, check_resources, heaviest, known_shapes, machine_gpus
-from addbench.study import StudyFiles, study_plan
+from addbench.workflow import StudyFiles, study_plan
 from tests.support.specs import ROOT, copy_settings, table_of
 
 Found = tuple[Scale, Table, Shapes]
+
+
+def checked(*arguments: Any, **named: Any) -> Findings:
+    findings = Findings()
+    check_resources(findings, *arguments, **named)
+    return findings
 
 
 @pytest.fixture
 def found(smoke: Path, tmp_path: Path) -> Found:
     """The smoke scale and what is known of its networks."""
     scale, table = load_scale(ROOT / "config/smoke.yaml"), table_of(ROOT, "smoke")
-    _, networks = check_networks(scale, table, HashStore(tmp_path / "hashes.json"), 30)
+    networks = check_networks(Findings(), scale, table, HashStore(tmp_path / "hashes.json"), 30)
     return scale, table, known_shapes(scale, networks)
 
 
@@ -45,14 +53,14 @@ def test_too_little_disk_says_how_much_is_needed_and_free(
     usage = SimpleNamespace(free=2_000_000)
     monkeypatch.setattr("addbench.preflight.resources.shutil.disk_usage", lambda _: usage)
     results, gpus = tmp_path / "results", [Gpu("card", 10**9)]
-    (only,) = check_resources(*found, results, gpus, needed=3_000_000).problems
+    (only,) = checked(*found, results, gpus, needed=3_000_000).problems
     assert "2 MB are free" in only.what
     assert "3 MB more are needed" in only.what
-    assert check_resources(*found, results, gpus, needed=1_000_000).problems == ()
+    assert checked(*found, results, gpus, needed=1_000_000).problems == []
     done = results / "smoke/baseline"
     done.mkdir(parents=True)
     (done / "student").write_bytes(b"x" * 1_500_000)
-    assert check_resources(*found, results, gpus, needed=3_000_000).problems == (), "what is there fits"
+    assert checked(*found, results, gpus, needed=3_000_000).problems == [], "what is there fits"
 
 
 def test_the_heaviest_run_is_held_against_the_smallest_gpu(found: Found) -> None:
@@ -61,7 +69,7 @@ def test_the_heaviest_run_is_held_against_the_smallest_gpu(found: Found) -> None
     assert run is not None
     assert run.variant.student == "sdxl", "the larger student decides"
     cards = [Gpu("large", 80 * 10**9), Gpu("small", 10**6)]
-    (only,) = check_resources(scale, table, shapes, Path("results"), cards, 0).problems
+    (only,) = checked(scale, table, shapes, Path("results"), cards, 0).problems
     assert "small has 1 MB" in only.what
     assert "4 images at once" in only.what
     assert "raise training.accumulate" in only.remedy
@@ -69,11 +77,11 @@ def test_the_heaviest_run_is_held_against_the_smallest_gpu(found: Found) -> None
 
 def test_a_gpu_that_suffices_is_a_fact_and_none_is_said(found: Found, counted: None) -> None:
     # The miniature is trained without one: its absence is no problem where memory suffices.
-    card = check_resources(*found, Path("results"), [Gpu("card", 10**9)], 0)
-    assert card.problems == ()
+    card = checked(*found, Path("results"), [Gpu("card", 10**9)], 0)
+    assert card.problems == []
     assert any("GPU memory: teacher_type-sdxl" in line and "card has 1 GB" in line for line in card.facts)
-    none = check_resources(*found, Path("results"), [], 0)
-    assert none.problems == ()
+    none = checked(*found, Path("results"), [], 0)
+    assert none.problems == []
     assert any("there is no GPU here, and --gpu-memory GB checks" in line for line in none.left)
 
 
@@ -81,7 +89,7 @@ def test_too_little_memory_without_a_gpu_says_that_there_is_none(
     found: Found, counted: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("addbench.preflight.resources.os.sysconf", lambda name: 1000)  # 1 MB
-    (only,) = check_resources(*found, Path("results"), [], 0).problems
+    (only,) = checked(*found, Path("results"), [], 0).problems
     assert "this machine has 1 MB" in only.what
     assert "since there is no GPU" in only.what
     assert "run where there is a GPU" in only.remedy
@@ -91,7 +99,7 @@ def test_what_is_not_here_is_modelled_as_published(monkeypatch: pytest.MonkeyPat
     # Otherwise the paper's disk and memory are known only when 40 GB have been downloaded.
     monkeypatch.chdir(ROOT)
     scale, table = load_scale(ROOT / "config/paper.yaml"), table_of(ROOT, "paper")
-    shapes = known_shapes(scale, CheckedNetworks({}, {}, {}, {}))
+    shapes = known_shapes(scale, CheckedNetworks({}, {}))
     # The published parameter counts: 866 M and 2.57 G.
     assert [round(shapes.parameters[name][0] / 1e6) for name in ("sd21", "sdxl")] == [866, 2567]
     run = heaviest(table, shapes)

@@ -57,9 +57,10 @@ def test_checking_imports_no_torch(tmp_path: Path):
         if form != "coco"
     ]
     code = (
-        "import sys\nfrom addbench.preflight.inputs import check_training_data\nfrom add.config.data import RunData\n"
+        "import sys\nfrom addbench.preflight.inputs import check_training_data\n"
+        "from add.config.data import RunDataSpec\n"
         f"for train in {trains!r}:\n"
-        "    found = check_training_data(RunData.model_validate({'train': train}).train, 8).problems\n"
+        "    found = check_training_data(RunDataSpec.model_validate({'train': train}).train, 8).problems\n"
         "    assert not found or 'set-001.tar' in found[0], found\n"
         "assert 'torch' not in sys.modules"
     )

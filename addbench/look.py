@@ -1,0 +1,183 @@
+"""The subcommands that only look: list, show, diff, validate, explain. None of them runs or writes anything."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from add.config.load import BASELINE, load_ablations, load_baseline, load_scale
+from add.config.resolve import resolve, spec_hash
+from add.config.yaml import SpecError, raise_all
+from addbench.project import (
+    ABLATIONS,
+    CONFIG,
+    RESULTS,
+    Project,
+    aligned,
+    attempt,
+    changes,
+    flat,
+    load_project,
+    scalar,
+    scale_path,
+    values,
+)
+from addbench.workflow import plain, study_plan
+from eval.protocols.spec import load_protocols
+
+
+def list_cells(options: argparse.Namespace) -> tuple[str, int]:
+    """List every cell of the table with the run that fills it, and which cells share a run."""
+    project = load_project(options.scale)
+    table = project.table
+    rows = [("part", "label", "run", "")]
+    for cell in table.cells:
+        others = [other.part for other in table.cells_of(cell.run) if other is not cell]
+        notes = ["default"] if cell.is_default else []
+        notes += [f"shared with part {', '.join(dict.fromkeys(others))}"] if others else []
+        rows.append((cell.part, cell.label, cell.run, "; ".join(notes)))
+    seeds = len(project.scale.training.seeds)
+    counts = (
+        f"{len(table.cells)} cells, {len(table.runs)} runs, {seeds} training seed{'s' * (seeds != 1)} each"
+    )
+    return f"{aligned(rows)}\n\n{counts}, at scale {project.scale.name}", 0
+
+
+def add_run(command: argparse.ArgumentParser) -> None:
+    """`RUN`."""
+    command.add_argument("run", metavar="RUN", help="a run's name, as `list` prints it")
+
+
+def add_run_and_json(command: argparse.ArgumentParser) -> None:
+    """`RUN [--json]`."""
+    add_run(command)
+    command.add_argument(
+        "--json", action="store_true", help="as the JSON that `python -m add.train --spec` reads"
+    )
+
+
+def show(options: argparse.Namespace) -> tuple[str, int]:
+    """Show one run fully resolved, as YAML, with the place that each value comes from.
+
+    The YAML reads back as the run; comments say baseline, scale, scale (default), row or unused.
+    """
+    project = load_project(options.scale)
+    run = project.run(options.run)
+    if options.json:
+        return plain(run), 0
+    cells = project.table.cells_of(run.name)
+    lines = [(f"# spec {spec_hash(run)}, scale {project.scale.name}", "")]
+    lines += [(f"# part {cell.part}, {cell.label}: {cell.file}:{cell.line}", "") for cell in cells]
+    lines += _lines(run.model_dump(mode="json"), (), project, run.name)
+    width = max(len(text) for text, source in lines if source)
+    return "\n".join(f"{text.ljust(width)}  # {source}" if source else text for text, source in lines), 0
+
+
+def _lines(
+    node: Mapping[str, Any], path: tuple[str, ...], project: Project, run: str
+) -> Iterator[tuple[str, str]]:
+    """Each line of the YAML, and where its value comes from."""
+    for key, value in node.items():
+        here = (*path, key)
+        indented = "  " * len(path) + f"{key}:"
+        if isinstance(value, Mapping) and value:
+            yield indented, ""
+            yield from _lines(value, here, project, run)
+        else:
+            unused = not value and here[0] == "networks" and len(here) == 2
+            yield f"{indented} {scalar(value)}", "unused" if unused else _source(project, run, here)
+
+
+def _source(project: Project, run: str, path: tuple[str, ...]) -> str:
+    """Where a run's value comes from; `path` holds its keys in the run's JSON."""
+    if path == ("name",):
+        return "resolved"
+    cell = next(iter(project.table.cells_of(run)), None)
+    if cell and run != BASELINE and ".".join(path).removeprefix("variant.") in cell.overrides:
+        return f"row {cell.file}:{cell.line}"
+    if path[0] == "variant":
+        return BASELINE
+    return "scale" if path in project.scale.origin.lines else "scale (default)"
+
+
+def add_two_runs(command: argparse.ArgumentParser) -> None:
+    """`RUN_A RUN_B`."""
+    command.add_argument("run_a", metavar="RUN_A", help="a run's name, as `list` prints it")
+    command.add_argument("run_b", metavar="RUN_B", help="another run's name")
+
+
+def diff(options: argparse.Namespace) -> tuple[str, int]:
+    """Show the settings in which two runs differ, one a line: key, value in A, value in B."""
+    project = load_project(options.scale)
+    first, second = project.run(options.run_a), project.run(options.run_b)
+    found = changes(values(first), values(second))
+    if not found:
+        return f"{first.name} and {second.name} do not differ", 0
+    return aligned([("key", first.name, second.name), *found]), 0
+
+
+def validate(options: argparse.Namespace) -> tuple[str, int]:
+    """Check every YAML file and every combination of them; print all problems at once."""
+    problems: list[SpecError] = []
+
+    paths = [scale_path(options.scale)] if options.scale else sorted(CONFIG.glob("*.yaml"))
+    if not paths:
+        raise SpecError(CONFIG.as_posix(), 1, "holds no scale; run from the repository's root")
+    scales = [attempt(SpecError, problems, load_scale, path) for path in paths]
+    baseline = attempt(SpecError, problems, load_baseline, ABLATIONS / f"{BASELINE}.yaml")
+    ablations = attempt(SpecError, problems, load_ablations, ABLATIONS)
+    counts = []
+    for scale in scales:
+        if scale is not None and baseline is not None and ablations is not None:
+            table = attempt(SpecError, problems, resolve, scale, baseline, ablations)
+            if table is not None:
+                attempt(SpecError, problems, study_plan, scale, table, RESULTS.as_posix())
+                counts.append(f"{scale.name}: {len(table.cells)} cells, {len(table.runs)} runs")
+    protocols = sorted((CONFIG / "protocols").glob("*.yaml"))
+    for path in protocols:
+        attempt(SpecError, problems, load_protocols, path)
+    raise_all(problems)
+    files = len(paths) + 1 + len(ablations or ()) + len(protocols)
+    return f"{files} files are valid ({'; '.join(counts)})", 0
+
+
+def explain(options: argparse.Namespace) -> tuple[str, int]:
+    """Say why a run would be trained again: the settings that changed since its results were made.
+
+    For each training seed: it never ran, nothing changed, or each changed key as old -> new.
+    """
+    project = load_project(options.scale)
+    run = project.run(options.run)
+    folders = (RESULTS / project.scale.name / run.name / f"seed{s}" for s in project.scale.training.seeds)
+    return "\n".join(line for folder in folders for line in _changed(folder, values(run))), 0
+
+
+def _changed(directory: Path, now: dict[str, Any]) -> list[str]:
+    place = directory.as_posix()
+    recorded = directory / "spec.json"
+    if not recorded.is_file():
+        return [f"{place}: never ran (it holds no spec.json)"]
+    found = changes(flat(_read(recorded)), now)
+    if found:
+        settings = "1 setting" if len(found) == 1 else f"{len(found)} settings"
+        return [f"{place}: {settings} changed", *(f"  {key}: {old} -> {new}" for key, old, new in found)]
+    if not (directory / "train" / "train.json").is_file():
+        return [f"{place}: nothing changed, but training has not finished; it would go on"]
+    return [f"{place}: nothing changed"]
+
+
+def _read(path: Path) -> dict[str, Any]:
+    line, again = 1, "; delete it to train the run again"
+    try:
+        spec = json.loads(path.read_text("utf-8"))
+        reason = "holds no settings"
+    except UnicodeDecodeError:
+        spec, reason = None, "is not UTF-8 text"
+    except json.JSONDecodeError as error:
+        spec, line, reason = None, error.lineno, f"is not JSON ({error.msg})"
+    if not isinstance(spec, dict):
+        raise SpecError(path.as_posix(), line, reason + again)
+    return spec
