@@ -42,7 +42,7 @@ class FrozenNetworks:
     @property
     def side_networks(self) -> dict[str, nn.Module]:
         """The modules of `features`, `c_img` and `c_text` by these names, those in use."""
-        found = {
+        found: dict[str, nn.Module | None] = {
             "features": self.features,
             "c_img": self.c_img and self.c_img.network,
             "c_text": self.c_text and self.c_text.encoder,

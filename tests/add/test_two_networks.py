@@ -21,22 +21,22 @@ from tests.support.tiny_pipelines import tiny_run, write_sd, write_xl
 
 
 @pytest.fixture(scope="module")
-def networks(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def pipelines(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     root = tmp_path_factory.mktemp("networks")
     return {"sd": write_sd(root / "sd", "v_prediction"), "xl": write_xl(root / "xl")}
 
 
 @pytest.mark.parametrize(("student", "teacher"), [("sd", "sd"), ("sd", "xl"), ("xl", "sd"), ("xl", "xl")])
 def test_every_pair_trains_in_pixel_space_and_its_student_samples(
-    smoke: Path, networks: dict[str, Path], tmp_path: Path, student: str, teacher: str
+    smoke: Path, pipelines: dict[str, Path], tmp_path: Path, student: str, teacher: str
 ):
     """Breaks when a row of the table whose networks differ in text encoders, VAE or prediction cannot run."""
-    run = tiny_run(networks[student], networks[teacher], teacher_guidance=2.0)
+    run = tiny_run(pipelines[student], pipelines[teacher], teacher_guidance=2.0)
     train(run, 0, tmp_path)
     records = [json.loads(line) for line in (tmp_path / "train" / "log.jsonl").read_text().splitlines()]
     assert [record["step"] for record in records] == [0, 1]
     assert all(record["loss_distill"] > 0 and record["grad_norm"] > 0 for record in records)
-    trained, before = load_diffusion(str(tmp_path / "student")), load_diffusion(str(networks[student]))
+    trained, before = load_diffusion(str(tmp_path / "student")), load_diffusion(str(pipelines[student]))
     assert trained.resolution == 32
     assert not torch.equal(trained.unet.conv_in.weight, before.unet.conv_in.weight), "nothing was trained"
     kind = type(DiffusionPipeline.from_pretrained(tmp_path / "student")).__name__
@@ -44,9 +44,9 @@ def test_every_pair_trains_in_pixel_space_and_its_student_samples(
     assert load_system(str(tmp_path / "student")).images(["a cat"], [0], 1).shape == (1, 32, 32, 3)
 
 
-def test_an_sdxl_teacher_is_told_the_size_of_the_students_images(smoke: Path, networks: dict[str, Path]):
+def test_an_sdxl_teacher_is_told_the_size_of_the_students_images(smoke: Path, pipelines: dict[str, Path]):
     """Breaks when a teacher made for 1024 pixels is told that the student's 512 are 1024."""
-    run = tiny_run(networks["sd"], networks["xl"], resolution=32)
+    run = tiny_run(pipelines["sd"], pipelines["xl"], resolution=32)
     networks = load_frozen_networks(run, "cpu")
     assert networks.teacher is not None
     added = networks.teacher.embed(["x"]).added
@@ -61,7 +61,7 @@ def test_an_sdxl_teacher_is_told_the_size_of_the_students_images(smoke: Path, ne
 
 @pytest.mark.parametrize("form", ["exponential", "nfsd"])
 def test_null_and_negative_prompts_reach_an_sdxl_teacher_whole(
-    smoke: Path, networks: dict[str, Path], form: str
+    smoke: Path, pipelines: dict[str, Path], form: str
 ):
     """Breaks when guidance or NFSD gives the teacher embeddings without their pooled half or their zeros."""
     from add.batch import draw_batch
@@ -69,7 +69,7 @@ def test_null_and_negative_prompts_reach_an_sdxl_teacher_whole(
     from add.step import student_output, target_of
 
     nfsd = {"guidance": 7.5, "threshold": 200, "negative_prompt": "blurry"}
-    run = tiny_run(networks["xl"], networks["xl"], teacher_guidance=2.0, nfsd=nfsd)
+    run = tiny_run(pipelines["xl"], pipelines["xl"], teacher_guidance=2.0, nfsd=nfsd)
     values = run.model_dump()
     values["variant"]["loss"]["distillation"] = form
     run = type(run).model_validate_json(json.dumps(values))
@@ -95,14 +95,14 @@ def test_null_and_negative_prompts_reach_an_sdxl_teacher_whole(
     assert any(torch.equal(e[0], negative.embeddings[0]) for e, _ in calls) == (form == "nfsd")
 
 
-def test_a_latent_distance_between_two_vaes_is_refused(smoke: Path, networks: dict[str, Path]):
+def test_a_latent_distance_between_two_vaes_is_refused(smoke: Path, pipelines: dict[str, Path]):
     """Breaks when latents of two VAEs are subtracted, because a scale says so or because it calls them equal."""
     scale = load_scale(REPOSITORY / "config" / "smoke.yaml")
     baseline = load_baseline(REPOSITORY / "ablations" / "baseline.yaml")
     loss = baseline.loss.model_copy(update={"space": "latent"})
     with pytest.raises(SpecError, match="latent-space distance between two VAEs is not defined"):
         resolve(scale, baseline.model_copy(update={"teacher": "sdxl", "loss": loss}), ())
-    run = tiny_run(networks["sd"], networks["xl"], space="latent")
+    run = tiny_run(pipelines["sd"], pipelines["xl"], space="latent")
     values = run.model_dump()
     for network in values["networks"]["diffusion"].values():
         network["latents"] = "one"
@@ -116,9 +116,9 @@ def test_the_resolution_is_left_out_of_a_runs_values_while_it_is_unset(smoke: Pa
     assert smoke_run(resolution=32).training.model_dump()["resolution"] == 32
 
 
-def test_a_random_start_of_an_sdxl_student(networks: dict[str, Path]):
+def test_a_random_start_of_an_sdxl_student(pipelines: dict[str, Path]):
     """Breaks when the row without pretraining cannot be run with SDXL, or starts from the teacher's weights."""
-    network = load_diffusion(str(networks["xl"]), resolution=32)
+    network = load_diffusion(str(pipelines["xl"]), resolution=32)
     x_t, t = torch.zeros(1, *network.latent_shape), torch.tensor([999])
     outputs = [network.predict(x_t, t, network.null())]
     outputs += [

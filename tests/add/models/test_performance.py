@@ -122,6 +122,7 @@ def test_frozen_networks_in_bf16_take_half_the_memory_and_change_gradients_littl
     networks, unet, heads, _ = prepared(run, PerformanceSpec(frozen_precision="bf16"))
     assert networks.teacher is not None
     assert networks.features is not None
+    assert networks.c_text is not None
     for module in (
         networks.teacher.unet,
         networks.student.vae,

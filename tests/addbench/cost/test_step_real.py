@@ -40,7 +40,8 @@ def operations(run: Callable[[], Any]) -> int:
 @pytest.fixture(scope="module")
 def parts(networks: FrozenNetworks) -> dict[str, int]:
     """Operations of one forward pass of each network, for one image at 512x512."""
-    network, features, c_img = networks.student, networks.features, networks.c_img
+    network, features, c_img, c_text = networks.student, networks.features, networks.c_img, networks.c_text
+    assert c_text is not None
     assert features is not None
     assert c_img is not None
     images = torch.empty(1, 3, 512, 512, device="meta")
@@ -53,7 +54,7 @@ def parts(networks: FrozenNetworks) -> dict[str, int]:
         "embed": operations(lambda: network.embed(("",))),
         "features": operations(lambda: features(images)),
         "c_img": operations(lambda: c_img(images)),
-        "c_text": operations(lambda: networks.c_text(("",))),
+        "c_text": operations(lambda: c_text(("",))),
     }
 
 

@@ -112,7 +112,7 @@ def test_latents_of_another_vae_in_the_cache(copy: Path, tmp_path: Path) -> None
         cache = EncoderCache(CacheSpec(directory=str(tmp_path / f"cache{seed}")))
         vae = torch.nn.Linear(3, 2).requires_grad_(False)
         made = torch.rand(2, 3)
-        cache.rows("latents", (vae,), (b"1", b"2"), made, lambda x: {"latents": vae(x)}, torch.device("cpu"))  # noqa: B023
+        cache.rows("latents", (vae,), made, lambda x: {"latents": vae(x)})  # noqa: B023
         cache.flush()
         (folders[seed],) = (tmp_path / f"cache{seed}").iterdir()
     stated = {"directory": str(tmp_path / "cache0"), "keep": ("latents",)}
