@@ -10,11 +10,8 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import os
 import platform
-import shlex
 import shutil
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -253,8 +250,7 @@ def main() -> None:
     parser.add_argument(
         "--keep", nargs="+", choices=CACHED, default=CACHED, help="what is kept (default: all)"
     )
-    # As the Snakefile passes on what is no value of the run, and so must not be one of the rule.
-    arguments = parser.parse_args([*shlex.split(os.environ.get("ADD_TRAIN_OPTIONS", "")), *sys.argv[1:]])
+    arguments = parser.parse_args()
     kept = CacheSpec(directory=arguments.cache, keep=tuple(arguments.keep)) if arguments.cache else None
     share, device = join_processes(arguments.device)
     train(load_run(arguments.spec), arguments.seed, arguments.out, device, share, kept)

@@ -47,6 +47,7 @@ def report(options: argparse.Namespace) -> tuple[str, int]:
     from add.config.yaml import SpecError
     from add.errors import InputError
     from eval.adopted import inspect, write_data
+    from eval.stage import MeasureValues
 
     annotations = options.coco / "annotations" / f"captions_{options.split}.json"
     if problems := [*_absent(options, annotations), *_unmade(base)]:
@@ -61,7 +62,7 @@ def report(options: argparse.Namespace) -> tuple[str, int]:
     try:
         partial.write_text(text, encoding="utf-8")
         scale = load_scale(partial)
-        facts, listing = inspect(scale)
+        facts, listing = inspect(MeasureValues.of(scale))
         partial.replace(file)
     except SpecError as error:
         lines = (problem.message for problem in error.problems)

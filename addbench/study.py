@@ -144,12 +144,13 @@ def _compared(scale: Scale, study: StudySpec, system: StudySystemSpec, results: 
             samples = f"{results}/{system.run}/seed{system.seed}/samples/{folder}"
             return Compared(system.label, samples, student, None)
         out = f"{results}/study_samples/{system.run}-seed{system.seed}"
-        job = {"system": student, "steps": system.steps, "out": out}
+        job = {"system": student, "prompts": study.prompts, "steps": system.steps, "out": out}
         return Compared(system.label, f"{out}/{folder}", student, job)
     network = scale.networks.diffusion[system.pipeline or ""]
     out = f"{results}/study_samples/{system.pipeline}-guidance{system.guidance:g}"
     job = {
         "system": network.path,
+        "prompts": study.prompts,
         "revision": network.revision,
         "sha256": network.sha256,
         "guidance": system.guidance,

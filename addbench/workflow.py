@@ -5,13 +5,16 @@ from __future__ import annotations
 import dataclasses
 import json
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel
-
 from add.config.data import CacheSpec, CocoSpec, ShardsSpec, TrainData
+from add.config.resolve import Table
+from add.config.run import Run, Variant
+from add.config.scale import Scale
+from eval.stage import MeasureValues, StageValues
+from reports.study import study_from_spec
 
 FIGURES = ("ranks", "steps", "scatter", "gap", "losses")
 """Figures of the report, each with a caption of its name under reports/captions; the samples come besides."""
@@ -25,32 +28,33 @@ def scale_file(scale: str) -> str:
     return scale if scale.endswith((".yaml", ".yml")) else f"config/{scale}.yaml"
 
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, BaseModel):
-        return value.model_dump(mode="json")
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {
-            f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value) if f.name not in _PLACES
-        }
-    if isinstance(value, Mapping):
-        return {str(k): _plain(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
-    return value
+def plain(run: Run) -> str:
+    """A run's values as one line of JSON; equal values give equal text."""
+    return json.dumps(run.model_dump(mode="json"), sort_keys=True)
 
 
-_PLACES = ("file", "line")
-"""Where a cell was written is no value of it: moving a row reruns nothing."""
+def stage_values(stage: type[StageValues], scale: Scale) -> Callable[[Any], str]:
+    """The stage's values as one line of JSON, for `params` and the stage's option `--scale`.
+
+    A function of the wildcards, since Snakemake takes braces in a text, such as a range of shards, for wildcards.
+    It is called for jobs that are planned: a scale without a study has no values for the study's stages.
+    """
+    return lambda wildcards: stage.of(scale).model_dump_json()
 
 
-def plain(value: Any) -> str:
-    """Models, dataclasses and containers as one line of JSON; equal values give equal text."""
-    return json.dumps(_plain(value), sort_keys=True)
+def report_values(scale: Scale, baseline: Variant, table: Table) -> Callable[[Any], str]:
+    """What the report is about as one line of JSON, likewise, for `python -m reports.table --study`."""
+    study = study_from_spec(scale, baseline, table)
+    return lambda wildcards: json.dumps(dataclasses.asdict(study))
 
 
-def values(*parts: Any) -> str:
-    """The JSON of several parts of a scale, for a rule that depends on just those."""
-    return plain(list(parts))
+def build_options(scale: Scale) -> str:
+    """The shell's options of the module that makes the data, besides `--out`: the scale's values for eval.adopted."""
+    from eval.adopted import BUILD
+
+    if scale.data.build != BUILD:
+        return ""
+    return shlex.join(["--scale", MeasureValues.of(scale).model_dump_json()])
 
 
 def training_source(train: TrainData) -> str:
@@ -69,7 +73,7 @@ def training_source(train: TrainData) -> str:
 
 
 def train_options(cache: CacheSpec | None) -> str:
-    """The options of `python -m add.train` that are no value of a run: where the encoders' output is kept."""
+    """The shell's options of `python -m add.train` for keeping what the frozen encoders make; "" without a cache."""
     return "" if cache is None else shlex.join(["--cache", cache.directory, "--keep", *cache.keep])
 
 

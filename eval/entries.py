@@ -25,7 +25,8 @@ from eval.prompts import read_captions
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from add.config.scale import CocoPromptsSpec, Scale
+    from add.config.scale import CocoPromptsSpec, EvaluationSpec, PartiPromptsSpec
+    from eval.stage import MeasureValues
 
 DEFINITIONS = {
     "fid": "squared Frechet distance of Gaussians, covariance with n - 1, float64",
@@ -64,7 +65,7 @@ def score_images(
     batches: Iterable[NDArray[np.uint8]],
     prompts: Sequence[str],
     name: str,
-    scale: Scale,
+    values: MeasureValues,
     panel: MetricNetworks,
     reference: ReferenceFeatures,
 ) -> ScoredSet:
@@ -72,8 +73,8 @@ def score_images(
 
     FID and KID need a set whose prompts describe photographs (kind coco); alignment needs scenes.
     """
-    photographs = scale.sampling.prompts[name].kind == "coco"
-    scenes = _scenes(scale, panel, prompts)
+    photographs = values.prompts[name].kind == "coco"
+    scenes = _scenes(values.evaluation, panel, prompts)
     measured = measure(
         batches,
         extractor=panel.extractor if photographs else None,
@@ -81,19 +82,18 @@ def score_images(
         prompts=prompts,
         oracle=panel.oracle if scenes is not None else None,
     )
-    metrics = _metrics(measured, scenes, reference, scale.evaluation.bootstrap)
+    metrics = _metrics(measured, scenes, reference, values.evaluation.bootstrap)
     protocols: dict[str, dict[str, Any]] = {}
-    rule = prompt_rule(scale, name, len(prompts))
+    rule = prompt_rule(values.prompts[name], name, len(prompts))
     for metric, entry in metrics.items():
-        protocol = _protocol(metric, scale, rule, panel, reference.source)
+        protocol = _protocol(metric, values, rule, panel, reference.source)
         entry["protocol"] = protocol.id()
         protocols[protocol.id()] = protocol.values()
     return ScoredSet(metrics, protocols, measured.features)
 
 
-def image_rule(scale: Scale) -> ImageRule:
-    """How images reach the networks at this scale."""
-    evaluation = scale.evaluation
+def image_rule(evaluation: EvaluationSpec) -> ImageRule:
+    """How images reach the networks."""
     return ImageRule(
         resolution=evaluation.resolution,
         crop=evaluation.crop,
@@ -101,9 +101,8 @@ def image_rule(scale: Scale) -> ImageRule:
     )
 
 
-def prompt_rule(scale: Scale, name: str, count: int) -> PromptRule:
+def prompt_rule(config: CocoPromptsSpec | PartiPromptsSpec, name: str, count: int) -> PromptRule:
     """Where the `count` prompts of set `name` come from. Raises OSError where the file cannot be read."""
-    config = scale.sampling.prompts[name]
     file = config.annotations if config.kind == "coco" else config.file
     facts: dict[str, Any] = {"name": name, "kind": config.kind, "file": file, "count": count}
     facts["sha256"] = file_hash(Path(file))
@@ -146,10 +145,10 @@ def rank_note(images: int, references: int, dimensions: int) -> str | None:
     )
 
 
-def _scenes(scale: Scale, panel: MetricNetworks, prompts: Sequence[str]) -> list[Scene] | None:
-    if panel.scenes is None or scale.evaluation.oracle is None:
+def _scenes(evaluation: EvaluationSpec, panel: MetricNetworks, prompts: Sequence[str]) -> list[Scene] | None:
+    if panel.scenes is None or evaluation.oracle is None:
         return None
-    return scenes_of(prompts, panel.scenes, Path(scale.evaluation.oracle.scenes))
+    return scenes_of(prompts, panel.scenes, Path(evaluation.oracle.scenes))
 
 
 def _metrics(
@@ -185,7 +184,7 @@ def _entry(metric: str, value: float, interval: tuple[float, float]) -> dict[str
 
 
 def _protocol(
-    metric: Any, scale: Scale, prompts: PromptRule, panel: MetricNetworks, reference: SourceIdentity
+    metric: Any, values: MeasureValues, prompts: PromptRule, panel: MetricNetworks, reference: SourceIdentity
 ) -> Protocol:
     networks: dict[str, NetworkIdentity | None] = {
         "fid": panel.extractor.network,
@@ -194,7 +193,7 @@ def _protocol(
         "alignment": panel.oracle.extractor.network if panel.oracle else None,
     }
     network = networks[metric]
-    oracle = scale.evaluation.oracle
+    oracle = values.evaluation.oracle
     if network is None:
         raise ValueError(f"{metric} was measured without its network")
     scenes = None
@@ -206,9 +205,9 @@ def _protocol(
         metric=metric,
         definition=DEFINITIONS[metric],
         images=prompts.count,
-        sampling_seed=scale.sampling.seed,
+        sampling_seed=values.seed,
         prompts=prompts,
-        image_rule=image_rule(scale),
+        image_rule=image_rule(values.evaluation),
         network=network,
         reference=reference if metric in ("fid", "kid") else None,
         scenes=scenes,

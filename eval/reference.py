@@ -34,18 +34,17 @@ from eval.metrics.networks import MetricNetworks, load_metric_networks, measure
 from eval.metrics.protocol import SourceIdentity, canonical_json
 from eval.prompts import read_prompts
 from eval.provenance import commit, hardware, versions
+from eval.stage import MeasureValues, add_scale_option
 
 if TYPE_CHECKING:
-    from add.config.scale import CocoPromptsSpec, Scale
-
-"""What a command answers with one line: wrong input. Anything else is a fault of ours, and is raised."""
+    from add.config.scale import CocoPromptsSpec, EvaluationSpec
 
 BLUR = 0.5
 """Standard deviation in pixels of the Gaussian that the real images are blurred with."""
 
 
 def make_reference(
-    scale: Scale, out: Path, device: str = "cpu", present_only: bool = False
+    values: MeasureValues, out: Path, device: str = "cpu", present_only: bool = False
 ) -> dict[str, Any]:
     """Measure the real images and write both files; returns reference.json's content.
 
@@ -53,20 +52,20 @@ def make_reference(
     Raises InputError, WeightsError.
     """
     started = time.perf_counter()
-    evaluation = scale.evaluation
+    evaluation = values.evaluation
     folder = image_folder(
         Path(evaluation.reference.images), evaluation.resolution, evaluation.crop, evaluation.reference.count
     )
-    panel = load_metric_networks(scale, device)
+    panel = load_metric_networks(evaluation, device)
     measured = measure(folder.batches(evaluation.batch), extractor=panel.extractor)
     source = SourceIdentity(file=evaluation.reference.images, sha256=folder.sha256(), count=len(folder))
     reference = _reference(source, measured.features)
     features = {"reference": reference.features}
     real: list[dict[str, Any]] = []
     protocols: dict[str, dict[str, Any]] = {}
-    for name, config in scale.sampling.prompts.items():
+    for name, config in values.prompts.items():
         if config.kind == "coco":
-            entry, found, used = _real(name, config, scale, panel, reference, present_only)
+            entry, found, used = _real(name, config, values, panel, reference, present_only)
             real.append(entry)
             features[f"real.{name}"] = found
             protocols |= used
@@ -78,9 +77,9 @@ def make_reference(
     _save(out / "features.safetensors", features)
     content = {
         "schema": 1,
-        "scale": scale.name,
-        "notice": scale.notice,
-        "settings": _settings(scale, panel.extractor),
+        "scale": values.name,
+        "notice": values.notice,
+        "settings": _settings(evaluation, panel.extractor),
         "reference": source.model_dump(mode="json"),
         "features_sha256": file_hash(out / "features.safetensors"),
         "floor": {metric: entry["value"] for metric, entry in first["metrics"].items()},
@@ -99,7 +98,7 @@ def make_reference(
     return content
 
 
-def load_reference(directory: Path, scale: Scale, extractor: Extractor) -> ReferenceFeatures:
+def load_reference(directory: Path, evaluation: EvaluationSpec, extractor: Extractor) -> ReferenceFeatures:
     """The reference that `make_reference` wrote. Raises InputError where it was made under other
     settings.
     """
@@ -109,7 +108,7 @@ def load_reference(directory: Path, scale: Scale, extractor: Extractor) -> Refer
     if not file.is_file():
         raise InputError(file, f"is missing; make it: python -m eval.reference --scale ... --out {directory}")
     content = json.loads(file.read_text(encoding="utf-8"))
-    wanted = _settings(scale, extractor)
+    wanted = _settings(evaluation, extractor)
     for key, value in wanted.items():
         if canonical_json(content["settings"].get(key)) != canonical_json(value):
             found = content["settings"].get(key)
@@ -128,12 +127,12 @@ def photographs(config: CocoPromptsSpec) -> Path:
 def _real(
     name: str,
     config: CocoPromptsSpec,
-    scale: Scale,
+    values: MeasureValues,
     panel: MetricNetworks,
     reference: ReferenceFeatures,
     present_only: bool,
 ) -> tuple[dict[str, Any], NDArray[np.float32], dict[str, dict[str, Any]]]:
-    evaluation = scale.evaluation
+    evaluation = values.evaluation
     prompts = read_prompts(config)
     directory = photographs(config)
     if present_only:
@@ -142,7 +141,7 @@ def _real(
     names = [p.file_name or "" for p in prompts]
     folder = named_images(directory, names, evaluation.resolution, evaluation.crop)
     texts = [p.prompt for p in prompts]
-    scored = score_images(folder.batches(evaluation.batch), texts, name, scale, panel, reference)
+    scored = score_images(folder.batches(evaluation.batch), texts, name, values, panel, reference)
     if scored.features is None:
         raise ValueError(f"{name}: no features were taken")
     soft = measure(_blurred(folder, evaluation.batch), extractor=panel.extractor).features
@@ -169,12 +168,12 @@ def _reference(source: SourceIdentity, features: NDArray[np.float32] | None) -> 
     return ReferenceFeatures(source, features, statistics(features), mean_kernel(features))
 
 
-def _settings(scale: Scale, extractor: Extractor) -> dict[str, Any]:
+def _settings(evaluation: EvaluationSpec, extractor: Extractor) -> dict[str, Any]:
     return {
         "extractor": extractor.network.model_dump(mode="json", exclude={"id", "revision"}),
-        "image_rule": image_rule(scale).model_dump(mode="json"),
-        "images": scale.evaluation.reference.images,
-        "count": scale.evaluation.reference.count,
+        "image_rule": image_rule(evaluation).model_dump(mode="json"),
+        "images": evaluation.reference.images,
+        "count": evaluation.reference.count,
     }
 
 
@@ -198,10 +197,8 @@ def _save(path: Path, tensors: dict[str, NDArray[np.float32]]) -> None:
 @refuses
 def main(arguments: list[str] | None = None) -> int:
     """The command line; 1 and one line on stderr where the input is refused."""
-    from add.config.load import load_scale
-
     parser = argparse.ArgumentParser(prog="python -m eval.reference", description="Measure the real images.")
-    parser.add_argument("--scale", type=Path, required=True, help="config/<scale>.yaml")
+    add_scale_option(parser)
     parser.add_argument("--out", type=Path, required=True, help="directory for the two files")
     parser.add_argument("--device", default="cpu", help="torch device (default: cpu)")
     parser.add_argument(
@@ -210,17 +207,17 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     import torch
 
-    scale = load_scale(options.scale)
-    torch.set_num_threads(scale.training.threads)
-    content = make_reference(scale, options.out, options.device, options.present_only)
+    values = MeasureValues.read(options.scale)
+    torch.set_num_threads(values.threads)
+    content = make_reference(values, options.out, options.device, options.present_only)
     for entry in content["real"]:
         fid, factor, subset = entry["metrics"]["fid"], entry["blur"]["factor"], entry["subset"]
         rise = ", the very reference" if factor is None else f", times {factor:.2f} when blurred"
         part = f" of the {subset['present']} on disk ({subset['listed']} are listed)" if subset else ""
         line = f"{entry['prompts']}: {entry['images']} real images{part}, FID {round(fid['value'], 2) + 0.0:.2f}{rise}"
         print(line + (f"\n  {fid['note']}" if "note" in fid else ""), file=sys.stderr)
-    if scale.notice:
-        print(f"notice: {scale.notice}", file=sys.stderr)
+    if values.notice:
+        print(f"notice: {values.notice}", file=sys.stderr)
     return 0
 
 

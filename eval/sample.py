@@ -11,16 +11,19 @@ import csv
 import hashlib
 import json
 import shutil
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from add.errors import refuses
 from add.files import write_whole
 from eval.prompts import Prompt, read_prompts
+from eval.stage import SampleValues, add_scale_option
 
 if TYPE_CHECKING:
-    from add.config.scale import Scale
+    from add.config.scale import SamplingSpec
     from eval.systems import System
 
 
@@ -69,24 +72,25 @@ def sample_set(
     write_whole(out / "samples.json", json.dumps(facts, indent=2) + "\n")
 
 
-def sample_scale(
-    system: System, scale: Scale, steps: Sequence[int], out: Path, only: Sequence[str] = ()
+def sample_sets(
+    system: System, sampling: SamplingSpec, steps: Sequence[int], out: Path, only: Sequence[str] = ()
 ) -> None:
-    """Sample every prompt set of the scale (or those named in `only`) by each number of steps."""
-    for name, rule in scale.sampling.prompts.items():
+    """Sample every prompt set (or those named in `only`) by each number of steps."""
+    for name, rule in sampling.prompts.items():
         if only and name not in only:
             continue
         prompts = read_prompts(rule)
         for k in steps:
             folder = out / f"{name}-{k}step"
-            sample_set(system, prompts, k, scale.sampling.seed, scale.sampling.batch, folder, system.name)
+            sample_set(system, prompts, k, sampling.seed, sampling.batch, folder, system.name)
 
 
+@refuses
 def main() -> None:
     """Parse the command line and sample."""
     parser = argparse.ArgumentParser(prog="python -m eval.sample", description=__doc__)
     parser.add_argument("--system", required=True, help="a student's directory, or any diffusers pipeline")
-    parser.add_argument("--scale", type=Path, required=True, help="config/<scale>.yaml: prompts, seed, steps")
+    add_scale_option(parser)
     parser.add_argument("--out", type=Path, required=True, help="directory of the sample sets")
     parser.add_argument("--steps", type=int, nargs="*", help="numbers of steps (default: the scale's)")
     parser.add_argument("--prompts", nargs="*", default=(), help="prompt sets (default: all)")
@@ -96,15 +100,15 @@ def main() -> None:
 
     import torch
 
-    from add.config.load import load_scale
     from eval.systems import load_system
 
-    scale = load_scale(arguments.scale)
-    torch.set_num_threads(scale.training.threads)
+    values = SampleValues.read(arguments.scale)
+    torch.set_num_threads(values.threads)
     device = arguments.device or ("cuda" if torch.cuda.is_available() else "cpu")
     system = load_system(arguments.system, arguments.guidance, device)
-    sample_scale(system, scale, arguments.steps or scale.sampling.steps, arguments.out, arguments.prompts)
+    sampling = values.sampling
+    sample_sets(system, sampling, arguments.steps or sampling.steps, arguments.out, arguments.prompts)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

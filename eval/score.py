@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from add.errors import InputError, refuses
 from add.files import write_json
@@ -24,12 +24,12 @@ from eval.metrics.networks import MetricNetworks, load_metric_networks
 from eval.prompts import Prompt, read_prompts
 from eval.provenance import commit, hardware, versions
 from eval.reference import load_reference
-
-if TYPE_CHECKING:
-    from add.config.scale import Scale
+from eval.stage import ScoreValues, add_scale_option
 
 
-def score_run(run: Path, scale: Scale, reference_directory: Path, device: str = "cpu") -> dict[str, Any]:
+def score_run(
+    run: Path, values: ScoreValues, reference_directory: Path, device: str = "cpu"
+) -> dict[str, Any]:
     """The content of result.json for the run directory results/<scale>/<run>/seed<k>.
 
     Raises InputError (a set that is missing, incomplete, broken or made for other prompts), InputError,
@@ -42,15 +42,15 @@ def score_run(run: Path, scale: Scale, reference_directory: Path, device: str = 
     spec = load_run(run / "spec.json")
     train = _json(run / "train" / "train.json", "training did not finish")
     seed = training_seed(run)
-    prompts = {name: read_prompts(config) for name, config in scale.sampling.prompts.items()}
+    prompts = {name: read_prompts(config) for name, config in values.prompts.items()}
     sets: dict[tuple[str, int], SampleSet] = {
-        (name, steps): open_samples(run, name, steps, prompts[name], scale)
+        (name, steps): open_samples(run, name, steps, prompts[name], values)
         for name in prompts
-        for steps in scale.sampling.steps
+        for steps in values.steps
     }
-    panel = load_metric_networks(scale, device)
-    reference = load_reference(reference_directory, scale, panel.extractor)
-    systems, protocols = score_sets(sets, prompts, scale, panel, reference)
+    panel = load_metric_networks(values.evaluation, device)
+    reference = load_reference(reference_directory, values.evaluation, panel.extractor)
+    systems, protocols = score_sets(sets, prompts, values, panel, reference)
     provenance = {
         "versions": versions(),
         "commit": commit(),
@@ -63,8 +63,8 @@ def score_run(run: Path, scale: Scale, reference_directory: Path, device: str = 
     }
     return {
         "schema": 1,
-        "scale": scale.name,
-        "notice": scale.notice,
+        "scale": values.name,
+        "notice": values.notice,
         "run": spec.name,
         "seed": seed,
         "spec_hash": spec_hash(spec),
@@ -77,7 +77,7 @@ def score_run(run: Path, scale: Scale, reference_directory: Path, device: str = 
 def score_sets(
     sets: dict[tuple[str, int], SampleSet],
     prompts: dict[str, tuple[Prompt, ...]],
-    scale: Scale,
+    values: ScoreValues,
     panel: MetricNetworks,
     reference: ReferenceFeatures,
 ) -> tuple[list[dict[str, Any]], dict[str, dict[str, Any]]]:
@@ -86,26 +86,31 @@ def score_sets(
     protocols: dict[str, dict[str, Any]] = {}
     for (name, steps), samples in sorted(sets.items(), key=lambda item: (item[0][1], item[0][0])):
         texts = [p.prompt for p in prompts[name]]
-        batches = samples.batches(scale.evaluation.batch)
-        scored = score_images(batches, texts, name, scale, panel, reference)
+        batches = samples.batches(values.evaluation.batch)
+        scored = score_images(batches, texts, name, values, panel, reference)
         systems.append({"steps": steps, "prompts": name, "images": len(samples), "metrics": scored.metrics})
         protocols |= scored.protocols
-        values = ", ".join(f"{metric} {entry['value']:.4g}" for metric, entry in scored.metrics.items())
+        figures = ", ".join(f"{metric} {entry['value']:.4g}" for metric, entry in scored.metrics.items())
         notes = {entry["note"]: None for entry in scored.metrics.values() if "note" in entry}
-        lines = [f"{_folder(name, steps)}: {len(samples)} images, {values}", *(f"  {note}" for note in notes)]
+        lines = [
+            f"{_folder(name, steps)}: {len(samples)} images, {figures}",
+            *(f"  {note}" for note in notes),
+        ]
         print("\n".join(lines), file=sys.stderr, flush=True)
     return systems, protocols
 
 
-def open_samples(run: Path, name: str, steps: int, prompts: Sequence[Prompt], scale: Scale) -> SampleSet:
+def open_samples(
+    run: Path, name: str, steps: int, prompts: Sequence[Prompt], values: ScoreValues
+) -> SampleSet:
     """The samples of one prompt set and step count. Raises InputError where they are not what the scale
     asks.
     """
     directory = run / "samples" / _folder(name, steps)
-    samples = read_samples(directory, scale.evaluation.resolution)
+    samples = read_samples(directory, values.evaluation.resolution)
     if samples.steps != steps:
         raise InputError(directory / "samples.json", f"says {samples.steps} steps, the folder says {steps}")
-    check_prompts(samples, name, prompts, scale.sampling.seed)
+    check_prompts(samples, name, prompts, values.seed)
     return samples
 
 
@@ -148,24 +153,22 @@ def _json(path: Path, absent: str) -> Any:
 @refuses
 def main(arguments: list[str] | None = None) -> int:
     """The command line; 1 and one line on stderr where the input is refused."""
-    from add.config.load import load_scale
-
     parser = argparse.ArgumentParser(prog="python -m eval.score", description="Score one run's samples.")
     parser.add_argument("--run", type=Path, required=True, help="results/<scale>/<run>/seed<k>")
-    parser.add_argument("--scale", type=Path, required=True, help="config/<scale>.yaml")
+    add_scale_option(parser)
     parser.add_argument("--out", type=Path, required=True, help="result.json")
     parser.add_argument("--reference", type=Path, help="default: results/<scale>/reference, beside the runs")
     parser.add_argument("--device", default="cpu", help="torch device (default: cpu)")
     options = parser.parse_args(arguments)
     import torch
 
-    scale = load_scale(options.scale)
-    torch.set_num_threads(scale.training.threads)
+    values = ScoreValues.read(options.scale)
+    torch.set_num_threads(values.threads)
     reference = options.reference or options.run.resolve().parent.parent / "reference"
-    result = score_run(options.run, scale, reference, options.device)
+    result = score_run(options.run, values, reference, options.device)
     write_json(options.out, result)
-    if scale.notice:
-        print(f"notice: {scale.notice}", file=sys.stderr)
+    if values.notice:
+        print(f"notice: {values.notice}", file=sys.stderr)
     return 0
 
 

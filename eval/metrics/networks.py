@@ -15,7 +15,7 @@ from eval.metrics.clip_score import Clip, load_clip
 from eval.metrics.features import Extractor, ImageBatch, load_extractor
 
 if TYPE_CHECKING:
-    from add.config.scale import Scale
+    from add.config.scale import EvaluationSpec
 
 
 @dataclass(frozen=True)
@@ -45,9 +45,8 @@ class NetworkOutputs:
     answers: list[dict[str, str]] | None
 
 
-def load_metric_networks(scale: Scale, device: str = "cpu") -> MetricNetworks:
-    """Load all that `scale.evaluation` names. Raises WeightsError, InputError."""
-    evaluation = scale.evaluation
+def load_metric_networks(evaluation: EvaluationSpec, device: str = "cpu") -> MetricNetworks:
+    """Load all networks that `evaluation` names. Raises WeightsError, InputError."""
     oracle = scenes = None
     if evaluation.oracle is not None:
         oracle = load_oracle(evaluation.oracle, device)

@@ -13,30 +13,24 @@ import argparse
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from add.config.yaml import SpecError
 from add.errors import refuses
 from eval.preferences.key import StudyKey, read_keys
 from eval.preferences.reader import read_folder, read_votes
 from eval.preferences.record import Vote, one_problem
 from eval.preferences.study.sources import read_sources
 from eval.prompts import Prompt, read_prompts
-
-if TYPE_CHECKING:
-    from add.config.scale import Scale
+from eval.stage import RatingValues, add_scale_option
 
 
 def all_votes(
-    scale: Scale, systems: Sequence[str], prompts: Iterable[Prompt], automatic: Path, study: Path
+    values: RatingValues, systems: Sequence[str], prompts: Iterable[Prompt], automatic: Path, study: Path
 ) -> tuple[Vote, ...]:
     """People's votes, then the automatic raters'. Raises PreferenceError with every problem of every file.
 
     study: the directory of the study that `snakemake study` made, if it did.
     """
-    if scale.study is None:
-        raise SpecError(scale.origin.file, 1, "has no study, so its votes have no systems")
-    folder = Path(scale.study.records)
+    folder = Path(values.records)
     people: tuple[Vote, ...] = ()
     if folder.is_dir():
         people = read_folder(folder, systems, _keys(folder, study))
@@ -46,7 +40,7 @@ def all_votes(
     for vote in people:
         if texts.get(vote.prompt_id, vote.prompt) != vote.prompt:
             reason = (
-                f"in the scale '{scale.name}' this prompt is {texts[vote.prompt_id]!r}; these votes are on other "
+                f"in the scale '{values.name}' this prompt is {texts[vote.prompt_id]!r}; these votes are on other "
                 "images, so take their file out of the folder"
             )
             raise one_problem(folder, reason, vote.line, vote.prompt_id, vote.prompt)
@@ -70,24 +64,23 @@ def _keys(folder: Path, study: Path) -> Mapping[str, StudyKey]:
 @refuses
 def main(arguments: list[str] | None = None) -> int:
     """The command line; 1 and the reasons on stderr where votes are refused."""
-    from add.config.load import load_scale
     from eval.preferences.ratings.rate import rate
     from eval.preferences.ratings.result import write_ratings
 
     parser = argparse.ArgumentParser(prog="python -m eval.preferences.rate_votes", description=__doc__)
-    parser.add_argument("--scale", type=Path, required=True, help="config/<scale>.yaml")
+    add_scale_option(parser)
     parser.add_argument("--systems", type=Path, required=True, help="JSON list of {name, samples}")
     parser.add_argument("--automatic", type=Path, required=True, help="the automatic raters' file")
     parser.add_argument("--study", type=Path, required=True, help="the study's directory, if it was made")
     parser.add_argument("--json", type=Path, required=True, help="ratings.json to write")
     parser.add_argument("--csv", type=Path, required=True, help="ratings.csv to write")
     options = parser.parse_args(arguments)
-    scale = load_scale(options.scale)
+    values = RatingValues.read(options.scale)
     names = [source.name for source in read_sources(options.systems)]
-    prompts = read_prompts(scale.sampling.prompts[scale.study.prompts]) if scale.study else ()
-    votes = all_votes(scale, names, prompts, options.automatic, options.study)
+    prompts = read_prompts(values.compared)
+    votes = all_votes(values, names, prompts, options.automatic, options.study)
     categories = {prompt.prompt_id: prompt.category or "" for prompt in prompts}
-    ratings = rate(votes, categories, seed=scale.study.seed if scale.study else 0)
+    ratings = rate(votes, categories, seed=values.rating_seed)
     for file in (options.json, options.csv):
         file.parent.mkdir(parents=True, exist_ok=True)
     write_ratings(ratings, options.csv, options.json)

@@ -181,7 +181,7 @@ def protocol_of(
 
 
 def _rule(plan: ProtocolPlan, scale: Scale) -> ImageRule:
-    own = image_rule(scale)
+    own = image_rule(scale.evaluation)
     side = scale.evaluation.resolution
     samples, reference = plan.samples.picture, plan.reference.picture
     names = reference.filter

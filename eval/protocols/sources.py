@@ -77,7 +77,7 @@ def open_set(directory: Path, scale: Scale, prompts: str | None, settings: Proto
     adapted = with_rule(scale, prompts, settings)
     wanted = read_prompts(adapted.sampling.prompts[prompts])
     check_prompts(found, prompts, wanted, adapted.sampling.seed)
-    rule = prompt_rule(adapted, prompts, len(wanted))
+    rule = prompt_rule(adapted.sampling.prompts[prompts], prompts, len(wanted))
     return Samples(images, keys, rule, adapted.sampling.seed, found.sha256(), directory)
 
 

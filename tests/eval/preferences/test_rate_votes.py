@@ -14,6 +14,7 @@ from eval.preferences.rate_votes import all_votes
 from eval.preferences.reader import write_votes
 from eval.preferences.record import PreferenceError, Vote
 from eval.prompts import Prompt
+from eval.stage import RatingValues
 from tests.support.smoke import REPOSITORY
 
 PROMPTS = (Prompt("parti-0001", "a circle"), Prompt("parti-0002", "a ring"))
@@ -47,7 +48,7 @@ def scale(tmp_path: Path) -> Scale:
 
 
 def votes(tmp_path: Path, scale: Scale) -> tuple[Vote, ...]:
-    return all_votes(scale, SYSTEMS, PROMPTS, tmp_path / "automatic.csv", tmp_path / "study")
+    return all_votes(RatingValues.of(scale), SYSTEMS, PROMPTS, tmp_path / "automatic.csv", tmp_path / "study")
 
 
 def test_people_come_before_programs_and_none_is_lost(scale: Scale, tmp_path: Path):

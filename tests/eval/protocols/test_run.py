@@ -18,6 +18,7 @@ from eval.protocols.run import Request, score_protocols
 from eval.protocols.sources import open_reference
 from eval.protocols.table import COLUMNS, csv_table, markdown_table, text_table
 from eval.reference import load_reference, make_reference
+from eval.stage import MeasureValues
 from tests.support.protocol_sets import IMAGES, protocols, samples, world
 
 ROWS = """\
@@ -64,13 +65,13 @@ def row(comparison, name: str):
 
 def test_the_base_is_the_number_and_the_protocol_of_result_json(comparison, scale, root) -> None:
     """Otherwise the table explains differences from a number that stands nowhere else."""
-    make_reference(scale, root / "ref", present_only=True)
-    panel = load_metric_networks(scale)
-    reference = load_reference(root / "ref", scale, panel.extractor)
+    make_reference(MeasureValues.of(scale), root / "ref", present_only=True)
+    panel = load_metric_networks(scale.evaluation)
+    reference = load_reference(root / "ref", scale.evaluation, panel.extractor)
     found = read_samples(root / "samples", scale.evaluation.resolution)
     texts = [s.prompt for s in found.samples]
     panel = replace(panel, oracle=None, scenes=None)
-    scored = score_images(found.batches(4), texts, "coco", scale, panel, reference)
+    scored = score_images(found.batches(4), texts, "coco", MeasureValues.of(scale), panel, reference)
     base = comparison.rows[0]
     for metric, figure, identity in (
         ("fid", base.fid, base.fid_protocol),
