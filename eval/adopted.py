@@ -18,11 +18,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from add.data.coco import read_captions
 from add.errors import InputError, refuses
 from add.files import write_json
 from eval.decode import decode_image
 from eval.images import image_folder, on_disk, photograph_folder
-from eval.prompts import read_captions, read_prompts
+from eval.prompts import read_prompts
 from eval.stage import MeasureValues, add_scale_option
 
 if TYPE_CHECKING:
@@ -66,8 +67,9 @@ class AdoptedPhotographs:
 
 def read_photographs(annotations: Path) -> AdoptedPhotographs:
     """Read the captions and look which photographs are there. Raises InputError."""
-    names, captions = read_captions(annotations)
-    return AdoptedPhotographs(annotations, names, captions, on_disk(annotations, list(names.values())))
+    read = read_captions(annotations)
+    present = on_disk(annotations, list(read.names.values()))
+    return AdoptedPhotographs(annotations, read.names, read.captions, present)
 
 
 def image_modes(folder: Path, names: Sequence[str]) -> dict[str, int]:

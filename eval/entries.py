@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from add.data.coco import read_captions
 from add.models.weights import file_hash
 from eval.images import stated_subset
 from eval.metrics.alignment import Scene, alignment, scenes_of
@@ -20,7 +21,6 @@ from eval.metrics.frechet import Statistics, bootstrap_interval, frechet_distanc
 from eval.metrics.kid import kernel_distance
 from eval.metrics.networks import MetricNetworks, NetworkOutputs, measure
 from eval.metrics.protocol import ImageRule, NetworkIdentity, PromptRule, Protocol, SourceIdentity, Subset
-from eval.prompts import read_captions
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -125,7 +125,7 @@ def subset_of(config: CocoPromptsSpec) -> Subset | None:
     if config.present is None:
         return None
     file = Path(config.annotations)
-    names = list(read_captions(file)[0].values())
+    names = list(read_captions(file).names.values())
     there = stated_subset(file, names, config.present)
     digest = hashlib.sha256("\n".join(there).encode()).hexdigest()
     return Subset(present=len(there), listed=len(names), sha256=digest)
