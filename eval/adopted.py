@@ -21,8 +21,7 @@ from typing import TYPE_CHECKING, Any
 from add.data.coco import read_captions
 from add.errors import InputError, refuses
 from add.files import write_json
-from eval.decode import decode_image
-from eval.images import image_folder, on_disk, photograph_folder
+from eval.images import decode_image, image_folder, on_disk, photograph_folder
 from eval.prompts import read_prompts
 from eval.stage import MeasureValues, add_scale_option
 

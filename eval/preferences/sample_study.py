@@ -51,7 +51,7 @@ def read_jobs(text: str) -> tuple[Job, ...]:
 
 def sample_jobs(sampling: SamplingSpec, jobs: tuple[Job, ...], device: str) -> None:
     """Sample each job on its prompts. Raises ValueError, OSError, InputError, WeightsError."""
-    from eval.systems import load_system
+    from eval.sample import load_system
 
     for job in jobs:
         directory = local_directory(job.system, job.revision, job.files)

@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from add.errors import InputError
-from eval.entries import rank_note
 from eval.metrics.frechet import (
     Statistics,
     bootstrap_values,
@@ -19,6 +18,7 @@ from eval.metrics.frechet import (
     statistics,
 )
 from eval.metrics.kid import KernelDistance, jackknife_error, kernel_distance, mean_kernel
+from eval.metrics.measure import rank_note
 
 POINTS = 15
 """Subset sizes, evenly spread; the number in the paper's code."""

@@ -14,7 +14,7 @@ from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 from PIL import Image
 
-from eval.decode import Crop, centred, to_square
+from eval.images import Crop, centred, to_square
 from eval.metrics.features import RESIZE_FILTER, Extractor
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from add.errors import InputError
-from eval.entries import DEFINITIONS, image_rule
+from eval.metrics.measure import DEFINITIONS, image_rule
 from eval.metrics.protocol import (
     ImageRule,
     NetworkIdentity,

@@ -84,7 +84,7 @@ def probe_card(network: nn.Module, untrained: nn.Module) -> dict[str, dict[str, 
 @torch.no_grad()
 def teacher_quality(pipeline: Any, oracle: Any, n: int, guidance: float, steps: int = 25) -> dict[str, Any]:
     """Share of the teacher's samples with all attributes right, for the first `n` validation captions."""
-    from eval.systems import System
+    from eval.sample import System
 
     scenes = draw_scenes("val", n)
     prompts = [caption(scenes, i) for i in range(n)]

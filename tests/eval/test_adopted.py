@@ -16,8 +16,8 @@ from add.config.scale import CocoPromptsSpec, Scale
 from add.errors import InputError
 from addbench.__main__ import main
 from eval.adopted import main as data_stage
-from eval.decode import decode_image
-from eval.entries import rank_note
+from eval.images import decode_image
+from eval.metrics.measure import rank_note
 from eval.prompts import read_prompts
 from eval.stage import MeasureValues, ScoreValues
 from tests.support.adopting import NAMES, adopt, workplace
@@ -35,9 +35,8 @@ def baseline_result(scale: Scale, root: Path) -> dict[str, Any]:
     """Train, sample and score the baseline as the workflow does, in this process."""
     from add.train import train
     from eval.reference import make_reference
-    from eval.sample import sample_sets
+    from eval.sample import load_system, sample_sets
     from eval.score import score_run
-    from eval.systems import load_system
 
     table = resolve(scale, load_baseline("ablations/baseline.yaml"), load_ablations("ablations"))
     out = root / "results" / scale.name / "baseline/seed0"
@@ -46,7 +45,7 @@ def baseline_result(scale: Scale, root: Path) -> dict[str, Any]:
     train(table.runs["baseline"], 0, out)
     sample_sets(load_system(str(out / "student")), scale.sampling, scale.sampling.steps, out / "samples")
     make_reference(MeasureValues.of(scale), out.parents[1] / "reference")
-    return score_run(out, ScoreValues.of(scale), out.parents[1] / "reference")
+    return score_run(out, ScoreValues.of(scale), out.parents[1] / "reference").values()
 
 
 def test_every_stage_takes_it_and_states_the_part(here: Path) -> None:

@@ -10,8 +10,7 @@ import pytest
 from PIL import Image
 
 from add.errors import InputError
-from eval.decode import decode_image, to_square
-from eval.images import image_folder, named_images, present, read_samples
+from eval.images import decode_image, image_folder, named_images, present, read_samples, to_square
 from tests.support.evaluation import SIDE, picture, shared, write_pictures, write_samples
 
 PROMPTS = [("1", 'with "quotes", and a comma'), ("2", "with a\nline break"), ("3", "plain ")]

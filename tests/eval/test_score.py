@@ -14,13 +14,12 @@ from safetensors.numpy import load_file
 
 from add.config.scale import Scale
 from add.errors import InputError
-from eval.entries import score_images
-from eval.images import read_samples
+from eval.images import photograph_folder, read_samples
 from eval.metrics.frechet import frechet_distance, statistics
-from eval.metrics.networks import load_metric_networks, measure
+from eval.metrics.measure import load_metric_networks, measure, score_images
 from eval.metrics.protocol import protocol_id
 from eval.prompts import read_prompts
-from eval.reference import load_reference, make_reference, photographs
+from eval.reference import load_reference, make_reference
 from eval.reference import main as reference_main
 from eval.score import main, score_run
 from eval.stage import MeasureValues, ScoreValues
@@ -57,7 +56,7 @@ def run(world: tuple[Path, Scale], tmp_path: Path) -> Path:
 
 
 def score(run: Path, world: tuple[Path, Scale]) -> dict[str, Any]:
-    return score_run(run, ScoreValues.of(world[1]), world[0] / "results/smoke/reference")
+    return score_run(run, ScoreValues.of(world[1]), world[0] / "results/smoke/reference").values()
 
 
 def test_the_result_holds_every_metric_with_interval_and_protocol(
@@ -196,8 +195,8 @@ def test_a_stated_subset_where_photographs_are_missing(world: tuple[Path, Scale]
     scale = tiny_scale(root, IMAGES, REFERENCES)
     with pytest.raises(InputError, match=r"1 of 6 images are missing: 000002\.png"):
         make_reference(MeasureValues.of(scale), tmp_path / "out")
-    content = make_reference(MeasureValues.of(scale), tmp_path / "out", present_only=True)
-    assert (content["real"][0]["images"], content["real"][0]["listed"]) == (5, 6)
+    made = make_reference(MeasureValues.of(scale), tmp_path / "out", present_only=True)
+    assert (made.real[0].images, made.real[0].listed) == (5, 6)
 
 
 def test_real_images_compared_with_themselves_have_no_blur_factor(
@@ -207,9 +206,9 @@ def test_real_images_compared_with_themselves_have_no_blur_factor(
     shutil.copytree(world[0], root)
     shutil.rmtree(root / "reference")
     shutil.copytree(root / "val", root / "reference")
-    content = make_reference(MeasureValues.of(tiny_scale(root, IMAGES, IMAGES)), tmp_path / "out")
-    assert content["floor"]["fid"] == pytest.approx(0, abs=1e-6)
-    assert content["blur_factor"] is None
+    made = make_reference(MeasureValues.of(tiny_scale(root, IMAGES, IMAGES)), tmp_path / "out")
+    assert made.floor["fid"] == pytest.approx(0, abs=1e-6)
+    assert made.blur_factor is None
 
 
 def test_prompts_without_scenes_have_no_alignment_and_part_of_them_is_an_error(
@@ -235,17 +234,17 @@ def test_without_an_oracle_the_rest_is_scored(run: Path, world: tuple[Path, Scal
     root, _ = world
     blind = tiny_scale(root, IMAGES, REFERENCES, oracle=None)
     result = score_run(run, ScoreValues.of(blind), root / "results/smoke/reference")
-    assert set(result["systems"][0]["metrics"]) == {"fid", "kid", "clip_score"}
-    assert "oracle" not in result["provenance"]["weights"]
+    assert set(result.systems[0].metrics) == {"fid", "kid", "clip_score"}
+    assert "oracle" not in result.provenance.weights
 
 
 def test_the_folder_of_photographs_is_cocos(world: tuple[Path, Scale]) -> None:
     root, scale = world
     config = scale.sampling.prompts["coco"]
     assert config.kind == "coco"
-    assert photographs(config) == root / "val"
+    assert photograph_folder(Path(config.annotations)) == root / "val"
     with pytest.raises(InputError, match="captions_<split>"):
-        photographs(config.model_copy(update={"annotations": "data/val.json"}))
+        photograph_folder(Path("data/val.json"))
 
 
 def test_reading_happens_before_any_network_is_loaded(run: Path, world: tuple[Path, Scale]) -> None:

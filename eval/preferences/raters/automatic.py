@@ -124,7 +124,7 @@ def _oracles(
     """Scene graph and realism, both from one decode and one resize of each image."""
     from eval.metrics.alignment import load_oracle
     from eval.metrics.features import load_extractor
-    from eval.metrics.networks import measure
+    from eval.metrics.measure import measure
     from eval.preferences.raters.realism import fit_realism
 
     oracle = scenes = extractor = realism = None

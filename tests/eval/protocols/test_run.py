@@ -11,9 +11,8 @@ from PIL import Image
 
 from add.config.scale import Scale
 from add.errors import InputError
-from eval.entries import score_images
 from eval.images import read_samples
-from eval.metrics.networks import load_metric_networks
+from eval.metrics.measure import load_metric_networks, score_images
 from eval.protocols.run import Request, score_protocols
 from eval.protocols.sources import open_reference
 from eval.protocols.table import COLUMNS, csv_table, markdown_table, text_table
@@ -78,9 +77,9 @@ def test_the_base_is_the_number_and_the_protocol_of_result_json(comparison, scal
         ("kid", base.kid, base.kid_protocol),
     ):
         entry = scored.metrics[metric]
-        assert figure.value == entry["value"]
-        assert [figure.low, figure.high] == pytest.approx(entry["interval"], rel=1e-12)
-        assert identity == entry["protocol"]
+        assert figure.value == entry.value
+        assert [figure.low, figure.high] == pytest.approx(entry.interval, rel=1e-12)
+        assert identity == entry.protocol
 
 
 def test_the_base_is_nothing_away_from_itself(comparison) -> None:
