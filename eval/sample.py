@@ -1,4 +1,9 @@
-"""x"""
+"""Sample a system: `python -m eval.sample --system DIR --scale config/mini.yaml --out DIR/samples`.
+
+A system is a trained student's directory, or any diffusers pipeline with its own scheduler. Writes one directory for
+each prompt set and number of steps: images, `index.csv`, and last `samples.json`, without which readers take the set
+for unfinished. An image depends on (system, prompt, seed) alone.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +15,7 @@ import shutil
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from add.errors import InputError, refuses
-from add.files import write_whole
+from add.files import write_json
+from eval.images import INDEX_COLUMNS, SampledImage
 from eval.prompts import Prompt, read_prompts
 from eval.stage import SampleValues, add_scale_option
 
@@ -42,7 +48,7 @@ class System:
     def images(self, prompts: Sequence[str], seeds: Sequence[int], steps: int) -> NDArray[np.uint8]:
         """RGB images (N, H, W, 3) uint8, one generator an image, so that none depends on its neighbours.
 
-        Raises ValueError where a student has no timesteps for that many steps.
+        Raises InputError where a student has no timesteps for that many steps.
         """
         import torch
 
@@ -113,23 +119,23 @@ def sample_set(
     started = time.perf_counter()
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
-    rows: list[tuple[str, str, str, int, int]] = []
+    rows: list[SampledImage] = []
     for start in tqdm(range(0, len(prompts), batch), desc=out.name, mininterval=5):
         part = prompts[start : start + batch]
         seeds = [image_seed(prompt, seed) for prompt in part]
-        # A last short batch is filled up: matrix products round differently for another batch size, which
-        # moves a value in some ten thousand by one of its 256 levels.
+        # A short last batch is filled up: matrix products round differently at another batch size, which moves
+        # about one value in ten thousand by one of its 256 levels.
         fill = batch - len(part)
         texts = [prompt.prompt for prompt in part] + [part[-1].prompt] * fill
         images = system.images(texts, seeds + [seeds[-1]] * fill, steps)
         for i, (prompt, its_seed) in enumerate(zip(part, seeds, strict=True)):
             file = f"{start + i:06d}.png"
             Image.fromarray(images[i]).save(out / file, compress_level=1)
-            rows.append((file, prompt.prompt_id, prompt.prompt, seed, its_seed))
+            rows.append(SampledImage(file, prompt.prompt_id, prompt.prompt, seed, its_seed))
     with (out / "index.csv").open("w", encoding="utf-8", newline="") as stream:
         writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(("file", "prompt_id", "prompt", "seed", "image_seed"))
-        writer.writerows(rows)
+        writer.writerow(INDEX_COLUMNS)
+        writer.writerows(map(astuple, rows))
     facts = {
         "system": name,
         "prompts": out.name.rsplit("-", 1)[0],
@@ -139,7 +145,7 @@ def sample_set(
         "seed": seed,
         "seconds": round(time.perf_counter() - started, 3),
     }
-    write_whole(out / "samples.json", json.dumps(facts, indent=2) + "\n")
+    write_json(out / "samples.json", facts)
 
 
 def sample_sets(

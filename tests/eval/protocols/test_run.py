@@ -179,7 +179,7 @@ def test_a_broken_photograph_stops_it(scale, root, tmp_path) -> None:
     folder = tmp_path / "broken"
     folder.mkdir()
     (folder / "a.png").write_bytes((root / "photographs/0000.png").read_bytes()[:200])
-    with pytest.raises(InputError, match=r"a\.png: is truncated or broken"):
+    with pytest.raises(InputError, match=r"a\.png: cannot be read as an image"):
         score_protocols(protocols(root, ROWS, "e.yaml"), scale, Request(root / "samples", reference=folder))
 
 
