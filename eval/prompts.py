@@ -79,8 +79,7 @@ def read_coco(
 def read_parti(
     file: Path, exclude_challenges: Iterable[str] = (), rule_seed: int = 0, count: int | None = None
 ) -> tuple[Prompt, ...]:
-    """`count` prompts (all if None) of a PartiPrompts TSV without the named challenges, in the file's
-    order.
+    """`count` prompts (all if None) of a PartiPrompts TSV without the named challenges, in the file's order.
 
     Quotes are characters like any other. Of the prompts left, those with the `count` lowest hashes of
     (rule_seed, prompt) are taken, so a smaller choice is part of a larger one. The prompt id is 'parti-'

@@ -99,9 +99,7 @@ def score_sets(
 def open_samples(
     run: Path, name: str, steps: int, prompts: Sequence[Prompt], values: ScoreValues
 ) -> SampleSet:
-    """The samples of one prompt set and step count. Raises InputError where they are not what the scale
-    asks.
-    """
+    """The samples of one prompt set and step count. Raises InputError where they are not what the scale asks for."""
     directory = run / "samples" / _folder(name, steps)
     samples = read_samples(directory, values.evaluation.resolution)
     if samples.steps != steps:

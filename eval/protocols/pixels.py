@@ -43,6 +43,7 @@ _LIBRARY: dict[ResizeName, tuple[str, bool, str]] = {
 """clean-fid's make_resizer: library, whether it rounds to 8 bits, filter."""
 
 Pixels = NDArray[np.uint8]
+Features = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ class Picture:
 
 
 def reencoded(pixels: Pixels, encoding: str) -> Pixels:
-    """uint8 (h, w, 3) after a way through a file: 'png' loses nothing; 'jpeg-75' is Pillow's quality 75, 4:2:0."""
+    """uint8 (h, w, 3) saved to a file and read back: 'png' loses nothing, 'jpeg-75' is Pillow's quality 75, 4:2:0."""
     if encoding == "png":
         return pixels
     stream = io.BytesIO()
@@ -116,9 +117,6 @@ def _neighbours(length: int, size: int) -> tuple[NDArray[np.intp], NDArray[np.in
     place = np.arange(size, dtype=np.float32) * np.float32(np.float32(length) / np.float32(size))
     before = np.floor(place).astype(np.intp)
     return before, np.minimum(before + 1, length - 1), place - before.astype(np.float32)
-
-
-Features = NDArray[np.float32]
 
 
 def features_by_preprocessing(

@@ -1,4 +1,4 @@
-"""Real input takes the same road: every stage runs on it, and a part of a set is never taken for the whole."""
+"""Real input goes through the same stages: each runs on it, and a part of a set is never taken for the whole."""
 
 from __future__ import annotations
 

@@ -93,18 +93,20 @@ def test_the_result_holds_every_metric_with_interval_and_protocol(
 
 
 def test_the_numbers_are_those_of_the_parts(run: Path, world: tuple[Path, Scale]) -> None:
-    """FID by hand from the images on disk; CLIP score from the panel's CLIP with this set's own prompts."""
+    """FID by hand from the images on disk; CLIP score from the metric CLIP with this set's own prompts."""
     root, scale = world
     metrics = score(run, world)["systems"][0]["metrics"]
-    panel = load_metric_networks(scale.evaluation)
+    networks = load_metric_networks(scale.evaluation)
     pixels = np.stack([np.asarray(Image.open(f)) for f in sorted((run / "samples/coco-1step").glob("*.png"))])
-    mine = measure([pixels], extractor=panel.extractor).features
+    mine = measure([pixels], extractor=networks.extractor).features
     others = load_file(root / "results/smoke/reference/features.safetensors")["reference"]
     assert mine is not None
     expected = frechet_distance(statistics(mine), statistics(others))
     assert metrics["fid"]["value"] == pytest.approx(expected, rel=1e-4)
     texts = [p.prompt for p in read_prompts(scale.sampling.prompts["coco"])]
-    assert metrics["clip_score"]["value"] == pytest.approx(panel.clip.cosines(pixels, texts).mean(), abs=1e-6)
+    assert metrics["clip_score"]["value"] == pytest.approx(
+        networks.clip.cosines(pixels, texts).mean(), abs=1e-6
+    )
 
 
 def test_scoring_twice_gives_the_same_numbers(run: Path, world: tuple[Path, Scale]) -> None:
@@ -171,21 +173,21 @@ def test_the_reference_states_the_floor_and_what_blur_costs(world: tuple[Path, S
 
 def test_a_reference_made_otherwise_is_refused(world: tuple[Path, Scale], tmp_path: Path) -> None:
     root, scale = world
-    panel = load_metric_networks(scale.evaluation)
+    networks = load_metric_networks(scale.evaluation)
     directory = root / "results/smoke/reference"
-    assert load_reference(directory, scale.evaluation, panel.extractor).source.count == REFERENCES
+    assert load_reference(directory, scale.evaluation, networks.extractor).source.count == REFERENCES
     other = tiny_scale(root, IMAGES, REFERENCES, crop="center")
     with pytest.raises(InputError, match=r"made with image_rule.*make it again"):
-        load_reference(directory, other.evaluation, panel.extractor)
+        load_reference(directory, other.evaluation, networks.extractor)
     with pytest.raises(InputError, match="is missing; make it"):
-        load_reference(root / "absent", scale.evaluation, panel.extractor)
+        load_reference(root / "absent", scale.evaluation, networks.extractor)
     mixed = tmp_path / "mixed"  # as a reference remade and killed between its two files
     shutil.copytree(directory, mixed)
     data = bytearray((mixed / "features.safetensors").read_bytes())
     data[-1] ^= 1
     (mixed / "features.safetensors").write_bytes(data)
     with pytest.raises(InputError, match=r"not what reference\.json was made with"):
-        load_reference(mixed, scale.evaluation, panel.extractor)
+        load_reference(mixed, scale.evaluation, networks.extractor)
 
 
 def test_a_stated_subset_where_photographs_are_missing(world: tuple[Path, Scale], tmp_path: Path) -> None:
@@ -215,18 +217,18 @@ def test_prompts_without_scenes_have_no_alignment_and_part_of_them_is_an_error(
     world: tuple[Path, Scale], tmp_path: Path
 ) -> None:
     root, scale = world
-    panel = load_metric_networks(scale.evaluation)
-    reference = load_reference(root / "results/smoke/reference", scale.evaluation, panel.extractor)
+    networks = load_metric_networks(scale.evaluation)
+    reference = load_reference(root / "results/smoke/reference", scale.evaluation, networks.extractor)
     write_pictures(tmp_path, range(3))
     images = np.stack([np.asarray(Image.open(f)) for f in sorted(tmp_path.glob("*.png"))])
     foreign = ["a dog", "a cat", "a cow"]
     assert (
         "alignment"
-        not in score_images([images], foreign, "coco", MeasureValues.of(scale), panel, reference).metrics
+        not in score_images([images], foreign, "coco", MeasureValues.of(scale), networks, reference).metrics
     )
     with pytest.raises(InputError, match="2 of 3 prompts have no scene"):
         score_images(
-            [images], ["a scene called a", *foreign[1:]], "coco", MeasureValues.of(scale), panel, reference
+            [images], ["a scene called a", *foreign[1:]], "coco", MeasureValues.of(scale), networks, reference
         )
 
 

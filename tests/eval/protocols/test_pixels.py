@@ -1,4 +1,4 @@
-"""The libraries' resizes pixel for pixel, JPEG, and what each road does to a photograph."""
+"""The libraries' resizes pixel for pixel, JPEG, and what each preprocessing does to a photograph."""
 
 from __future__ import annotations
 

@@ -65,12 +65,12 @@ def row(comparison, name: str):
 def test_the_base_is_the_number_and_the_protocol_of_result_json(comparison, scale, root) -> None:
     """Otherwise the table explains differences from a number that stands nowhere else."""
     make_reference(MeasureValues.of(scale), root / "ref", present_only=True)
-    panel = load_metric_networks(scale.evaluation)
-    reference = load_reference(root / "ref", scale.evaluation, panel.extractor)
+    networks = load_metric_networks(scale.evaluation)
+    reference = load_reference(root / "ref", scale.evaluation, networks.extractor)
     found = read_samples(root / "samples", scale.evaluation.resolution)
     texts = [s.prompt for s in found.samples]
-    panel = replace(panel, oracle=None, scenes=None)
-    scored = score_images(found.batches(4), texts, "coco", MeasureValues.of(scale), panel, reference)
+    networks = replace(networks, oracle=None, scenes=None)
+    scored = score_images(found.batches(4), texts, "coco", MeasureValues.of(scale), networks, reference)
     base = comparison.rows[0]
     for metric, figure, identity in (
         ("fid", base.fid, base.fid_protocol),
