@@ -101,12 +101,12 @@ if SCALE.data.build:
             f"{RESULTS}/benchmarks/data.tsv"
         conda:
             "environment.yml"
-        params:
-            build=SCALE.data.build,
-            root=subpath(output[0], parent=True),
         resources:
             # No value of the rule: another rule of evaluation leaves the data as they are.
             options=build_options(SCALE),
+        params:
+            build=SCALE.data.build,
+            root=subpath(output[0], parent=True),
         shell:
             "python -m {params.build} --out {params.root} {resources.options} > {log} 2>&1"
 
