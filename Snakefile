@@ -10,10 +10,10 @@
 #     snakemake --cores all study                             the annotators' pages: results/<scale>/study/pages
 #
 # Every value that decides a result reaches its rule through `params`, resolved from the YAML files before the
-# first job starts: editing a comment reruns nothing, changing a value reruns the runs that it reaches.
+# first job starts: editing a comment reruns nothing, changing a value reruns the runs that it reaches. No job reads
+# those files again, so an edit while jobs run changes nothing of this workflow.
 import sys
 from pathlib import Path
-from shlex import quote
 
 from snakemake.utils import min_version
 
@@ -24,23 +24,30 @@ from add.config.load import load_ablations, load_baseline, load_scale
 from add.config.resolve import resolve
 from addbench.preflight.inputs import check_inputs_exist
 from addbench.workflow import (
+    build_options,
     gpu_jobs,
     plain,
     report_figures,
+    report_values,
     scale_file,
     study_plan,
+    stage_values,
     train_options,
     training_source,
-    values,
+)
+from eval.stage import (
+    MeasureValues,
+    RaterValues,
+    RatingValues,
+    SampleValues,
+    ScoreValues,
 )
 
-SCALE_FILE = scale_file(config.get("scale", "mini"))
+SCALE = load_scale(scale_file(config.get("scale", "mini")))
 ABLATIONS = Path(config.get("ablations", "ablations"))
-SCALE = load_scale(SCALE_FILE)
 check_inputs_exist(SCALE)
-TABLE = resolve(
-    SCALE, load_baseline(ABLATIONS / "baseline.yaml"), load_ablations(ABLATIONS)
-)
+BASELINE = load_baseline(ABLATIONS / "baseline.yaml")
+TABLE = resolve(SCALE, BASELINE, load_ablations(ABLATIONS))
 RESULTS = f"results/{SCALE.name}"
 # A scale without a module that makes its data names files that are already there.
 DATA = (
@@ -58,11 +65,9 @@ GPU = gpu_jobs(config.get("gpu"))
 
 # The jobs' python is the one that runs Snakemake, also where its environment is not activated.
 # Where nothing compiled may be kept, every job compiles its libraries again, for 7 s each.
-# A cache changes how fast training is and not its result, so it is no value of the rule: having one reruns nothing.
 shell.prefix(
     f'export PATH="{Path(sys.executable).parent}:$PATH"; '
     "unset PYTHONDONTWRITEBYTECODE; "
-    f"export ADD_TRAIN_OPTIONS={quote(train_options(SCALE.data.cache))}; "
 )
 
 
@@ -96,11 +101,14 @@ if SCALE.data.build:
             f"{RESULTS}/benchmarks/data.tsv"
         conda:
             "environment.yml"
+        resources:
+            # No value of the rule: another rule of evaluation leaves the data as they are.
+            options=build_options(SCALE),
         params:
             build=SCALE.data.build,
             root=subpath(output[0], parent=True),
         shell:
-            "python -m {params.build} --out {params.root} > {log} 2>&1"
+            "python -m {params.build} --out {params.root} {resources.options} > {log} 2>&1"
 
 
 rule reference:
@@ -119,11 +127,10 @@ rule reference:
     resources:
         gpu=GPU,
     params:
-        values=values(SCALE.evaluation, SCALE.sampling.prompts, SCALE.notice),
-        scale=SCALE_FILE,
+        scale=stage_values(MeasureValues, SCALE),
         out=subpath(output.facts, parent=True),
     shell:
-        "python -m eval.reference --scale {params.scale} --out {params.out} > {log} 2>&1"
+        "python -m eval.reference --scale {params.scale:q} --out {params.out} > {log} 2>&1"
 
 
 rule train:
@@ -144,12 +151,15 @@ rule train:
         "environment.yml"
     resources:
         gpu=GPU,
+        # A cache changes how fast training is and not its result, so it is no value: having one reruns nothing.
+        cache=train_options(SCALE.data.cache),
     params:
         spec=lambda wildcards: plain(TABLE.runs[wildcards.run]),
         out=subpath(output.student, parent=True),
     shell:
         "printf '%s\\n' {params.spec:q} > {output.spec} && "
-        "python -m add.train --spec {output.spec} --seed {wildcards.seed} --out {params.out} > {log} 2>&1"
+        "python -m add.train --spec {output.spec} --seed {wildcards.seed} --out {params.out} {resources.cache} "
+        "> {log} 2>&1"
 
 
 rule sample:
@@ -171,11 +181,10 @@ rule sample:
     resources:
         gpu=GPU,
     params:
-        values=values(SCALE.sampling),
-        scale=SCALE_FILE,
+        scale=stage_values(SampleValues, SCALE),
         out=subpath(output[0], ancestor=2),
     shell:
-        "python -m eval.sample --system {input.student} --scale {params.scale} --out {params.out} > {log} 2>&1"
+        "python -m eval.sample --system {input.student} --scale {params.scale:q} --out {params.out} > {log} 2>&1"
 
 
 rule score:
@@ -196,12 +205,11 @@ rule score:
     resources:
         gpu=GPU,
     params:
-        values=values(SCALE.evaluation, SCALE.sampling, SCALE.notice),
-        scale=SCALE_FILE,
+        scale=stage_values(ScoreValues, SCALE),
         run=subpath(output[0], parent=True),
         reference=subpath(input.reference, parent=True),
     shell:
-        "python -m eval.score --run {params.run} --scale {params.scale} --reference {params.reference} "
+        "python -m eval.score --run {params.run} --scale {params.scale:q} --reference {params.reference} "
         "--out {output} > {log} 2>&1"
 
 
@@ -222,10 +230,9 @@ rule study_samples:
         gpu=GPU,
     params:
         jobs=STUDY.jobs,
-        values=values(SCALE.sampling),
-        scale=SCALE_FILE,
+        scale=stage_values(SampleValues, SCALE),
     shell:
-        "python -m eval.preferences.sample_study --scale {params.scale} --jobs {params.jobs:q} > {log} 2>&1"
+        "python -m eval.preferences.sample_study --scale {params.scale:q} --jobs {params.jobs:q} > {log} 2>&1"
 
 
 rule systems:
@@ -281,11 +288,10 @@ rule automatic:
     resources:
         gpu=GPU,
     params:
-        raters=values(STUDY.design.automatic if STUDY.design else (), SCALE.evaluation),
-        scale=SCALE_FILE,
+        scale=stage_values(RaterValues, SCALE),
         reference=subpath(input.reference, parent=True),
     shell:
-        "python -m eval.preferences.raters.automatic --systems {input.systems} --scale {params.scale} "
+        "python -m eval.preferences.raters.automatic --systems {input.systems} --scale {params.scale:q} "
         "--reference {params.reference} --out {output} > {log} 2>&1"
 
 
@@ -311,11 +317,10 @@ rule ratings:
     conda:
         "environment.yml"
     params:
-        seed=STUDY.design.seed if STUDY.design else 0,
-        scale=SCALE_FILE,
+        scale=stage_values(RatingValues, SCALE),
         study=STUDY_DIRECTORY,
     shell:
-        "python -m eval.preferences.rate_votes --scale {params.scale} --systems {input.systems} "
+        "python -m eval.preferences.rate_votes --scale {params.scale:q} --systems {input.systems} "
         "--automatic {input.automatic} --study {params.study} --json {output.json} --csv {output.csv} "
         "> {log} 2>&1"
 
@@ -357,12 +362,7 @@ rule report:
     conda:
         "environment.yml"
     params:
-        cells=plain(TABLE.cells),
-        # By a function, as a range of shards is written in braces, which Snakemake would take for a wildcard.
-        scale_values=lambda wildcards: values(SCALE),
-        scale=SCALE_FILE,
-        ablations=ABLATIONS.as_posix(),
+        study=report_values(SCALE, BASELINE, TABLE),
         results=subpath(input.reference, ancestor=2),
     shell:
-        "python -m reports.table --scale {params.scale} --ablations {params.ablations} --results {params.results} "
-        "--out reports > {log} 2>&1"
+        "python -m reports.table --study {params.study:q} --results {params.results} --out reports > {log} 2>&1"

@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import argparse
 import math
-import os
 import platform
-import shlex
 import shutil
 import sys
 import time
@@ -223,8 +221,7 @@ def main() -> None:
     parser.add_argument(
         "--keep", nargs="+", choices=CACHED, default=CACHED, help="kinds to keep (default: all)"
     )
-    # As the Snakefile passes on what is no value of the run, and so must not be one of the rule.
-    arguments = parser.parse_args([*shlex.split(os.environ.get("ADD_TRAIN_OPTIONS", "")), *sys.argv[1:]])
+    arguments = parser.parse_args()
     cache = CacheSpec(directory=arguments.cache, keep=tuple(arguments.keep)) if arguments.cache else None
     rank, device = join_processes(arguments.device)
     train(load_run(arguments.spec), arguments.seed, arguments.out, device, rank, cache)

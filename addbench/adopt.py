@@ -45,6 +45,7 @@ def adopt(options: argparse.Namespace) -> tuple[str, int]:
     Raises InputError with all that is missing or broken, SpecError where the base scale is wrong.
     """
     from eval.adopted import inspect, write_data
+    from eval.stage import MeasureValues
 
     base = load_scale(scale_path(options.scale or DEFAULT_SCALE))
     annotations = options.coco / "annotations" / f"captions_{options.split}.json"
@@ -60,7 +61,7 @@ def adopt(options: argparse.Namespace) -> tuple[str, int]:
         partial.write_text(text, encoding="utf-8")
         try:
             scale = load_scale(partial)
-            facts, listing = inspect(scale)
+            facts, listing = inspect(MeasureValues.of(scale))
         except SpecError as error:
             lines = (problem.message for problem in error.problems)
             raise InputError("the scale that these options make is not valid:\n" + "\n".join(lines)) from None

@@ -96,7 +96,7 @@ def _write(out: Path, comparison: ProtocolComparison, device: str) -> None:
 
     from add.files import write_json, write_whole
     from eval.protocols.table import csv_table, markdown_table
-    from eval.provenance import commit, hardware, versions
+    from eval.result import commit, hardware, versions
 
     write_whole(out / "protocols.csv", csv_table(comparison))
     write_whole(out / "protocols.md", markdown_table(comparison))

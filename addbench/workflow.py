@@ -5,18 +5,19 @@ from __future__ import annotations
 import dataclasses
 import json
 import shlex
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel
-
 from add.config.data import CacheSpec, CocoSpec, ShardsSpec, TrainData
 from add.config.resolve import Table
+from add.config.run import Run, Variant
 from add.config.scale import Scale
 from add.config.study import StudySpec, StudySystemSpec
 from add.config.yaml import Loc, SpecError, dotted, nearest, raise_all
+from eval.stage import MeasureValues, StageValues
+from reports.study import study_from_spec
 
 FIGURES = ("ranks", "steps", "scatter", "gap", "losses")
 """Figures of the report beside the samples, each with a caption of the same name under reports/captions."""
@@ -30,32 +31,33 @@ def scale_file(scale: str) -> str:
     return scale if scale.endswith((".yaml", ".yml")) else f"config/{scale}.yaml"
 
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, BaseModel):
-        return value.model_dump(mode="json")
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {
-            f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value) if f.name not in _PLACES
-        }
-    if isinstance(value, Mapping):
-        return {str(k): _plain(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
-    return value
+def plain(run: Run) -> str:
+    """A run's values as one line of JSON; equal values give equal text."""
+    return json.dumps(run.model_dump(mode="json"), sort_keys=True)
 
 
-_PLACES = ("file", "line")
-"""Fields that say where a cell was written, which is not one of its values: moving a row reruns nothing."""
+def stage_values(stage: type[StageValues], scale: Scale) -> Callable[[Any], str]:
+    """The stage's values as one line of JSON, for `params` and the stage's option `--scale`.
+
+    A function of the wildcards, since Snakemake takes braces in a text, such as a range of shards, for wildcards.
+    It is called for jobs that are planned: a scale without a study has no values for the study's stages.
+    """
+    return lambda wildcards: stage.of(scale).model_dump_json()
 
 
-def plain(value: Any) -> str:
-    """Models, dataclasses and containers as one line of JSON; equal values give equal text."""
-    return json.dumps(_plain(value), sort_keys=True)
+def report_values(scale: Scale, baseline: Variant, table: Table) -> Callable[[Any], str]:
+    """What the report is about as one line of JSON, likewise, for `python -m reports.table --study`."""
+    study = study_from_spec(scale, baseline, table)
+    return lambda wildcards: json.dumps(dataclasses.asdict(study))
 
 
-def values(*parts: Any) -> str:
-    """The JSON of several parts of a scale, for a rule that depends on just those."""
-    return plain(list(parts))
+def build_options(scale: Scale) -> str:
+    """The shell's options of the module that makes the data, besides `--out`: the scale's values for eval.adopted."""
+    from eval.adopted import BUILD
+
+    if scale.data.build != BUILD:
+        return ""
+    return shlex.join(["--scale", MeasureValues.of(scale).model_dump_json()])
 
 
 def training_source(train: TrainData) -> str:
@@ -224,12 +226,13 @@ def _compared(scale: Scale, study: StudySpec, system: StudySystemSpec, results: 
             samples = f"{results}/{system.run}/seed{system.seed}/samples/{folder}"
             return Compared(system.label, samples, student, None)
         out = f"{results}/study_samples/{system.run}-seed{system.seed}"
-        job = {"system": student, "steps": system.steps, "out": out}
+        job = {"system": student, "prompts": study.prompts, "steps": system.steps, "out": out}
         return Compared(system.label, f"{out}/{folder}", student, job)
     network = scale.networks.diffusion[system.pipeline or ""]
     out = f"{results}/study_samples/{system.pipeline}-guidance{system.guidance:g}"
     job = {
         "system": network.path,
+        "prompts": study.prompts,
         "revision": network.revision,
         "sha256": network.sha256,
         "guidance": system.guidance,

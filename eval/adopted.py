@@ -1,6 +1,6 @@
 """Are the captions, photographs and prompts that an adopted scale names all there, and whole?
 
-    python -m eval.adopted --out data/coco
+    python -m eval.adopted --scale config/coco.yaml --out data/coco
 
 is the `data` stage of config/coco.yaml where `addbench adopt` wrote that file: it reads everything once by the
 readers of the later stages, and leaves annotations/captions_train.json, which lists what is trained on (the
@@ -18,14 +18,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from add.data.coco import read_captions
 from add.errors import InputError, refuses
 from add.files import write_json
-from eval.decode import decode_image
-from eval.images import image_folder, on_disk, photograph_folder
-from eval.prompts import read_captions, read_prompts
+from eval.images import decode_image, image_folder, on_disk, photograph_folder
+from eval.prompts import read_prompts
+from eval.stage import MeasureValues, add_scale_option
 
 if TYPE_CHECKING:
-    from add.config.scale import CocoPromptsSpec, Scale
+    from add.config.scale import CocoPromptsSpec
 
 BUILD = "eval.adopted"
 """This module as a scale names it in `data.build`."""
@@ -65,8 +66,9 @@ class AdoptedPhotographs:
 
 def read_photographs(annotations: Path) -> AdoptedPhotographs:
     """Read the captions and look which photographs are there. Raises InputError."""
-    names, captions = read_captions(annotations)
-    return AdoptedPhotographs(annotations, names, captions, on_disk(annotations, list(names.values())))
+    read = read_captions(annotations)
+    present = on_disk(annotations, list(read.names.values()))
+    return AdoptedPhotographs(annotations, read.names, read.captions, present)
 
 
 def image_modes(folder: Path, names: Sequence[str]) -> dict[str, int]:
@@ -92,23 +94,23 @@ def image_modes(folder: Path, names: Sequence[str]) -> dict[str, int]:
     return dict(sorted(modes.items()))
 
 
-def inspect(scale: Scale) -> tuple[dict[str, Any], dict[str, Any]]:
+def inspect(values: MeasureValues) -> tuple[dict[str, Any], dict[str, Any]]:
     """dataset.json's content and the training list's, once all that the scale names has been read.
 
     Raises InputError, also where no prompt set is of kind coco.
     """
-    config = _coco(scale)
+    config = _coco(values)
     found = read_photographs(Path(config.annotations))
     if config.present is None and (missing := found.missing()):
         raise InputError(found.folder, f"{missing.partition(': ')[2]}; a part must be stated (`present`)")
-    counts = {name: len(read_prompts(prompts)) for name, prompts in scale.sampling.prompts.items()}
-    reference = scale.evaluation.reference
-    image_folder(Path(reference.images), scale.evaluation.resolution, scale.evaluation.crop, reference.count)
+    counts = {name: len(read_prompts(prompts)) for name, prompts in values.prompts.items()}
+    evaluation, reference = values.evaluation, values.evaluation.reference
+    image_folder(Path(reference.images), evaluation.resolution, evaluation.crop, reference.count)
     modes = image_modes(found.folder, found.present)
     listing = _training_list(found)
     facts = {
-        "scale": scale.name,
-        "notice": scale.notice,
+        "scale": values.name,
+        "notice": values.notice,
         "captions": {"file": config.annotations, "images": len(found.names), "captions": found.caption_count},
         "photographs": {
             "folder": found.folder.as_posix(),
@@ -134,11 +136,11 @@ def _text(content: dict[str, Any]) -> str:
     return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
 
 
-def _coco(scale: Scale) -> CocoPromptsSpec:
-    for prompts in scale.sampling.prompts.values():
+def _coco(values: MeasureValues) -> CocoPromptsSpec:
+    for prompts in values.prompts.values():
         if prompts.kind == "coco":
             return prompts
-    raise InputError(f"scale {scale.name} has no prompt set of kind coco")
+    raise InputError(f"scale {values.name} has no prompt set of kind coco")
 
 
 def _training_list(found: AdoptedPhotographs) -> dict[str, Any]:
@@ -157,13 +159,11 @@ def _training_list(found: AdoptedPhotographs) -> dict[str, Any]:
 @refuses
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; 1 and one line on stderr where the input is refused."""
-    from add.config.load import load_scale
-
     parser = argparse.ArgumentParser(prog="python -m eval.adopted", description=__doc__)
-    parser.add_argument("--out", type=Path, required=True, help="data/<scale>, for config/<scale>.yaml")
+    parser.add_argument("--out", type=Path, required=True, help="data/<scale>")
+    add_scale_option(parser)
     options = parser.parse_args(arguments)
-    scale = load_scale(Path("config") / f"{options.out.name}.yaml")
-    facts, listing = inspect(scale)
+    facts, listing = inspect(MeasureValues.read(options.scale))
     write_data(options.out, facts, listing)
     print(json.dumps(facts, indent=2))
     return 0

@@ -8,13 +8,19 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
+from add.data.coco import file_bytes
+from add.data.images import decoded, decoded_rgb
 from add.errors import InputError
-from eval.decode import Crop, decode_image, decode_sample, to_square
+
+Crop = Literal["none", "center"]
+PREFIX = "captions_"
+
 
 INDEX_COLUMNS = ("file", "prompt_id", "prompt", "seed", "image_seed")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
@@ -57,9 +63,7 @@ class SampleSet:
 
 @dataclass(frozen=True)
 class ReferenceImages:
-    """Photographs on disk, brought to `resolution` x `resolution` by `crop` as they are read, in this
-    order.
-    """
+    """Photographs on disk, in order, brought to `resolution` x `resolution` by `crop` as they are read."""
 
     files: tuple[Path, ...]
     resolution: int
@@ -136,7 +140,7 @@ def named_images(directory: Path, names: Sequence[str], resolution: int, crop: C
 
 
 def present(directory: Path, names: Sequence[str]) -> tuple[str, ...]:
-    """Those of `names` that are in the folder, in the same order: for work on a stated subset."""
+    """The `names` that are in the folder, in the same order: for work on a stated subset."""
     return tuple(name for name in names if (directory / name).is_file())
 
 
@@ -174,6 +178,85 @@ def read_index(path: Path) -> tuple[SampledImage, ...]:
     return tuple(samples)
 
 
+def photograph_folder(annotations: Path) -> Path:
+    """COCO's layout: annotations/captions_<split>.json lies beside the folder <split> of its images.
+
+    Raises InputError where the file is called otherwise.
+    """
+    split = annotations.stem.removeprefix(PREFIX)
+    if not split or not annotations.name.startswith(PREFIX):
+        reason = f"is not called {PREFIX}<split>.json, so its folder of images is not known"
+        raise InputError(annotations, reason)
+    return annotations.parent.parent / split
+
+
+def on_disk(annotations: Path, names: Sequence[str]) -> tuple[str, ...]:
+    """The listed file names whose photograph is there, sorted. Raises InputError without a folder."""
+    folder = photograph_folder(annotations)
+    if not folder.is_dir():
+        raise InputError(folder, f"no such directory; it should hold the photographs of {annotations}")
+    return tuple(sorted(name for name in names if (folder / name).is_file()))
+
+
+def stated_subset(annotations: Path, names: Sequence[str], stated: int) -> tuple[str, ...]:
+    """`on_disk`, with the `stated` number of photographs: a part that grew or shrank is another set.
+
+    Raises InputError with both numbers where they differ.
+    """
+    there = on_disk(annotations, names)
+    if len(there) != stated:
+        reason = (
+            f"holds {len(there)} of the {len(names)} photographs that {annotations.name} lists, and the scale "
+            f"states {stated} (`present`); bring the others back, or state what is there"
+        )
+        raise InputError(photograph_folder(annotations), reason)
+    return there
+
+
+def decode_image(path: Path) -> Image.Image:
+    """A photograph as an upright 8-bit RGB image, as training decodes it. Raises InputError where it is broken."""
+    return decoded_rgb(file_bytes(path), path)
+
+
+def to_square(
+    image: Image.Image,
+    resolution: int,
+    crop: Crop,
+    resampling: Image.Resampling = Image.Resampling.BICUBIC,
+) -> NDArray[np.uint8]:
+    """uint8 (resolution, resolution, 3) by one of Pillow's antialiased filters.
+
+    crop 'center' first cuts out the largest centred square (`centred`); 'none' keeps the whole picture and
+    changes its aspect ratio.
+    """
+    if crop == "center":
+        image = centred(image)
+    if image.size != (resolution, resolution):
+        image = image.resize((resolution, resolution), resampling)
+    return np.asarray(image, dtype=np.uint8)
+
+
+def centred(image: Image.Image) -> Image.Image:
+    """The largest centred square; the odd pixel is cut at the right or the bottom."""
+    side = min(image.size)
+    left, top = (image.width - side) // 2, (image.height - side) // 2
+    return image.crop((left, top, left + side, top + side))
+
+
+def decode_sample(path: Path, resolution: int) -> NDArray[np.uint8]:
+    """uint8 (resolution, resolution, 3) of an 8-bit RGB PNG of this size. Raises InputError for any other file."""
+    image = decoded(file_bytes(path), path)
+    if image.format != "PNG":
+        raise InputError(path, f"is a {image.format}; samples are PNG, which loses nothing")
+    if image.mode != "RGB":
+        raise InputError(path, f"has mode {image.mode}; samples are 8-bit RGB")
+    if image.size != (resolution, resolution):
+        raise InputError(
+            path, f"is {image.width}x{image.height}; {resolution}x{resolution} is to be measured"
+        )
+    return np.asarray(image, dtype=np.uint8)
+
+
 def _sample(path: Path, line: int, row: list[str]) -> SampledImage:
     if len(row) != len(INDEX_COLUMNS):
         raise InputError(path, f"line {line}: {len(row)} fields, not {len(INDEX_COLUMNS)}")
@@ -191,43 +274,3 @@ def _set_hash(files: Sequence[Path]) -> str:
         digest.update(file.name.encode())
         digest.update(file.read_bytes())
     return digest.hexdigest()
-
-
-PREFIX = "captions_"
-
-
-def photograph_folder(annotations: Path) -> Path:
-    """COCO's layout: annotations/captions_<split>.json lies beside the folder <split> of its images.
-
-    Raises InputError where the file is called otherwise.
-    """
-    split = annotations.stem.removeprefix(PREFIX)
-    if not split or not annotations.name.startswith(PREFIX):
-        reason = f"is not called {PREFIX}<split>.json, so its folder of images is not known"
-        raise InputError(annotations, reason)
-    return annotations.parent.parent / split
-
-
-def on_disk(annotations: Path, names: Sequence[str]) -> tuple[str, ...]:
-    """Those of the listed file names whose photograph is there, sorted. Raises InputError without a
-    folder.
-    """
-    folder = photograph_folder(annotations)
-    if not folder.is_dir():
-        raise InputError(folder, f"no such directory; it should hold the photographs of {annotations}")
-    return tuple(sorted(name for name in names if (folder / name).is_file()))
-
-
-def stated_subset(annotations: Path, names: Sequence[str], stated: int) -> tuple[str, ...]:
-    """`on_disk`, which must find exactly as many as are stated: a part that grew or shrank is another set.
-
-    Raises InputError with both numbers.
-    """
-    there = on_disk(annotations, names)
-    if len(there) != stated:
-        reason = (
-            f"holds {len(there)} of the {len(names)} photographs that {annotations.name} lists, and the scale "
-            f"states {stated} (`present`); bring the others back, or state what is there"
-        )
-        raise InputError(photograph_folder(annotations), reason)
-    return there

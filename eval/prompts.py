@@ -11,13 +11,12 @@ import csv
 import difflib
 import hashlib
 import io
-import json
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
+from add.data.coco import read_captions, utf8_text
 from add.errors import InputError
 from eval.images import stated_subset
 
@@ -60,41 +59,27 @@ def read_coco(
 
     caption_rule 'first' takes an image's caption with the lowest annotation id; 'random' takes one by a
     hash of (rule_seed, image id), so the choice for one image does not depend on `count` or on the other
-    images. `present` restricts the choice to the photographs that are on disk, which must be so many
-    (`eval.images`). The prompt id is the image id. Raises InputError; InputError by `present`.
+    images. `present` restricts the choice to the photographs that are on disk, and states their number
+    (`eval.images`). The prompt id is the image id. Raises InputError.
     """
-    names, captions = read_captions(file)
+    read = read_captions(file)
+    names = read.names
     if present is not None:
         there = set(stated_subset(file, list(names.values()), present))
         names = {image_id: name for image_id, name in names.items() if name in there}
     chosen = sorted(names)[: _checked_count(file, count, len(names), "images")]
     prompts = []
     for image_id in chosen:
-        options = sorted(captions[image_id])
+        options = read.texts(image_id)
         pick = 0 if caption_rule == "first" else hash_draw(rule_seed, str(image_id)) % len(options)
-        prompts.append(Prompt(str(image_id), options[pick][1], image_id=image_id, file_name=names[image_id]))
+        prompts.append(Prompt(str(image_id), options[pick], image_id=image_id, file_name=names[image_id]))
     return tuple(prompts)
-
-
-def read_captions(file: Path) -> tuple[dict[int, str], dict[int, list[tuple[int, str]]]]:
-    """Every image of a COCO captions file: id -> file name, and id -> (annotation id, caption), one or more.
-
-    Raises InputError.
-    """
-    content = _json(file)
-    names = _coco_images(file, content)
-    captions = _coco_captions(file, content, names)
-    for image_id in names:
-        if image_id not in captions:
-            raise InputError(file, "annotations", f"image {image_id} has no caption")
-    return names, captions
 
 
 def read_parti(
     file: Path, exclude_challenges: Iterable[str] = (), rule_seed: int = 0, count: int | None = None
 ) -> tuple[Prompt, ...]:
-    """`count` prompts (all if None) of a PartiPrompts TSV without the named challenges, in the file's
-    order.
+    """`count` prompts (all if None) of a PartiPrompts TSV without the named challenges, in the file's order.
 
     Quotes are characters like any other. Of the prompts left, those with the `count` lowest hashes of
     (rule_seed, prompt) are taken, so a smaller choice is part of a larger one. The prompt id is 'parti-'
@@ -127,89 +112,8 @@ def _checked_count(file: Path, count: int | None, available: int, what: str) -> 
     return count
 
 
-def _text(file: Path) -> str:
-    try:
-        raw = file.read_bytes()
-    except OSError as error:
-        raise InputError(file, None, f"cannot be read: {error.strerror}") from error
-    if raw.startswith(b"\xef\xbb\xbf"):
-        raise InputError(file, "line 1", "starts with a byte order mark; save it as UTF-8 without one")
-    try:
-        return raw.decode("utf-8")
-    except UnicodeDecodeError as error:
-        line = raw.count(b"\n", 0, error.start) + 1
-        reason = f"byte {raw[error.start]:#04x} is not UTF-8 ({error.reason})"
-        raise InputError(file, f"line {line}", reason) from error
-
-
-def _json(file: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(_text(file))
-    except json.JSONDecodeError as error:
-        raise InputError(file, f"line {error.lineno}", f"not JSON: {error.msg}") from error
-    if not isinstance(content, dict):
-        raise InputError(file, None, "a COCO file is an object with 'images' and 'annotations'")
-    return content
-
-
-def _entries(file: Path, content: dict[str, Any], key: str) -> list[dict[str, Any]]:
-    entries = content.get(key)
-    if not isinstance(entries, list):
-        raise InputError(file, key, "missing, or not a list; is this a COCO captions file?")
-    if not entries:
-        raise InputError(file, key, "is empty")
-    for i, entry in enumerate(entries):
-        if not isinstance(entry, dict):
-            raise InputError(file, f"{key}[{i}]", "is not an object")
-    return entries
-
-
-def _field(file: Path, where: str, entry: dict[str, Any], key: str, kind: type[Any]) -> Any:
-    value = entry.get(key)
-    if type(value) is not kind:
-        found = "missing" if key not in entry else f"{value!r}"
-        raise InputError(file, f"{where}.{key}", f"must be of type {kind.__name__}, is {found}")
-    return value
-
-
-def _coco_images(file: Path, content: dict[str, Any]) -> dict[int, str]:
-    names: dict[int, str] = {}
-    seen: set[str] = set()
-    for i, entry in enumerate(_entries(file, content, "images")):
-        image_id = _field(file, f"images[{i}]", entry, "id", int)
-        name = _field(file, f"images[{i}]", entry, "file_name", str)
-        if image_id in names:
-            raise InputError(file, f"images[{i}].id", f"image {image_id} is listed twice")
-        if name in seen:
-            raise InputError(file, f"images[{i}].file_name", f"{name!r} is listed twice")
-        names[image_id] = name
-        seen.add(name)
-    return names
-
-
-def _coco_captions(
-    file: Path, content: dict[str, Any], names: dict[int, str]
-) -> dict[int, list[tuple[int, str]]]:
-    captions: dict[int, list[tuple[int, str]]] = defaultdict(list)
-    seen: set[int] = set()
-    for i, entry in enumerate(_entries(file, content, "annotations")):
-        where = f"annotations[{i}]"
-        annotation_id = _field(file, where, entry, "id", int)
-        image_id = _field(file, where, entry, "image_id", int)
-        caption = _field(file, where, entry, "caption", str)
-        if annotation_id in seen:
-            raise InputError(file, f"{where}.id", f"annotation {annotation_id} is listed twice")
-        if image_id not in names:
-            raise InputError(file, f"{where}.image_id", f"no image has the id {image_id}")
-        if not caption.strip():
-            raise InputError(file, f"{where}.caption", "is empty")
-        seen.add(annotation_id)
-        captions[image_id].append((annotation_id, caption))
-    return captions
-
-
 def _parti_rows(file: Path) -> list[Prompt]:
-    reader = csv.reader(io.StringIO(_text(file), newline=""), delimiter="\t", quoting=csv.QUOTE_NONE)
+    reader = csv.reader(io.StringIO(utf8_text(file), newline=""), delimiter="\t", quoting=csv.QUOTE_NONE)
     header = next(reader, [])
     places = _columns(file, header)
     prompts: list[Prompt] = []

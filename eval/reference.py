@@ -11,8 +11,6 @@ generator would score) and `blur_factor` repeat those of the first set.
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import sys
 import time
 from collections.abc import Iterator
@@ -21,160 +19,164 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors.numpy import load_file, save_file
 
 from add.errors import InputError, refuses
-from add.files import write_json
+from add.files import whole_file, write_json
 from add.models.weights import file_hash
-from eval.entries import ReferenceFeatures, image_rule, score_images, subset_of
 from eval.images import ReferenceImages, image_folder, named_images, photograph_folder, present
 from eval.metrics.features import Extractor
 from eval.metrics.frechet import frechet_distance, statistics
 from eval.metrics.kid import mean_kernel
-from eval.metrics.networks import MetricNetworks, load_metric_networks, measure
+from eval.metrics.measure import (
+    MetricNetworks,
+    ReferenceFeatures,
+    ScoredSet,
+    image_rule,
+    load_metric_networks,
+    measure,
+    score_images,
+    subset_of,
+)
 from eval.metrics.protocol import SourceIdentity, canonical_json
 from eval.prompts import read_prompts
-from eval.provenance import commit, hardware, versions
+from eval.result import (
+    Blur,
+    RealImages,
+    ReferenceResult,
+    ResultProvenance,
+    provenance,
+    read_reference,
+    seconds_since,
+)
+from eval.stage import MeasureValues, add_scale_option
 
 if TYPE_CHECKING:
-    from add.config.scale import CocoPromptsSpec, Scale
+    from add.config.scale import CocoPromptsSpec, EvaluationSpec
 
-"""What a command answers with one line: wrong input. Anything else is a fault of ours, and is raised."""
+FEATURES_FILE = "features.safetensors"
 
 BLUR = 0.5
 """Standard deviation in pixels of the Gaussian that the real images are blurred with."""
 
 
 def make_reference(
-    scale: Scale, out: Path, device: str = "cpu", present_only: bool = False
-) -> dict[str, Any]:
-    """Measure the real images and write both files; returns reference.json's content.
+    values: MeasureValues, out: Path, device: str = "cpu", present_only: bool = False
+) -> ReferenceResult:
+    """Measure the real images and write both files; returns reference.json.
 
     present_only works on those photographs of a prompt set that are on disk, and states how many they are.
     Raises InputError, WeightsError.
     """
     started = time.perf_counter()
-    evaluation = scale.evaluation
+    evaluation = values.evaluation
     folder = image_folder(
         Path(evaluation.reference.images), evaluation.resolution, evaluation.crop, evaluation.reference.count
     )
-    panel = load_metric_networks(scale, device)
-    measured = measure(folder.batches(evaluation.batch), extractor=panel.extractor)
+    networks = load_metric_networks(evaluation, device)
     source = SourceIdentity(file=evaluation.reference.images, sha256=folder.sha256(), count=len(folder))
-    reference = _reference(source, measured.features)
+    reference = _reference(source, _features(folder.batches(evaluation.batch), networks.extractor))
     features = {"reference": reference.features}
-    real: list[dict[str, Any]] = []
+    real: list[RealImages] = []
     protocols: dict[str, dict[str, Any]] = {}
-    for name, config in scale.sampling.prompts.items():
+    for name, config in values.prompts.items():
         if config.kind == "coco":
-            entry, found, used = _real(name, config, scale, panel, reference, present_only)
+            entry, scored = _real(name, config, values, networks, reference, present_only)
             real.append(entry)
-            features[f"real.{name}"] = found
-            protocols |= used
+            protocols |= scored.protocols
+            if scored.features is not None:
+                features[f"real.{name}"] = scored.features
     if not real:
         raise InputError(
-            Path(evaluation.reference.images), "no prompt set is of kind coco: nothing to compare with"
+            evaluation.reference.images, "no prompt set is of kind coco: nothing to compare with"
         )
     first = real[0]
-    _save(out / "features.safetensors", features)
-    content = {
-        "schema": 1,
-        "scale": scale.name,
-        "notice": scale.notice,
-        "settings": _settings(scale, panel.extractor),
-        "reference": source.model_dump(mode="json"),
-        "features_sha256": file_hash(out / "features.safetensors"),
-        "floor": {metric: entry["value"] for metric, entry in first["metrics"].items()},
-        "blur_factor": first["blur"]["factor"],
-        "real": real,
-        "protocols": protocols,
-        "provenance": {
-            "versions": versions(),
-            "commit": commit(),
-            "hardware": hardware(device),
-            "weights": panel.weights(),
-            "seconds": round(time.perf_counter() - started, 3),
-        },
-    }
-    write_json(out / "reference.json", content)
-    return content
+    with whole_file(out / FEATURES_FILE) as partial:
+        save_file({key: np.ascontiguousarray(value) for key, value in features.items()}, partial)
+    made = ReferenceResult(
+        schema=1,
+        scale=values.name,
+        notice=values.notice,
+        settings=_settings(evaluation, networks.extractor),
+        reference=source,
+        features_sha256=file_hash(out / FEATURES_FILE),
+        floor={metric: entry.value for metric, entry in first.metrics.items()},
+        blur_factor=first.blur.factor if first.blur else None,
+        real=tuple(real),
+        protocols=protocols,
+        provenance=ResultProvenance(**provenance(device, networks.weights()), seconds=seconds_since(started)),
+    )
+    write_json(out / "reference.json", made.values())
+    return made
 
 
-def load_reference(directory: Path, scale: Scale, extractor: Extractor) -> ReferenceFeatures:
-    """The reference that `make_reference` wrote. Raises InputError where it was made under other
-    settings.
-    """
-    from safetensors.numpy import load_file
-
+def load_reference(directory: Path, evaluation: EvaluationSpec, extractor: Extractor) -> ReferenceFeatures:
+    """The features that `make_reference` wrote. Raises InputError where they were made under other settings."""
     file = directory / "reference.json"
-    if not file.is_file():
+    made = read_reference(file)
+    if made is None:
         raise InputError(file, f"is missing; make it: python -m eval.reference --scale ... --out {directory}")
-    content = json.loads(file.read_text(encoding="utf-8"))
-    wanted = _settings(scale, extractor)
-    for key, value in wanted.items():
-        if canonical_json(content["settings"].get(key)) != canonical_json(value):
-            found = content["settings"].get(key)
+    for key, value in _settings(evaluation, extractor).items():
+        found = made.settings.get(key)
+        if canonical_json(found) != canonical_json(value):
             raise InputError(file, f"was made with {key} = {found}, now it is {value}; make it again")
-    tensors = directory / "features.safetensors"
-    if not tensors.is_file() or file_hash(tensors) != content["features_sha256"]:
+    tensors = directory / FEATURES_FILE
+    if not tensors.is_file() or file_hash(tensors) != made.features_sha256:
         raise InputError(tensors, "is missing, or is not what reference.json was made with; make both again")
-    return _reference(SourceIdentity(**content["reference"]), load_file(tensors)["reference"])
-
-
-def photographs(config: CocoPromptsSpec) -> Path:
-    """The folder of the images that a set's captions describe. Raises InputError."""
-    return photograph_folder(Path(config.annotations))
+    return _reference(made.reference, load_file(tensors)["reference"])
 
 
 def _real(
     name: str,
     config: CocoPromptsSpec,
-    scale: Scale,
-    panel: MetricNetworks,
+    values: MeasureValues,
+    networks: MetricNetworks,
     reference: ReferenceFeatures,
     present_only: bool,
-) -> tuple[dict[str, Any], NDArray[np.float32], dict[str, dict[str, Any]]]:
-    evaluation = scale.evaluation
+) -> tuple[RealImages, ScoredSet]:
+    evaluation = values.evaluation
     prompts = read_prompts(config)
-    directory = photographs(config)
+    directory = photograph_folder(Path(config.annotations))
     if present_only:
         there = set(present(directory, [p.file_name or "" for p in prompts]))
         prompts = tuple(p for p in prompts if p.file_name in there)
     names = [p.file_name or "" for p in prompts]
     folder = named_images(directory, names, evaluation.resolution, evaluation.crop)
     texts = [p.prompt for p in prompts]
-    scored = score_images(folder.batches(evaluation.batch), texts, name, scale, panel, reference)
-    if scored.features is None:
-        raise ValueError(f"{name}: no features were taken")
-    soft = measure(_blurred(folder, evaluation.batch), extractor=panel.extractor).features
-    if soft is None:
-        raise ValueError(f"{name}: no features were taken")
-    blurred = frechet_distance(statistics(soft), reference.statistics)
-    floor = scored.metrics["fid"]["value"]
+    scored = score_images(folder.batches(evaluation.batch), texts, name, values, networks, reference)
+    blurred = frechet_distance(
+        statistics(_features(_blurred(folder, evaluation.batch), networks.extractor)), reference.statistics
+    )
+    floor = scored.metrics["fid"].value
     same = folder.sha256() == reference.source.sha256  # then the floor is nought, and no measure of anything
-    subset = subset_of(config)
-    entry = {
-        "prompts": name,
-        "images": len(folder),
-        "listed": config.count,
-        "subset": subset.model_dump(mode="json") if subset else None,
-        "metrics": scored.metrics,
-        "blur": {"sigma_pixels": BLUR, "fid": blurred, "factor": None if same else blurred / floor},
-    }
-    return entry, scored.features, scored.protocols
+    entry = RealImages(
+        prompts=name,
+        images=len(folder),
+        listed=config.count,
+        subset=subset_of(config),
+        metrics=scored.metrics,
+        blur=Blur(sigma_pixels=BLUR, fid=blurred, factor=None if same else blurred / floor),
+    )
+    return entry, scored
 
 
-def _reference(source: SourceIdentity, features: NDArray[np.float32] | None) -> ReferenceFeatures:
+def _features(batches: Iterator[NDArray[np.uint8]], extractor: Extractor) -> NDArray[np.float32]:
+    features = measure(batches, extractor=extractor).features
     if features is None:
-        raise ValueError("the reference has no features")
+        raise ValueError("no features were taken")
+    return features
+
+
+def _reference(source: SourceIdentity, features: NDArray[np.float32]) -> ReferenceFeatures:
     return ReferenceFeatures(source, features, statistics(features), mean_kernel(features))
 
 
-def _settings(scale: Scale, extractor: Extractor) -> dict[str, Any]:
+def _settings(evaluation: EvaluationSpec, extractor: Extractor) -> dict[str, Any]:
     return {
         "extractor": extractor.network.model_dump(mode="json", exclude={"id", "revision"}),
-        "image_rule": image_rule(scale).model_dump(mode="json"),
-        "images": scale.evaluation.reference.images,
-        "count": scale.evaluation.reference.count,
+        "image_rule": image_rule(evaluation).model_dump(mode="json"),
+        "images": evaluation.reference.images,
+        "count": evaluation.reference.count,
     }
 
 
@@ -186,22 +188,11 @@ def _blurred(folder: ReferenceImages, size: int) -> Iterator[NDArray[np.uint8]]:
         yield np.rint(soft).clip(0, 255).astype(np.uint8)
 
 
-def _save(path: Path, tensors: dict[str, NDArray[np.float32]]) -> None:
-    from safetensors.numpy import save_file
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    save_file({key: np.ascontiguousarray(value) for key, value in tensors.items()}, part)
-    part.replace(path)
-
-
 @refuses
 def main(arguments: list[str] | None = None) -> int:
     """The command line; 1 and one line on stderr where the input is refused."""
-    from add.config.load import load_scale
-
     parser = argparse.ArgumentParser(prog="python -m eval.reference", description="Measure the real images.")
-    parser.add_argument("--scale", type=Path, required=True, help="config/<scale>.yaml")
+    add_scale_option(parser)
     parser.add_argument("--out", type=Path, required=True, help="directory for the two files")
     parser.add_argument("--device", default="cpu", help="torch device (default: cpu)")
     parser.add_argument(
@@ -210,17 +201,18 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     import torch
 
-    scale = load_scale(options.scale)
-    torch.set_num_threads(scale.training.threads)
-    content = make_reference(scale, options.out, options.device, options.present_only)
-    for entry in content["real"]:
-        fid, factor, subset = entry["metrics"]["fid"], entry["blur"]["factor"], entry["subset"]
+    values = MeasureValues.read(options.scale)
+    torch.set_num_threads(values.threads)
+    made = make_reference(values, options.out, options.device, options.present_only)
+    for entry in made.real:
+        fid, subset = entry.metrics["fid"], entry.subset
+        factor = entry.blur.factor if entry.blur else None
         rise = ", the very reference" if factor is None else f", times {factor:.2f} when blurred"
-        part = f" of the {subset['present']} on disk ({subset['listed']} are listed)" if subset else ""
-        line = f"{entry['prompts']}: {entry['images']} real images{part}, FID {round(fid['value'], 2) + 0.0:.2f}{rise}"
-        print(line + (f"\n  {fid['note']}" if "note" in fid else ""), file=sys.stderr)
-    if scale.notice:
-        print(f"notice: {scale.notice}", file=sys.stderr)
+        part = f" of the {subset.present} on disk ({subset.listed} are listed)" if subset else ""
+        line = f"{entry.prompts}: {entry.images} real images{part}, FID {round(fid.value, 2) + 0.0:.2f}{rise}"
+        print(line + (f"\n  {fid.note}" if fid.note else ""), file=sys.stderr)
+    if values.notice:
+        print(f"notice: {values.notice}", file=sys.stderr)
     return 0
 
 

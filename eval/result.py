@@ -1,38 +1,48 @@
-"""Reads what training, sampling and scoring left behind; refuses what is missing, stale or malformed."""
+"""The one schema of result.json and reference.json: scoring writes them by it, the report reads them by it."""
 
 from __future__ import annotations
 
 import json
+import os
+import platform
+import subprocess
+import time
 from collections.abc import Iterable
+from importlib import metadata
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from add.errors import InputError
-from reports.study import ReportStudy
+from eval.metrics.protocol import SourceIdentity, Subset
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Hash12 = Annotated[str, Field(pattern=r"^[0-9a-f]{12}$")]
 
 
-class _Frozen(BaseModel):
-    # A key that the report does not print is no error here: eval owns the format and checks it on writing.
+class _Part(BaseModel):
+    # Readers ignore keys that they do not know. What was not set when it was written is not written.
     model_config = ConfigDict(frozen=True, extra="ignore")
 
 
-class Metric(_Frozen):
-    """One measured number, its interval, what the interval covers, and the protocol it stands under."""
+class Metric(_Part):
+    """One measured number, its interval, what the interval covers, and the protocol it stands under.
+
+    `note` says what a reader must know of the number; `stderr` is the CLIP score's standard error over images;
+    `groups` holds the alignment's accuracy by attribute group.
+    """
 
     value: Finite
     interval: tuple[Finite, Finite] | None = None
     interval_covers: str | None = None
+    note: str | None = None
     stderr: Finite | None = None
-    protocol: Hash12
     groups: dict[str, Finite] = {}
+    protocol: Hash12
 
 
-class ResultSystem(_Frozen):
+class ResultSystem(_Part):
     """A run sampled with `steps` steps on one prompt set."""
 
     steps: Annotated[int, Field(ge=1)]
@@ -41,8 +51,11 @@ class ResultSystem(_Frozen):
     metrics: dict[str, Metric]
 
 
-class ResultProvenance(_Frozen):
-    """Where a result comes from. `train` is the run's train.json (seconds in `wall_seconds`)."""
+class ResultProvenance(_Part):
+    """What numbers were made with, and how long it took in seconds; hashes are SHA-256.
+
+    `train` is the run's train.json (seconds in `wall_seconds`); `sample_seconds` and `sample_sha256` are by sample set.
+    """
 
     versions: dict[str, Any] = {}
     commit: str | None = None
@@ -50,20 +63,73 @@ class ResultProvenance(_Frozen):
     weights: dict[str, Any] = {}
     train: dict[str, Any] = {}
     sample_seconds: Any = None
+    sample_sha256: dict[str, str] = {}
     score_seconds: Any = None
+    seconds: float | None = None
 
 
-class Result(_Frozen):
+class _Document(_Part):
+    schema_version: Annotated[Literal[1], Field(alias="schema")]
+
+    def values(self) -> dict[str, Any]:
+        """The file's content as JSON values."""
+        return self.model_dump(mode="json", by_alias=True, exclude_unset=True)
+
+
+class Result(_Document):
     """One result.json: one run with one training seed."""
 
-    schema_version: Annotated[Literal[1], Field(alias="schema")]
     scale: str
+    notice: str | None = None
     run: str
     seed: int
     spec_hash: str
     systems: tuple[ResultSystem, ...]
     protocols: dict[Hash12, dict[str, Any]]
     provenance: ResultProvenance
+
+
+class Blur(_Part):
+    """FID of the same images blurred, and `factor` times the floor (None where the floor is 0)."""
+
+    sigma_pixels: Finite
+    fid: Finite
+    factor: Finite | None = None
+
+
+class RealImages(_Part):
+    """The real images of one prompt set, measured as a system's are.
+
+    `listed`: the number that the scale asks for; `subset`: the photographs that are on disk, where some are not.
+    """
+
+    prompts: str
+    images: Annotated[int, Field(ge=1)]
+    listed: int | None = None
+    subset: Subset | None = None
+    metrics: dict[str, Metric]
+    blur: Blur | None = None
+
+
+class ReferenceResult(_Document):
+    """reference.json: the set that FID compares with, the settings that it was measured by, what real images score.
+
+    `floor` and `blur_factor` repeat those of the first prompt set.
+    """
+
+    scale: str | None = None
+    notice: str | None = None
+    settings: dict[str, Any] = {}
+    reference: SourceIdentity
+    features_sha256: str | None = None
+    floor: dict[str, Finite] = {}
+    blur_factor: Finite | None = None
+    real: tuple[RealImages, ...]
+    protocols: dict[Hash12, dict[str, Any]] = {}
+    provenance: ResultProvenance | None = None
+
+
+_DOCUMENT = TypeVar("_DOCUMENT", bound=_Document)
 
 
 def seed_directory(results: Path, run: str, seed: int) -> Path:
@@ -91,38 +157,95 @@ def require(paths: Iterable[Path]) -> None:
 
 
 def read_result(path: Path) -> Result:
-    """One result.json. Raises InputError with the file and the field that is wrong."""
+    """One result.json. Raises InputError with the file and every field that is wrong."""
+    return _read(Result, path, "a result", "run `snakemake` to score again")
+
+
+def read_reference(path: Path) -> ReferenceResult | None:
+    """reference.json, or None where there is none. Raises InputError with the file and every field that is wrong."""
+    if not path.exists():
+        return None
+    return _read(ReferenceResult, path, "a reference", "make it again with `python -m eval.reference`")
+
+
+def _read(model: type[_DOCUMENT], path: Path, what: str, remedy: str) -> _DOCUMENT:
     try:
-        return Result.model_validate(read_json(path))
+        return model.model_validate(read_json(path))
     except ValidationError as error:
-        problems = "\n".join(
-            f"  {'.'.join(str(part) for part in item['loc'])}: {item['msg']}" for item in error.errors()
-        )
-        raise InputError(f"{path}: not a result of schema 1:\n{problems}") from error
+        problems = "\n".join(f"  {'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        raise InputError(f"{path}: not {what} of schema 1; {remedy}:\n{problems}") from error
 
 
-def read_results(study: ReportStudy, results: Path) -> dict[tuple[str, int], Result]:
-    """Every (run, seed) of the study, in the table's order.
+PACKAGES = (
+    "torch",
+    "diffusers",
+    "transformers",
+    "open_clip_torch",
+    "clean-fid",
+    "numpy",
+    "scipy",
+    "pillow",
+    "safetensors",
+)
 
-    Raises:
-        InputError: files are missing (all are named), or one belongs to another scale, run, seed or spec.
-    """
-    paths = {
-        (run, seed): seed_directory(results, run, seed) / "result.json"
-        for run in study.runs
-        for seed in study.seeds
+
+def provenance(device: str, weights: dict[str, str]) -> dict[str, Any]:
+    """The first fields of `ResultProvenance`, as they are now."""
+    return {
+        "versions": versions(),
+        "commit": commit(),
+        "hardware": hardware(device),
+        "weights": weights,
     }
-    require(paths.values())
-    read: dict[tuple[str, int], Result] = {}
-    for (run, seed), path in paths.items():
-        result = read_result(path)
-        found = (result.scale, result.run, result.seed)
-        if found != (study.scale, run, seed):
-            raise InputError(f"{path}: holds scale, run, seed {found}, not {(study.scale, run, seed)}")
-        if result.spec_hash != study.spec_hashes[run]:
-            raise InputError(
-                f"{path}: measured under spec {result.spec_hash}, but {run} is now {study.spec_hashes[run]}; "
-                "run `snakemake` to train it again"
-            )
-        read[run, seed] = result
-    return read
+
+
+def seconds_since(started: float) -> float:
+    """Seconds, to the millisecond, since `time.perf_counter` gave `started`."""
+    return round(time.perf_counter() - started, 3)
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that numbers depend on."""
+    return {"python": platform.python_version()} | {name: metadata.version(name) for name in PACKAGES}
+
+
+def commit() -> str | None:
+    """The working directory's commit, with '-dirty' where tracked files differ; None outside a repository."""
+    head = _git("rev-parse", "HEAD")
+    if head is None:
+        return None
+    return f"{head}-dirty" if _git("status", "--porcelain", "--untracked-files=no") else head
+
+
+def hardware(device: str = "cpu") -> dict[str, Any]:
+    """Processor, cores, memory in GiB, and the accelerator where `device` is one."""
+    import torch
+
+    facts: dict[str, Any] = {
+        "machine": platform.machine(),
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
+        "device": device,
+        "threads": torch.get_num_threads(),
+    }
+    if device.startswith("cuda"):
+        facts["accelerator"] = torch.cuda.get_device_name(device)
+    return facts
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        for line in info.read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or "unknown"
+
+
+def _git(*arguments: str) -> str | None:
+    try:
+        done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.strip()

@@ -1,7 +1,8 @@
 """Sample a system: `python -m eval.sample --system DIR --scale config/mini.yaml --out DIR/samples`.
 
-Writes one directory a prompt set and number of steps: images, `index.csv`, and last `samples.json`, without
-which readers take the set for unfinished. An image depends on (system, prompt, seed) alone.
+A system is a trained student's directory, or any diffusers pipeline with its own scheduler. Writes one directory for
+each prompt set and number of steps: images, `index.csv`, and last `samples.json`, without which readers take the set
+for unfinished. An image depends on (system, prompt, seed) alone.
 """
 
 from __future__ import annotations
@@ -11,17 +12,95 @@ import csv
 import hashlib
 import json
 import shutil
+import sys
 import time
 from collections.abc import Sequence
+from dataclasses import astuple, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from add.files import write_whole
+import numpy as np
+from numpy.typing import NDArray
+
+from add.errors import InputError, refuses
+from add.files import write_json
+from eval.images import INDEX_COLUMNS, SampledImage
 from eval.prompts import Prompt, read_prompts
+from eval.stage import SampleValues, add_scale_option
 
 if TYPE_CHECKING:
-    from add.config.scale import Scale
-    from eval.systems import System
+    from add.config.scale import SamplingSpec
+
+
+@dataclass(frozen=True)
+class System:
+    """A pipeline that turns prompts and seeds into images.
+
+    timesteps: for a student, its timesteps by number of steps; empty for other pipelines, whose scheduler
+    chooses. guidance: classifier-free guidance scale, 1 for none (a student has none; paper, section 4).
+    """
+
+    name: str
+    pipeline: Any
+    timesteps: dict[int, list[int]]
+    guidance: float
+
+    def images(self, prompts: Sequence[str], seeds: Sequence[int], steps: int) -> NDArray[np.uint8]:
+        """RGB images (N, H, W, 3) uint8, one generator an image, so that none depends on its neighbours.
+
+        Raises InputError where a student has no timesteps for that many steps.
+        """
+        import torch
+
+        if self.timesteps and steps not in self.timesteps:
+            raise InputError(
+                f"{self.name}: no {steps}-step sampling; it has {', '.join(map(str, self.timesteps))}"
+            )
+        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        options: dict[str, Any] = {}
+        if self.timesteps and self._spaced(steps) != self.timesteps[steps]:
+            options["timesteps"] = self.timesteps[steps]
+        output = self.pipeline(
+            prompt=list(prompts),
+            num_inference_steps=steps,
+            guidance_scale=self.guidance,
+            generator=generators,
+            output_type="pil",
+            **options,
+        )
+        return np.stack([np.asarray(image) for image in output.images])
+
+    def _spaced(self, steps: int) -> list[int]:
+        scheduler = type(self.pipeline.scheduler).from_config(self.pipeline.scheduler.config)
+        scheduler.set_timesteps(steps)
+        return [int(t) for t in scheduler.timesteps]
+
+
+def load_system(directory: str, guidance: float = 1.0, device: str = "cpu") -> System:
+    """Load the pipeline at `directory` (or hub id) in float32; `guidance` is for pipelines that are no student.
+
+    Raises OSError where the directory is no diffusers pipeline.
+    """
+    import torch
+    from diffusers import DiffusionPipeline
+    from diffusers.utils import logging
+
+    from add.models.diffusion import STUDENT_FILE
+    from add.models.weights import weight_variant
+
+    logging.disable_progress_bar()
+    unet = Path(directory) / "unet"
+    options = {"variant": weight_variant(unet)} if unet.is_dir() else {}
+    pipeline = DiffusionPipeline.from_pretrained(directory, torch_dtype=torch.float32, **options).to(device)
+    if getattr(pipeline, "watermark", None) is not None:
+        pipeline.watermark = None  # SDXL's pipeline marks images wherever a certain package is installed
+    pipeline.set_progress_bar_config(disable=True)
+    file = Path(directory) / STUDENT_FILE
+    if not file.exists():
+        return System(directory, pipeline, {}, guidance)
+    note = json.loads(file.read_text(encoding="utf-8"))
+    timesteps = {int(k): list(map(int, v)) for k, v in note["timesteps"].items()}
+    return System(directory, pipeline, timesteps, float(note["guidance_scale"]))
 
 
 def image_seed(prompt: Prompt, seed: int) -> int:
@@ -40,23 +119,23 @@ def sample_set(
     started = time.perf_counter()
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
-    rows: list[tuple[str, str, str, int, int]] = []
+    rows: list[SampledImage] = []
     for start in tqdm(range(0, len(prompts), batch), desc=out.name, mininterval=5):
         part = prompts[start : start + batch]
         seeds = [image_seed(prompt, seed) for prompt in part]
-        # A last short batch is filled up: matrix products round differently for another batch size, which
-        # moves a value in some ten thousand by one of its 256 levels.
+        # A short last batch is filled up: matrix products round differently at another batch size, which moves
+        # about one value in ten thousand by one of its 256 levels.
         fill = batch - len(part)
         texts = [prompt.prompt for prompt in part] + [part[-1].prompt] * fill
         images = system.images(texts, seeds + [seeds[-1]] * fill, steps)
         for i, (prompt, its_seed) in enumerate(zip(part, seeds, strict=True)):
             file = f"{start + i:06d}.png"
             Image.fromarray(images[i]).save(out / file, compress_level=1)
-            rows.append((file, prompt.prompt_id, prompt.prompt, seed, its_seed))
+            rows.append(SampledImage(file, prompt.prompt_id, prompt.prompt, seed, its_seed))
     with (out / "index.csv").open("w", encoding="utf-8", newline="") as stream:
         writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(("file", "prompt_id", "prompt", "seed", "image_seed"))
-        writer.writerows(rows)
+        writer.writerow(INDEX_COLUMNS)
+        writer.writerows(map(astuple, rows))
     facts = {
         "system": name,
         "prompts": out.name.rsplit("-", 1)[0],
@@ -66,27 +145,28 @@ def sample_set(
         "seed": seed,
         "seconds": round(time.perf_counter() - started, 3),
     }
-    write_whole(out / "samples.json", json.dumps(facts, indent=2) + "\n")
+    write_json(out / "samples.json", facts)
 
 
-def sample_scale(
-    system: System, scale: Scale, steps: Sequence[int], out: Path, only: Sequence[str] = ()
+def sample_sets(
+    system: System, sampling: SamplingSpec, steps: Sequence[int], out: Path, only: Sequence[str] = ()
 ) -> None:
-    """Sample every prompt set of the scale (or those named in `only`) by each number of steps."""
-    for name, rule in scale.sampling.prompts.items():
+    """Sample every prompt set (or those named in `only`) by each number of steps."""
+    for name, rule in sampling.prompts.items():
         if only and name not in only:
             continue
         prompts = read_prompts(rule)
         for k in steps:
             folder = out / f"{name}-{k}step"
-            sample_set(system, prompts, k, scale.sampling.seed, scale.sampling.batch, folder, system.name)
+            sample_set(system, prompts, k, sampling.seed, sampling.batch, folder, system.name)
 
 
+@refuses
 def main() -> None:
     """Parse the command line and sample."""
     parser = argparse.ArgumentParser(prog="python -m eval.sample", description=__doc__)
     parser.add_argument("--system", required=True, help="a student's directory, or any diffusers pipeline")
-    parser.add_argument("--scale", type=Path, required=True, help="config/<scale>.yaml: prompts, seed, steps")
+    add_scale_option(parser)
     parser.add_argument("--out", type=Path, required=True, help="directory of the sample sets")
     parser.add_argument("--steps", type=int, nargs="*", help="numbers of steps (default: the scale's)")
     parser.add_argument("--prompts", nargs="*", default=(), help="prompt sets (default: all)")
@@ -96,15 +176,13 @@ def main() -> None:
 
     import torch
 
-    from add.config.load import load_scale
-    from eval.systems import load_system
-
-    scale = load_scale(arguments.scale)
-    torch.set_num_threads(scale.training.threads)
+    values = SampleValues.read(arguments.scale)
+    torch.set_num_threads(values.threads)
     device = arguments.device or ("cuda" if torch.cuda.is_available() else "cpu")
     system = load_system(arguments.system, arguments.guidance, device)
-    sample_scale(system, scale, arguments.steps or scale.sampling.steps, arguments.out, arguments.prompts)
+    sampling = values.sampling
+    sample_sets(system, sampling, arguments.steps or sampling.steps, arguments.out, arguments.prompts)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

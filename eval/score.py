@@ -8,104 +8,103 @@ The samples must be whole, and made for just the prompts and the seed that the s
 from __future__ import annotations
 
 import argparse
-import json
 import re
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from add.errors import InputError, refuses
 from add.files import write_json
-from eval.entries import ReferenceFeatures, score_images
 from eval.images import SampleSet, read_samples
-from eval.metrics.networks import MetricNetworks, load_metric_networks
+from eval.metrics.measure import MetricNetworks, ReferenceFeatures, load_metric_networks, score_images
 from eval.prompts import Prompt, read_prompts
-from eval.provenance import commit, hardware, versions
 from eval.reference import load_reference
+from eval.result import Result, ResultProvenance, ResultSystem, provenance, read_json, seconds_since
+from eval.stage import ScoreValues, add_scale_option
 
-if TYPE_CHECKING:
-    from add.config.scale import Scale
 
+def score_run(run: Path, values: ScoreValues, reference_directory: Path, device: str = "cpu") -> Result:
+    """The result.json for the run directory results/<scale>/<run>/seed<k>.
 
-def score_run(run: Path, scale: Scale, reference_directory: Path, device: str = "cpu") -> dict[str, Any]:
-    """The content of result.json for the run directory results/<scale>/<run>/seed<k>.
-
-    Raises InputError (a set that is missing, incomplete, broken or made for other prompts), InputError,
-    InputError, SpecError, WeightsError.
+    Raises InputError (a sample set that is missing, incomplete, broken or made for other prompts), SpecError,
+    WeightsError.
     """
     from add.config.load import load_run
     from add.config.resolve import spec_hash
 
     started = time.perf_counter()
     spec = load_run(run / "spec.json")
-    train = _json(run / "train" / "train.json", "training did not finish")
+    file = run / "train" / "train.json"
+    if not file.is_file():
+        raise InputError(file, "is missing: training did not finish")
+    train = read_json(file)
     seed = training_seed(run)
-    prompts = {name: read_prompts(config) for name, config in scale.sampling.prompts.items()}
+    prompts = {name: read_prompts(config) for name, config in values.prompts.items()}
     sets: dict[tuple[str, int], SampleSet] = {
-        (name, steps): open_samples(run, name, steps, prompts[name], scale)
+        (name, steps): open_samples(run, name, steps, prompts[name], values)
         for name in prompts
-        for steps in scale.sampling.steps
+        for steps in values.steps
     }
-    panel = load_metric_networks(scale, device)
-    reference = load_reference(reference_directory, scale, panel.extractor)
-    systems, protocols = score_sets(sets, prompts, scale, panel, reference)
-    provenance = {
-        "versions": versions(),
-        "commit": commit(),
-        "hardware": hardware(device),
-        "weights": panel.weights(),
-        "train": train,
-        "sample_seconds": {_folder(*key): samples.seconds for key, samples in sets.items()},
-        "sample_sha256": {_folder(*key): samples.sha256() for key, samples in sets.items()},
-        "score_seconds": round(time.perf_counter() - started, 3),
-    }
-    return {
-        "schema": 1,
-        "scale": scale.name,
-        "notice": scale.notice,
-        "run": spec.name,
-        "seed": seed,
-        "spec_hash": spec_hash(spec),
-        "systems": systems,
-        "protocols": protocols,
-        "provenance": provenance,
-    }
+    networks = load_metric_networks(values.evaluation, device)
+    reference = load_reference(reference_directory, values.evaluation, networks.extractor)
+    systems, protocols = score_sets(sets, prompts, values, networks, reference)
+    return Result(
+        schema=1,
+        scale=values.name,
+        notice=values.notice,
+        run=spec.name,
+        seed=seed,
+        spec_hash=spec_hash(spec),
+        systems=systems,
+        protocols=protocols,
+        provenance=ResultProvenance(
+            **provenance(device, networks.weights()),
+            train=train,
+            sample_seconds={_folder(*key): samples.seconds for key, samples in sets.items()},
+            sample_sha256={_folder(*key): samples.sha256() for key, samples in sets.items()},
+            score_seconds=seconds_since(started),
+        ),
+    )
 
 
 def score_sets(
     sets: dict[tuple[str, int], SampleSet],
     prompts: dict[str, tuple[Prompt, ...]],
-    scale: Scale,
-    panel: MetricNetworks,
+    values: ScoreValues,
+    networks: MetricNetworks,
     reference: ReferenceFeatures,
-) -> tuple[list[dict[str, Any]], dict[str, dict[str, Any]]]:
+) -> tuple[tuple[ResultSystem, ...], dict[str, dict[str, Any]]]:
     """Each set's entry of `systems`, by number of steps and then prompt set, and all protocols by id."""
-    systems: list[dict[str, Any]] = []
+    systems: list[ResultSystem] = []
     protocols: dict[str, dict[str, Any]] = {}
     for (name, steps), samples in sorted(sets.items(), key=lambda item: (item[0][1], item[0][0])):
         texts = [p.prompt for p in prompts[name]]
-        batches = samples.batches(scale.evaluation.batch)
-        scored = score_images(batches, texts, name, scale, panel, reference)
-        systems.append({"steps": steps, "prompts": name, "images": len(samples), "metrics": scored.metrics})
+        batches = samples.batches(values.evaluation.batch)
+        scored = score_images(batches, texts, name, values, networks, reference)
+        system = ResultSystem(steps=steps, prompts=name, images=len(samples), metrics=scored.metrics)
+        systems.append(system)
         protocols |= scored.protocols
-        values = ", ".join(f"{metric} {entry['value']:.4g}" for metric, entry in scored.metrics.items())
-        notes = {entry["note"]: None for entry in scored.metrics.values() if "note" in entry}
-        lines = [f"{_folder(name, steps)}: {len(samples)} images, {values}", *(f"  {note}" for note in notes)]
+        figures = ", ".join(f"{metric} {entry.value:.4g}" for metric, entry in scored.metrics.items())
+        notes = dict.fromkeys(entry.note for entry in scored.metrics.values() if entry.note)
+        lines = [
+            f"{_folder(name, steps)}: {len(samples)} images, {figures}",
+            *(f"  {note}" for note in notes),
+        ]
         print("\n".join(lines), file=sys.stderr, flush=True)
-    return systems, protocols
+    return tuple(systems), protocols
 
 
-def open_samples(run: Path, name: str, steps: int, prompts: Sequence[Prompt], scale: Scale) -> SampleSet:
-    """The samples of one prompt set and step count. Raises InputError where they are not what the scale
-    asks.
-    """
+def open_samples(
+    run: Path, name: str, steps: int, prompts: Sequence[Prompt], values: ScoreValues
+) -> SampleSet:
+    """The samples of one prompt set and step count. Raises InputError where they are not what the scale asks for."""
     directory = run / "samples" / _folder(name, steps)
-    samples = read_samples(directory, scale.evaluation.resolution)
+    samples = read_samples(directory, values.evaluation.resolution)
     if samples.steps != steps:
         raise InputError(directory / "samples.json", f"says {samples.steps} steps, the folder says {steps}")
-    check_prompts(samples, name, prompts, scale.sampling.seed)
+    check_prompts(samples, name, prompts, values.seed)
     return samples
 
 
@@ -136,36 +135,25 @@ def _folder(name: str, steps: int) -> str:
     return f"{name}-{steps}step"
 
 
-def _json(path: Path, absent: str) -> Any:
-    if not path.is_file():
-        raise InputError(path, f"is missing: {absent}")
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(path, f"not JSON: {error}") from error
-
-
 @refuses
 def main(arguments: list[str] | None = None) -> int:
     """The command line; 1 and one line on stderr where the input is refused."""
-    from add.config.load import load_scale
-
     parser = argparse.ArgumentParser(prog="python -m eval.score", description="Score one run's samples.")
     parser.add_argument("--run", type=Path, required=True, help="results/<scale>/<run>/seed<k>")
-    parser.add_argument("--scale", type=Path, required=True, help="config/<scale>.yaml")
+    add_scale_option(parser)
     parser.add_argument("--out", type=Path, required=True, help="result.json")
     parser.add_argument("--reference", type=Path, help="default: results/<scale>/reference, beside the runs")
     parser.add_argument("--device", default="cpu", help="torch device (default: cpu)")
     options = parser.parse_args(arguments)
     import torch
 
-    scale = load_scale(options.scale)
-    torch.set_num_threads(scale.training.threads)
+    values = ScoreValues.read(options.scale)
+    torch.set_num_threads(values.threads)
     reference = options.reference or options.run.resolve().parent.parent / "reference"
-    result = score_run(options.run, scale, reference, options.device)
-    write_json(options.out, result)
-    if scale.notice:
-        print(f"notice: {scale.notice}", file=sys.stderr)
+    result = score_run(options.run, values, reference, options.device)
+    write_json(options.out, result.values())
+    if values.notice:
+        print(f"notice: {values.notice}", file=sys.stderr)
     return 0
 
 

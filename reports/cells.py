@@ -7,54 +7,22 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, stdev
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from scipy.special import stdtrit
 
 from add.errors import InputError
 from eval.metrics.protocol import ProtocolMismatchError, one_protocol, protocol_id
-from eval.result import Finite, Metric, Result, read_json, read_results
+from eval.result import (
+    Metric,
+    ReferenceResult,
+    Result,
+    read_reference,
+    read_result,
+    require,
+    seed_directory,
+)
 from reports.study import ReportStudy
-
-
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-
-class Blur(_Frozen):
-    """FID of the same images blurred; `factor` is that over the floor (None where the floor is nought)."""
-
-    sigma_pixels: Finite
-    fid: Finite
-    factor: Finite | None = None
-
-
-class RealImages(_Frozen):
-    """The real images of one prompt set, measured as if they were a system's."""
-
-    prompts: str
-    images: Annotated[int, Field(ge=1)]
-    metrics: dict[str, Metric]
-    blur: Blur | None = None
-
-
-class ReferenceResult(_Frozen):
-    """reference.json: the set that FID compares with, and what real images score."""
-
-    reference: dict[str, Any]
-    real: tuple[RealImages, ...]
-
-
-def read_reference(path: Path) -> ReferenceResult | None:
-    """reference.json, or None where there is none. Raises InputError with the file and the wrong field."""
-    if not path.exists():
-        return None
-    try:
-        return ReferenceResult.model_validate(read_json(path))
-    except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        raise InputError(f"{path}: {problems}; make it again with `python -m eval.reference`") from error
 
 
 @dataclass(frozen=True)
@@ -174,6 +142,33 @@ def collect(study: ReportStudy, results: Path) -> Report:
         for metric in report.metrics(where):
             _check_column(report, where, metric)
     return report
+
+
+def read_results(study: ReportStudy, results: Path) -> dict[tuple[str, int], Result]:
+    """Every (run, seed) of the study, in the table's order.
+
+    Raises:
+        InputError: files are missing (all are named), or one belongs to another scale, run, seed or spec.
+    """
+    paths = {
+        (run, seed): seed_directory(results, run, seed) / "result.json"
+        for run in study.runs
+        for seed in study.seeds
+    }
+    require(paths.values())
+    read: dict[tuple[str, int], Result] = {}
+    for (run, seed), path in paths.items():
+        result = read_result(path)
+        found = (result.scale, result.run, result.seed)
+        if found != (study.scale, run, seed):
+            raise InputError(f"{path}: holds scale, run, seed {found}, not {(study.scale, run, seed)}")
+        if result.spec_hash != study.spec_hashes[run]:
+            raise InputError(
+                f"{path}: measured under spec {result.spec_hash}, but {run} is now {study.spec_hashes[run]}; "
+                "run `snakemake` to train it again"
+            )
+        read[run, seed] = result
+    return read
 
 
 def _common_slices(read: dict[tuple[str, int], Result]) -> tuple[Slice, ...]:

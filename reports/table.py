@@ -10,6 +10,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from pydantic import TypeAdapter
+
 from add.config.load import BASELINE, load_ablations, load_baseline, load_scale
 from add.config.resolve import resolve
 from add.errors import refuses
@@ -49,15 +51,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m reports.table", description="Makes the report of a scale."
     )
-    parser.add_argument("--scale", type=Path, required=True, help="the scale's YAML, e.g. config/mini.yaml")
+    about = parser.add_mutually_exclusive_group(required=True)
+    about.add_argument("--scale", type=Path, help="the scale's YAML, e.g. config/mini.yaml")
+    about.add_argument("--study", metavar="JSON", help="what the workflow resolved, in place of YAML files")
     parser.add_argument("--ablations", type=Path, default=Path("ablations"), help="folder of ablation YAMLs")
     parser.add_argument("--results", type=Path, required=True, help="e.g. results/mini")
     parser.add_argument("--out", type=Path, default=Path("reports"), help="where the report is written")
     options = parser.parse_args(arguments)
-    scale = load_scale(options.scale)
-    baseline = load_baseline(options.ablations / f"{BASELINE}.yaml")
-    table = resolve(scale, baseline, load_ablations(options.ablations))
-    make_report(study_from_spec(scale, baseline, table), options.results, options.out)
+    if options.study is not None:
+        study = TypeAdapter(ReportStudy).validate_json(options.study)
+    else:
+        scale = load_scale(options.scale)
+        baseline = load_baseline(options.ablations / f"{BASELINE}.yaml")
+        table = resolve(scale, baseline, load_ablations(options.ablations))
+        study = study_from_spec(scale, baseline, table)
+    make_report(study, options.results, options.out)
     return 0
 
 

@@ -108,7 +108,7 @@ class SamplingSpec(Frozen):
         for item in value if isinstance(value, tuple | list) else ():
             if isinstance(item, bool | float):
                 raise ValueError(f"should be integers out of 1, 2 and 4, not {str(item).lower()}")
-        return value
+        return tuple(value) if isinstance(value, list) else value  # JSON has lists
 
 
 class ReferenceSpec(Frozen):

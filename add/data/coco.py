@@ -1,9 +1,10 @@
-"""Training images with captions: a folder of images and a COCO captions file."""
+"""COCO captions files, for training and for prompts, and the folder of images beside one as a training set."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -43,8 +44,20 @@ def file_bytes(file: Path) -> bytes:
         raise InputError(f"{file}: cannot be read: {error.strerror}") from None
 
 
+@dataclass(frozen=True)
+class CocoCaptions:
+    """A COCO captions file: image id -> file name, and image id -> its (annotation id, caption) pairs, as listed."""
+
+    names: dict[int, str]
+    captions: dict[int, list[tuple[int, str]]]
+
+    def texts(self, image_id: int) -> list[str]:
+        """An image's captions by annotation id."""
+        return [text for _, text in sorted(self.captions.get(image_id, []))]
+
+
 def load_coco(images: Path, annotations: Path) -> CaptionedImages:
-    """Read a COCO captions file. Raises InputError naming the file and what is wrong or missing in it."""
+    """Read a COCO captions file. Raises InputError with all that is wrong or missing in it."""
     data, problems = scan_coco(images, annotations)
     if problems:
         raise InputError.of(problems)
@@ -53,66 +66,109 @@ def load_coco(images: Path, annotations: Path) -> CaptionedImages:
 
 def scan_coco(images: Path, annotations: Path) -> tuple[CaptionedImages, list[str]]:
     """The same with all problems at once; where there are some, the set is what is left of it."""
-    nothing = CaptionedImages((), ())
     try:
-        content = json.loads(annotations.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return nothing, [f"{annotations}: no such file; it should hold the training captions"]
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        return nothing, [f"{annotations}: not JSON in UTF-8: {error}"]
-    problems: list[str] = []
-    listed = _entries(annotations, content, "images", {"id": int, "file_name": str}, problems)
-    fields = {"id": int, "image_id": int, "caption": str}
-    notes = _entries(annotations, content, "annotations", fields, problems)
-    names = {entry["id"]: entry["file_name"] for entry in listed}
-    captions: dict[int, list[str]] = {}
-    for entry in sorted(notes, key=lambda a: a["id"]):
-        if entry["image_id"] not in names:
-            problems.append(
-                f"{annotations}: annotation {entry['id']} is of image {entry['image_id']}, not listed"
-            )
-        captions.setdefault(entry["image_id"], []).append(entry["caption"])
-    bare = [i for i in names if i not in captions]
-    if bare:
-        problems.append(f"{annotations}: {len(bare)} images without a caption, e.g. id {bare[:1]}")
-    if not listed and not problems:
-        problems.append(f"{annotations}: lists no images")
+        read, problems = scan_captions(annotations)
+    except InputError as error:
+        return CaptionedImages((), ()), list(error.problems)
+    names = read.names
     present = {p.name for p in images.iterdir()} if images.is_dir() else set()
-    missing = sorted(name for name in names.values() if name not in present)
-    if missing:
+    if missing := sorted(name for name in names.values() if name not in present):
         problems.append(
             f"{images}: {len(missing)} of {len(names)} images are missing, the first is {missing[0]}"
         )
-    ids = [i for i in sorted(names) if i in captions and names[i] in present]
+    ids = [i for i in sorted(names) if i in read.captions and names[i] in present]
     files = tuple(images / names[i] for i in ids)
-    return CaptionedImages(files, tuple(tuple(captions[i]) for i in ids)), problems
+    return CaptionedImages(files, tuple(tuple(read.texts(i)) for i in ids)), problems
+
+
+def read_captions(file: Path) -> CocoCaptions:
+    """Every image of a COCO captions file, each with one caption or more. Raises InputError with every problem."""
+    read, problems = scan_captions(file)
+    if problems:
+        raise InputError.of(problems)
+    return read
+
+
+def scan_captions(file: Path) -> tuple[CocoCaptions, list[str]]:
+    """What is right in the file, and every problem by field. Raises InputError where it is not a JSON object.
+
+    Captions stay as they stand in the file; one that is blank or holds a control character (other than white space)
+    is a problem.
+    """
+    try:
+        content = json.loads(utf8_text(file))
+    except json.JSONDecodeError as error:
+        raise InputError(file, f"line {error.lineno}", f"not JSON: {error.msg}") from error
+    if not isinstance(content, dict):
+        raise InputError(file, "a COCO file is an object with 'images' and 'annotations'")
+    problems: list[str] = []
+    names: dict[int, str] = {}
+    seen: set[str] = set()
+    for where, entry in _entries(file, content, "images", {"id": int, "file_name": str}, problems):
+        if entry["file_name"] in seen:
+            problems.append(f"{where}.file_name: {entry['file_name']!r} is listed twice")
+        seen.add(entry["file_name"])
+        names[entry["id"]] = entry["file_name"]
+    captions: dict[int, list[tuple[int, str]]] = {}
+    fields = {"id": int, "image_id": int, "caption": str}
+    for where, entry in _entries(file, content, "annotations", fields, problems):
+        text = entry["caption"]
+        if entry["image_id"] not in names:
+            problems.append(f"{where}.image_id: no image has the id {entry['image_id']}")
+        elif not text.strip():
+            problems.append(f"{where}.caption: is empty")
+        elif control := _CONTROL.search(text):
+            problems.append(
+                f"{where}.caption: holds the control character U+{ord(control[0]):04X}; delete it"
+            )
+        captions.setdefault(entry["image_id"], []).append((entry["id"], text))
+    problems += (f"{file}: annotations: image {i} has no caption" for i in names if i not in captions)
+    return CocoCaptions(names, captions), problems
+
+
+def utf8_text(file: Path) -> str:
+    """A file's text in UTF-8 without a byte order mark. Raises InputError with the line that is not."""
+    raw = file_bytes(file)
+    if raw.startswith(b"\xef\xbb\xbf"):
+        raise InputError(file, "line 1", "starts with a byte order mark; save it as UTF-8 without one")
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        reason = f"byte {raw[error.start]:#04x} is not UTF-8 ({error.reason})"
+        raise InputError(file, f"line {line}", reason) from error
+
+
+_CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f-\x9f]")
 
 
 def _entries(
-    file: Path, content: Any, section: str, fields: dict[str, type], problems: list[str]
-) -> list[dict[str, Any]]:
-    """The right objects of one section, each with its fields and an id of its own; the others are problems."""
-    entries = content.get(section, []) if isinstance(content, dict) else None
+    file: Path, content: dict[str, Any], section: str, fields: dict[str, type], problems: list[str]
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The right objects of one section and their places, each with its fields and an id of its own."""
+    entries = content.get(section)
     if not isinstance(entries, list):
-        problems.append(f"{file}: holds no list {section!r}; is this a COCO captions file?")
-        return []
+        problems.append(f"{file}: {section}: missing, or not a list; is this a COCO captions file?")
+        return
+    if not entries:
+        problems.append(f"{file}: {section}: is empty")
     seen: set[int] = set()
-    right = []
     for i, entry in enumerate(entries):
-        found = entry if isinstance(entry, dict) else {}
-        if lacking := [f for f in fields if f not in found]:
-            problems.append(f"{file}: {section}[{i}] lacks {', '.join(lacking)}")
+        where = f"{file}: {section}[{i}]"
+        if not isinstance(entry, dict):
+            problems.append(f"{where}: is not an object")
             continue
-        wrong = [f for f, kind in fields.items() if type(found[f]) is not kind]
-        problems += (f"{file}: {section}[{i}].{f} is {found[f]!r}, not {fields[f].__name__}" for f in wrong)
+        wrong = [field for field, kind in fields.items() if type(entry.get(field)) is not kind]
+        for field in wrong:
+            found = repr(entry[field]) if field in entry else "missing"
+            problems.append(f"{where}.{field}: must be of type {fields[field].__name__}, is {found}")
         if wrong:
             continue
-        if found["id"] in seen:
-            problems.append(f"{file}: {section}[{i}]: id {found['id']} is there twice")
+        if entry["id"] in seen:
+            problems.append(f"{where}.id: {section[:-1]} {entry['id']} is listed twice")
             continue
-        seen.add(found["id"])
-        right.append(entry)
-    return right
+        seen.add(entry["id"])
+        yield where, entry
 
 
 def load_images(files: Sequence[Path], resolution: int) -> Tensor:

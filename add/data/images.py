@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from add.config.data import ResizeSpec
 from add.errors import InputError
@@ -92,17 +92,8 @@ def pixels(
 def _square(
     sample: Sample, resolution: int, rule: ResizeSpec, place: tuple[float, float]
 ) -> NDArray[np.uint8]:
-    import numpy as np
-    from PIL import Image, ImageOps
-
     size = (resolution, resolution)
-    try:
-        with Image.open(io.BytesIO(sample.image)) as opened:
-            image = upright_rgb(opened)
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
-        # Pillow would name the buffer, not the file.
-        reason = "not an image" if isinstance(error, Image.UnidentifiedImageError) else error
-        raise InputError(f"{sample.name}: cannot be read as an image: {reason}") from None
+    image = decoded_rgb(sample.image, sample.name)
     if image.size != size:
         method = Image.Resampling[rule.filter.upper()]
         if rule.crop == "none":
@@ -110,6 +101,32 @@ def _square(
         else:
             image = ImageOps.fit(image, size, method, centering=place)
     return np.asarray(image)
+
+
+def decoded(data: bytes, name: object) -> Image.Image:
+    """An encoded image, decoded whole. Raises InputError with `name` and the reason where it is broken.
+
+    Pillow's `verify` adds the check sums that decoding leaves out.
+    """
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            image.verify()
+        image = Image.open(io.BytesIO(data))
+        image.load()
+    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+        # Pillow would name the buffer, not the file.
+        reason = "not an image" if isinstance(error, UnidentifiedImageError) else error
+        raise InputError(name, "cannot be read as an image", reason) from None
+    return image
+
+
+def decoded_rgb(data: bytes, name: object) -> Image.Image:
+    """The same as an upright 8-bit RGB image (`upright_rgb`), for training and measuring alike. Raises InputError."""
+    image = decoded(data, name)
+    try:
+        return upright_rgb(image)
+    except ValueError as error:
+        raise InputError(name, "cannot be read as an image", error) from error
 
 
 def upright_rgb(image: Image.Image) -> Image.Image:

@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from eval.preferences.raters.scores import PREPARATION
-
 from add.config.scale import NetworkSpec, Scale
 from add.config.yaml import Loc, SpecError, dotted
 from add.models.hub import cached_directory, is_hub_id, mirrored, mirrors_file
 from add.models.weights import Files
 from addbench.preflight import Findings
+from eval.preferences.raters.scores import PREPARATION
 
 Kind = Literal["pipeline", "features", "pooled", "c_text", "inception", "open_clip", "file", "processor"]
 

@@ -1,13 +1,12 @@
 """Does the image show what its prompt says? Known exactly where the scene behind each prompt is known.
 
 A classifier (the oracle) with outputs named 'group:value' reads each image; within a group the highest
-output is its answer. An image is all right if every group that its scene states is answered correctly.
+output is its answer. An image is right if every group that its scene states is answered correctly.
 """
 
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,7 +31,7 @@ Scene = Mapping[str, str | None]
 
 @dataclass(frozen=True)
 class Alignment:
-    """Share of images that are all right, its Wilson 95% interval, and the accuracy of each group.
+    """Fraction of images with every group right, its Wilson 95% interval, and each group's accuracy.
 
     A group's accuracy is over the images whose scene states it; a group that no scene states is left out.
     """
@@ -44,9 +43,7 @@ class Alignment:
 
 @dataclass(frozen=True)
 class Oracle:
-    """The classifier: its outputs' groups in order, each with its values and their places among the
-    outputs.
-    """
+    """The classifier: its groups in order, each with its values and their places among the outputs."""
 
     extractor: Extractor
     groups: dict[str, dict[str, int]]
@@ -64,9 +61,7 @@ class Oracle:
 
 
 def load_oracle(spec: OracleSpec, device: str = "cpu") -> Oracle:
-    """The oracle that a scale names. Raises WeightsError where its weights or its output names are not
-    right.
-    """
+    """The oracle that a scale names. Raises WeightsError where its weights or its output names are wrong."""
     from transformers import AutoModelForImageClassification
 
     directory = network_directory(spec)
@@ -104,8 +99,7 @@ def _groups(directory: Path, names: Mapping[int, str]) -> dict[str, dict[str, in
 def read_scenes(file: Path, groups: Mapping[str, Mapping[str, int]]) -> dict[str, Scene]:
     """Prompt -> scene, from {"prompts": {prompt: {group: value or null, ...}}}.
 
-    Every scene must mention every group of the oracle, and only values that the oracle knows. Raises
-    InputError.
+    Every scene must mention every group of the oracle, and only values that the oracle knows. Raises InputError.
     """
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
@@ -163,12 +157,9 @@ def alignment(answers: Sequence[Mapping[str, str]], scenes: Sequence[Scene]) -> 
     return Alignment(right / len(scenes), wilson(right, len(scenes)), groups)
 
 
-def wilson(successes: int, trials: int, z: float = 1.959963984540054) -> tuple[float, float]:
-    """Wilson's score interval of a share (J. Am. Stat. Assoc. 22, 1927); right also at 0 and at 1."""
-    if not 0 <= successes <= trials or trials < 1:
-        raise ValueError(f"{successes} of {trials} is not a share")
-    share, square = successes / trials, z * z
-    centre = (share + square / (2 * trials)) / (1 + square / trials)
-    half = z / (1 + square / trials) * math.sqrt(share * (1 - share) / trials + square / (4 * trials**2))
-    low, high = max(0.0, centre - half), min(1.0, centre + half)
-    return (0.0 if successes == 0 else low), (1.0 if successes == trials else high)
+def wilson(successes: int, trials: int) -> tuple[float, float]:
+    """Wilson's 95% score interval of a proportion (J. Am. Stat. Assoc. 22, 1927); also valid at 0 and at 1."""
+    from scipy.stats import binomtest
+
+    interval = binomtest(successes, trials).proportion_ci(method="wilson")
+    return float(interval.low), float(interval.high)

@@ -1,8 +1,6 @@
-"""CLIP score: the mean cosine similarity of an image's and its prompt's CLIP embeddings (arXiv 2104.08718,
-w = 1).
+"""CLIP score: mean cosine similarity of an image's and its prompt's CLIP embeddings (arXiv 2104.08718, w = 1).
 
-The paper prints this mean cosine (0.319), with open_clip's ViT-g-14, not 100 times it, and not clipped at
-zero.
+The paper prints this mean cosine (0.319), with open_clip's ViT-g-14, neither times 100 nor clipped at zero.
 """
 
 from __future__ import annotations

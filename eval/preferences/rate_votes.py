@@ -23,6 +23,7 @@ from eval.preferences.key import StudyKey, read_keys
 from eval.preferences.reader import read_files, read_folder, read_votes
 from eval.preferences.record import Vote, one_problem
 from eval.prompts import Prompt
+from eval.stage import add_scale_option
 
 
 def all_votes(
@@ -78,7 +79,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m eval.preferences.rate_votes", description=__doc__)
     given = parser.add_mutually_exclusive_group(required=True)
     given.add_argument("--votes", type=Path, nargs="+", help="a folder of preference files, or files")
-    given.add_argument("--scale", type=Path, help="config/<scale>.yaml: its folder, prompts and seed")
+    add_scale_option(given, required=False)
     parser.add_argument("--systems", type=Path, help="JSON list of {name, samples}: what may occur")
     parser.add_argument("--automatic", type=Path, help="the automatic raters' file")
     parser.add_argument("--study", type=Path, help="the study's directory, with its key if it was made")
@@ -93,13 +94,15 @@ def main(arguments: list[str] | None = None) -> int:
     from eval.preferences.ratings.rate import rate
     from eval.preferences.ratings.result import write_ratings
     from eval.preferences.study.sources import read_sources
-    from eval.prompts import read_parti
+    from eval.prompts import read_parti, read_prompts
+    from eval.stage import RatingValues
 
     places, seed = options.votes, options.seed or 0
     prompts: Sequence[Prompt] = read_parti(options.prompts) if options.prompts else ()
-    if options.scale:  # the only lines here that read a scale
-        places, prompts, scale_seed = _of_scale(options.scale)
-        seed = scale_seed if options.seed is None else seed
+    if options.scale:
+        values = RatingValues.read(options.scale)
+        places, prompts = [Path(values.records)], read_prompts(values.compared)
+        seed = values.rating_seed if options.seed is None else seed
     systems = [source.name for source in read_sources(options.systems)] if options.systems else None
     votes = all_votes(places, systems, prompts, options.automatic, options.study)
     categories = {prompt.prompt_id: prompt.category or "" for prompt in prompts}
@@ -112,19 +115,6 @@ def main(arguments: list[str] | None = None) -> int:
             first = f"{found.diagnostics.votes} votes, first {found.systems[0].system}"
             print(f"{found.rater_kind}, {found.question}: {first}")
     return 0
-
-
-def _of_scale(file: Path) -> tuple[list[Path], Sequence[Prompt], int]:
-    """A scale's folder of people's votes, its study's prompts and its seed. Raises SpecError."""
-    from add.config.load import load_scale
-    from add.config.yaml import SpecError
-    from eval.prompts import read_prompts
-
-    scale = load_scale(file)
-    if scale.study is None:
-        raise SpecError(scale.origin.file, 1, "has no study, so its votes have no systems")
-    prompts = read_prompts(scale.sampling.prompts[scale.study.prompts])
-    return [Path(scale.study.records)], prompts, scale.study.seed
 
 
 if __name__ == "__main__":

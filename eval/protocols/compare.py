@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from add.errors import InputError
-from eval.entries import rank_note
 from eval.metrics.frechet import (
     Statistics,
     bootstrap_values,
@@ -19,12 +18,15 @@ from eval.metrics.frechet import (
     statistics,
 )
 from eval.metrics.kid import KernelDistance, jackknife_error, kernel_distance, mean_kernel
+from eval.metrics.measure import rank_note
 
 POINTS = 15
 """Subset sizes, evenly spread; the number in the paper's code."""
 
 SMALLEST = 5
-"""The smallest subset is the whole over this, but more images than features."""
+"""The smallest subset is the whole divided by this, but has more images than features."""
+
+Features = NDArray[np.float32]
 
 
 class TooFewImagesError(InputError):
@@ -63,9 +65,6 @@ def _intercept(x: NDArray[np.float64], y: NDArray[np.float64]) -> Extrapolation:
     variance = residual @ residual / max(len(x) - 2, 1)
     covariance = variance * np.linalg.inv(design.T @ design)
     return Extrapolation(float(solution[0]), float(np.sqrt(covariance[0, 0])))
-
-
-Features = NDArray[np.float32]
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 from PIL import Image
 
-from eval.decode import Crop, centred, to_square
+from eval.images import Crop, centred, to_square
 from eval.metrics.features import RESIZE_FILTER, Extractor
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ _LIBRARY: dict[ResizeName, tuple[str, bool, str]] = {
 """clean-fid's make_resizer: library, whether it rounds to 8 bits, filter."""
 
 Pixels = NDArray[np.uint8]
+Features = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ class Picture:
 
 
 def reencoded(pixels: Pixels, encoding: str) -> Pixels:
-    """uint8 (h, w, 3) after a way through a file: 'png' loses nothing; 'jpeg-75' is Pillow's quality 75, 4:2:0."""
+    """uint8 (h, w, 3) saved to a file and read back: 'png' loses nothing, 'jpeg-75' is Pillow's quality 75, 4:2:0."""
     if encoding == "png":
         return pixels
     stream = io.BytesIO()
@@ -118,17 +119,14 @@ def _neighbours(length: int, size: int) -> tuple[NDArray[np.intp], NDArray[np.in
     return before, np.minimum(before + 1, length - 1), place - before.astype(np.float32)
 
 
-Features = NDArray[np.float32]
-
-
 def features_by_preprocessing(
     images: Images,
-    roads: Sequence[Preprocessing],
+    preprocessings: Sequence[Preprocessing],
     extractors: Mapping[str, Extractor],
     batch: int,
     directory: Path,
 ) -> dict[Preprocessing, Features]:
-    """float32 (n, d) a road, in the order of `images`, each in a file of its own below `directory`.
+    """float32 (n, d) for each preprocessing, in the order of `images`, each in a file of its own below `directory`.
 
     Raises InputError at a broken image.
     """
@@ -136,13 +134,13 @@ def features_by_preprocessing(
 
     directory.mkdir(parents=True, exist_ok=True)
     found: dict[Preprocessing, Features] = {}
-    distinct = tuple(dict.fromkeys(roads))
+    distinct = tuple(dict.fromkeys(preprocessings))
     total = -(-len(images) // batch)
     start = 0
     for decoded in tqdm(images.batches(batch), desc=directory.name, total=total, mininterval=5):
-        for picture in dict.fromkeys(road.picture for road in distinct):
+        for picture in dict.fromkeys(each.picture for each in distinct):
             prepared = [picture(image) for image in decoded]
-            ahead = [road for road in distinct if road.picture == picture]
+            ahead = [each for each in distinct if each.picture == picture]
             _feed(prepared, ahead, extractors, found, directory, start, len(images))
         start += len(decoded)
     return found
@@ -150,25 +148,27 @@ def features_by_preprocessing(
 
 def _feed(
     prepared: Sequence[Pixels],
-    roads: Sequence[Preprocessing],
+    preprocessings: Sequence[Preprocessing],
     extractors: Mapping[str, Extractor],
     found: dict[Preprocessing, Features],
     directory: Path,
     start: int,
     total: int,
 ) -> None:
-    for resize, size in dict.fromkeys((road.resize, extractors[road.extractor].size) for road in roads):
+    for resize, size in dict.fromkeys(
+        (each.resize, extractors[each.extractor].size) for each in preprocessings
+    ):
         function = resizer(resize, size)
         pixels = _stacked([function(image) for image in prepared])
-        for road in roads:
-            extractor = extractors[road.extractor]
-            if (road.resize, extractor.size) != (resize, size):
+        for each in preprocessings:
+            extractor = extractors[each.extractor]
+            if (each.resize, extractor.size) != (resize, size):
                 continue
-            rows = extractor.of_pixels(symmetric(pixels) if road.symmetric else pixels)
-            if road not in found:
+            rows = extractor.of_pixels(symmetric(pixels) if each.symmetric else pixels)
+            if each not in found:
                 file = directory / f"{len(found):03d}.npy"
-                found[road] = open_memmap(file, "w+", np.float32, (total, rows.shape[1]))
-            found[road][start : start + len(prepared)] = rows
+                found[each] = open_memmap(file, "w+", np.float32, (total, rows.shape[1]))
+            found[each][start : start + len(prepared)] = rows
 
 
 def symmetric(pixels: torch.Tensor) -> torch.Tensor:

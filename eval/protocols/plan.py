@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from add.errors import InputError
-from eval.entries import DEFINITIONS, image_rule
+from eval.metrics.measure import DEFINITIONS, image_rule
 from eval.metrics.protocol import (
     ImageRule,
     NetworkIdentity,
@@ -27,7 +27,12 @@ if TYPE_CHECKING:
 SCALE = "scale"
 """The key of the scale's own extractor."""
 
+INFINITY = (
+    f"{DEFINITIONS['fid']}; of {POINTS} random subsets, extrapolated linearly in 1 / n to 0 (FID-infinity)"
+)
+
 _HALVES = {"half": 2, "quarter": 4}
+_SIDES = ("samples_resolution", "reference_resolution")
 
 
 class NotScoredError(InputError):
@@ -36,7 +41,7 @@ class NotScoredError(InputError):
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """An image's way into features: `picture`, the library's resize, normalisation, extractor (by key)."""
+    """How an image becomes features: `picture`, the library's resize, normalisation, extractor (by key)."""
 
     picture: Picture
     resize: ResizeName
@@ -93,7 +98,7 @@ def plan(
 
 
 def needs_own_samples(settings: ProtocolSettings) -> bool:
-    """Whether the protocol changes what only drawing again can change."""
+    """Whether the protocol changes something that needs newly sampled images."""
     return settings.caption_rule != "scale" or settings.sampling_seed is not None
 
 
@@ -104,9 +109,9 @@ def normalises(settings: ProtocolSettings, scale: Scale) -> bool:
 
 
 def other_unit(settings: ProtocolSettings, base: ProtocolSettings) -> bool:
-    """Whether distances are of two unlike networks, so that their difference means nothing.
+    """Whether the distances come from two unlike networks, so that their difference means nothing.
 
-    An extractor written out (torchvision's Inception, say) is taken for a variant of the base's.
+    An extractor that is written out (such as torchvision's Inception) counts as a variant of the base's.
     """
     return settings.extractor != base.extractor and isinstance(settings.extractor, FeaturesOf)
 
@@ -151,11 +156,6 @@ def _count(value: int | str, available: int) -> int:
     return count
 
 
-INFINITY = (
-    f"{DEFINITIONS['fid']}; of {POINTS} random subsets, extrapolated linearly in 1 / n to 0 (FID-infinity)"
-)
-
-
 def protocol_of(
     metric: Literal["fid", "kid"],
     plan: ProtocolPlan,
@@ -181,14 +181,15 @@ def protocol_of(
 
 
 def _rule(plan: ProtocolPlan, scale: Scale) -> ImageRule:
-    own = image_rule(scale)
+    own = image_rule(scale.evaluation)
     side = scale.evaluation.resolution
     samples, reference = plan.samples.picture, plan.reference.picture
-    names = reference.filter
     return ImageRule(
         resolution=side,
         crop=reference.crop,
-        crop_filter=own.crop_filter if names == "bicubic" else f"Pillow {names}, antialiased, 8 bit",
+        crop_filter=own.crop_filter
+        if reference.filter == "bicubic"
+        else f"Pillow {reference.filter}, antialiased, 8 bit",
         resize_filter=f"{RESIZES[plan.samples.resize]}; CLIP: its own",
         file_format=encoding_text(samples.encoding),
         samples_resolution=None if samples.side == side else samples.side,
@@ -198,9 +199,6 @@ def _rule(plan: ProtocolPlan, scale: Scale) -> ImageRule:
         reference_format=None if reference.encoding == "png" else encoding_text(reference.encoding),
         normalisation="0..255 to -1..1" if plan.samples.symmetric else None,
     )
-
-
-_SIDES = ("samples_resolution", "reference_resolution")
 
 
 def changes(document: Protocols, protocol: NamedProtocol, scale: Scale) -> tuple[str, ...]:

@@ -135,14 +135,14 @@ def _results(
     folder: Path,
 ) -> tuple[dict[ProtocolPlan, MeasuredFigures], dict[str, str]]:
     """The figures of each plan, and the names of those that have none with the reason."""
-    roads = [p.reference for p in plans.values()]
-    found = features_by_preprocessing(images, roads, extractors, batch, folder / "reference")
-    references = {road: ReferenceFigures(features) for road, features in found.items()}
+    preprocessings = [p.reference for p in plans.values()]
+    found = features_by_preprocessing(images, preprocessings, extractors, batch, folder / "reference")
+    references = {each: ReferenceFigures(features) for each, features in found.items()}
     features = {}
     for key, samples in sets.items():
-        roads = [p.samples for p in plans.values() if p.sample_set == key]
+        preprocessings = [p.samples for p in plans.values() if p.sample_set == key]
         place = folder / ("samples" if key is None else f"samples of {key}")
-        features[key] = features_by_preprocessing(samples.images, roads, extractors, batch, place)
+        features[key] = features_by_preprocessing(samples.images, preprocessings, extractors, batch, place)
     results: dict[ProtocolPlan, MeasuredFigures] = {}
     refused: dict[str, str] = {}
     for name, p in plans.items():

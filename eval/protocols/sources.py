@@ -11,9 +11,8 @@ from PIL import Image
 
 from add.config.yaml import nearest
 from add.errors import InputError
-from eval.decode import decode_image, decode_sample, to_square
-from eval.entries import prompt_rule
-from eval.images import ReferenceImages, image_folder, read_samples
+from eval.images import ReferenceImages, decode_image, decode_sample, image_folder, read_samples, to_square
+from eval.metrics.measure import prompt_rule
 from eval.metrics.protocol import PromptRule, SourceIdentity
 from eval.prompts import read_prompts
 from eval.score import check_prompts
@@ -77,7 +76,7 @@ def open_set(directory: Path, scale: Scale, prompts: str | None, settings: Proto
     adapted = with_rule(scale, prompts, settings)
     wanted = read_prompts(adapted.sampling.prompts[prompts])
     check_prompts(found, prompts, wanted, adapted.sampling.seed)
-    rule = prompt_rule(adapted, prompts, len(wanted))
+    rule = prompt_rule(adapted.sampling.prompts[prompts], prompts, len(wanted))
     return Samples(images, keys, rule, adapted.sampling.seed, found.sha256(), directory)
 
 

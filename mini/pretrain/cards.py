@@ -90,7 +90,7 @@ def add_teacher_quality(directory: Path, oracle_directory: Path, n: int = 1000, 
     from diffusers import DiffusionPipeline
     from transformers import AutoModelForImageClassification
 
-    from eval.systems import System
+    from eval.sample import System
 
     oracle = AutoModelForImageClassification.from_pretrained(oracle_directory, dtype=torch.float32).eval()
     pipeline = DiffusionPipeline.from_pretrained(directory, torch_dtype=torch.float32)

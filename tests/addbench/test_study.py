@@ -118,7 +118,7 @@ def test_what_the_table_has_is_taken_from_there_and_the_rest_is_sampled(root: Pa
 
 def test_a_job_with_an_unknown_field_is_refused():
     with pytest.raises(ValueError, match=r"0\.step: Extra inputs"):
-        read_jobs('[{"system": "s", "out": "o", "steps": 1, "step": 2}]')
+        read_jobs('[{"system": "s", "prompts": "p", "out": "o", "steps": 1, "step": 2}]')
 
 
 def test_a_scale_without_a_study_has_an_empty_plan(root: Path):

@@ -1,4 +1,4 @@
-"""Real input takes the same road: every stage runs on it, and a part of a set is never taken for the whole."""
+"""Real input goes through the same stages: each runs on it, and a part of a set is never taken for the whole."""
 
 from __future__ import annotations
 
@@ -16,11 +16,14 @@ from add.config.scale import CocoPromptsSpec, Scale
 from add.errors import InputError
 from addbench.__main__ import main
 from eval.adopted import main as data_stage
-from eval.decode import decode_image
-from eval.entries import rank_note
+from eval.images import decode_image
+from eval.metrics.measure import rank_note
 from eval.prompts import read_prompts
+from eval.stage import MeasureValues, ScoreValues
 from tests.support.adopting import NAMES, adopt, workplace
 from tests.support.evaluation import picture, shared
+
+DATA = ["--scale", "config/coco.yaml", "--out", "data/coco"]
 
 
 @pytest.fixture
@@ -32,18 +35,17 @@ def baseline_result(scale: Scale, root: Path) -> dict[str, Any]:
     """Train, sample and score the baseline as the workflow does, in this process."""
     from add.train import train
     from eval.reference import make_reference
-    from eval.sample import sample_scale
+    from eval.sample import load_system, sample_sets
     from eval.score import score_run
-    from eval.systems import load_system
 
     table = resolve(scale, load_baseline("ablations/baseline.yaml"), load_ablations("ablations"))
     out = root / "results" / scale.name / "baseline/seed0"
     out.mkdir(parents=True)
     (out / "spec.json").write_text(table.runs["baseline"].model_dump_json())
     train(table.runs["baseline"], 0, out)
-    sample_scale(load_system(str(out / "student")), scale, scale.sampling.steps, out / "samples")
-    make_reference(scale, out.parents[1] / "reference")
-    return score_run(out, scale, out.parents[1] / "reference")
+    sample_sets(load_system(str(out / "student")), scale.sampling, scale.sampling.steps, out / "samples")
+    make_reference(MeasureValues.of(scale), out.parents[1] / "reference")
+    return score_run(out, ScoreValues.of(scale), out.parents[1] / "reference").values()
 
 
 def test_every_stage_takes_it_and_states_the_part(here: Path) -> None:
@@ -73,7 +75,7 @@ def test_a_part_that_grew_shrank_or_is_not_stated_is_another_set(here: Path, cap
     photograph.unlink()
     with pytest.raises(InputError, match=r"holds 3 of the 6 photographs .* the scale states 4"):
         read_prompts(config)
-    assert data_stage(["--out", "data/coco"]) == 1
+    assert data_stage(DATA) == 1
     for name in NAMES[:2]:
         (here / "mine/val2017" / name).write_bytes(data)
     with pytest.raises(InputError, match=r"holds 5 of the 6 photographs"):
@@ -82,7 +84,7 @@ def test_a_part_that_grew_shrank_or_is_not_stated_is_another_set(here: Path, cap
     file = here / "config/coco.yaml"
     file.write_text("".join(line for line in file.open() if "present:" not in line))
     capsys.readouterr()
-    assert data_stage(["--out", "data/coco"]) == 1
+    assert data_stage(DATA) == 1
     assert (
         f"2 of the 6 photographs that captions_val2017.json lists are missing, the first is {NAMES[0]}"
         in (capsys.readouterr().err)
@@ -93,11 +95,11 @@ def test_the_data_stage_remakes_what_the_command_made(here: Path) -> None:
     assert adopt("--present-only") == 0
     files = [here / "data/coco/dataset.json", here / "data/coco/annotations/captions_train.json"]
     before = [(f.read_bytes(), f.stat().st_mtime_ns) for f in files]
-    assert data_stage(["--out", "data/coco"]) == 0
+    assert data_stage(DATA) == 0
     assert [(f.read_bytes(), f.stat().st_mtime_ns) for f in files] == before, "a new age reruns all"
     for file in files:
         file.unlink()
-    assert data_stage(["--out", "data/coco"]) == 0
+    assert data_stage(DATA) == 0
     assert [f.read_bytes() for f in files] == [content for content, _ in before]
     listing = json.loads(files[1].read_text())
     assert [i["file_name"] for i in listing["images"]] == NAMES[1:5]

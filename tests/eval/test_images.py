@@ -10,8 +10,7 @@ import pytest
 from PIL import Image
 
 from add.errors import InputError
-from eval.decode import decode_image, to_square
-from eval.images import image_folder, named_images, present, read_samples
+from eval.images import decode_image, image_folder, named_images, present, read_samples, to_square
 from tests.support.evaluation import SIDE, picture, shared, write_pictures, write_samples
 
 PROMPTS = [("1", 'with "quotes", and a comma'), ("2", "with a\nline break"), ("3", "plain ")]
@@ -131,10 +130,10 @@ BREAKS = [
     (unfinished, "did not finish"),
     (missing, "is missing"),
     (surplus, "not in index.csv"),
-    (truncated, "truncated or broken"),
-    (without_end, "truncated or broken"),
-    (flipped, "truncated or broken"),
-    (empty, "empty or not an image"),
+    (truncated, "cannot be read as an image: "),
+    (without_end, "cannot be read as an image: "),
+    (flipped, "cannot be read as an image: "),
+    (empty, "cannot be read as an image: not an image"),
     (small, "15x15"),
     (grey, "mode L"),
     (jpeg, "is a JPEG"),

@@ -71,6 +71,7 @@ def test_random_captions_depend_on_seed_and_image_alone(coco: Path) -> None:
         (lambda c: c["annotations"][2].update(id=10), "annotations[2].id", "twice"),
         (lambda c: c["annotations"][2].update(image_id=9), "annotations[2].image_id", "9"),
         (lambda c: c["annotations"][2].update(caption=" "), "annotations[2].caption", "empty"),
+        (lambda c: c["annotations"][2].update(caption="a\x00b"), "annotations[2].caption", r"U\+0000"),
         (lambda c: c["annotations"].pop(), "annotations", "image 3 has no caption"),
         (lambda c: c["annotations"].append(5), "annotations[6]", "object"),
     ],

@@ -14,15 +14,15 @@ from safetensors.numpy import load_file
 
 from add.config.scale import Scale
 from add.errors import InputError
-from eval.entries import score_images
-from eval.images import read_samples
+from eval.images import photograph_folder, read_samples
 from eval.metrics.frechet import frechet_distance, statistics
-from eval.metrics.networks import load_metric_networks, measure
+from eval.metrics.measure import load_metric_networks, measure, score_images
 from eval.metrics.protocol import protocol_id
 from eval.prompts import read_prompts
-from eval.reference import load_reference, make_reference, photographs
+from eval.reference import load_reference, make_reference
 from eval.reference import main as reference_main
 from eval.score import main, score_run
+from eval.stage import MeasureValues, ScoreValues
 from tests.support.evaluation import ROOT, SIDE, make_world, tiny_scale, write_pictures, write_samples
 from tests.support.specs import table_of
 
@@ -33,7 +33,7 @@ IMAGES, REFERENCES = 6, 9
 def world(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Scale]:
     root = tmp_path_factory.mktemp("world")
     scale = make_world(root, IMAGES, REFERENCES)
-    make_reference(scale, root / "results/smoke/reference")
+    make_reference(MeasureValues.of(scale), root / "results/smoke/reference")
     return root, scale
 
 
@@ -56,7 +56,7 @@ def run(world: tuple[Path, Scale], tmp_path: Path) -> Path:
 
 
 def score(run: Path, world: tuple[Path, Scale]) -> dict[str, Any]:
-    return score_run(run, world[1], world[0] / "results/smoke/reference")
+    return score_run(run, ScoreValues.of(world[1]), world[0] / "results/smoke/reference").values()
 
 
 def test_the_result_holds_every_metric_with_interval_and_protocol(
@@ -93,18 +93,20 @@ def test_the_result_holds_every_metric_with_interval_and_protocol(
 
 
 def test_the_numbers_are_those_of_the_parts(run: Path, world: tuple[Path, Scale]) -> None:
-    """FID by hand from the images on disk; CLIP score from the panel's CLIP with this set's own prompts."""
+    """FID by hand from the images on disk; CLIP score from the metric CLIP with this set's own prompts."""
     root, scale = world
     metrics = score(run, world)["systems"][0]["metrics"]
-    panel = load_metric_networks(scale)
+    networks = load_metric_networks(scale.evaluation)
     pixels = np.stack([np.asarray(Image.open(f)) for f in sorted((run / "samples/coco-1step").glob("*.png"))])
-    mine = measure([pixels], extractor=panel.extractor).features
+    mine = measure([pixels], extractor=networks.extractor).features
     others = load_file(root / "results/smoke/reference/features.safetensors")["reference"]
     assert mine is not None
     expected = frechet_distance(statistics(mine), statistics(others))
     assert metrics["fid"]["value"] == pytest.approx(expected, rel=1e-4)
     texts = [p.prompt for p in read_prompts(scale.sampling.prompts["coco"])]
-    assert metrics["clip_score"]["value"] == pytest.approx(panel.clip.cosines(pixels, texts).mean(), abs=1e-6)
+    assert metrics["clip_score"]["value"] == pytest.approx(
+        networks.clip.cosines(pixels, texts).mean(), abs=1e-6
+    )
 
 
 def test_scoring_twice_gives_the_same_numbers(run: Path, world: tuple[Path, Scale]) -> None:
@@ -171,21 +173,21 @@ def test_the_reference_states_the_floor_and_what_blur_costs(world: tuple[Path, S
 
 def test_a_reference_made_otherwise_is_refused(world: tuple[Path, Scale], tmp_path: Path) -> None:
     root, scale = world
-    panel = load_metric_networks(scale)
+    networks = load_metric_networks(scale.evaluation)
     directory = root / "results/smoke/reference"
-    assert load_reference(directory, scale, panel.extractor).source.count == REFERENCES
+    assert load_reference(directory, scale.evaluation, networks.extractor).source.count == REFERENCES
     other = tiny_scale(root, IMAGES, REFERENCES, crop="center")
     with pytest.raises(InputError, match=r"made with image_rule.*make it again"):
-        load_reference(directory, other, panel.extractor)
+        load_reference(directory, other.evaluation, networks.extractor)
     with pytest.raises(InputError, match="is missing; make it"):
-        load_reference(root / "absent", scale, panel.extractor)
+        load_reference(root / "absent", scale.evaluation, networks.extractor)
     mixed = tmp_path / "mixed"  # as a reference remade and killed between its two files
     shutil.copytree(directory, mixed)
     data = bytearray((mixed / "features.safetensors").read_bytes())
     data[-1] ^= 1
     (mixed / "features.safetensors").write_bytes(data)
     with pytest.raises(InputError, match=r"not what reference\.json was made with"):
-        load_reference(mixed, scale, panel.extractor)
+        load_reference(mixed, scale.evaluation, networks.extractor)
 
 
 def test_a_stated_subset_where_photographs_are_missing(world: tuple[Path, Scale], tmp_path: Path) -> None:
@@ -194,9 +196,9 @@ def test_a_stated_subset_where_photographs_are_missing(world: tuple[Path, Scale]
     (root / "val/000002.png").unlink()
     scale = tiny_scale(root, IMAGES, REFERENCES)
     with pytest.raises(InputError, match=r"1 of 6 images are missing: 000002\.png"):
-        make_reference(scale, tmp_path / "out")
-    content = make_reference(scale, tmp_path / "out", present_only=True)
-    assert (content["real"][0]["images"], content["real"][0]["listed"]) == (5, 6)
+        make_reference(MeasureValues.of(scale), tmp_path / "out")
+    made = make_reference(MeasureValues.of(scale), tmp_path / "out", present_only=True)
+    assert (made.real[0].images, made.real[0].listed) == (5, 6)
 
 
 def test_real_images_compared_with_themselves_have_no_blur_factor(
@@ -206,40 +208,45 @@ def test_real_images_compared_with_themselves_have_no_blur_factor(
     shutil.copytree(world[0], root)
     shutil.rmtree(root / "reference")
     shutil.copytree(root / "val", root / "reference")
-    content = make_reference(tiny_scale(root, IMAGES, IMAGES), tmp_path / "out")
-    assert content["floor"]["fid"] == pytest.approx(0, abs=1e-6)
-    assert content["blur_factor"] is None
+    made = make_reference(MeasureValues.of(tiny_scale(root, IMAGES, IMAGES)), tmp_path / "out")
+    assert made.floor["fid"] == pytest.approx(0, abs=1e-6)
+    assert made.blur_factor is None
 
 
 def test_prompts_without_scenes_have_no_alignment_and_part_of_them_is_an_error(
     world: tuple[Path, Scale], tmp_path: Path
 ) -> None:
     root, scale = world
-    panel = load_metric_networks(scale)
-    reference = load_reference(root / "results/smoke/reference", scale, panel.extractor)
+    networks = load_metric_networks(scale.evaluation)
+    reference = load_reference(root / "results/smoke/reference", scale.evaluation, networks.extractor)
     write_pictures(tmp_path, range(3))
     images = np.stack([np.asarray(Image.open(f)) for f in sorted(tmp_path.glob("*.png"))])
     foreign = ["a dog", "a cat", "a cow"]
-    assert "alignment" not in score_images([images], foreign, "coco", scale, panel, reference).metrics
+    assert (
+        "alignment"
+        not in score_images([images], foreign, "coco", MeasureValues.of(scale), networks, reference).metrics
+    )
     with pytest.raises(InputError, match="2 of 3 prompts have no scene"):
-        score_images([images], ["a scene called a", *foreign[1:]], "coco", scale, panel, reference)
+        score_images(
+            [images], ["a scene called a", *foreign[1:]], "coco", MeasureValues.of(scale), networks, reference
+        )
 
 
 def test_without_an_oracle_the_rest_is_scored(run: Path, world: tuple[Path, Scale]) -> None:
     root, _ = world
     blind = tiny_scale(root, IMAGES, REFERENCES, oracle=None)
-    result = score_run(run, blind, root / "results/smoke/reference")
-    assert set(result["systems"][0]["metrics"]) == {"fid", "kid", "clip_score"}
-    assert "oracle" not in result["provenance"]["weights"]
+    result = score_run(run, ScoreValues.of(blind), root / "results/smoke/reference")
+    assert set(result.systems[0].metrics) == {"fid", "kid", "clip_score"}
+    assert "oracle" not in result.provenance.weights
 
 
 def test_the_folder_of_photographs_is_cocos(world: tuple[Path, Scale]) -> None:
     root, scale = world
     config = scale.sampling.prompts["coco"]
     assert config.kind == "coco"
-    assert photographs(config) == root / "val"
+    assert photograph_folder(Path(config.annotations)) == root / "val"
     with pytest.raises(InputError, match="captions_<split>"):
-        photographs(config.model_copy(update={"annotations": "data/val.json"}))
+        photograph_folder(Path("data/val.json"))
 
 
 def test_reading_happens_before_any_network_is_loaded(run: Path, world: tuple[Path, Scale]) -> None:
@@ -249,11 +256,11 @@ def test_reading_happens_before_any_network_is_loaded(run: Path, world: tuple[Pa
     unloadable = scale.model_copy(update={"evaluation": scale.evaluation.model_copy(update={"clip": broken})})
     spoil(run, "no set")
     with pytest.raises(InputError, match="did not finish"):
-        score_run(run, unloadable, root)
+        score_run(run, ScoreValues.of(unloadable), root)
     prompts = scale.sampling.prompts["parti"].model_copy(update={"file": str(root / "absent.tsv")})
     sampling = scale.sampling.model_copy(update={"prompts": {"parti": prompts}})
     with pytest.raises(InputError, match="cannot be read"):
-        score_run(run, scale.model_copy(update={"sampling": sampling}), root)
+        score_run(run, ScoreValues.of(scale.model_copy(update={"sampling": sampling})), root)
 
 
 def test_samples_of_another_size_are_refused(run: Path) -> None:

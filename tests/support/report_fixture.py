@@ -155,7 +155,8 @@ def reference_of(images: int = 8) -> dict[str, Any]:
         },
         "blur": {"sigma_pixels": 0.5, "fid": 58.3, "factor": 1.84},
     }
-    return {"schema": 1, "reference": {"file": "data/mini/reference", "count": 4000}, "real": [real]}
+    source = {"file": "data/mini/reference", "sha256": "0" * 64, "count": 4000}
+    return {"schema": 1, "reference": source, "real": [real]}
 
 
 def _metric(name: str, prompts: str, value: float, width: float, images: int, **more: Any) -> dict[str, Any]:

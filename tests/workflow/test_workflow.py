@@ -5,15 +5,18 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
+import os
 import re
+import shlex
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from eval.preferences.reader import read_votes, write_votes
-from tests.support.workflow import copy_project, run_workflow
+from tests.support.workflow import copy_project, run_workflow, workflow_environment
 
 TEACHER_STEPS = """\
 part: f
@@ -53,6 +56,14 @@ def planned(directory: Path, *targets: str) -> set[str]:
     if not jobs:
         assert "Nothing to be done" in text
     return jobs - {"all"}
+
+
+def shell_command(directory: Path, rule: str) -> str:
+    """The command line of one job of a rule, were it run now."""
+    result = snakemake(directory, "--dry-run", "--printshellcmds", "--forcerun", rule)
+    found = re.search(rf"\n(?:local)?rule {rule}:\n.*?\nShell command: (.*?)\n", result.stdout, re.DOTALL)
+    assert found, result.stdout + result.stderr
+    return found[1]
 
 
 def stages(run: str) -> set[str]:
@@ -95,6 +106,79 @@ def test_a_comment_reruns_nothing(finished: Path):
         file.write_text("# a comment\n" + text)
         assert planned(finished) == set()
         file.write_text(text)
+
+
+def test_a_cache_reruns_no_training_and_training_gets_it(finished: Path):
+    file = finished / "config" / "smoke.yaml"
+    text = file.read_text()
+    cached = text.replace(
+        "  root: data/smoke", '  root: data/smoke\n  cache: {directory: "it\'s {here} $HOME"}', 1
+    )
+    assert cached != text
+    file.write_text(cached)
+    try:
+        assert planned(finished) == {"report"}, "it prints every setting"
+        command = shell_command(finished, "train")
+    finally:
+        file.write_text(text)
+    words = shlex.split(command)
+    kept = ["--cache", "it's {here} $HOME", "--keep", "latents", "text", "c_text", "c_img"]
+    assert words[words.index("--cache") :][: len(kept)] == kept
+
+
+def of_both(stage: str) -> set[str]:
+    return {f"{stage} baseline", f"{stage} teacher_steps-2"}
+
+
+@pytest.mark.parametrize(
+    ("line", "changed", "jobs"),
+    [
+        ("  votes_per_pair: 2 ", "  votes_per_pair: 3 ", set()),
+        ("  trials_per_rater: 40 \n  seed: 0 ", "  trials_per_rater: 40 \n  seed: 1 ", {"ratings", "report"}),
+        (
+            "  bootstrap: 10 ",
+            "  bootstrap: 11 ",
+            {"reference", "automatic", "ratings", "report"} | of_both("score"),
+        ),
+        (
+            "  seed: 0 \n  batch: 4 ",
+            "  seed: 0 \n  batch: 2 ",
+            {"study_samples", "automatic", "ratings", "report"} | of_both("sample") | of_both("score"),
+        ),
+    ],
+)
+def test_a_value_of_the_scale_reruns_exactly_the_stages_that_read_it(
+    finished: Path, line: str, changed: str, jobs: set[str]
+):
+    file = finished / "config" / "smoke.yaml"
+    text = file.read_text()
+    plain = re.sub(r" +#.*", " ", text)
+    assert plain.count(line) == 1
+    file.write_text(plain.replace(line, changed))
+    try:
+        assert planned(finished) == jobs
+    finally:
+        file.write_text(text)
+
+
+def test_jobs_use_the_values_that_were_read_at_the_start_and_no_yaml(finished: Path, tmp_path: Path):
+    copy = tmp_path / "copy"
+    shutil.copytree(finished, copy)
+    commands = {
+        stage: shell_command(copy, stage)
+        for stage in ("reference", "sample", "study_samples", "score", "automatic", "ratings", "report")
+    }
+    shutil.rmtree(copy / "config")
+    shutil.rmtree(copy / "ablations")
+    environment = workflow_environment(
+        copy, PATH=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    )
+    for stage, command in commands.items():
+        done = subprocess.run(["bash", "-c", command], cwd=copy, env=environment, check=False)
+        log = "".join(f.read_text() for f in (copy / "results/smoke/logs").glob(f"{stage}*.log"))
+        assert done.returncode == 0, f"{stage}: {log[-1500:]}"
+    for output in ("reports/table.csv", "reports/ratings.csv", "results/smoke/ratings/automatic.csv"):
+        assert (copy / output).read_bytes() == (finished / output).read_bytes()
 
 
 def test_a_new_file_runs_exactly_its_run_and_the_report(finished: Path):

@@ -21,16 +21,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from add.config.yaml import SpecError
 from add.errors import InputError, refuses
 from eval.metrics.alignment import Scene, read_scenes, scenes_of
 from eval.preferences.reader import write_votes
 from eval.preferences.record import UNKNOWN, Question, RaterKind, Vote, Winner
 from eval.preferences.study.sources import ComparedSystem, prompts_of, read_sources
 from eval.reference import load_reference
+from eval.stage import RaterValues, add_scale_option
 
 if TYPE_CHECKING:
-    from add.config.scale import Scale
+    from add.config.scale import EvaluationSpec
     from add.config.study import Hpsv2RaterSpec, PickScoreRaterSpec
 
 
@@ -57,23 +57,21 @@ class Answers:
 
 
 def rate_automatically(
-    scale: Scale, sources: Sequence[ComparedSystem], reference: Path, device: str = "cpu"
+    values: RaterValues, sources: Sequence[ComparedSystem], reference: Path, device: str = "cpu"
 ) -> tuple[Vote, ...]:
     """The votes of all raters that the scale's study names.
 
     reference: the directory that eval.reference wrote. Raises InputError, WeightsError.
     """
-    if scale.study is None:
-        raise SpecError(scale.origin.file, 1, "has no study, so there is nothing to compare")
     prompts = prompts_of(sources, None, 0)
     answers: list[Answers] = []
-    built_in = {"scene_graph", "realism"}.intersection(rater.kind for rater in scale.study.automatic)
+    built_in = {"scene_graph", "realism"}.intersection(rater.kind for rater in values.automatic)
     if built_in:
-        answers += _oracles(scale, sources, prompts, built_in, reference, device)
-    for rater in scale.study.automatic:
+        answers += _oracles(values.evaluation, sources, prompts, built_in, reference, device)
+    for rater in values.automatic:
         if rater.kind == "pickscore" or rater.kind == "hpsv2":
-            answers += _reward(rater, scale, sources, prompts, device)
-    study = f"{scale.name}-automatic"
+            answers += _reward(rater, values.evaluation.batch, sources, prompts, device)
+    study = f"{values.name}-automatic"
     return tuple(vote for each in answers for vote in votes_of(each, sources, prompts, study))
 
 
@@ -116,7 +114,7 @@ def attributes_right(answers: Sequence[Mapping[str, str]], scenes: Sequence[Scen
 
 
 def _oracles(
-    scale: Scale,
+    evaluation: EvaluationSpec,
     sources: Sequence[ComparedSystem],
     prompts: Mapping[str, str],
     kinds: set[str],
@@ -126,10 +124,9 @@ def _oracles(
     """Scene graph and realism, both from one decode and one resize of each image."""
     from eval.metrics.alignment import load_oracle
     from eval.metrics.features import load_extractor
-    from eval.metrics.networks import measure
+    from eval.metrics.measure import measure
     from eval.preferences.raters.scores import fit_realism
 
-    evaluation = scale.evaluation
     oracle = scenes = extractor = realism = None
     if "scene_graph" in kinds and evaluation.oracle is not None:
         oracle = load_oracle(evaluation.oracle, device)
@@ -139,7 +136,7 @@ def _oracles(
             raise InputError(f"{file}: has a scene for none of the study's {len(prompts)} prompts")
     if "realism" in kinds:
         extractor = load_extractor(evaluation.extractor, device)
-        realism = fit_realism(load_reference(reference, scale, extractor).features)
+        realism = fit_realism(load_reference(reference, evaluation, extractor).features)
     right: dict[str, NDArray[np.float64]] = {}
     real: dict[str, NDArray[np.float64]] = {}
     for source in sources:
@@ -158,7 +155,7 @@ def _oracles(
 
 def _reward(
     rater: PickScoreRaterSpec | Hpsv2RaterSpec,
-    scale: Scale,
+    batch: int,
     sources: Sequence[ComparedSystem],
     prompts: Mapping[str, str],
     device: str,
@@ -166,11 +163,11 @@ def _reward(
     from eval.preferences.raters.scores import load_hpsv2, load_pickscore
 
     model = load_pickscore(rater, device) if rater.kind == "pickscore" else load_hpsv2(rater, device)
-    texts, size = list(prompts.values()), scale.evaluation.batch
+    texts = list(prompts.values())
     scores = {}
     for source in sources:
-        batches = enumerate(_batches(source, list(prompts), source.resolution, size))
-        parts = [model.scores(images, texts[k * size : (k + 1) * size]) for k, images in batches]
+        batches = enumerate(_batches(source, list(prompts), source.resolution, batch))
+        parts = [model.scores(images, texts[k * batch : (k + 1) * batch]) for k, images in batches]
         scores[source.name] = np.concatenate(parts)
     return [Answers(question, *RATERS[rater.kind], scores) for question in rater.questions]
 
@@ -190,20 +187,18 @@ def _rounded(value: float) -> float:
 @refuses
 def main(arguments: list[str] | None = None) -> int:
     """The command line; 1 and the reason on stderr where the input is refused."""
-    from add.config.load import load_scale
-
     parser = argparse.ArgumentParser(prog="python -m eval.preferences.raters.automatic", description=__doc__)
     parser.add_argument("--systems", type=Path, required=True, help="JSON list of {name, samples}")
-    parser.add_argument("--scale", type=Path, required=True, help="config/<scale>.yaml")
+    add_scale_option(parser)
     parser.add_argument("--reference", type=Path, required=True, help="what eval.reference wrote")
     parser.add_argument("--out", type=Path, required=True, help="the preference file to write")
     parser.add_argument("--device", default="cpu", help="torch device (default: cpu)")
     options = parser.parse_args(arguments)
     import torch
 
-    scale = load_scale(options.scale)
-    torch.set_num_threads(scale.training.threads)
-    votes = rate_automatically(scale, read_sources(options.systems), options.reference, options.device)
+    values = RaterValues.read(options.scale)
+    torch.set_num_threads(values.threads)
+    votes = rate_automatically(values, read_sources(options.systems), options.reference, options.device)
     write_votes(options.out, votes)
     raters = ", ".join(sorted({f"{vote.rater} ({vote.rater_kind})" for vote in votes}))
     print(f"{len(votes)} votes by {raters}", file=sys.stderr)

@@ -14,8 +14,7 @@ from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from add.errors import InputError
-from eval.decode import decode_sample, to_square
-from eval.images import SampledImage, SampleSet, read_samples
+from eval.images import SampledImage, SampleSet, decode_sample, read_samples, to_square
 from eval.preferences.damage import cell_damage
 from eval.preferences.record import invalid
 from eval.prompts import hash_draw

@@ -63,8 +63,8 @@ def test_a_caption_without_image_and_an_image_without_caption(copy: Path) -> Non
     content["annotations"][-1]["image_id"] = content["images"][-2]["id"]
     file.write_text(json.dumps(content))
     found = lines(check())
-    assert any(f"is of image {orphan}, not listed" in line for line in found)
-    assert any("images without a caption" in line for line in found)
+    assert any(f"no image has the id {orphan}" in line for line in found)
+    assert any("has no caption" in line for line in found)
     assert any(f"images are missing, the first is {gone}" in line for line in found)
     assert all(line.startswith(f"{ROOT}/config/smoke.yaml:") for line in found), "each names the scale's line"
 

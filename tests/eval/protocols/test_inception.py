@@ -69,10 +69,12 @@ def test_the_features_are_those_of_clean_fids_mode(
     """Reader, resize and normalisation together: a row by a mode's name holds that mode's FID."""
     document = protocols(tmp_path, ROWS)
     protocol = next(p for p in document.everything() if p.name == name)
-    road = plan(document, protocol, scale, 6, own_samples=False).reference
+    preprocessing = plan(document, protocol, scale, 6, own_samples=False).reference
     images, _ = open_reference(scale, None)
     extractors = {"scale": load_extractor(scale.evaluation.extractor)}
-    found = features_by_preprocessing(images, [road], extractors, 4, tmp_path / "features")[road]
+    found = features_by_preprocessing(images, [preprocessing], extractors, 4, tmp_path / "features")[
+        preprocessing
+    ]
     expected = clean_fid(images.files[0].parent, mode, Path(scale.evaluation.extractor.path))
     assert found.shape == (6, 2048)
     np.testing.assert_allclose(found, expected, atol=2e-5)

@@ -1,4 +1,4 @@
-"""The libraries' resizes pixel for pixel, JPEG, and what each road does to a photograph."""
+"""The libraries' resizes pixel for pixel, JPEG, and what each preprocessing does to a photograph."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
-from eval.decode import decode_image, to_square
+from eval.images import decode_image, to_square
 from eval.protocols.pixels import Picture, reencoded, resizer, symmetric, tensorflow1_bilinear
 from tests.support.evaluation import picture, shared
 from tests.support.protocol_sets import stripes

@@ -11,13 +11,13 @@ from PIL import Image
 
 from add.config.scale import Scale
 from add.errors import InputError
-from eval.entries import score_images
 from eval.images import read_samples
-from eval.metrics.networks import load_metric_networks
+from eval.metrics.measure import load_metric_networks, score_images
 from eval.protocols.run import Request, score_protocols
 from eval.protocols.sources import open_reference
 from eval.protocols.table import COLUMNS, csv_table, markdown_table, text_table
 from eval.reference import load_reference, make_reference
+from eval.stage import MeasureValues
 from tests.support.protocol_sets import IMAGES, protocols, samples, world
 
 ROWS = """\
@@ -64,22 +64,22 @@ def row(comparison, name: str):
 
 def test_the_base_is_the_number_and_the_protocol_of_result_json(comparison, scale, root) -> None:
     """Otherwise the table explains differences from a number that stands nowhere else."""
-    make_reference(scale, root / "ref", present_only=True)
-    panel = load_metric_networks(scale)
-    reference = load_reference(root / "ref", scale, panel.extractor)
+    make_reference(MeasureValues.of(scale), root / "ref", present_only=True)
+    networks = load_metric_networks(scale.evaluation)
+    reference = load_reference(root / "ref", scale.evaluation, networks.extractor)
     found = read_samples(root / "samples", scale.evaluation.resolution)
     texts = [s.prompt for s in found.samples]
-    panel = replace(panel, oracle=None, scenes=None)
-    scored = score_images(found.batches(4), texts, "coco", scale, panel, reference)
+    networks = replace(networks, oracle=None, scenes=None)
+    scored = score_images(found.batches(4), texts, "coco", MeasureValues.of(scale), networks, reference)
     base = comparison.rows[0]
     for metric, figure, identity in (
         ("fid", base.fid, base.fid_protocol),
         ("kid", base.kid, base.kid_protocol),
     ):
         entry = scored.metrics[metric]
-        assert figure.value == entry["value"]
-        assert [figure.low, figure.high] == pytest.approx(entry["interval"], rel=1e-12)
-        assert identity == entry["protocol"]
+        assert figure.value == entry.value
+        assert [figure.low, figure.high] == pytest.approx(entry.interval, rel=1e-12)
+        assert identity == entry.protocol
 
 
 def test_the_base_is_nothing_away_from_itself(comparison) -> None:
@@ -179,7 +179,7 @@ def test_a_broken_photograph_stops_it(scale, root, tmp_path) -> None:
     folder = tmp_path / "broken"
     folder.mkdir()
     (folder / "a.png").write_bytes((root / "photographs/0000.png").read_bytes()[:200])
-    with pytest.raises(InputError, match=r"a\.png: is truncated or broken"):
+    with pytest.raises(InputError, match=r"a\.png: cannot be read as an image"):
         score_protocols(protocols(root, ROWS, "e.yaml"), scale, Request(root / "samples", reference=folder))
 
 

@@ -15,6 +15,7 @@ from eval.preferences.reader import read_votes, write_votes
 from eval.preferences.study.sources import ComparedSystem, read_sources
 from eval.prompts import read_prompts
 from eval.reference import make_reference
+from eval.stage import MeasureValues, RaterValues
 from tests.support.evaluation import write_pictures, write_samples
 from tests.support.smoke import REPOSITORY
 
@@ -106,7 +107,7 @@ def rated_smoke(smoke_directory: Path, tmp_path_factory: pytest.TempPathFactory)
         patch.chdir(smoke_directory)
         scale = load_scale(REPOSITORY / "config" / "smoke.yaml")
         prompts = [(p.prompt_id, p.prompt) for p in read_prompts(scale.sampling.prompts["parti"])]
-        make_reference(scale, folder / "reference")
+        make_reference(MeasureValues.of(scale), folder / "reference")
     entries = []
     for k, name in enumerate(("first", "second")):
         samples = write_samples(folder / name / "parti-1step", prompts, 1, first=50 * k)
@@ -131,7 +132,7 @@ def test_the_smoke_scales_oracles_vote_on_every_prompt_the_same_twice(smoke: Pat
 
 
 def test_prompts_without_a_scene_are_refused(smoke: Path, rated_smoke: Path, tmp_path: Path):
-    scale = load_scale(REPOSITORY / "config" / "smoke.yaml")
+    values = RaterValues.of(load_scale(REPOSITORY / "config" / "smoke.yaml"))
     entries = []
     for name in ("first", "second"):
         folder = write_samples(tmp_path / name, [("p1", "a dog")], 1)
@@ -139,7 +140,7 @@ def test_prompts_without_a_scene_are_refused(smoke: Path, rated_smoke: Path, tmp
         entries.append({"name": name, "samples": str(folder)})
     (tmp_path / "systems.json").write_text(json.dumps(entries))
     with pytest.raises(ValueError, match=r"scenes\.json: has a scene for none of the study's 1 prompts"):
-        rate_automatically(scale, read_sources(tmp_path / "systems.json"), rated_smoke / "reference")
+        rate_automatically(values, read_sources(tmp_path / "systems.json"), rated_smoke / "reference")
 
 
 def test_systems_with_other_prompts_are_refused_before_any_network_is_loaded(
