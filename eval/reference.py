@@ -94,7 +94,7 @@ def make_reference(
     with whole_file(out / FEATURES_FILE) as partial:
         save_file({key: np.ascontiguousarray(value) for key, value in features.items()}, partial)
     made = ReferenceResult(
-        schema=1,
+        schema_version=1,
         scale=values.name,
         notice=values.notice,
         settings=_settings(evaluation, networks.extractor),

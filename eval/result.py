@@ -23,7 +23,7 @@ Hash12 = Annotated[str, Field(pattern=r"^[0-9a-f]{12}$")]
 
 class _Part(BaseModel):
     # Readers ignore keys that they do not know. What was not set when it was written is not written.
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
 
 
 class Metric(_Part):

@@ -51,7 +51,7 @@ def score_run(run: Path, values: ScoreValues, reference_directory: Path, device:
     reference = load_reference(reference_directory, values.evaluation, networks.extractor)
     systems, protocols = score_sets(sets, prompts, values, networks, reference)
     return Result(
-        schema=1,
+        schema_version=1,
         scale=values.name,
         notice=values.notice,
         run=spec.name,

@@ -44,8 +44,8 @@ class FrozenNetworks:
         """The modules of `features`, `c_img` and `c_text` by these names, those in use."""
         found: dict[str, nn.Module | None] = {
             "features": self.features,
-            "c_img": self.c_img and self.c_img.network,
-            "c_text": self.c_text and self.c_text.encoder,
+            "c_img": self.c_img.network if self.c_img is not None else None,
+            "c_text": self.c_text.encoder if self.c_text is not None else None,
         }
         return {name: module for name, module in found.items() if module is not None}
 
