@@ -10,6 +10,7 @@ from typing import Any
 
 from add.config.load import BASELINE, load_ablations, load_baseline, load_scale
 from add.config.resolve import resolve, spec_hash
+from add.config.types import WITH_NULLS
 from add.config.yaml import SpecError, raise_all
 from addbench.project import (
     ABLATIONS,
@@ -71,7 +72,7 @@ def show(options: argparse.Namespace) -> tuple[str, int]:
     cells = project.table.cells_of(run.name)
     lines = [(f"# spec {spec_hash(run)}, scale {project.scale.name}", "")]
     lines += [(f"# part {cell.part}, {cell.label}: {cell.file}:{cell.line}", "") for cell in cells]
-    lines += _lines(run.model_dump(mode="json"), (), project, run.name)
+    lines += _lines(run.model_dump(mode="json", context=WITH_NULLS), (), project, run.name)
     width = max(len(text) for text, source in lines if source)
     return "\n".join(f"{text.ljust(width)}  # {source}" if source else text for text, source in lines), 0
 

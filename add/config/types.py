@@ -11,6 +11,7 @@ from pydantic import (
     ConfigDict,
     Field,
     PrivateAttr,
+    SerializationInfo,
     SerializerFunctionWrapHandler,
     model_serializer,
 )
@@ -54,15 +55,21 @@ Increasing = AfterValidator(_increasing)
 """A validator of a tuple whose entries must each be above the one before."""
 
 
+WITH_NULLS = {"nulls": True}
+"""The context of a `model_dump` that shows optional settings that are null, for people to read."""
+
+
 class Frozen(BaseModel):
     """Strict: no unknown key, no text taken for a number, no boolean for an integer, no NaN or infinity."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
     @model_serializer(mode="wrap")
-    def _stated(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+    def _stated(self, handler: SerializerFunctionWrapHandler, info: SerializationInfo) -> dict[str, Any]:
         # An optional setting that is null is not part of the values: a new one changes no hash of older results.
         values, declared = handler(self), type(self).model_fields
+        if info.context == WITH_NULLS:
+            return values
         return {k: v for k, v in values.items() if v is not None or declared[k].default is not None}
 
 

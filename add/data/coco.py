@@ -151,7 +151,7 @@ def _entries(
         problems.append(f"{file}: {section}: missing, or not a list; is this a COCO captions file?")
         return
     if not entries:
-        problems.append(f"{file}: {section}: is empty")
+        problems.append(f"{file}: {section}: is empty; it lists no {section}")
     seen: set[int] = set()
     for i, entry in enumerate(entries):
         where = f"{file}: {section}[{i}]"

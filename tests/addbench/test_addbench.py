@@ -11,6 +11,7 @@ from ruamel.yaml import YAML
 
 from add.config.load import load_run
 from add.config.resolve import spec_hash
+from add.config.types import WITH_NULLS
 from addbench.__main__ import main
 from addbench.project import NOT_SET, aligned, changes, scalar
 from tests.support.specs import ONE_ROW, ROOT, copy_settings, edit, table_of
@@ -71,7 +72,7 @@ def test_show_is_yaml_that_reads_back_as_the_run(addbench, root, run):
     code, out, _ = addbench("show", run)
     resolved = table_of(root).runs[run]
     assert code == 0
-    assert YAML(typ="safe", pure=True).load(out) == resolved.model_dump(mode="json")
+    assert YAML(typ="safe", pure=True).load(out) == resolved.model_dump(mode="json", context=WITH_NULLS)
     assert out.startswith(f"# spec {spec_hash(resolved)}, scale mini\n")
 
 

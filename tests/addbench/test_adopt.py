@@ -115,7 +115,14 @@ BAD: list[tuple[str, Callable[[Path], object], tuple[str, ...]]] = [
         no_photographs,
         ("0 of the 6 photographs", "at least 3"),
     ),
-    ("broken", broken, (f"val2017/{NAMES[2]}: is truncated", f"val2017/{NAMES[3]}: is truncated")),
+    (
+        "broken",
+        broken,
+        (
+            f"val2017/{NAMES[2]}: cannot be read as an image",
+            f"val2017/{NAMES[3]}: cannot be read as an image",
+        ),
+    ),
     ("header", header, ("line 1: column 'Challenge' is missing",)),
     ("caption", one_caption_less, ("annotations: image 1 has no caption",)),
     ("two files", both_files, ("'Challenge' is missing", "has no caption")),

@@ -10,6 +10,7 @@ import pytest
 
 from add.config.data import ShardsSpec
 from add.config.load import load_scale
+from add.config.types import WITH_NULLS
 from add.config.yaml import SpecError
 from addbench.preflight.hashes import unpinned
 from addbench.preflight.places import wanted_networks
@@ -39,7 +40,8 @@ def test_it_names_all_that_the_miniature_names() -> None:
         return {path} | {key for k, v in value.items() for key in keys(v, f"{path}.{k}")}
 
     ours, theirs = (
-        load_scale(ROOT / f"config/{name}.yaml").model_dump(mode="json") for name in ("mini", "paper")
+        load_scale(ROOT / "config" / f"{name}.yaml").model_dump(mode="json", context=WITH_NULLS)
+        for name in ("mini", "paper")
     )
     missing = keys(ours) - keys(theirs)
     form = {k for k in missing if k.startswith((".data.train.", ".data.cache", ".evaluation.oracle."))}
@@ -66,7 +68,7 @@ def test_all_weights_are_pinned_by_a_hash_but_those_that_nobody_states() -> None
     assert left == [("networks", "features", "vit_s_dinov1", "files", "model.safetensors")]
     text = FILE.read_text(encoding="utf-8").splitlines()
     line = scale.origin.line(left[0])
-    assert "could not be downloaded where this was written" in "".join(text[line - 3 : line])
+    assert "could not be downloaded when this was written" in "".join(text[line - 3 : line])
 
 
 def test_rows_of_two_vaes_work_in_pixels_alone(tmp_path: Path) -> None:

@@ -94,7 +94,7 @@ def test_another_vae_another_image_and_another_precision_are_other_entries(tmp_p
     assert torch.equal(rows(cache, linear(0), images), made)
     assert cache.calls == 0
     assert not torch.equal(rows(cache, linear(1), images), made)
-    rows(cache, linear(0), torch.cat([images[:1], images[:1]]))
+    rows(cache, linear(0), torch.cat([images[:1], images[1:] + 1]))
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert rows(cache, linear(0), images).dtype == torch.bfloat16
     rows(cache, linear(0), images[:1])  # another batch size, in which the last bits may differ
