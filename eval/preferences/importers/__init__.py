@@ -32,8 +32,8 @@ def import_votes(file: Path, options: Options, name: str = "auto") -> Imported:
     """The votes of a foreign file. name: a key of FORMATS, or auto. Raises PreferenceError with every problem."""
     source = read_source(file)
     name = detect(source) if name == "auto" else name
-    if not _fits(FORMATS[name], source):
-        raise one_problem(file, f"is not in the format {name}: {_lacks(FORMATS[name], source)}", 1)
+    if missing := _missing(name, source):
+        raise one_problem(file, f"is not in the format {name}: lacks the columns {missing}", 1)
     return FORMATS[name].convert(source, options)
 
 
@@ -41,21 +41,18 @@ def detect(source: ForeignFile) -> str:
     """The one format whose columns the file has. Raises PreferenceError where there is none, or more than one."""
     if source.columns == COLUMNS:
         raise one_problem(source.file, "is in this project's own schema already; use check", 1)
-    found = [name for name, known in FORMATS.items() if _fits(known, source)]
+    missing = {name: _missing(name, source) for name in FORMATS}
+    found = [name for name in FORMATS if not missing[name]]
     if len(found) == 1:
         return found[0]
     if found:
-        raise one_problem(
-            source.file, f"may be in the formats {' and '.join(found)}; say which with --format", 1
-        )
-    lacks = "; ".join(f"{name} {_lacks(known, source)}" for name, known in FORMATS.items())
+        reason = f"may be in the formats {' and '.join(found)}; say which with --format"
+        raise one_problem(source.file, reason, 1)
+    lacks = "; ".join(f"{name} lacks the columns {columns}" for name, columns in missing.items())
     raise one_problem(source.file, f"is in no known format: {lacks}", 1)
 
 
-def _fits(known: VoteFormat, source: ForeignFile) -> bool:
-    return any(set(header) <= set(source.columns) for header in known.headers)
-
-
-def _lacks(known: VoteFormat, source: ForeignFile) -> str:
-    missing = min(([n for n in header if n not in source.columns] for header in known.headers), key=len)
-    return f"lacks the columns {', '.join(missing)}"
+def _missing(name: str, source: ForeignFile) -> str:
+    """The columns that the file lacks, of the format's header that fits best; empty where it is in the format."""
+    headers = FORMATS[name].headers
+    return ", ".join(min(([n for n in header if n not in source.columns] for header in headers), key=len))

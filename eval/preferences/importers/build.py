@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 from add.config.yaml import nearest
 from eval.preferences.damage import json_value, parse_json, read_text
@@ -19,16 +20,8 @@ _HAVE_COLUMN = ("rater", "prompt_id", "prompt")
 _DECISIONS = {
     "both_bad": ("say that both are bad", "--both-bad tie", "counted as ties"),
     "unanswered": ("hold no answer", "--unanswered leave-out", "left out"),
-    "same_system": (
-        "compare a system with itself",
-        "--same-system leave-out",
-        "left out",
-    ),
-    "time_zone": (
-        "have a time without a zone",
-        "--time-zone UTC or --time-zone unknown",
-        "read by --time-zone",
-    ),
+    "same_system": ("compare a system with itself", "--same-system leave-out", "left out"),
+    "time_zone": ("have a time without a zone", "--time-zone UTC or unknown", "read by --time-zone"),
 }
 
 
@@ -109,20 +102,17 @@ def _table(file: Path, text: str) -> tuple[tuple[str, ...], tuple[ForeignEntry, 
     header = rows[0].cells
     if len(header) == 1 and any(sign in header[0] for sign in ";\t|"):
         raise one_problem(file, "is not separated by commas; save it as CSV with commas", 1, value=header[0])
-    problems = [
-        Problem(file, 1, name, name, "is in the header twice")
-        for name in set(header)
-        if header.count(name) > 1
-    ]
+    twice = [name for name, count in Counter(header).items() if count > 1]
+    problems = [Problem(file, 1, name, name, "is in the header twice") for name in twice]
+    entries = []
     for row in rows[1:]:
         if len(row.cells) != len(header):
             reason = f"has {len(row.cells)} cells, the header has {len(header)}"
             problems.append(Problem(file, row.line, "", ",".join(row.cells), reason))
+        entries.append(ForeignEntry(row.line, dict(zip(header, row.cells, strict=False))))
     if problems:
         raise PreferenceError(problems)
-    return header, tuple(
-        ForeignEntry(row.line, dict(zip(header, row.cells, strict=True))) for row in rows[1:]
-    )
+    return header, tuple(entries)
 
 
 def _objects(file: Path, text: str) -> Iterator[ForeignEntry]:
@@ -171,8 +161,7 @@ class Builder:
             if column is None and says.get(field) in present:
                 column = says[field]
             value = getattr(self._options, field)
-            by_row = self._options.row_is == "rater" and field == "rater"
-            by_row |= self._options.row_is == "prompt" and field == "prompt_id"
+            by_row = (self._options.row_is, field) in (("rater", "rater"), ("prompt", "prompt_id"))
             if column is not None and (value is not None or by_row):
                 given = f"--row-is {self._options.row_is}" if by_row else option
                 self._problem(1, column, "", f"the file states the {field}; leave out {given}")
@@ -187,8 +176,7 @@ class Builder:
 
     def refuse(self, entry: ForeignEntry, column: str, reason: str, value: Any = None) -> None:
         """Notes a problem with an entry; `value` is what its column holds unless given."""
-        shown = entry.values.get(column, "") if value is None else value
-        self._problem(entry.line, column, shown, reason)
+        self._problem(entry.line, column, entry.values.get(column, "") if value is None else value, reason)
 
     def decide(self, entry: ForeignEntry, what: str) -> bool:
         """Counts a row that needs a decision; True where an option took it. `finish` refuses the others."""
@@ -225,15 +213,15 @@ class Builder:
         value = getattr(self._options, name)
         return str(value) if value is not None else f"row-{entry.line}"
 
-    def time(self, entry: ForeignEntry, column: str | None) -> str:
+    def time(self, entry: ForeignEntry, column: str) -> str:
         """The time in UTC; `unknown` where the file has none."""
-        value = entry.values.get(column) if column else None
+        value = entry.values.get(column)
         if value is None or value == "":
             return UNKNOWN
         try:
             moment = _moment(value)
         except (ValueError, OverflowError):
-            self.refuse(entry, column or "", "is no time that can be read: neither ISO 8601 nor Unix seconds")
+            self.refuse(entry, column, "is no time that can be read: neither ISO 8601 nor Unix seconds")
             return UNKNOWN
         if moment.tzinfo is None:
             if not self.decide(entry, "time_zone") or self._options.time_zone == "unknown":
@@ -241,26 +229,16 @@ class Builder:
             moment = moment.replace(tzinfo=UTC)
         return moment.astimezone(UTC).replace(tzinfo=None).isoformat() + "Z"
 
-    def add(
-        self, entry: ForeignEntry, systems: tuple[str, str], winner: str, *, time: str, **more: str
-    ) -> None:
-        """One vote. more: image_a, image_b, shown_left, attention_check, and fields of this entry alone."""
+    def add(self, entry: ForeignEntry, systems: tuple[str, str], winner: str, **more: str) -> None:
+        """One vote. more: time, image_a, image_b, shown_left, attention_check, and fields of this entry alone."""
         if systems[0] == systems[1]:
             self.decide(entry, "same_system")
             return
         values: dict[str, Any] = {name: self.field(entry, name) for name in _FIELDS if name not in more}
-        values |= {"image_a": UNKNOWN, "image_b": UNKNOWN, "attention_check": "no"}
+        values |= {"image_a": UNKNOWN, "image_b": UNKNOWN, "attention_check": "no", "time": UNKNOWN}
+        values |= {"system_a": systems[0], "system_b": systems[1], "winner": winner}
         values |= {"shown_left": self._options.shown_left, **more}
-        self._votes.append(
-            Vote(
-                system_a=systems[0],
-                system_b=systems[1],
-                winner=cast(Any, winner),
-                time=time,
-                line=entry.line,
-                **values,
-            )
-        )
+        self._votes.append(Vote(**values, line=entry.line))
 
     def finish(self) -> Imported:
         """The votes. Raises PreferenceError with every problem, those of the schema included."""

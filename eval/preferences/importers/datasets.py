@@ -21,7 +21,7 @@ from typing import Any
 
 from eval.preferences.damage import read_json
 from eval.preferences.importers.build import Builder, ForeignEntry, ForeignFile, Imported, Options
-from eval.preferences.record import UNKNOWN, one_problem
+from eval.preferences.record import one_problem
 
 LMARENA_COLUMNS = ("model_a", "model_b", "winner")
 LMARENA_55K_COLUMNS = ("model_a", "model_b", "winner_model_a", "winner_model_b", "winner_tie")
@@ -43,11 +43,8 @@ def lmarena(source: ForeignFile, options: Options) -> Imported:
     In the 55k layout a tie may have been 'both bad': the file does not tell them apart. Raises PreferenceError.
     """
     columns = set(source.columns)
-    if (
-        "prompt" not in columns
-        and "conversation_a" in columns
-        and options.prompt is options.prompt_column is None
-    ):
+    stated = "prompt" in columns or (options.prompt, options.prompt_column) != (None, None)
+    if "conversation_a" in columns and not stated:
         source, columns = _with_prompts(source), columns | {_PROMPT_TURN}
     says = {
         "rater": "judge",
@@ -56,7 +53,7 @@ def lmarena(source: ForeignFile, options: Options) -> Imported:
     }
     builder = Builder(source, options, says)
     has_winner = "winner" in columns
-    time_column = next((name for name in ("tstamp", "timestamp") if name in columns), None)
+    time_column = "tstamp" if "tstamp" in columns else "timestamp"
     for entry in source.entries:
         winner = builder.winner(entry, _ARENA_WINNERS) if has_winner else _winner_55k(builder, entry)
         if winner == "both bad":
@@ -96,9 +93,7 @@ def _first_turn(conversation: Any) -> str | None:
         if isinstance(turn, dict) and turn.get("role") == "user":
             content = turn.get("content")
             parts = content if isinstance(content, list) else [{"type": "text", "text": content}]
-            texts = [
-                part.get("text") for part in parts if isinstance(part, dict) and part.get("type") == "text"
-            ]
+            texts = [p.get("text") for p in parts if isinstance(p, dict) and p.get("type") == "text"]
             return texts[0] if len(texts) == 1 and isinstance(texts[0], str) else None
     return None
 
@@ -114,15 +109,11 @@ def evalica(source: ForeignFile, options: Options) -> Imported:
     for entry in source.entries:
         if winner := builder.winner(entry, {"left": "a", "right": "b", "tie": "tie"}):
             systems = builder.text(entry, "left"), builder.text(entry, "right")
-            builder.add(entry, systems, winner, time=builder.time(entry, None))
+            builder.add(entry, systems, winner)
     return builder.finish()
 
 
-_LABELS: Mapping[tuple[float | None, float | None], str] = {
-    (1.0, 0.0): "a",
-    (0.0, 1.0): "b",
-    (0.5, 0.5): "tie",
-}
+_LABELS: Mapping[tuple[float | None, ...], str] = {(1.0, 0.0): "a", (0.0, 1.0): "b", (0.5, 0.5): "tie"}
 _TRUTHS: Mapping[str, bool] = {"True": True, "true": True, "False": False, "false": False}
 
 
@@ -137,12 +128,11 @@ def pickapic(source: ForeignFile, options: Options) -> Imported:
             labelled = _TRUTHS.get(str(entry.values.get("has_label")))
             if labelled is None:
                 builder.refuse(entry, "has_label", "must be true or false")
-                continue
-            if not labelled:
+            elif not labelled:
                 builder.decide(entry, "unanswered")
+            if not labelled:
                 continue
-        winner = _pickapic_winner(builder, entry)
-        if winner is None:
+        if (winner := _pickapic_winner(builder, entry)) is None:
             continue
         more = {"image_a": builder.text(entry, "image_0_uid"), "image_b": builder.text(entry, "image_1_uid")}
         if options.prompt_id_column is None:
@@ -158,17 +148,16 @@ def prompt_hash(prompt: str) -> str:
 
 
 def _pickapic_winner(builder: Builder, entry: ForeignEntry) -> str | None:
-    labels = _number(entry.values.get("label_0")), _number(entry.values.get("label_1"))
-    winner = _LABELS.get(labels)
+    labels = entry.values.get("label_0"), entry.values.get("label_1")
+    winner = _LABELS.get(tuple(map(_number, labels)))
     if winner is None:
         reason = "label_0 and label_1 must be 1 and 0, 0 and 1, or 0.5 and 0.5"
-        builder.refuse(
-            entry, "label_0", reason, value=", ".join(str(entry.values.get(f"label_{k}")) for k in (0, 1))
-        )
+        builder.refuse(entry, "label_0", reason, value=", ".join(map(str, labels)))
         return None
     best = entry.values.get("best_image_uid")
-    other = {"a": entry.values.get("image_1_uid"), "b": entry.values.get("image_0_uid")}.get(winner)
-    if best is not None and best == other:
+    if best is not None and best == entry.values.get(
+        {"a": "image_1_uid", "b": "image_0_uid"}.get(winner, "")
+    ):
         builder.refuse(entry, "best_image_uid", "contradicts label_0 and label_1")
         return None
     return winner
@@ -181,7 +170,6 @@ def _number(value: Any) -> float | None:
         return None
 
 
-_HPD_WINNERS = {"a": [1, 0], "b": [0, 1]}
 _USER = "user_hash of raw_annotations"
 
 
@@ -201,18 +189,12 @@ def hpdv2(source: ForeignFile, options: Options) -> Imported:
         if not isinstance(paths, list) or not all(isinstance(path, str) for path in paths):
             builder.refuse(entry, "image_path", "must be a list of texts")
             continue
-        unknown = [path for path in paths if path not in systems]
-        if unknown:
+        if unknown := [path for path in paths if path not in systems]:
             builder.refuse(entry, "image_path", "is not in the file of --image-systems", value=unknown[0])
             continue
         for a, b, winner, rater in (_rankings if rankings else _pair)(builder, entry, paths):
-            more = {
-                "image_a": a,
-                "image_b": b,
-                "prompt_id": prompt_hash(builder.text(entry, "prompt")),
-                **rater,
-            }
-            builder.add(entry, (systems[a], systems[b]), winner, time=UNKNOWN, **more)
+            more = {"image_a": a, "image_b": b, "prompt_id": prompt_hash(builder.text(entry, "prompt"))}
+            builder.add(entry, (systems[a], systems[b]), winner, **more, **rater)
     return builder.finish()
 
 
@@ -226,18 +208,16 @@ def _image_systems(source: ForeignFile, options: Options) -> Mapping[str, str]:
     return content
 
 
-_Pair = tuple[
-    str, str, str, dict[str, str]
-]  # two images, the winner, and {"rater": ...} where the file names one
+# two images, the winner, and {"rater": ...} where the file names one
+_Pair = tuple[str, str, str, dict[str, str]]
 
 
 def _pair(builder: Builder, entry: ForeignEntry, paths: list[str]) -> Iterator[_Pair]:
     choice = entry.values.get("human_preference")
-    winner = next((side for side, labels in _HPD_WINNERS.items() if choice == labels), None)
-    if winner is None or len(paths) != 2:
+    if choice not in ([1, 0], [0, 1]) or len(paths) != 2:
         builder.refuse(entry, "human_preference", "must be [1, 0] or [0, 1], of two images")
     else:
-        yield paths[0], paths[1], winner, {}
+        yield paths[0], paths[1], "a" if choice == [1, 0] else "b", {}
 
 
 def _rankings(builder: Builder, entry: ForeignEntry, paths: list[str]) -> Iterator[_Pair]:

@@ -24,15 +24,8 @@ from eval.preferences.record import PreferenceError, Problem, Question, one_prob
 from eval.preferences.study.plan import WORDINGS, image_file, read_study
 
 PAIR_COLUMNS = (
-    "study",
-    "prompt_id",
-    "prompt",
-    "question",
-    "system_left",
-    "system_right",
-    "image_left",
-    "image_right",
-    "attention_check",
+    *("study", "prompt_id", "prompt", "question", "system_left", "system_right"),
+    *("image_left", "image_right", "attention_check"),
 )
 """The header of a list of pairs. attention_check: no, left or right."""
 
@@ -56,7 +49,6 @@ FLAT_COLUMNS = ("annotation_id", "annotator")
 
 _SIDES = {"left": "a", "right": "b"}
 _NAMES = ("preference", "pairwise", "pw")
-_NEEDED = ("system_left", "system_right")
 _SAYS = {name: name for name in ("study", "question", "prompt_id", "prompt")}
 _ANSWER, _CANCELLED, _RATER = "the annotation's result", "was_cancelled", "annotator"
 
@@ -93,26 +85,26 @@ def _of_study(file: Path, name: str | None) -> Iterable[Mapping[str, str]]:
     except InputError as error:
         raise one_problem(file, str(error)) from error
     if name is not None and name not in study.lists:
-        raise one_problem(
-            file, f"the study has no such list{nearest(name, study.lists)}", column="lists", value=name
-        )
+        reason = f"the study has no such list{nearest(name, study.lists)}"
+        raise one_problem(file, reason, column="lists", value=name)
     pairs: dict[tuple[object, ...], dict[str, str]] = {}
     for trial in (t for n, trials in study.lists.items() if name in (None, n) for t in trials):
         left, right = ("a", "b") if trial.left == "a" else ("b", "a")
-        images = {"left": getattr(trial, f"image_{left}"), "right": getattr(trial, f"image_{right}")}
+        sides = (("left", left), ("right", right))
         pair = {
             "study": study.study,
             "prompt_id": trial.prompt_id,
             "prompt": study.prompts[trial.prompt_id],
             "question": trial.question,
             "question_text": study.questions[trial.question].title,
-            "system_left": getattr(trial, f"system_{left}"),
-            "system_right": getattr(trial, f"system_{right}"),
+            **{f"system_{side}": getattr(trial, f"system_{letter}") for side, letter in sides},
             "attention_check": {"no": "no", left: "left", right: "right"}[trial.check],
         }
-        for side, image in images.items():
+        for side, letter in sides:
+            image = getattr(trial, f"image_{letter}")
             pair |= {f"image_{side}": image, f"file_{side}": image_file(file.parent, image).name}
-        pairs.setdefault((trial.question, trial.prompt_id, frozenset(images.values())), pair)
+        images = frozenset((trial.image_a, trial.image_b))
+        pairs.setdefault((trial.question, trial.prompt_id, images), pair)
     return pairs.values()
 
 
@@ -121,9 +113,8 @@ def _of_table(file: Path, name: str | None) -> Iterable[Mapping[str, str]]:
     if name is not None:
         raise one_problem(file, "a list of pairs has no lists; leave out --list")
     if source.columns != PAIR_COLUMNS:
-        raise one_problem(
-            file, f"the header must be {','.join(PAIR_COLUMNS)}", 1, value=",".join(source.columns)
-        )
+        reason = f"the header must be {','.join(PAIR_COLUMNS)}"
+        raise one_problem(file, reason, 1, value=",".join(source.columns))
     choices = {"question": CHOICES["question"], "attention_check": ("no", "left", "right")}
     problems = []
     for entry in source.entries:
@@ -150,11 +141,8 @@ def convert(source: ForeignFile, options: Options) -> Imported:
     if not entries:
         raise one_problem(source.file, "no task has an annotation")
     columns = tuple(dict.fromkeys(name for entry in entries for name in entry.values))
-    missing = [name for name in _NEEDED if name not in columns]
-    if missing:
-        reason = (
-            f"the tasks have no field {', '.join(missing)}; were they made by the export of this project?"
-        )
+    if missing := [name for name in ("system_left", "system_right") if name not in columns]:
+        reason = f"the tasks have no field {', '.join(missing)}; did this project's export make them?"
         raise one_problem(source.file, reason, 1)
     builder = Builder(ForeignFile(source.file, columns, entries), options, {**_SAYS, "rater": _RATER})
     for entry in entries:
@@ -168,9 +156,8 @@ def _convert_one(builder: Builder, entry: ForeignEntry) -> None:
         builder.decide(entry, "unanswered")
         return
     if len(answers) > 1 or answers[0] not in (*_SIDES, "tie"):
-        builder.refuse(
-            entry, _ANSWER, "must be one of left, right and tie", value=", ".join(map(str, answers))
-        )
+        given = ", ".join(map(str, answers))
+        builder.refuse(entry, _ANSWER, "must be one of left, right and tie", value=given)
         return
     expected = str(entry.values.get("attention_check", "no"))
     if expected not in (*_SIDES, "no"):
@@ -189,21 +176,15 @@ def _annotations(source: ForeignFile) -> Iterator[ForeignEntry]:
     for entry in source.entries:
         data, annotations = entry.values.get("data"), entry.values.get("annotations")
         if not isinstance(data, dict) or not isinstance(annotations, list):
-            raise one_problem(
-                source.file, "a task must have an object 'data' and a list 'annotations'", entry.line
-            )
+            reason = "a task must have an object 'data' and a list 'annotations'"
+            raise one_problem(source.file, reason, entry.line)
         for annotation in annotations:
             if not isinstance(annotation, dict) or not isinstance(annotation.get("result"), list):
-                raise one_problem(
-                    source.file, "an annotation must have a list 'result'", entry.line, "annotations"
-                )
+                reason = "an annotation must have a list 'result'"
+                raise one_problem(source.file, reason, entry.line, "annotations")
             by = annotation.get("completed_by")
-            rater = by.get("email") if isinstance(by, dict) else by
-            own = {
-                _RATER: rater,
-                _CANCELLED: annotation.get(_CANCELLED),
-                "created_at": annotation.get("created_at"),
-            }
+            own = {name: annotation.get(name) for name in (_CANCELLED, "created_at")}
+            own |= {_RATER: by.get("email") if isinstance(by, dict) else by}
             yield ForeignEntry(entry.line, {**data, **own, _ANSWER: _answers(annotation["result"])})
 
 
@@ -227,29 +208,21 @@ def _rows(source: ForeignFile) -> Iterator[ForeignEntry]:
         raise one_problem(source.file, reason, 1)
     problems = []
     for entry in source.entries:
+        value, tie = entry.values.get(names[0] if names else ""), entry.values.get("tie")
         try:
-            answers = [*_selected(entry.values, names), *_choices(entry.values)]
+            answers = [] if value is None or value == "" else _selected(value)
         except ValueError:
             reason = 'must be a list such as [{"selected": "left"}]'
-            problems.append(
-                Problem(source.file, entry.line, names[0], str(entry.values.get(names[0])), reason)
-            )
+            problems.append(Problem(source.file, entry.line, names[0], str(value), reason))
             continue
+        answers += [] if tie is None or tie == "" else [tie]
         yield ForeignEntry(entry.line, {**entry.values, _ANSWER: answers})
     if problems:
         raise PreferenceError(problems)
 
 
-def _selected(values: Mapping[str, Any], names: list[str]) -> list[Any]:
-    value = values.get(names[0]) if names else None
-    if value is None or value == "":
-        return []
+def _selected(value: Any) -> list[Any]:
     regions = json.loads(value) if isinstance(value, str) else value
     if not isinstance(regions, list) or not all(isinstance(region, dict) for region in regions):
         raise ValueError
     return [region.get("selected") for region in regions]
-
-
-def _choices(values: Mapping[str, Any]) -> list[Any]:
-    value = values.get("tie")
-    return [] if value is None or value == "" else [value]

@@ -27,7 +27,6 @@ ELO_UNIT = 400 / np.log(10)
 
 _TOLERANCE = 1e-10
 _ITERATIONS = 200
-_HALF_A_WIN = 0.5
 
 
 @dataclass(frozen=True)
@@ -90,7 +89,7 @@ def solve(
     only to those that have no estimate without. Raises ArithmeticError if Newton's method does not converge.
     """
     add = np.ones(len(won), bool) if half_wins else separated(won, total, ends, n)
-    extra = _HALF_A_WIN * add[:, None]
+    extra = 0.5 * add[:, None]
     won, total = won + extra, total + 2 * extra
     values = np.tile(np.zeros(n) if start is None else start, (len(won), 1))
     left = np.arange(len(won))

@@ -9,7 +9,6 @@ estimate.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -36,14 +35,12 @@ def elo(votes: Tally, shuffles: int = 1000, *, seed: int = 0, ties: Ties = "left
     if shuffles < 1:
         raise InputError(f"shuffles is {shuffles}, and must be at least 1")
     first, second, score = games(votes, ties)
-    n, total, done = len(votes.systems), np.zeros(len(votes.systems)), 0
+    n, total = len(votes.systems), np.zeros(len(votes.systems))
     generator = np.random.default_rng(seed)
     chunk = max(1, _TOGETHER // max(1, len(score)))
-    while done < shuffles:
-        count = min(chunk, shuffles - done)
-        orders = _orders(len(score), count, generator)
+    for done in range(0, shuffles, chunk):
+        orders = _orders(len(score), min(chunk, shuffles - done), generator)
         total += _play(first, second, score, orders, n).sum(axis=0)
-        done += count
     return np.asarray(total / shuffles)
 
 
@@ -51,10 +48,16 @@ def slow_elo(votes: Tally, shuffles: int = 1000, *, seed: int = 0, ties: Ties = 
     """The slow reference of `elo`, as the paper writes it: for each order, one game after the other."""
     first, second, score = (column.tolist() for column in games(votes, ties))
     orders = _orders(len(score), shuffles, np.random.default_rng(seed)).tolist()
-    total = [0.0 for _ in votes.systems]
+    total = [0.0] * len(votes.systems)
     for order in orders:
-        for system, rating in enumerate(_play_slowly(first, second, score, order, len(votes.systems))):
-            total[system] += rating
+        rating = [1000.0] * len(total)
+        for game in order:
+            one, two, s1 = first[game], second[game], score[game]
+            expected1 = 1 / (1 + 10 ** ((rating[two] - rating[one]) / 400))
+            expected2 = 1 / (1 + 10 ** ((rating[one] - rating[two]) / 400))
+            rating[one] += 1 * (s1 - expected1)
+            rating[two] += 1 * ((1 - s1) - expected2)
+        total = [before + now for before, now in zip(total, rating, strict=True)]
     return [value / shuffles for value in total]
 
 
@@ -89,18 +92,3 @@ def _play(first: Index, second: Index, score: Array, orders: np.ndarray, n: int)
             ratings[one] = rating_one + gain
             ratings[two] = rating_two - gain
     return ratings.reshape(count, n)
-
-
-def _play_slowly(
-    first: Sequence[int], second: Sequence[int], score: Sequence[float], order: Sequence[int], n: int
-) -> list[float]:
-    rating = [1000.0] * n
-    for game in order:
-        one, two, s1 = first[game], second[game], score[game]
-        expected1 = 1 / (1 + 10 ** ((rating[two] - rating[one]) / 400))
-        expected2 = 1 / (1 + 10 ** ((rating[one] - rating[two]) / 400))
-        rating[one], rating[two] = (
-            rating[one] + 1 * (s1 - expected1),
-            rating[two] + 1 * ((1 - s1) - expected2),
-        )
-    return rating

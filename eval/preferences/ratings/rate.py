@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -40,15 +41,6 @@ class RatingSettings:
         """A seed for one use, so that no rating depends on which others are made."""
         text = ":".join((str(self.seed), *labels))
         return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
-
-
-@dataclass(frozen=True)
-class AttentionChecks:
-    """How the raters of one kind did in their attention checks, and whose votes are therefore not rated."""
-
-    passed: int
-    failed: int
-    excluded: tuple[str, ...]
 
 
 def rate(
@@ -91,11 +83,12 @@ def _rate_kind(
 ) -> list[Ratings]:
     answers = [v for v in votes if v.attention_check != "no"]
     passed = sum(v.passed for v in answers)
-    checks = AttentionChecks(passed, len(answers) - passed, inattentive(answers))
-    kept = [v for v in votes if v.attention_check == "no" and v.rater not in checks.excluded]
-    if not kept and checks.excluded:
+    excluded = inattentive(answers)
+    checks = {"checks_passed": passed, "checks_failed": len(answers) - passed, "excluded_raters": excluded}
+    kept = [v for v in votes if v.attention_check == "no" and v.rater not in excluded]
+    if not kept and excluded:
         raise InputError(
-            f"all {kind} raters with votes failed their attention checks: {', '.join(checks.excluded)}; "
+            f"all {kind} raters with votes failed their attention checks: {', '.join(excluded)}; "
             "take their files out of the folder of preference files, or add another rater's"
         )
     made: list[Ratings] = []
@@ -151,13 +144,13 @@ def _rate_one(
     question: Rated,
     category: str,
     elos: Mapping[Rated, Mapping[str, float]],
-    checks: AttentionChecks,
+    checks: Mapping[str, Any],
     settings: RatingSettings,
 ) -> Ratings:
     """Ratings of votes of one kind, question and category.
 
-    elos: {question: {system: ELO}} of the single questions; "both" takes their mean. Programs are no sample from a
-    population of raters, so only prompts are resampled for them. Raises InputError.
+    elos: {question: {system: ELO}}, for the mean. Programs are no sample from a population of raters, so only prompts
+    are resampled for them. Raises InputError.
     """
     data = tally(votes)
     raters_vary = kind == "human"
@@ -173,17 +166,10 @@ def _rate_one(
     else:
         points = elo(data, settings.shuffles, seed=settings.seed_of(kind, question, category, "elo"))
     ties = int((data.score == 0.5).sum())
-    notes = (
-        [f"ELO leaves out {ties} ties of {data.votes} votes; Bradley-Terry counts them half"] if ties else []
-    )
+    note = f"ELO leaves out {ties} ties of {data.votes} votes; Bradley-Terry counts them half"
     return Ratings(
-        rater_kind=kind,
-        question=question,
-        category=category,
-        clusters=_clusters(data, tuple(draws), raters_vary),
-        resamples=settings.resamples,
-        shuffles=settings.shuffles,
-        seed=settings.seed,
+        *(kind, question, category, _clusters(data, tuple(draws), raters_vary)),
+        **dataclasses.asdict(settings),
         systems=_systems(data, values, spread(data, values, draws), points),
         pairs=pair_rates(data, raters_vary),
         diagnostics=Diagnostics(
@@ -195,12 +181,10 @@ def _rate_one(
             alpha=krippendorff_alpha(votes),
             transitive_share=transitive_share(data),
             smallest_difference=smallest_difference(data, raters_vary),
-            checks_passed=checks.passed,
-            checks_failed=checks.failed,
-            excluded_raters=checks.excluded,
+            **checks,
             half_wins=half_wins,
             half_win_share=float(np.mean([d.regularised for d in draws.values()])),
-            notes=tuple(notes),
+            notes=(note,) if ties else (),
         ),
     )
 
@@ -226,18 +210,8 @@ def _systems(data: Tally, values: Array, uncertain: Spread, elos: Array) -> tupl
     both = np.concatenate([data.first, data.second])
     score = np.concatenate([data.score, 1 - data.score])
     wins, ties, losses = (np.bincount(both, score == s, n).astype(int) for s in (1, 0.5, 0))
-    return tuple(
-        SystemRating(
-            system=data.systems[k],
-            votes=int(wins[k] + ties[k] + losses[k]),
-            wins=int(wins[k]),
-            ties=int(ties[k]),
-            losses=int(losses[k]),
-            elo=float(elos[k]),
-            rating=float(rating[k]),
-            low=float(low[k]),
-            high=float(high[k]),
-            rank=1 + int(clear[:, k].sum()),
-        )
-        for k in np.argsort(-values, kind="stable")
-    )
+    # In the order of SystemRating's fields.
+    columns = (wins + ties + losses, wins, ties, losses, elos, rating, low, high, 1 + clear.sum(axis=0))
+    rows = zip(data.systems, *(column.tolist() for column in columns), strict=True)
+    made = [SystemRating(*row) for row in rows]
+    return tuple(made[k] for k in np.argsort(-values, kind="stable"))

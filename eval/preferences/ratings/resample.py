@@ -68,16 +68,11 @@ class Spread:
 def ways(votes: Tally, raters_vary: bool = True) -> tuple[Cluster, ...]:
     """What to resample: raters and prompts, where there are two or more of each; `raters_vary` is False where
     the raters are no sample from a population, as programs are not. Raises InputError with neither."""
-    chosen: list[Cluster] = []
-    if raters_vary and len(votes.raters) > 1:
-        chosen.append("rater")
-    if len(votes.prompts) > 1:
-        chosen.append("prompt")
+    chosen: tuple[Cluster, ...] = ("rater",) if raters_vary and len(votes.raters) > 1 else ()
+    chosen += ("prompt",) if len(votes.prompts) > 1 else ()
     if not chosen:
-        raise InputError(
-            "all votes are on one prompt by raters that are not resampled, so there is no interval"
-        )
-    return tuple(chosen)
+        raise InputError("all votes are on one prompt by raters that are not resampled: there is no interval")
+    return chosen
 
 
 def resampled(

@@ -11,6 +11,8 @@ from json import dumps
 from pathlib import Path
 from typing import Literal
 
+from pydantic import TypeAdapter, ValidationError
+
 from add.errors import InputError
 from add.files import write_whole
 from eval.preferences.ratings.win_rates import Alpha, PairRate, Proportion
@@ -54,12 +56,10 @@ class SystemRating:
 class Diagnostics:
     """Facts about the votes behind a rating.
 
-    tie_rate: share of ties. position_bias: share of left among decided votes with known sides. transitive_share:
-    see win_rates.py, as
-    for smallest_difference, which is from a win rate of 1/2. checks_passed, checks_failed: attention
-    checks of this kind of raters, all questions; excluded_raters: who failed more than half of them, and whose votes
-    are therefore not rated. half_wins: whether half wins were added, since some systems lost no vote to any other
-    (bradley_terry.py); half_win_share: the share of resamples that needed them. notes: what else a reader must know.
+    tie_rate: share of ties. position_bias: share of left among decided votes with known sides. transitive_share,
+    smallest_difference: see win_rates.py. checks_passed, checks_failed: attention checks of this kind of raters, all
+    questions; excluded_raters: who failed more than half of them, and are not rated. half_wins: whether half wins
+    were added (bradley_terry.py); half_win_share: the share of resamples that needed them.
     """
 
     votes: int
@@ -107,8 +107,6 @@ def write_ratings(ratings: Sequence[Ratings], csv: Path, json: Path) -> None:
 
 def read_ratings(json: Path) -> tuple[Ratings, ...]:
     """The ratings that `write_ratings` wrote. Raises InputError with file, field and reason."""
-    from pydantic import TypeAdapter, ValidationError
-
     try:
         content = json.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -121,13 +119,10 @@ def read_ratings(json: Path) -> tuple[Ratings, ...]:
 
 def _table(ratings: Iterable[Ratings]) -> str:
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n", extrasaction="ignore")
+    writer.writeheader()
     for r in ratings:
         for s in r.systems:
-            points = [f"{value:.2f}" for value in (s.elo, s.rating, s.low, s.high)]
-            counts = [s.votes, s.wins, s.ties, s.losses]
-            writer.writerow(
-                [r.rater_kind, r.question, r.category, s.system, *counts, *points, s.rank, r.clusters]
-            )
+            points = {name: f"{getattr(s, name):.2f}" for name in ("elo", "rating", "low", "high")}
+            writer.writerow(vars(r) | vars(s) | points)
     return text.getvalue()

@@ -5,7 +5,7 @@ Every other module of this folder works on a `Tally`, so that none depends on ho
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -81,37 +81,21 @@ def tally(votes: Sequence[Vote]) -> Tally:
     """Votes in arrays, in the order in which they come. Raises InputError where there are none."""
     if not votes:
         raise InputError("there are no votes to rate")
-    systems, a = _numbered([v.system_a for v in votes], [v.system_b for v in votes])
-    a, b = a[: len(votes)], a[len(votes) :]
+    systems, both = _numbered([v.system_a for v in votes] + [v.system_b for v in votes])
+    a, b = np.split(both, 2)
     if (a == b).any():
-        raise InputError(
-            f"vote {int((a == b).argmax())} compares {systems[a[(a == b).argmax()]]!r} with itself"
-        )
+        k = int((a == b).argmax())
+        raise InputError(f"vote {k} compares {systems[a[k]]!r} with itself")
     raters, rater = _numbered([v.rater for v in votes])
     prompts, prompt = _numbered([v.prompt_id for v in votes])
     of_a = np.array([{"a": 1.0, "b": 0.0, "tie": 0.5}[v.winner] for v in votes])
-    nan = float("nan")
-    left = np.array(
-        [
-            nan if v.winner == "tie" or v.shown_left == "none" else float(v.winner == v.shown_left)
-            for v in votes
-        ]
-    )
-    return Tally(
-        systems=systems,
-        raters=raters,
-        prompts=prompts,
-        first=np.minimum(a, b),
-        second=np.maximum(a, b),
-        score=np.where(a < b, of_a, 1 - of_a),
-        rater=rater,
-        prompt=prompt,
-        left=left,
-    )
+    score = np.where(a < b, of_a, 1 - of_a)
+    left = np.array([float(v.winner == v.shown_left) for v in votes])
+    left[[v.winner == "tie" or v.shown_left == "none" for v in votes]] = np.nan
+    return Tally(systems, raters, prompts, np.minimum(a, b), np.maximum(a, b), score, rater, prompt, left)
 
 
-def _numbered(*columns: list[str]) -> tuple[tuple[str, ...], Index]:
-    names = [name for column in columns for name in column]
+def _numbered(names: list[str]) -> tuple[tuple[str, ...], Index]:
     known = tuple(sorted(set(names)))
-    place: Callable[[str], int] = {name: k for k, name in enumerate(known)}.__getitem__
-    return known, np.fromiter(map(place, names), np.int64, len(names))
+    place = {name: k for k, name in enumerate(known)}
+    return known, np.array([place[name] for name in names], np.int64)

@@ -61,25 +61,15 @@ class DesignEffect:
 
 def pair_rates(votes: Tally, raters_vary: bool = True) -> tuple[PairRate, ...]:
     """The rate of every pair with votes, in the order of the systems' names. `raters_vary`: see `ways`."""
-    count = len(votes.ends[0])
-    wins = np.bincount(votes.pair, votes.score == 1, count)
-    ties = np.bincount(votes.pair, votes.score == 0.5, count)
-    rate = votes.won / votes.total
-    low, high = design_effect(votes, votes.score, votes.pair, raters_vary).interval(rate, votes.total)
-    return tuple(
-        PairRate(
-            system_a=votes.systems[votes.ends[0][k]],
-            system_b=votes.systems[votes.ends[1][k]],
-            votes=int(votes.total[k]),
-            wins=int(wins[k]),
-            ties=int(ties[k]),
-            losses=int(votes.total[k] - wins[k] - ties[k]),
-            win_rate=float(rate[k]),
-            low=float(low[k]),
-            high=float(high[k]),
-        )
-        for k in range(count)
-    )
+    count, total = len(votes.ends[0]), votes.total
+    wins, ties = (np.bincount(votes.pair, votes.score == score, count) for score in (1, 0.5))
+    rate = votes.won / total
+    low, high = design_effect(votes, votes.score, votes.pair, raters_vary).interval(rate, total)
+    names = ([votes.systems[k] for k in end] for end in votes.ends)
+    counts = (column.astype(int).tolist() for column in (total, wins, ties, total - wins - ties))
+    # In the order of PairRate's fields.
+    rows = zip(*names, *counts, rate.tolist(), low.tolist(), high.tolist(), strict=True)
+    return tuple(PairRate(*row) for row in rows)
 
 
 def design_effect(votes: Tally, values: Array, group: Index, raters_vary: bool = True) -> DesignEffect:
@@ -94,10 +84,8 @@ def design_effect(votes: Tally, values: Array, group: Index, raters_vary: bool =
     if answers <= 1e-12:
         return DesignEffect(1.0, 1e9)
     single, _ = _variance(surprise, group, np.arange(len(values)))
-    parts = [
-        _part(surprise, group, votes.rater if by == "rater" else votes.prompt)
-        for by in ways(votes, raters_vary)
-    ]
+    clusters = {"rater": votes.rater, "prompt": votes.prompt}
+    parts = [_part(surprise, group, clusters[by]) for by in ways(votes, raters_vary)]
     if len(parts) == 2:
         parts.append(_part(surprise, group, votes.rater * len(votes.prompts) + votes.prompt, -1))
     error, freedom = Spread(tuple(parts)).error(np.ones((1, 1)))
