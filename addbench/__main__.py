@@ -46,8 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 1
     except InputError as error:
-        lines = str(error).splitlines()
-        print("\n".join(f"addbench {options.command}: {line}" for line in lines), file=sys.stderr)
+        for line in str(error).splitlines():
+            print(f"addbench {options.command}: {line}", file=sys.stderr)
         return 2 if isinstance(error, UnknownRunError) else 1
     try:
         print(text, flush=True)
@@ -59,12 +59,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    top = argparse.ArgumentParser(
-        prog="addbench", description="The ablations as values: run nothing, see all."
-    )
-    scale_help = (
-        "a name in config/ or a path to a YAML file (default: mini; validate: every scale in config/)"
-    )
+    description = "The ablations as values: run nothing, see all."
+    top = argparse.ArgumentParser(prog="addbench", description=description)
+    scale_help = "a name in config/ or a YAML file (default: mini; validate: every scale in config/)"
     top.add_argument("--scale", metavar="SCALE", help=scale_help)
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, (report, add_arguments) in _SUBCOMMANDS.items():

@@ -44,7 +44,7 @@ def adopt(options: argparse.Namespace) -> tuple[str, int]:
     Writes config/<name>.yaml and data/<name>/, and says what was found and what to run; trains nothing.
     Raises InputError with all that is missing or broken, SpecError where the base scale is wrong.
     """
-    from eval.adopted import inspect, write_data
+    from eval.adopted import BUILD, inspect, write_data
     from eval.stage import MeasureValues
 
     base = load_scale(scale_path(options.scale or DEFAULT_SCALE))
@@ -55,7 +55,11 @@ def adopt(options: argparse.Namespace) -> tuple[str, int]:
     file = CONFIG / f"{options.name}.yaml"
     changed = {"training.steps": "by --steps"} if options.steps is not None else {}
     text = scale_yaml(adopted_values(base, options, found, prompts), f"scale {base.name}", COMMENTS | changed)
-    _check_replaceable(file, text, options.replace)
+    there = file.read_text(encoding="utf-8") if file.exists() else text
+    if there != text and f"build: {BUILD}" not in there:
+        raise InputError(f"{file}: was not written by adopt; choose another --name")
+    if there != text and not options.replace:
+        raise InputError(f"{file}: exists, and differs; give --replace to lose it, or choose another --name")
     with TemporaryDirectory(dir=CONFIG, prefix=".adopting-") as folder:
         partial = Path(folder) / file.name  # a scale's file has the scale's name
         partial.write_text(text, encoding="utf-8")
@@ -64,7 +68,7 @@ def adopt(options: argparse.Namespace) -> tuple[str, int]:
             facts, listing = inspect(MeasureValues.of(scale))
         except SpecError as error:
             lines = (problem.message for problem in error.problems)
-            raise InputError("the scale that these options make is not valid:\n" + "\n".join(lines)) from None
+            raise InputError("\n".join(["the scale that these options make is not valid:", *lines])) from None
         partial.replace(file)
     write_data(Path(scale.data.root), facts, listing)
     return _said(scale, facts, len(prompts), file), 0
@@ -87,15 +91,12 @@ def _absent(options: argparse.Namespace, annotations: Path) -> Iterator[str]:
 
 def _unmade(base: Scale) -> Iterator[str]:
     """A missing network that the base scale's own data stage makes, but the new scale's does not."""
-    root = f"{base.data.root}/"
-    networks = base.networks
+    root, networks = f"{base.data.root}/", base.networks
     both = [*networks.diffusion.values(), *networks.features.values(), networks.c_text, networks.c_img]
     absent = {n.path for n in both if n and n.path.startswith(root) and not Path(n.path).exists()}
     if base.data.build and absent:
-        yield (
-            f"{min(absent)}: this network is missing; scale {base.name} makes it: "
-            f"snakemake --cores all {root}dataset.json --config scale={base.name}"
-        )
+        command = f"snakemake --cores all {root}dataset.json --config scale={base.name}"
+        yield f"{min(absent)}: this network is missing; scale {base.name} makes it: {command}"
 
 
 def _read(options: argparse.Namespace, annotations: Path) -> tuple[AdoptedPhotographs, tuple[Prompt, ...]]:
@@ -108,25 +109,13 @@ def _read(options: argparse.Namespace, annotations: Path) -> tuple[AdoptedPhotog
     prompts = attempt(InputError, errors, read_parti, options.prompts)
     problems = [str(error) for error in errors]
     if found is not None and len(found.present) < FEWEST:
-        problems.append(
-            f"{found.folder}: {len(found.present)} of the {len(found.names)} photographs that "
-            f"{annotations.name} lists are there; FID and KID need at least {FEWEST}"
-        )
+        have = f"{len(found.present)} of the {len(found.names)} photographs of {annotations.name} are there"
+        problems.append(f"{found.folder}: {have}; FID and KID need at least {FEWEST}")
     elif found is not None and not options.present_only and (missing := found.missing()):
         problems.append(f"{missing}; add --present-only to work on the {len(found.present)} that are there")
     if problems or found is None or prompts is None:
         raise InputError("\n".join(problems))
     return found, prompts
-
-
-def _check_replaceable(file: Path, text: str, replace: bool) -> None:
-    from eval.adopted import BUILD
-
-    there = file.read_text(encoding="utf-8") if file.exists() else text
-    if there != text and f"build: {BUILD}" not in there:
-        raise InputError(f"{file}: was not written by adopt; choose another --name")
-    if there != text and not replace:
-        raise InputError(f"{file}: exists, and differs; give --replace to lose it, or choose another --name")
 
 
 def _said(scale: Scale, facts: dict[str, Any], prompts: int, file: Path) -> str:
@@ -143,8 +132,8 @@ def _said(scale: Scale, facts: dict[str, Any], prompts: int, file: Path) -> str:
         f"wrote        {file} and {scale.data.root}/",
         *([f"notice       {scale.notice}"] if scale.notice else []),
         "",
-        "one run      " + f"snakemake --cores all {target} --config scale={scale.name}",
-        "the report   " + f"snakemake --cores all --config scale={scale.name}",
+        f"one run      snakemake --cores all {target} --config scale={scale.name}",
+        f"the report   snakemake --cores all --config scale={scale.name}",
     ]
     return "\n".join(lines)
 
@@ -165,21 +154,21 @@ def adopted_values(
     from eval.images import SUFFIXES
 
     name, root = options.name, f"data/{options.name}"
-    part = len(found.present) if len(found.present) < len(found.names) else None
-    available = sum(1 for prompt in prompts if prompt.challenge != BASIC)
+    part = {"present": len(found.present)} if len(found.present) < len(found.names) else {}
+    available = sum(prompt.challenge != BASIC for prompt in prompts)
     pictures = [f for f in found.folder.iterdir() if f.suffix.lower() in SUFFIXES and f.name[0] != "."]
     values = base.model_dump(mode="json")
     values.pop("study", None)  # its raters need scenes
+    train = {"images": found.folder.as_posix(), "annotations": f"{root}/{TRAINING_LIST}"}
     values |= {
         "name": name,
         "description": _description(base, found, options),
-        "notice": _notice(base, name),
-        "data": {
-            "build": BUILD,
-            "root": root,
-            "train": {"images": found.folder.as_posix(), "annotations": f"{root}/{TRAINING_LIST}"},
-        },
+        "notice": base.notice,
+        "data": {"build": BUILD, "root": root, "train": train},
     }
+    if _built_in(base):
+        own = f"the networks of scale {base.name} know only the built-in world"
+        values["notice"] = f"scale {name}: {own}; the numbers mean nothing"
     if options.steps is not None:
         values["training"]["steps"] = options.steps
     values["sampling"]["prompts"] = {
@@ -188,8 +177,8 @@ def adopted_values(
             "annotations": found.annotations.as_posix(),
             "caption_rule": "first",
             "rule_seed": 0,
-            "count": _count(options.captions, len(found.present if part else found.names), "captions"),
-            **({"present": part} if part else {}),
+            "count": _count(options.captions, len(found.present), "captions"),
+            **part,
         },
         "parti": {
             "kind": "partiprompts",
@@ -219,18 +208,12 @@ def _built_in(base: Scale) -> bool:
     return (base.data.build or "").startswith("mini.")
 
 
-def _notice(base: Scale, name: str) -> str | None:
-    if not _built_in(base):
-        return base.notice
-    return f"scale {name}: the networks of scale {base.name} know only the built-in world; the numbers mean nothing"
-
-
 def _description(base: Scale, found: AdoptedPhotographs, options: argparse.Namespace) -> str:
     here, listed = len(found.present), len(found.names)
-    photographs = f"the {listed} photographs" if here == listed else f"{here} of the {listed} photographs"
+    part = "" if here == listed else f"{here} of "
     text = (
-        f"The networks of scale {base.name} on captions of {found.annotations.name}, {photographs} that it "
-        f"lists and prompts of {options.prompts.name}."
+        f"The networks of scale {base.name} on captions of {found.annotations.name}, {part}the {listed} "
+        f"photographs that it lists and prompts of {options.prompts.name}."
     )
     if _built_in(base):
         text += (
@@ -248,13 +231,11 @@ def scale_yaml(values: dict[str, Any], base: str, comments: Mapping[str, str]) -
 
     base: where values without a comment come from. comments: by dotted key, for the line of the value.
     """
-    head = [
-        "# yaml-language-server: $schema=schema/scale.json",
-        "# Written by `addbench adopt`; edit it as you like.",
-        f"# Values come from {base} unless a comment says otherwise.",
-        "",
-    ]
-    return "\n".join([*head, *_lines(values, comments, "", 0)]) + "\n"
+    head = (
+        "# yaml-language-server: $schema=schema/scale.json\n# Written by `addbench adopt`; edit it as you like.\n"
+        f"# Values come from {base} unless a comment says otherwise.\n\n"
+    )
+    return head + "".join(f"{line}\n" for line in _lines(values, comments, "", 0))
 
 
 COMMENTS = {

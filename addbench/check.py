@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import argparse
 from importlib.util import find_spec
-from typing import TYPE_CHECKING
 
 from add.config.resolve import Table
-from add.errors import InputError
+from add.config.scale import Scale
 from addbench.cost.shapes import storage
 from addbench.preflight import Findings
 from addbench.project import RESULTS, Project, load_project
 from addbench.workflow import study_plan
-
-if TYPE_CHECKING:
-    from add.config.scale import Scale
 
 HASHING_SECONDS = 25.0
 """What hashing may take, so that the whole check stays below a minute."""
@@ -24,9 +20,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     """`check [--run RUN] [--hash] [--download] [--gpu-memory GB] [--jobs N]`."""
     add = command.add_argument
     add("--run", metavar="RUN", help="look at what this one run needs, without the study and the other rows")
-    add(
-        "--hash", action="store_true", help="hash all weights, however long it takes; kept for the next check"
-    )
+    add("--hash", action="store_true", help="hash all weights, however long it takes, once")
     add("--download", action="store_true", help="first fetch the networks that are not on this machine")
     add("--gpu-memory", type=float, metavar="GB", help="check for a GPU of this size (10^9 bytes) instead")
     add("--jobs", type=int, default=1, metavar="N", help="trainings at a time (default: 1), for the disk")
@@ -39,7 +33,7 @@ def check(options: argparse.Namespace) -> tuple[str, int]:
     """
     from addbench.preflight.hashes import default_store
     from addbench.preflight.inputs import check_inputs
-    from addbench.preflight.networks import check_networks
+    from addbench.preflight.networks import check_networks, download_missing
     from addbench.preflight.resources import Gpu, check_resources, known_shapes, machine_gpus
 
     project = load_project(options.scale)
@@ -47,7 +41,9 @@ def check(options: argparse.Namespace) -> tuple[str, int]:
     study = study_plan(scale, table, RESULTS.as_posix())
     found = Findings()
     if options.download:
-        _download(found, scale)
+        remedy = "or let mirrors.yaml name what is on this machine"
+        downloaded = found.attempt("--download", remedy, lambda: list(download_missing(scale)))
+        found.facts += [f"downloaded {line}" for line in downloaded or ()]
     seconds = float("inf") if options.hash else HASHING_SECONDS
     networks = check_networks(found, scale, table, default_store(), seconds)
     check_inputs(found, scale, table, networks)
@@ -76,24 +72,14 @@ def _check_libraries(found: Findings, table: Table) -> None:
         found.problem("requirements", what, "`pip install bitsandbytes`, or leave the option out")
 
 
-def _download(found: Findings, scale: Scale) -> None:
-    from addbench.preflight.networks import download_missing
-
-    try:
-        found.facts += [f"downloaded {line}" for line in download_missing(scale)]
-    except InputError as error:
-        found.problem("--download", str(error), "or let mirrors.yaml name what is on this machine")
-
-
 def _text(found: Findings, name: str) -> tuple[str, int]:
     """What was found as lines, each once, and the exit code."""
     lines = [*dict.fromkeys(found.facts)]
-    if found.left:
-        lines += ["", "not looked at:", *(f"  {line}" for line in dict.fromkeys(found.left))]
-    if found.warnings:
-        lines += ["", "to be pinned:", *(f"  {warning}" for warning in dict.fromkeys(found.warnings))]
-    problems = dict.fromkeys(found.problems)
+    problems = dict.fromkeys(map(str, found.problems))
+    count = f"{len(problems)} problem{'s' * (len(problems) != 1)} at scale {name}:"
+    for title, each in (("not looked at:", found.left), ("to be pinned:", found.warnings), (count, problems)):
+        if each:
+            lines += ["", title, *(f"  {line}" for line in dict.fromkeys(map(str, each)))]
     if not problems:
-        return "\n".join([*lines, "", f"scale {name}: no problem found"]), 0
-    lines += ["", f"{len(problems)} problem{'s' * (len(problems) != 1)} at scale {name}:"]
-    return "\n".join([*lines, *(f"  {problem}" for problem in problems)]), 1
+        lines += ["", f"scale {name}: no problem found"]
+    return "\n".join(lines), int(bool(problems))

@@ -41,10 +41,8 @@ def list_cells(options: argparse.Namespace) -> tuple[str, int]:
         notes += [f"shared with part {', '.join(dict.fromkeys(others))}"] if others else []
         rows.append((cell.part, cell.label, cell.run, "; ".join(notes)))
     seeds = len(project.scale.training.seeds)
-    counts = (
-        f"{len(table.cells)} cells, {len(table.runs)} runs, {seeds} training seed{'s' * (seeds != 1)} each"
-    )
-    return f"{aligned(rows)}\n\n{counts}, at scale {project.scale.name}", 0
+    each = f"{seeds} training seed{'s' * (seeds != 1)} each, at scale {project.scale.name}"
+    return f"{aligned(rows)}\n\n{len(table.cells)} cells, {len(table.runs)} runs, {each}", 0
 
 
 def add_run(command: argparse.ArgumentParser) -> None:
@@ -55,9 +53,8 @@ def add_run(command: argparse.ArgumentParser) -> None:
 def add_run_and_json(command: argparse.ArgumentParser) -> None:
     """`RUN [--json]`."""
     add_run(command)
-    command.add_argument(
-        "--json", action="store_true", help="as the JSON that `python -m add.train --spec` reads"
-    )
+    text = "as the JSON that `python -m add.train --spec` reads"
+    command.add_argument("--json", action="store_true", help=text)
 
 
 def show(options: argparse.Namespace) -> tuple[str, int]:
@@ -171,14 +168,13 @@ def _changed(directory: Path, now: dict[str, Any]) -> list[str]:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    line, again = 1, "; delete it to train the run again"
+    spec, line, reason = None, 1, "holds no settings"
     try:
         spec = json.loads(path.read_text("utf-8"))
-        reason = "holds no settings"
     except UnicodeDecodeError:
-        spec, reason = None, "is not UTF-8 text"
+        reason = "is not UTF-8 text"
     except json.JSONDecodeError as error:
-        spec, line, reason = None, error.lineno, f"is not JSON ({error.msg})"
+        line, reason = error.lineno, f"is not JSON ({error.msg})"
     if not isinstance(spec, dict):
-        raise SpecError(path.as_posix(), line, reason + again)
+        raise SpecError(path.as_posix(), line, f"{reason}; delete it to train the run again")
     return spec

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import argparse
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from add.errors import InputError
-from addbench.cost.shapes import Arithmetic, configurations, images_sampled, parameter_counts, storage
+from addbench.cost.shapes import (
+    Arithmetic,
+    configurations,
+    images_sampled,
+    parameter_counts,
+    storage,
+    study_images,
+)
 from addbench.cost.timing import (
     DeviceRate,
     MeasuredRuns,
@@ -23,6 +30,8 @@ from addbench.cost.timing import (
 from addbench.preflight import size
 from addbench.project import RESULTS, Project, aligned, load_project
 from addbench.workflow import StudyFiles, study_plan
+
+Times = Mapping[str, Time]
 
 A100 = 312.0
 """TFLOP/s in bf16 on tensor cores, as NVIDIA states it for the A100: the paper's card."""
@@ -39,15 +48,10 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     known("--benchmark", type=Path, metavar="FILE", help=timed)
     stated = f"the device's matrix rate (default: {A100:g}, an A100 in bf16)"
     known("--rate", type=float, metavar="TFLOPS", help=stated)
-    add(
-        "--share",
-        type=float,
-        default=SHARE,
-        help=f"share of it that a step reaches, 0 to 1 (default: {SHARE:g})",
-    )
-    add(
-        "--results", type=Path, metavar="DIRECTORY", help="results of earlier runs (default: results/<scale>)"
-    )
+    reached = f"share of it that a step reaches, 0 to 1 (default: {SHARE:g})"
+    add("--share", type=float, default=SHARE, help=reached)
+    earlier = "results of earlier runs (default: results/<scale>)"
+    add("--results", type=Path, metavar="DIRECTORY", help=earlier)
     add("--runs", action="store_true", help="also list each run")
 
 
@@ -63,15 +67,21 @@ def plan(options: argparse.Namespace) -> tuple[str, int]:
     study = study_plan(scale, table, RESULTS.as_posix())
     measured = read_measured(options.results or RESULTS / scale.name)
     places, absent = configurations(scale)
-    arithmetic = None if absent else Arithmetic(places)
-    rate = None if arithmetic is None else _rate(options, project, measured, arithmetic)
-    if arithmetic is not None:
+    arithmetic = rate = None
+    if not absent:
+        arithmetic = Arithmetic(places)
+        rate = _rate(options, project, measured, arithmetic)
         arithmetic.count_steps(run for run in table.runs.values() if not same_trainings(run, measured))
     trainings = training_times(table, measured, arithmetic, rate)
     samplings = sampling_times(scale, table, measured, arithmetic, rate)
     parts = [_stages(project, study, measured, trainings, samplings)]
     if options.runs:
-        parts.append(_runs(trainings, samplings))
+        rows = [("run", "train, hours", "how", "sample, hours", "how")]
+        rows += [
+            (name, _hours(each.seconds), each.how, _hours(samplings[name].seconds), samplings[name].how)
+            for name, each in trainings.items()
+        ]
+        parts.append(aligned(rows))
     parts.append(_notes(project, study, rate, absent, places))
     return "\n\n".join(parts), 0
 
@@ -94,27 +104,24 @@ def _rate(
 
 
 def _stages(
-    project: Project,
-    study: StudyFiles,
-    measured: MeasuredRuns,
-    trainings: dict[str, Time],
-    samplings: dict[str, Time],
+    project: Project, study: StudyFiles, measured: MeasuredRuns, trainings: Times, samplings: Times
 ) -> str:
     scale, table = project.scale, project.table
     seeds = len(scale.training.seeds)
     jobs = len(table.runs) * seeds
     trained = sum(run.training.steps * run.training.batch for run in table.runs.values()) * seeds
     sampled = images_sampled(scale, table)
-    rows: list[tuple[str, ...]] = [("stage", "jobs", "images", "hours", "how known")]
-    rows.append(_row("train", jobs, trained, list(trainings.values()) * seeds))
-    rows.append(_row("sample", jobs, sampled, list(samplings.values()) * seeds))
-    rows.append(_job("score", jobs, sampled, measured))
+    shown = study_images(scale, study)
+    rows: list[tuple[str, ...]] = [
+        ("stage", "jobs", "images", "hours", "how known"),
+        _row("train", jobs, trained, list(trainings.values()) * seeds),
+        _row("sample", jobs, sampled, list(samplings.values()) * seeds),
+        _job("score", jobs, sampled, measured),
+    ]
     for rule in ("data", "reference", "study_samples", "automatic", "ratings", "report"):
-        if rule == "study_samples" and study.extra and scale.study is not None:
-            shown = len(study.extra) * scale.sampling.prompts[scale.study.prompts].count
-            rows.append(_job(rule, 1, shown, measured))
-        elif rule in measured.jobs:
-            rows.append(_job(rule, 1, 0, measured))
+        images = shown if rule == "study_samples" else 0
+        if images or rule in measured.jobs:
+            rows.append(_job(rule, 1, images, measured))
     known = [measured.jobs[row[0]] * int(row[1]) for row in rows[3:] if row[0] in measured.jobs]
     total = sum(t.seconds for t in (*trainings.values(), *samplings.values())) * seeds + sum(known)
     rows.append(("all that is known", "", "", _hours(total), ""))
@@ -137,14 +144,6 @@ def _job(rule: str, jobs: int, images: int, measured: MeasuredRuns) -> tuple[str
     hours = "?" if seconds is None else _hours(seconds * jobs)
     how = "not known before the first" if seconds is None else "measured, the mean of earlier ones"
     return rule, str(jobs), f"{images:,}" if images else "", hours, how
-
-
-def _runs(trainings: dict[str, Time], samplings: dict[str, Time]) -> str:
-    rows = [("run", "train, hours", "how", "sample, hours", "how")]
-    for name, trained in trainings.items():
-        sampled = samplings[name]
-        rows.append((name, _hours(trained.seconds), trained.how, _hours(sampled.seconds), sampled.how))
-    return aligned(rows)
 
 
 def _notes(

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from eval.preferences.record import QUESTIONS, RATER_KINDS
-
-if TYPE_CHECKING:
-    from eval.preferences.record import Problem, Vote
+from eval.preferences.record import QUESTIONS, RATER_KINDS, PreferenceError, Problem, Vote
 
 _FORMATS = ("lmarena", "evalica", "pickapic", "hpdv2", "label-studio")
 _TEXTS = {
@@ -34,14 +31,10 @@ _DECISIONS = {
 def add_arguments(command: argparse.ArgumentParser) -> None:
     """`preferences check FILE...`, `preferences import FILE ...`, `preferences export FILE ...`."""
     actions = command.add_subparsers(dest="action", required=True, metavar="ACTION")
-    add = actions.add_parser(
-        "check", help="say whether files can be read, or all problems in them"
-    ).add_argument
+    add = actions.add_parser("check", help="say whether files can be read, or what is wrong").add_argument
     add("files", nargs="+", type=Path, metavar="FILE", help="a preference file, or a folder of them")
     add("--system", action="append", metavar="NAME", help="a system that may occur (may be repeated)")
-    add = actions.add_parser(
-        "import", help="turn the votes of another tool into a preference file"
-    ).add_argument
+    add = actions.add_parser("import", help="make a preference file of another tool's votes").add_argument
     add("file", type=Path, metavar="FILE")
     add("--format", choices=("auto", *_FORMATS), default="auto", help="(default: by the header)")
     add("--out", type=Path, required=True, metavar="FILE", help="the preference file to write")
@@ -72,7 +65,6 @@ def preferences(options: argparse.Namespace) -> tuple[str, int]:
 def _check(options: argparse.Namespace) -> str:
     from eval.preferences.key import read_keys
     from eval.preferences.reader import read_folder, read_votes
-    from eval.preferences.record import PreferenceError
 
     lines: list[str] = []
     problems: list[Problem] = []
@@ -92,8 +84,6 @@ def _check(options: argparse.Namespace) -> str:
 
 
 def _import(options: argparse.Namespace) -> str:
-    from dataclasses import fields
-
     from eval.preferences.importers import import_votes
     from eval.preferences.importers.build import Options
     from eval.preferences.reader import write_votes
@@ -101,9 +91,8 @@ def _import(options: argparse.Namespace) -> str:
     given = Options(**{field.name: getattr(options, field.name) for field in fields(Options)})
     imported = import_votes(options.file, given, options.format)
     write_votes(options.out, imported.votes)
-    return "\n".join(
-        [f"{options.out}: {summary(imported.votes)}", *(f"note: {note}" for note in imported.notes)]
-    )
+    lines = [f"{options.out}: {summary(imported.votes)}", *(f"note: {note}" for note in imported.notes)]
+    return "\n".join(lines)
 
 
 def _export(options: argparse.Namespace) -> str:
@@ -116,14 +105,12 @@ def _export(options: argparse.Namespace) -> str:
 def summary(votes: Sequence[Vote]) -> str:
     """How many votes, raters, prompts, systems and ties, in one line; attention checks apart."""
     real = [vote for vote in votes if vote.attention_check == "no"]
-    ties = sum(vote.winner == "tie" for vote in real)
-    systems = {name for vote in real for name in (vote.system_a, vote.system_b)}
-    counts = [
-        (len(real), "vote"),
-        (len({(vote.rater_kind, vote.rater) for vote in votes}), "rater"),
-        (len({(vote.study, vote.prompt_id) for vote in real}), "prompt"),
-        (len(systems), "system"),
-        (ties, "tie"),
-        (len(votes) - len(real), "attention check"),
-    ]
-    return ", ".join(f"{count} {what}{'' if count == 1 else 's'}" for count, what in counts)
+    counts = {
+        "vote": len(real),
+        "rater": len({(vote.rater_kind, vote.rater) for vote in votes}),
+        "prompt": len({(vote.study, vote.prompt_id) for vote in real}),
+        "system": len({name for vote in real for name in (vote.system_a, vote.system_b)}),
+        "tie": sum(vote.winner == "tie" for vote in real),
+        "attention check": len(votes) - len(real),
+    }
+    return ", ".join(f"{count} {what}{'' if count == 1 else 's'}" for what, count in counts.items())

@@ -7,11 +7,15 @@ question. Each number carries the hash of its protocol.
 from __future__ import annotations
 
 import argparse
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from add.config.load import load_scale
 from add.errors import InputError
+from add.files import write_json, write_whole
 from addbench.project import DEFAULT_SCALE, scale_path
+from eval.protocols.spec import load_protocols, only
 
 if TYPE_CHECKING:
     from eval.protocols.compare import ProtocolComparison
@@ -22,9 +26,7 @@ STANDARD = "config/protocols/standard.yaml"
 def add_arguments(command: argparse.ArgumentParser) -> None:
     """`protocols --samples DIRECTORY` and what to compare them with."""
     add = command.add_argument
-    samples = (
-        "a sample directory, such as results/mini/baseline/seed0/samples/coco-1step, or a folder of images"
-    )
+    samples = "a sample directory (results/mini/baseline/seed0/samples/coco-1step), or a folder of images"
     add("--samples", type=Path, required=True, metavar="DIRECTORY", help=samples)
     real = "the real images, as they are filed (default: the scale's)"
     add("--reference", type=Path, metavar="FOLDER", help=real)
@@ -48,9 +50,6 @@ def protocols(options: argparse.Namespace) -> tuple[str, int]:
 
     Writes the files of --out. Raises SpecError, InputError.
     """
-    from add.config.load import load_scale
-    from eval.protocols.spec import load_protocols, only
-
     scale = load_scale(scale_path(options.scale or DEFAULT_SCALE))
     document = load_protocols(options.protocols)
     if options.only is not None:
@@ -64,15 +63,8 @@ def protocols(options: argparse.Namespace) -> tuple[str, int]:
     from eval.protocols.table import text_table
 
     torch.set_num_threads(scale.training.threads)
-    request = Request(
-        options.samples,
-        options.prompts,
-        options.any_prompts,
-        options.reference,
-        own,
-        options.device,
-        options.resamples,
-    )
+    o = options
+    request = Request(o.samples, o.prompts, o.any_prompts, o.reference, own, o.device, o.resamples)
     comparison = score_protocols(document, scale, request)
     if options.out is not None:
         _write(options.out, comparison, options.device)
@@ -92,20 +84,16 @@ def _own_samples(given: list[str]) -> dict[str, Path]:
 
 
 def _write(out: Path, comparison: ProtocolComparison, device: str) -> None:
-    from dataclasses import asdict
-
-    from add.files import write_json, write_whole
     from eval.protocols.table import csv_table, markdown_table
     from eval.result import commit, hardware, versions
 
     write_whole(out / "protocols.csv", csv_table(comparison))
     write_whole(out / "protocols.md", markdown_table(comparison))
-    provenance = {"versions": versions(), "commit": commit(), "hardware": hardware(device)}
     content = {
         "schema": 1,
         **comparison.facts,
         "rows": [asdict(row) for row in comparison.rows],
         "by_id": comparison.protocols,
-        "provenance": provenance,
+        "provenance": {"versions": versions(), "commit": commit(), "hardware": hardware(device)},
     }
     write_json(out / "protocols.json", content)

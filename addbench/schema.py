@@ -37,9 +37,8 @@ MODELS: dict[str, type[BaseModel]] = {
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
     """`schema [--check]`."""
-    command.add_argument(
-        "--check", action="store_true", help="write nothing; fail where a schema is not current"
-    )
+    text = "write nothing; fail where a schema is not current"
+    command.add_argument("--check", action="store_true", help=text)
 
 
 def schema(options: argparse.Namespace) -> tuple[str, int]:
@@ -63,9 +62,7 @@ def schema_text(name: str) -> str:
     """The schema called `name` as the text of its file."""
     model = MODELS[name]
     models = (model, Variant, TrainingSpec) if model is Ablation else (model,)
-    refs, shared = models_json_schema(
-        [(each, "validation") for each in models], ref_template="#/$defs/{model}"
-    )
+    refs, shared = models_json_schema([(each, "validation") for each in models])
     found = _draft7({**refs[model, "validation"], **shared})
     if model is Ablation:
         definitions = found["$defs"]

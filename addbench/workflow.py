@@ -82,9 +82,8 @@ def train_options(cache: CacheSpec | None) -> str:
 
 def gpu_jobs(setting: Any) -> int:
     """1 where jobs run on a GPU, else 0: as set (`--config gpu=1`), or whether the machine has one."""
-    if setting is not None:
-        return int(setting)
-    return int(any(Path(device).exists() for device in ("/dev/nvidia0", "/dev/kfd")))
+    found = any(Path(device).exists() for device in ("/dev/nvidia0", "/dev/kfd"))
+    return int(found if setting is None else setting)
 
 
 def report_figures(flag: Callable[..., Any], steps: Sequence[int], rated: bool) -> list[Any]:
@@ -96,9 +95,8 @@ def report_figures(flag: Callable[..., Any], steps: Sequence[int], rated: bool) 
     captions |= {f"samples-{k}step": "samples" for k in (min(steps), max(steps))}
     files: list[Any] = []
     for figure, caption in captions.items():
-        text = f"reports/captions/{caption}.rst"
-        files.append(flag(f"reports/figures/{figure}.png", caption=text, category="Figures"))
-        files.append(f"reports/figures/{figure}.pdf")
+        text, file = f"reports/captions/{caption}.rst", f"reports/figures/{figure}"
+        files += [flag(f"{file}.png", caption=text, category="Figures"), f"{file}.pdf"]
     return files
 
 
@@ -124,11 +122,12 @@ class Compared:
 class StudyFiles:
     """All systems of a study in its order; empty where the scale has no study. Every field is a value for `params`.
 
-    records, keys: people's preference files and key files that exist now.
+    options: the design, for eval.preferences.study.make. records, keys: people's preference files and key files that
+    exist now.
     """
 
     systems: tuple[Compared, ...] = ()
-    design: StudySpec | None = None
+    options: str = ""
     records: tuple[str, ...] = ()
     keys: tuple[str, ...] = ()
 
@@ -162,17 +161,6 @@ class StudyFiles:
         """The systems file of eval.preferences.study: name and sample directory of each, as JSON in one line."""
         return json.dumps([{"name": s.label, "samples": s.samples} for s in self.systems])
 
-    @property
-    def options(self) -> str:
-        """The design, as options of eval.preferences.study.make."""
-        if self.design is None:
-            return ""
-        design = self.design
-        return (
-            f"--raters {design.raters} --votes-per-pair {design.votes_per_pair} "
-            f"--trials-per-rater {design.trials_per_rater} --seed {design.seed}"
-        )
-
 
 def study_plan(scale: Scale, table: Table, results: str) -> StudyFiles:
     """The scale's study as files below `results`. Raises SpecError with every unknown name."""
@@ -183,7 +171,8 @@ def study_plan(scale: Scale, table: Table, results: str) -> StudyFiles:
     folder = Path(study.records)
     return StudyFiles(
         systems=tuple(_compared(scale, study, system, results) for system in study.systems),
-        design=study,
+        options=f"--raters {study.raters} --votes-per-pair {study.votes_per_pair} "
+        f"--trials-per-rater {study.trials_per_rater} --seed {study.seed}",
         records=tuple(file.as_posix() for file in sorted(folder.glob("*.csv"))),
         keys=tuple(file.as_posix() for file in sorted(folder.glob("*.key.json"))),
     )
@@ -193,52 +182,42 @@ def _unknown(scale: Scale, study: StudySpec, table: Table) -> Iterator[SpecError
     """The study's references to other sections, or to the table, that lead nowhere."""
     diffusion, prompts = scale.networks.diffusion, scale.sampling.prompts
     labels = [system.label for system in study.systems]
-    named: list[tuple[Loc, str | None, Collection[str], str]] = []
-    named.append((("prompts",), study.prompts, prompts, "sampling.prompts has no set"))
+    named: list[tuple[Loc, str | None, Collection[str], str]] = [
+        (("study", "prompts"), study.prompts, prompts, "sampling.prompts has no set")
+    ]
     for index, system in enumerate(study.systems):
-        named.append((("systems", index, "run"), system.run, table.runs, "the table has no run"))
-        named.append(
-            (("systems", index, "pipeline"), system.pipeline, diffusion, "networks.diffusion has no")
-        )
+        loc: Loc = ("study", "systems", index)
+        named.append(((*loc, "run"), system.run, table.runs, "the table has no run"))
+        named.append(((*loc, "pipeline"), system.pipeline, diffusion, "networks.diffusion has no"))
     for index, label in enumerate(study.focus):
-        named.append((("focus", index), label, labels, "no system of the study is called"))
+        named.append((("study", "focus", index), label, labels, "no system of the study is called"))
     problems: list[tuple[Loc, str]] = [
-        (place, f"{what} '{name}'{nearest(name, known)}")
-        for place, name, known, what in named
+        (loc, f"{what} '{name}'{nearest(name, known)}")
+        for loc, name, known, what in named
         if name is not None and name not in known
     ]
-    if scale.evaluation.oracle is None:
-        missing = "scene_graph needs evaluation.oracle, which is null"
-        raters = enumerate(study.automatic)
-        problems += [
-            (("automatic", index), missing) for index, rater in raters if rater.kind == "scene_graph"
-        ]
-    for place, message in problems:
-        loc = ("study", *place)
+    for index, rater in enumerate(study.automatic):
+        if rater.kind == "scene_graph" and scale.evaluation.oracle is None:
+            missing = "scene_graph needs evaluation.oracle, which is null"
+            problems.append((("study", "automatic", index), missing))
+    for loc, message in problems:
         yield SpecError(scale.origin.file, scale.origin.line(loc), f"{dotted(loc)}: {message}")
 
 
 def _compared(scale: Scale, study: StudySpec, system: StudySystemSpec, results: str) -> Compared:
     folder = f"{study.prompts}-{system.steps}step"
     if system.run is not None:
-        student = f"{results}/{system.run}/seed{system.seed}/student"
+        trained = f"{results}/{system.run}/seed{system.seed}"
+        student = f"{trained}/student"
         if system.steps in scale.sampling.steps:
-            samples = f"{results}/{system.run}/seed{system.seed}/samples/{folder}"
-            return Compared(system.label, samples, student, None)
+            return Compared(system.label, f"{trained}/samples/{folder}", student, None)
         out = f"{results}/study_samples/{system.run}-seed{system.seed}"
         job = {"system": student, "prompts": study.prompts, "steps": system.steps, "out": out}
         return Compared(system.label, f"{out}/{folder}", student, job)
     network = scale.networks.diffusion[system.pipeline or ""]
     out = f"{results}/study_samples/{system.pipeline}-guidance{system.guidance:g}"
-    job = {
-        "system": network.path,
-        "prompts": study.prompts,
-        "revision": network.revision,
-        "sha256": network.sha256,
-        "guidance": system.guidance,
-        "steps": system.steps,
-        "out": out,
-    }
+    known = {"revision": network.revision, "sha256": network.sha256, "guidance": system.guidance}
+    job = {"system": network.path, "prompts": study.prompts, **known, "steps": system.steps, "out": out}
     if network.files is not None:
         job["files"] = network.files
     return Compared(system.label, f"{out}/{folder}", None, job)

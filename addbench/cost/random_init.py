@@ -44,37 +44,32 @@ def build_frozen_networks(
     Raises OSError, ValueError and WeightsError as the builders do.
     """
     given = configurations or {}
-    loaders = Loaders(
-        lambda network, device, resolution: build_diffusion(_directory(network, given), device, resolution),
-        lambda network, device: _features(network, device, given),
-        lambda network, device: _c_text(network, device, given),
-    )
-    return load_frozen_networks(run, device, loaders=loaders)
+
+    def directory(network: NetworkSpec) -> Path:
+        known = given.get(network.path)
+        return Path(known) if known is not None else local_directory(network.path, network.revision)
+
+    def features(network: ImageNetworkSpec, device: str) -> FeatureNetwork:
+        layers = network.layers if isinstance(network, FeatureNetworkSpec) else ()
+        size, mean, std = network.image_size, network.mean, network.std
+        at = directory(network)
+        return build_features(at, layers=layers, image_size=size, mean=mean, std=std, device=device)
+
+    def c_text(network: NetworkSpec, device: str) -> TextCondition:
+        known = given.get(network.path)
+        if known is not None and not Path(known).exists():
+            return build_c_text(known, device)
+        return _c_text(directory(network), device)
+
+    def diffusion(network: NetworkSpec, device: str, resolution: int | None) -> DiffusionNetwork:
+        return build_diffusion(directory(network), device, resolution)
+
+    return load_frozen_networks(run, device, loaders=Loaders(diffusion, features, c_text))
 
 
-def _directory(network: NetworkSpec, configurations: Mapping[str, str]) -> Path:
-    known = configurations.get(network.path)
-    return Path(known) if known is not None else local_directory(network.path, network.revision)
-
-
-def _features(network: ImageNetworkSpec, device: str, configurations: Mapping[str, str]) -> FeatureNetwork:
-    return build_features(
-        _directory(network, configurations),
-        layers=network.layers if isinstance(network, FeatureNetworkSpec) else (),
-        image_size=network.image_size,
-        mean=network.mean,
-        std=network.std,
-        device=device,
-    )
-
-
-def _c_text(network: NetworkSpec, device: str, configurations: Mapping[str, str]) -> TextCondition:
-    known = configurations.get(network.path)
-    if known is not None and not Path(known).exists():
-        return build_c_text(known, device)
-    directory = _directory(network, configurations)
+def _c_text(directory: Path, device: str) -> TextCondition:
     if not (directory / "config.json").is_file():
-        return build_c_text(_open_clip_name(directory), device)
+        return build_c_text(_open_clip_name(directory / OPEN_CLIP_CONFIG), device)
     from transformers import CLIPTextModelWithProjection
 
     config = text_config(directory)
@@ -83,11 +78,10 @@ def _c_text(network: NetworkSpec, device: str, configurations: Mapping[str, str]
     return transformers_condition(model, clip_tokenizer(length=config.max_position_embeddings))
 
 
-def _open_clip_name(directory: Path) -> str:
-    """The name under which open_clip has the configuration in `directory`. Raises InputError where it has none."""
+def _open_clip_name(file: Path) -> str:
+    """The name under which open_clip has the configuration in `file`. Raises InputError where it has none."""
     import open_clip
 
-    file = directory / OPEN_CLIP_CONFIG
     found = read_config(file).get("model_cfg")
     for name in open_clip.list_models():
         if open_clip.get_model_config(name) == found:
@@ -116,14 +110,9 @@ def build_diffusion(
         encoders = [kind(config) for kind, config in zip(kinds, configs, strict=False)]
     for module in (unet, vae, *encoders):
         module.eval().requires_grad_(False)
-    paddings = (
-        "<|endoftext|>",
-        "!",
-    )  # SDXL's second tokenizer pads with token 0, not with the end of the text
-    tokenizers = tuple(
-        clip_tokenizer(padding, config.max_position_embeddings)
-        for padding, config in zip(paddings, configs, strict=False)
-    )
+    # SDXL's second tokenizer pads with token 0, not with the end of the text.
+    lengths = [config.max_position_embeddings for config in configs]
+    tokenizers = tuple(map(clip_tokenizer, ("<|endoftext|>", "!"), lengths))
     scheduler = scheduler_config(directory)
     schedule = NoiseSchedule.from_scheduler(scheduler)
     return DiffusionNetwork(
@@ -155,9 +144,8 @@ def build_features(
     with torch.device(device):
         whole = config.model_type == "clip"
         model = CLIPVisionModel(config.vision_config) if whole else AutoModel.from_config(config)
-        return FeatureNetwork(
-            model, layers=layers, image_size=image_size, mean=mean, std=std, name=directory.name
-        )
+        name = directory.name
+        return FeatureNetwork(model, layers=layers, image_size=image_size, mean=mean, std=std, name=name)
 
 
 def build_c_text(name: str = "ViT-g-14", device: str = "cpu", seed: int = 0) -> TextCondition:

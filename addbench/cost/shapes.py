@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -58,16 +58,12 @@ def configurations(
     networks = scale.networks
     wanted = [*networks.diffusion.values(), *networks.features.values()]
     wanted += [network for network in (networks.c_text, networks.c_img) if network is not None]
-    found: dict[str, str] = {}
-    absent: list[str] = []
+    places: dict[str, str | None] = {}
     for network in wanted:
         here = _local(network) if readable is None else readable.get(network.path)
-        place = here or _published(network.path)
-        if place is not None:
-            found[network.path] = place
-        elif network.path not in absent:
-            absent.append(network.path)
-    return found, absent
+        places[network.path] = here or _published(network.path)
+    found = {path: place for path, place in places.items() if place is not None}
+    return found, [path for path in places if path not in found]
 
 
 def parameter_counts(scale: Scale, places: Mapping[str, str]) -> dict[str, tuple[int, int]]:
@@ -142,10 +138,9 @@ class Arithmetic:
 def _key(run: Run) -> str:
     """Equal for runs whose steps take the same operations: settings that change the weights only are left out."""
     loss = run.variant.loss
-    form = "exponential" if loss.distillation == "sds" else loss.distillation
-    variant = run.variant.model_copy(
-        update={"student_init": "pretrained", "loss": loss.model_copy(update={"distillation": form})}
-    )
+    if loss.distillation == "sds":
+        loss = loss.model_copy(update={"distillation": "exponential"})
+    variant = run.variant.model_copy(update={"student_init": "pretrained", "loss": loss})
     return spec_hash(run.model_copy(update={"name": "", "variant": variant}))
 
 
@@ -201,7 +196,7 @@ class Storage:
     @property
     def total(self) -> int:
         """The most that is on disk at a time."""
-        return self.students + self.checkpoints + self.samples + self.logs + self.reference
+        return sum(astuple(self))
 
 
 def storage(
@@ -213,8 +208,7 @@ def storage(
     runs = [run for run in table.runs.values() if run.variant.student in parameters]
     unets = [parameters[run.variant.student][0] for run in runs]
     students = sum(4 * parameters[run.variant.student][1] for run in runs) * seeds
-    extra = len(study.extra) * scale.sampling.prompts[scale.study.prompts].count if scale.study else 0
-    images = images_sampled(scale, table) + extra
+    images = images_sampled(scale, table) + study_images(scale, study)
     grids = sum(-(-run.training.steps // run.training.pictures_every) for run in runs)
     coco = sum(p.count for p in scale.sampling.prompts.values() if p.kind == "coco")
     return Storage(
@@ -224,6 +218,11 @@ def storage(
         logs=grids * seeds * int(2 * PICTURES * pixels * PNG_BYTES),
         reference=4 * FEATURES * (scale.evaluation.reference.count + coco),
     )
+
+
+def study_images(scale: Scale, study: StudyFiles) -> int:
+    """Images that are sampled for the study alone."""
+    return len(study.extra) * scale.sampling.prompts[scale.study.prompts].count if scale.study else 0
 
 
 def images_sampled(scale: Scale, table: Table) -> int:

@@ -114,14 +114,11 @@ def teacher_passes(run: Run) -> int:
 
 def frozen_modules(networks: FrozenNetworks) -> list[nn.Module]:
     """Every frozen network that is in memory, each once."""
-    found: dict[int, nn.Module] = {}
-    for pipeline in (networks.student, networks.teacher):
-        if pipeline is not None:
-            for module in (pipeline.unet, pipeline.vae, *pipeline.text.encoders):
-                found[id(module)] = module
-    if networks.teacher is not networks.student:
-        del found[id(networks.student.unet)]  # released
-    return [*found.values(), *networks.side_networks.values()]
+    student, teacher = networks.student, networks.teacher
+    found = dict.fromkeys((student.vae, *student.text.encoders))  # its UNet is released
+    if teacher is not None:
+        found |= dict.fromkeys((teacher.unet, teacher.vae, *teacher.text.encoders))
+    return [*found, *networks.side_networks.values()]
 
 
 def lay_out(module: nn.Module) -> None:
@@ -137,8 +134,8 @@ def lay_out(module: nn.Module) -> None:
 
 def module_bytes(modules: Iterable[nn.Module]) -> int:
     """Bytes of the modules' parameters and buffers."""
-    tensors = {id(t): t for m in modules for t in (*m.parameters(), *m.buffers())}
-    return sum(t.numel() * t.element_size() for t in tensors.values())
+    tensors = {t for m in modules for t in (*m.parameters(), *m.buffers())}  # by identity
+    return sum(t.nbytes for t in tensors)
 
 
 def moment_bytes(module: nn.Module, eight_bit: bool) -> int:
@@ -153,22 +150,20 @@ def parameter_counts(counted: Counted) -> dict[str, int]:
     """Parameters by network: the student and the heads are trained, the others frozen."""
     networks = counted.networks
     teacher = networks.teacher if networks.teacher is not networks.student else None
-    named: dict[str, nn.Module | None] = {"student": counted.unet}
+    named: dict[str, nn.Module | None] = {"student": counted.unet, "heads": counted.heads}
     for prefix, pipeline in (("", networks.student), ("teacher_", teacher)):
         if pipeline is not None:
             named[f"{prefix}vae"] = pipeline.vae
             named |= {f"{prefix}text_encoder_{i}": m for i, m in enumerate(pipeline.text.encoders)}
     named["teacher"] = networks.teacher.unet if networks.teacher is not None else None
-    named |= {**networks.side_networks, "heads": counted.heads}
+    named |= networks.side_networks
     return {name: sum(p.numel() for p in m.parameters()) for name, m in named.items() if m is not None}
 
 
 def _batch(networks: FrozenNetworks, images: int) -> Batch:
-    size, latents = networks.student.resolution, networks.student.latent_shape
-    timesteps = torch.full((images,), 500)
-    noise = torch.empty(images, *latents)
-    real = torch.empty(images, 3, size, size)
-    prompts = ("",) * images
+    size, timesteps = networks.student.resolution, torch.full((images,), 500)
+    noise = torch.empty(images, *networks.student.latent_shape)
+    real, prompts = torch.empty(images, 3, size, size), ("",) * images
     return Batch(real, prompts, timesteps, timesteps, noise, noise, draws=torch.Generator())
 
 
@@ -224,14 +219,13 @@ def estimate_cost(
     cut = processes if sharded else 1
     eight_bit = settings.performance is not None and settings.performance.eight_bit_optimiser
     heads = [counted.heads] if counted.heads is not None else []
-    student = module_bytes([counted.unet])
+    student, moments = module_bytes([counted.unet]), moment_bytes(counted.unet, eight_bit)
     return Cost(
         parameters=parameter_counts(counted),
         frozen_bytes=module_bytes(counted.frozen),
         trained_bytes=student // cut + module_bytes(heads),
         average_bytes=student // cut,
-        moment_bytes=moment_bytes(counted.unet, eight_bit) // cut
-        + sum(moment_bytes(m, eight_bit) for m in heads),
+        moment_bytes=moments // cut + sum(moment_bytes(m, eight_bit) for m in heads),
         step_bytes=counted.peak_bytes - (student - student // cut),
         step_flops=counted.flops * settings.accumulate,
         step_images=part // processes * settings.accumulate,

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, median
-from typing import Annotated, Literal, TypeVar
+from typing import Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError
 
 from add.config.resolve import Table, spec_hash
 from add.config.run import Run
@@ -49,7 +48,7 @@ class MeasuredTraining(BaseModel):
 class _MeasuredSamples(BaseModel):
     steps: int
     seconds: float
-    count: Annotated[int, Field(gt=0)]
+    count: PositiveInt
 
 
 @dataclass(frozen=True)
@@ -63,31 +62,23 @@ class MeasuredRuns:
     samples: Mapping[tuple[str, int], float]
     jobs: Mapping[str, float]
 
-    @property
-    def devices(self) -> tuple[str, ...]:
-        """What the trainings ran on."""
-        return tuple(sorted({t.device for each in self.trainings.values() for t in each}))
-
 
 def read_measured(results: Path) -> MeasuredRuns:
     """What earlier runs left under results/<scale>. Files that this version does not write so are passed over."""
     trainings: dict[str, list[MeasuredTraining]] = defaultdict(list)
-    for file in sorted(results.glob("*/seed*/train/train.json")):
-        if (training := _read(MeasuredTraining, file)) is not None:
-            trainings[file.parents[2].name].append(training)
+    for file, training in _read(MeasuredTraining, results.glob("*/seed*/train/train.json")):
+        trainings[file.parents[2].name].append(training)
     samples: dict[tuple[str, int], list[_MeasuredSamples]] = defaultdict(list)
-    for file in sorted(results.glob("*/seed*/samples/*/samples.json")):
-        if (sampled := _read(_MeasuredSamples, file)) is not None:
-            samples[file.parents[3].name, sampled.steps].append(sampled)
+    for file, sampled in _read(_MeasuredSamples, results.glob("*/seed*/samples/*/samples.json")):
+        samples[file.parents[3].name, sampled.steps].append(sampled)
     rates = {key: sum(s.seconds for s in each) / sum(s.count for s in each) for key, each in samples.items()}
     return MeasuredRuns({k: tuple(v) for k, v in trainings.items()}, rates, _jobs(results / "benchmarks"))
 
 
-def _read(model: type[_MODEL], file: Path) -> _MODEL | None:
-    try:
-        return model.model_validate_json(file.read_bytes())
-    except (OSError, ValidationError):
-        return None
+def _read(model: type[_MODEL], files: Iterable[Path]) -> Iterator[tuple[Path, _MODEL]]:
+    for file in sorted(files):
+        with suppress(OSError, ValidationError):
+            yield file, model.model_validate_json(file.read_bytes())
 
 
 def _jobs(benchmarks: Path) -> dict[str, float]:
@@ -103,24 +94,24 @@ def _jobs(benchmarks: Path) -> dict[str, float]:
 STEP = "add.step"
 """The row of this project's own step; the other row is the same step written plainly."""
 
+MADE_BY = "it should be a file that `python -m benchmarks.gpu_step` wrote"
+
 
 class _Row(BaseModel):
     name: str
-    batch: Annotated[int, Field(ge=0)]
-    seconds: Annotated[float, Field(gt=0)] | None
+    batch: NonNegativeInt
+    seconds: PositiveFloat | None
 
 
 class _Modelled(BaseModel):
-    step_flops: Annotated[int, Field(gt=0)]
+    step_flops: PositiveInt
 
 
 class _Benchmark(BaseModel):
     """The part of the file that is read here."""
 
-    model_config = ConfigDict(extra="ignore")
-
     size: Literal["sd21", "sdxl", "tiny"]
-    batch: Annotated[int, Field(gt=0)]
+    batch: PositiveInt
     device: str
     rows: list[_Row]
     modelled: _Modelled
@@ -133,15 +124,13 @@ def benchmark_rate(file: Path) -> DeviceRate:
     """
     name = file.as_posix()
     try:
-        found = _Benchmark.model_validate(json.loads(file.read_text(encoding="utf-8")))
+        found = _Benchmark.model_validate_json(file.read_bytes())
     except OSError as error:
         raise SpecError(name, 1, f"cannot be read: {error.strerror}") from None
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise SpecError(name, 1, f"{where}: {first['msg']}; {_MADE_BY}") from None
-    except ValueError as error:
-        raise SpecError(name, 1, f"is not JSON: {error}; {_MADE_BY}") from None
+        where = ".".join(map(str, first["loc"])) or "is not JSON of the right form"
+        raise SpecError(name, 1, f"{where}: {first['msg']}; {MADE_BY}") from None
     row = next((row for row in found.rows if row.name == STEP), None)
     if row is None or row.seconds is None:
         raise SpecError(name, 1, f"has no timed row '{STEP}': the step did not fit; time smaller batches")
@@ -152,8 +141,6 @@ def benchmark_rate(file: Path) -> DeviceRate:
     )
     return DeviceRate(rate, rate, "scaled", said)
 
-
-_MADE_BY = "it should be a file that `python -m benchmarks.gpu_step` wrote"
 
 REFERENCES = 3
 """Measured runs whose arithmetic is counted for the rate: counting takes seconds each."""
@@ -172,11 +159,9 @@ def training_times(
 ) -> dict[str, Time]:
     """Seconds of one training of each run, set-up included where that was measured."""
     times: dict[str, Time] = {}
-    setups = [t.setup_seconds for each in measured.trainings.values() for t in each]
-    setup = mean(setups) if setups else 0.0
+    setup = mean([t.setup_seconds for each in measured.trainings.values() for t in each] or [0.0])
     for name, run in table.runs.items():
-        same = same_trainings(run, measured)
-        if same:
+        if same := same_trainings(run, measured):
             each = [t.seconds_per_step * run.training.steps + t.setup_seconds for t in same]
             times[name] = Time(mean(each), "measured")
         elif arithmetic is None or rate is None:
@@ -228,10 +213,9 @@ def measured_rate(
         for steps in scale.sampling.steps
         if (seconds := measured.samples.get((run.name, steps)))
     ]
-    devices = ", ".join(measured.devices)
-    said = (
-        f"{training / 1e12:.3g} TFLOP/s, as {len(known)} measured run{'s' * (len(known) != 1)} on {devices}"
-    )
+    devices = ", ".join(sorted({t.device for each in measured.trainings.values() for t in each}))
+    runs = f"{len(known)} measured run{'s' * (len(known) != 1)}"
+    said = f"{training / 1e12:.3g} TFLOP/s, as {runs} on {devices}"
     return DeviceRate(training, median(samples) if samples else training, "scaled", said)
 
 

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from add.errors import InputError
+
+_RETURNED = TypeVar("_RETURNED")
 
 
 @dataclass(frozen=True)
@@ -37,6 +43,17 @@ class Findings:
     def warning(self, where: object, what: str, remedy: str) -> None:
         """Add a warning."""
         self.warnings.append(PreflightProblem(str(where), what, remedy))
+
+    def attempt(
+        self, where: object, remedy: str, action: Callable[..., _RETURNED], *arguments: Any, said: str = ""
+    ) -> _RETURNED | None:
+        """What `action` returns; None, and a problem (`said` and its reason), where it raises InputError."""
+        try:
+            return action(*arguments)
+        except InputError as error:
+            reason = str(error).removeprefix(str(where)).removeprefix(": ")  # it may begin with the place
+            self.problem(where, said + reason, remedy)
+            return None
 
 
 def size(n: float) -> str:

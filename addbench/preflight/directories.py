@@ -17,6 +17,7 @@ from add.models.weights import TensorInfo, missing_shards, read_header, weight_n
 from addbench.cost.shapes import read_config
 from addbench.preflight import Findings
 from addbench.preflight.places import Place
+from eval.metrics.features import INCEPTION_FILE, INCEPTION_SIZE, INCEPTION_SOURCE
 
 AGAIN = "download it again, or name another directory in mirrors.yaml"
 
@@ -74,45 +75,42 @@ def read_pipeline(found: Findings, place: Place) -> Pipeline | None:
         encoders = encoder_names(read_config(directory / "model_index.json"), str(directory))
         _check_schedule(found, directory)
     except ValueError as error:
-        found.problem(f"{place.wanted.name}: {directory}", _after(error, directory), AGAIN)
+        reason = str(error).removeprefix(str(directory)).removeprefix(": ")
+        found.problem(f"{place.wanted.name}: {directory}", reason, AGAIN)
         return None
     _whole_shards(found, directory, names)
-    parts = {
-        name: read_part(found, directory, name, [n for n in names if n.startswith(f"{name}/")])
+    parts = [
+        read_part(found, directory, name, [n for n in names if n.startswith(f"{name}/")])
         for name in ("unet", "vae", *encoders)
-    }
-    for name in ("tokenizer", "tokenizer_2")[: len(encoders)]:
-        if not _has_vocabulary(directory / name):
+    ]
+    for folder in (directory / name for name in ("tokenizer", "tokenizer_2")[: len(encoders)]):
+        held = {file.name for file in folder.glob("*")}
+        if "tokenizer.json" not in held and not {"vocab.json", "merges.txt"} <= held:
             what = "holds no vocabulary (tokenizer.json, or vocab.json with merges.txt)"
-            found.problem(directory / name, what, AGAIN)
-    unet, vae, *texts = parts.values()
-    read = tuple(text for text in texts if text is not None)
-    if unet is None or vae is None or len(read) < len(texts):
+            found.problem(folder, what, AGAIN)
+    read = [part for part in parts if part is not None]
+    if len(read) < len(parts):
         return None
-    pipeline = Pipeline(place, unet, vae, read)
+    pipeline = Pipeline(place, read[0], read[1], tuple(read[2:]))
     _check_fit(found, pipeline)
     return pipeline
 
 
-def read_part(found: Findings, directory: Path, folder: str, names: Sequence[str]) -> PipelinePart | None:
-    """One network: its config.json below `folder`, and the headers of its weight files `names`."""
+def read_part(
+    found: Findings, directory: Path, folder: str, names: Sequence[str], settings: str = "config.json"
+) -> PipelinePart | None:
+    """One network: its configuration below `folder`, and the headers of its weight files `names`."""
     where = directory / folder
-    try:
-        config = read_config(where / "config.json")
-    except ValueError as error:
-        found.problem(where, _after(error, where), AGAIN)
+    config = found.attempt(where, AGAIN, read_config, where / settings)
+    if config is None:
         return None
     if not names:
         found.problem(where, "holds no .safetensors file", AGAIN)
         return None
-    tensors: dict[str, TensorInfo] = {}
-    before = len(found.problems)
-    for file in (directory / name for name in names):
-        try:
-            tensors |= read_header(file)
-        except ValueError as error:
-            found.problem(file, _after(error, file), AGAIN)
-    return PipelinePart(config, tensors, tuple(names)) if len(found.problems) == before else None
+    headers = [found.attempt(file, AGAIN, read_header, file) for file in (directory / n for n in names)]
+    read = [header for header in headers if header is not None]
+    tensors = {name: tensor for header in read for name, tensor in header.items()}
+    return PipelinePart(config, tensors, tuple(names)) if len(read) == len(headers) else None
 
 
 def _whole_shards(found: Findings, directory: Path, names: Sequence[str]) -> bool:
@@ -138,7 +136,9 @@ def _check_fit(found: Findings, pipeline: Pipeline) -> None:
     from add.models.text import incompatibilities
 
     where = f"{pipeline.place.wanted.name}: {pipeline.place.path}"
-    texts = [_encoder_config(part.config) for part in pipeline.encoders]
+    # transformers' defaults for what a file leaves out
+    defaults = {"hidden_size": 512, "projection_dim": 512}
+    texts = [SimpleNamespace(**{**defaults, **part.config}) for part in pipeline.encoders]
     for what in incompatibilities(dict(pipeline.unet.config), texts, dict(pipeline.vae.config)):
         found.problem(where, what, "these parts are of different networks; take all of them from one")
     parts = {"unet": (pipeline.unet, pipeline.unet.config), "vae": (pipeline.vae, pipeline.vae.config)}
@@ -173,21 +173,6 @@ _SHAPES = (
 """Part, tensor and axis whose length a key of the part's configuration states (a list of widths: its first)."""
 
 
-def _encoder_config(config: Mapping[str, Any]) -> SimpleNamespace:
-    """A text encoder's configuration with transformers' defaults for what the file leaves out."""
-    return SimpleNamespace(**{"hidden_size": 512, "projection_dim": 512, **config})
-
-
-def _has_vocabulary(directory: Path) -> bool:
-    there = {name for name in ("tokenizer.json", "vocab.json", "merges.txt") if (directory / name).is_file()}
-    return "tokenizer.json" in there or {"vocab.json", "merges.txt"} <= there
-
-
-def _after(error: Exception, where: Path) -> str:
-    """What an error says after the place that it names itself."""
-    return str(error).splitlines()[0].removeprefix(str(where)).removeprefix(": ")
-
-
 def read_encoder(found: Findings, place: Place, where: str) -> PipelinePart | None:
     """An image or text network, with every problem of it. where: its line in the scale, for wrong settings."""
     kind, path = place.wanted.kind, place.path
@@ -206,31 +191,21 @@ def read_encoder(found: Findings, place: Place, where: str) -> PipelinePart | No
 
 
 def _read_network(found: Findings, place: Place, where: str) -> PipelinePart | None:
+    from add.models.text import OPEN_CLIP_CONFIG
+
     kind, path = place.wanted.kind, place.path
-    open_clip = kind in ("c_text", "open_clip") and not (path / "config.json").is_file()
-    try:
-        names = weight_names(path, place.wanted.files)
-        if open_clip:
-            return _open_clip(path, names)
-    except ValueError as error:
-        found.problem(f"{place.wanted.name}: {path}", str(error), AGAIN)
+    names = found.attempt(f"{place.wanted.name}: {path}", AGAIN, weight_names, path, place.wanted.files)
+    if names is None or not _whole_shards(found, path, names):
         return None
-    part = read_part(found, path, "", names) if _whole_shards(found, path, names) else None
+    if kind in ("c_text", "open_clip") and not (path / "config.json").is_file():
+        return read_part(found, path, "", names, OPEN_CLIP_CONFIG)
+    part = read_part(found, path, "", names)
     if part is not None and kind in ("features", "pooled"):
         _check_image_network(found, place, _vision_config(part.config), where)
     tokenizer = any((path / name).is_file() for name in ("tokenizer.json", "vocab.json"))
     if part is not None and kind == "c_text" and not tokenizer:
         found.problem(path, "holds no tokenizer beside the text encoder", AGAIN)
     return part
-
-
-def _open_clip(directory: Path, names: Sequence[str]) -> PipelinePart:
-    """An open_clip directory: its configuration, and one file of weights. Raises ValueError."""
-    from add.models.text import OPEN_CLIP_CONFIG
-
-    config = read_config(directory / OPEN_CLIP_CONFIG)
-    tensors = {k: v for name in names for k, v in read_header(directory / name).items()}
-    return PipelinePart(config, tensors, tuple(names))
 
 
 def _check_image_network(found: Findings, place: Place, config: Mapping[str, Any], where: str) -> None:
@@ -272,8 +247,6 @@ def _vision_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _check_inception(found: Findings, place: Place, where: str) -> None:
-    from eval.metrics.features import INCEPTION_FILE, INCEPTION_SIZE, INCEPTION_SOURCE
-
     file, network = inception_file(place.path), place.wanted.network
     if file.name != INCEPTION_FILE or not file.is_file():
         found.problem(file, f"is not {INCEPTION_FILE}", f"download {INCEPTION_SOURCE}, and name the file")
@@ -284,6 +257,4 @@ def _check_inception(found: Findings, place: Place, where: str) -> None:
 
 def inception_file(path: Path) -> Path:
     """Inception's file, where `path` is it or the directory that holds it."""
-    from eval.metrics.features import INCEPTION_FILE
-
     return path / INCEPTION_FILE if path.is_dir() else path

@@ -19,6 +19,7 @@ from add.models.hub import is_commit, is_hub_id
 from add.models.weights import file_hash, other_weights, weight_hashes
 from addbench.preflight import Findings, size
 from addbench.preflight.places import Place, Wanted
+from eval.metrics.features import INCEPTION_SHA256, INCEPTION_SOURCE
 
 SPEED = 500e6
 """Expected speed of hashing, bytes a second; replaced by the measured speed where that is higher."""
@@ -76,15 +77,13 @@ def check_hashes(
         hashed = store.known.get(key)
         if hashed is None:
             spent = time.perf_counter() - started
-            speed = max(speed, done / spent) if done and spent > 1 else speed
+            speed = max(speed, done / spent) if spent > 1 else speed
             if spent + total / speed > seconds:
                 waiting += total
                 found.left.append(f"{place.wanted.name}: {size(total)} not hashed yet")
                 continue
             single = place.path.is_file()
-            hashed = (
-                Hashed(file_hash(place.path), {}) if single else Hashed(*weight_hashes(place.path, names))
-            )
+            hashed = Hashed(*((file_hash(place.path), {}) if single else weight_hashes(place.path, names)))
             store.put(key, hashed)
             done += total
         hashes[place.wanted.name] = hashed
@@ -100,21 +99,16 @@ def _compare(found: Findings, place: Place, hashed: Hashed, where: str) -> None:
     if not wrong:
         pinned = wanted.sha256 is not None or (wanted.files and None not in wanted.files.values())
         said = "as the scale says" if pinned else "recorded at first use"
-        found.facts.append(
-            f"{wanted.name}: {place.path} ({place.source}), sha256 {hashed.whole[:12]}, {said}"
-        )
+        line = f"{wanted.name}: {place.path} ({place.source}), sha256 {hashed.whole[:12]}, {said}"
+        found.facts.append(line)
     remedy = "restore the weights, or change the scale's hash if the change is meant"
     kind = "other weights than the scale names"
-    if wanted.kind == "inception":
-        from eval.metrics.features import INCEPTION_SHA256, INCEPTION_SOURCE
-
-        if wanted.sha256 == INCEPTION_SHA256:
-            kind = "not the Inception that FID is defined by"
-            remedy = f"every FID would be another number: download {INCEPTION_SOURCE} again"
+    if wanted.kind == "inception" and wanted.sha256 == INCEPTION_SHA256:
+        kind = "not the Inception that FID is defined by"
+        remedy = f"every FID would be another number: download {INCEPTION_SOURCE} again"
     for file, now, known in wrong:
-        found.problem(
-            where, f"{wanted.name}: {file} is {kind}: sha256 is {now}, it should be {known}", remedy
-        )
+        what = f"{wanted.name}: {file} is {kind}: sha256 is {now}, it should be {known}"
+        found.problem(where, what, remedy)
 
 
 def _files(place: Place, names: Sequence[str]) -> list[Path]:
@@ -122,10 +116,10 @@ def _files(place: Place, names: Sequence[str]) -> list[Path]:
 
 
 def _key(place: Place, names: Sequence[str]) -> str:
-    facts = []
-    for file, name in zip(_files(place, names), names or [place.path.name], strict=True):
-        status = file.resolve().stat()
-        facts.append([str(file.resolve()), name, status.st_size, status.st_mtime_ns])
+    files = zip(_files(place, names), names or [place.path.name], strict=True)
+    facts = [
+        [str(file.resolve()), name, file.stat().st_size, file.stat().st_mtime_ns] for file, name in files
+    ]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
@@ -155,8 +149,8 @@ def unpinned(wanted: Wanted) -> list[tuple[Loc, str | None]]:
     """The places in the scale that leave a hash null, each with its file; None: all files of the network together."""
     if wanted.kind == "processor" or wanted.sha256 is not None:
         return []
-    files, own = wanted.files or {}, (*wanted.loc, "sha256")
-    null = [name for name, sha256 in files.items() if sha256 is None]
-    if not files:
+    own = (*wanted.loc, "sha256")
+    if not wanted.files:
         return [(own, None)]
+    null = [name for name, sha256 in wanted.files.items() if sha256 is None]
     return [(own if wanted.kind == "file" else (*wanted.loc, "files", name), name) for name in null]

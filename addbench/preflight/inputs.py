@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
-import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+
+from PIL import Image
+from safetensors import SafetensorError, safe_open
 
 from add.config.data import CocoSpec, ShardsSpec, TrainData
 from add.config.resolve import Table
 from add.config.scale import CocoPromptsSpec, PartiPromptsSpec, Scale
 from add.config.yaml import Loc, SpecError, raise_all
 from add.data.images import Sample, pixels
+from add.data.shards import shard_paths
 from add.data.training_set import scan_training_set
 from add.errors import InputError
 from addbench.preflight import Findings
 from addbench.preflight.networks import CheckedNetworks
 from addbench.preflight.places import built_later, line_of
 from addbench.workflow import training_source
+from eval.images import image_folder, photograph_folder
+from eval.prompts import read_prompts
 
 COMPLETE = "complete the data, or correct what the scale says about them"
 
@@ -37,11 +43,10 @@ _SIDE = 8
 
 def check_inputs(found: Findings, scale: Scale, table: Table, networks: CheckedNetworks) -> None:
     """Check everything that is read besides networks."""
-    if scale.data.build is not None and built_later(scale, scale.data.root):
-        how = f"`python -m {scale.data.build} --out {scale.data.root}`"
-        found.facts.append(
-            f"data: {how} has still to make {scale.data.root}, as the workflow's first stage does"
-        )
+    root = scale.data.root
+    if built_later(scale, root):
+        how = f"`python -m {scale.data.build} --out {root}`"
+        found.facts.append(f"data: {how} has still to make {root}, as the workflow's first stage does")
     _check_training(found, scale, table, networks)
     for name in scale.sampling.prompts:
         _check_prompts(found, scale, name)
@@ -53,29 +58,32 @@ def check_inputs(found: Findings, scale: Scale, table: Table, networks: CheckedN
     _check_cache(found, scale)
 
 
+def _waits(found: Findings, scale: Scale, path: str, name: str) -> bool:
+    later = built_later(scale, path)
+    found.facts += [f"{name}: not looked at until it is made"] * later
+    return later
+
+
 def _check_training(found: Findings, scale: Scale, table: Table, networks: CheckedNetworks) -> None:
-    where = line_of(scale, ("data", "train"))
-    if built_later(scale, training_source(scale.data.train)):
-        found.facts.append("data.train: not looked at until it is made")
+    if _waits(found, scale, training_source(scale.data.train), "data.train"):
         return
     sizes = [size for run in table.runs.values() if (size := networks.resolution(run)) is not None]
     resolution = max(sizes, default=scale.evaluation.resolution)
     report = check_training_data(scale.data.train, resolution)
     absent, line = absent_shards(scale.data.train)
     each = {f"{path}: no such shard" for path in absent}
-    problems = [line] if absent else []
-    problems += [line for line in report.problems if line not in each]
+    problems = [*([line] if absent else []), *(line for line in report.problems if line not in each)]
     if not report.samples and not problems:
         problems = ["data.train holds no samples"]
     for line in problems:
-        found.problem(where, line, COMPLETE)
+        found.problem(line_of(scale, ("data", "train")), line, COMPLETE)
     if not report.samples:
         return
     drawn = scale.training.steps * scale.training.batch
+    times = f"a run draws {drawn:,}, each about {drawn / report.samples:.3g} times"
     modes = ", ".join(f"{count} {mode}" for mode, count in report.modes.items())
     found.facts += [
-        f"data.train: {report.samples:,} images with captions; a run draws {drawn:,}, each about "
-        f"{drawn / report.samples:.3g} times",
+        f"data.train: {report.samples:,} images with captions; {times}",
         f"data.train: {report.opened:,} opened, evenly spread: {modes}; {report.captions:,} captions",
     ]
     if report.smaller:
@@ -86,34 +94,23 @@ def _check_training(found: Findings, scale: Scale, table: Table, networks: Check
 
 
 def _check_prompts(found: Findings, scale: Scale, name: str) -> None:
-    from eval.images import photograph_folder
-    from eval.prompts import read_prompts
-
     config = scale.sampling.prompts[name]
     file = _prompts_file(config)
     where = line_of(scale, ("sampling", "prompts", name))
-    if built_later(scale, file):
-        found.facts.append(f"sampling.prompts.{name}: not looked at until it is made")
+    if _waits(found, scale, file, f"sampling.prompts.{name}"):
         return
-    try:
-        prompts = read_prompts(config)
-    except InputError as error:
-        found.problem(where, f"sampling.prompts.{name}: {error}", COMPLETE)
+    prompts = found.attempt(where, COMPLETE, read_prompts, config, said=f"sampling.prompts.{name}: ")
+    if prompts is None:
         return
     found.facts.append(f"sampling.prompts.{name}: {len(prompts):,} prompts of {file}")
     if not isinstance(config, CocoPromptsSpec):
         return
-    try:
-        folder = photograph_folder(Path(config.annotations))
-    except InputError as error:
-        found.problem(where, str(error), COMPLETE)
+    folder = found.attempt(where, COMPLETE, photograph_folder, Path(config.annotations))
+    if folder is None:
         return
     there = {entry.name for entry in folder.iterdir()} if folder.is_dir() else set()
     if absent := sorted({p.file_name or "" for p in prompts} - there):
-        what = (
-            f"{folder}: {len(absent)} of the {len(prompts)} photographs that the prompts of {name} describe are "
-            f"missing, the first is {absent[0]}"
-        )
+        what = f"{folder}: {len(absent)} of {len(prompts)} photographs are missing, the first is {absent[0]}"
         found.problem(where, what, f"{COMPLETE} (`present` states a part)")
 
 
@@ -122,43 +119,31 @@ def _prompts_file(prompts: CocoPromptsSpec | PartiPromptsSpec) -> str:
 
 
 def _check_reference(found: Findings, scale: Scale) -> None:
-    from eval.images import image_folder
-
-    reference, evaluation = scale.evaluation.reference, scale.evaluation
-    if built_later(scale, reference.images):
-        found.facts.append("evaluation.reference: not looked at until it is made")
+    reference, evaluation, name = scale.evaluation.reference, scale.evaluation, "evaluation.reference"
+    if _waits(found, scale, reference.images, name):
         return
-    try:
-        folder = image_folder(Path(reference.images), evaluation.resolution, evaluation.crop, reference.count)
-    except InputError as error:
-        where = line_of(scale, ("evaluation", "reference"))
-        found.problem(where, f"evaluation.reference: {error}", COMPLETE)
-        return
-    found.facts.append(f"evaluation.reference: {len(folder):,} photographs in {reference.images}")
-    found.left.append(
-        "evaluation.reference: whether every photograph can be decoded; the reference stage does"
-    )
+    where, images = line_of(scale, ("evaluation", "reference")), Path(reference.images)
+    asked = (images, evaluation.resolution, evaluation.crop, reference.count)
+    folder = found.attempt(where, COMPLETE, image_folder, *asked, said=f"{name}: ")
+    if folder is not None:
+        found.facts.append(f"{name}: {len(folder):,} photographs in {reference.images}")
+        found.left.append(f"{name}: whether every photograph can be decoded; the reference stage does")
 
 
 def _check_cache(found: Findings, scale: Scale) -> None:
     """Find cached encoder output that lies under another encoder's name: training would stop at it, hours on."""
     if scale.data.cache is None:
         return
-    from safetensors import SafetensorError, safe_open
-
     remedy = "delete the file; it is made again"
-    for file in sorted(Path(scale.data.cache.directory).glob("*-*/segment-*.safetensors")):
+    for file in sorted(Path(scale.data.cache.directory).glob(f"*-{'[0-9a-f]' * 16}/segment-*.safetensors")):
         kind, _, digest = file.parent.name.partition("-")
-        if not re.fullmatch(r"[0-9a-f]{16}", digest):
-            continue
         try:
             with safe_open(file, framework="np") as opened:
                 stated = json.loads((opened.metadata() or {}).get("identity", "null"))
         except (SafetensorError, OSError, ValueError) as error:
             found.problem(file, f"is not a whole cache file: {error}", remedy)
             continue
-        text = json.dumps(stated, sort_keys=True)
-        if hashlib.sha256(text.encode()).hexdigest()[:16] != digest:
+        if hashlib.sha256(json.dumps(stated, sort_keys=True).encode()).hexdigest()[:16] != digest:
             maker = {"latents": "VAE", "text": "text encoder"}.get(kind, f"encoder of {kind}")
             encoder = str((stated or {}).get("encoder"))[:12]
             what = f"holds {kind} of another {maker} (of encoder {encoder}) than its folder"
@@ -178,8 +163,6 @@ def check_inputs_exist(scale: Scale) -> None:
 
 def absent_shards(train: TrainData) -> tuple[tuple[Path, ...], str]:
     """The missing ones of the shards that a range names, and a line that says so (empty where none is missing)."""
-    from add.data.shards import shard_paths
-
     if not isinstance(train, ShardsSpec):
         return (), ""
     named, _ = shard_paths(train.shards)
@@ -197,8 +180,6 @@ def _missing(scale: Scale) -> Iterator[tuple[Loc, str]]:
     files: list[tuple[Loc, str]] = []
     loc: Loc = ("data", "train")
     if isinstance(train, ShardsSpec):
-        from add.data.shards import shard_paths
-
         yield from ((loc, wrong) for wrong in shard_paths(train.shards)[1])
         if line := absent_shards(train)[1]:
             yield loc, line
@@ -252,10 +233,6 @@ def check_training_data(train: TrainData, resolution: int, opened: int | None = 
 
 def _decoded(sample: Sample) -> tuple[str, int]:
     """Mode and shorter side of an image, which is decoded whole. Raises InputError where it cannot be."""
-    import io
-
-    from PIL import Image
-
     pixels([sample], _SIDE)
     with Image.open(io.BytesIO(sample.image)) as image:
         return image.mode, min(image.size)

@@ -16,7 +16,7 @@ from add.models.weights import WeightsError, weight_names
 from addbench.preflight import Findings
 from addbench.preflight.directories import Pipeline, PipelinePart, inception_file, read_encoder, read_pipeline
 from addbench.preflight.hashes import HashStore, check_hashes, check_pins
-from addbench.preflight.places import Place, Wanted, built_here, built_later, line_of, locate, wanted_networks
+from addbench.preflight.places import Place, built_here, built_later, line_of, locate, wanted_networks
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,14 @@ def check_networks(
             found.facts.append(f"{wanted.name}: {wanted.path} will be made by the data stage")
         elif (place := locate(found, wanted, scale)) is not None:
             here.add(wanted.name)
-            _read(found, place, scale, networks)
+            if wanted.kind == "pipeline":
+                part: Pipeline | PipelinePart | None = read_pipeline(found, place)
+            else:
+                part = read_encoder(found, place, line_of(scale, wanted.loc))
+            if isinstance(part, Pipeline):
+                networks.pipelines[str(wanted.loc[-1])] = part
+            if part is not None:
+                networks.places[wanted.path] = str(place.path)
             hashed += _countable(place)
     _check_vaes(found, scale, networks)
     _check_resolutions(found, scale, table, networks)
@@ -59,20 +66,6 @@ def check_networks(
     return networks
 
 
-def _read(found: Findings, place: Place, scale: Scale, networks: CheckedNetworks) -> None:
-    """Read one network from its headers, and add it to `networks` if it can be read."""
-    wanted = place.wanted
-    part: Pipeline | PipelinePart | None
-    if wanted.kind == "pipeline":
-        part = read_pipeline(found, place)
-    else:
-        part = read_encoder(found, place, line_of(scale, wanted.loc))
-    if isinstance(part, Pipeline):
-        networks.pipelines[str(wanted.loc[-1])] = part
-    if part is not None:
-        networks.places[wanted.path] = str(place.path)
-
-
 def download_missing(scale: Scale) -> Iterator[str]:
     """Fetch what is not on this machine, and say where each network is now. Raises WeightsError, SpecError."""
     for wanted in wanted_networks(scale):
@@ -82,12 +75,11 @@ def download_missing(scale: Scale) -> Iterator[str]:
 
 def _countable(place: Place) -> list[tuple[Place, Sequence[str]]]:
     """What is hashed of a place: nothing where it has no weights, which is said elsewhere."""
-    wanted: Wanted = place.wanted
-    if wanted.kind == "processor":
-        return []
+    wanted = place.wanted
     if wanted.kind == "inception":
-        file = inception_file(place.path)
-        return [(Place(wanted, file, place.source), ())] if file.is_file() else []
+        place = Place(wanted, inception_file(place.path), place.source)
+    elif wanted.kind == "processor":
+        return []
     if place.path.is_file():
         return [(place, ())]
     try:
@@ -100,28 +92,27 @@ def _check_resolutions(found: Findings, scale: Scale, table: Table, networks: Ch
     """Whether each run's resolution fits its student's VAE and the evaluation."""
     measured = scale.evaluation.resolution
     for run in table.runs.values():
-        name, resolution = run.variant.student, networks.resolution(run)
+        name, size = run.variant.student, networks.resolution(run)
         pipeline = networks.pipelines.get(name)
-        if pipeline is None or resolution is None:
+        if pipeline is None or size is None:
             continue
-        if resolution % pipeline.factor:
-            what = f"{run.name}: {resolution} pixels are no multiple of the factor {pipeline.factor} of {name}'s VAE"
-            found.problem(line_of(scale, ("training",)), what, "set another training.resolution")
-        if resolution != measured:
+        if size % pipeline.factor:
             what = (
-                f"{run.name} trains and samples at {resolution} pixels, evaluation.resolution is {measured}"
+                f"{run.name}: {size} pixels are no multiple of the factor {pipeline.factor} of {name}'s VAE"
             )
-            remedy = f"set training.resolution: {measured}, or measure at {resolution}"
+            found.problem(line_of(scale, ("training",)), what, "set another training.resolution")
+        if size != measured:
+            what = f"{run.name} trains and samples at {size} pixels, evaluation.resolution is {measured}"
+            remedy = f"set training.resolution: {measured}, or measure at {size}"
             found.problem(line_of(scale, ("evaluation", "resolution")), what, remedy)
 
 
 def _check_vaes(found: Findings, scale: Scale, networks: CheckedNetworks) -> None:
     """Networks of one `latents` name must have one VAE: a distance between latents of two VAEs means nothing."""
-    for first, second in combinations(networks.pipelines, 2):
+    for (first, one), (second, other) in combinations(networks.pipelines.items(), 2):
         name = scale.networks.diffusion[first].latents
-        if name is None or name != scale.networks.diffusion[second].latents:
-            continue
-        if _vae(networks.pipelines[first]) != _vae(networks.pipelines[second]):
+        same = name is not None and name == scale.networks.diffusion[second].latents
+        if same and _vae(one) != _vae(other):
             what = f"{first} and {second} both have latents '{name}', but their VAEs differ"
             remedy = "the latents of another VAE mean other pictures: give them different names, and compare pixels"
             found.problem(line_of(scale, ("networks", "diffusion", second, "latents")), what, remedy)

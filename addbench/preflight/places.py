@@ -51,26 +51,26 @@ class Place:
 def wanted_networks(scale: Scale) -> Iterator[Wanted]:
     """All networks that training, sampling, scoring and rating at this scale load."""
     networks, evaluation = scale.networks, scale.evaluation
-    for name, pipeline in networks.diffusion.items():
-        yield _of(("networks", "diffusion", name), "pipeline", pipeline)
-    for name, features in networks.features.items():
-        yield _of(("networks", "features", name), "features", features)
-    if networks.c_text is not None:
-        yield _of(("networks", "c_text"), "c_text", networks.c_text)
-    if networks.c_img is not None:
-        yield _of(("networks", "c_img"), "pooled", networks.c_img)
     kind: Kind = "inception" if evaluation.extractor.kind == "inception" else "pooled"
-    yield _of(("evaluation", "extractor"), kind, evaluation.extractor)
-    if evaluation.oracle is not None:
-        yield _of(("evaluation", "oracle"), "pooled", evaluation.oracle)
+    sections: list[tuple[Loc, Kind, NetworkSpec | None]] = [
+        *((("networks", "diffusion", name), "pipeline", each) for name, each in networks.diffusion.items()),
+        *((("networks", "features", name), "features", each) for name, each in networks.features.items()),
+        (("networks", "c_text"), "c_text", networks.c_text),
+        (("networks", "c_img"), "pooled", networks.c_img),
+        (("evaluation", "extractor"), kind, evaluation.extractor),
+        (("evaluation", "oracle"), "pooled", evaluation.oracle),
+    ]
+    for loc, kind, network in sections:
+        if network is not None:
+            path, revision, sha256 = network.path, network.revision, network.sha256
+            yield Wanted(loc, kind, path, revision, sha256, network.files, network)
     yield from _clip(scale)
     for index, rater in enumerate(scale.study.automatic if scale.study else ()):
-        loc: Loc = ("study", "automatic", index)
+        loc = ("study", "automatic", index)
         if rater.kind == "pickscore":
             yield Wanted(loc, "pooled", rater.path, rater.revision, rater.sha256, rater.files)
-            yield Wanted(
-                (*loc, "processor"), "processor", rater.processor, rater.processor_revision, files=PREPARATION
-            )
+            path, revision, kind = rater.processor, rater.processor_revision, "processor"
+            yield Wanted((*loc, "processor"), kind, path, revision, files=PREPARATION)
         elif rater.kind == "hpsv2":
             yield Wanted(loc, "file", rater.path, rater.revision, None, {rater.file: rater.sha256})
 
@@ -115,10 +115,6 @@ def built_later(scale: Scale, path: str) -> bool:
 def built_here(scale: Scale, path: str) -> bool:
     """Whether the scale's `data` stage makes `path`, so that nothing is known about it beforehand."""
     return scale.data.build is not None and Path(path).is_relative_to(scale.data.root)
-
-
-def _of(loc: Loc, kind: Kind, network: NetworkSpec) -> Wanted:
-    return Wanted(loc, kind, network.path, network.revision, network.sha256, network.files, network)
 
 
 def _clip(scale: Scale) -> Iterator[Wanted]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Mapping
@@ -20,6 +21,7 @@ PROCESS_BYTES = 1_500_000_000
 """About what Python, torch and the libraries take by themselves."""
 
 GPU_MODEL = "every tensor of a step on the real shapes, and a tenth for what is not counted"
+LESS_MEMORY = "gradient_checkpointing, frozen_precision: bf16, eight_bit_optimiser"
 
 
 @dataclass(frozen=True)
@@ -72,15 +74,12 @@ def heaviest(table: Table, shapes: Shapes) -> Run | None:
         used = {shapes.parameters[name][1] for name in run.networks.diffusion}
         return shapes.parameters[run.variant.student][0], sum(used)
 
-    known = [run for run in table.runs.values() if _is_known(run, shapes)]
-    return max(known, key=weight) if known else None
+    def known(run: Run) -> bool:
+        single = [*run.networks.features.values(), run.networks.c_text, run.networks.c_img]
+        found = all(network is None or network.path in shapes.places for network in single)
+        return found and shapes.parameters.keys() >= run.networks.diffusion.keys()
 
-
-def _is_known(run: Run, shapes: Shapes) -> bool:
-    """Whether the shapes of every network that the run loads are known."""
-    single = [*run.networks.features.values(), run.networks.c_text, run.networks.c_img]
-    found = all(network is None or network.path in shapes.places for network in single)
-    return found and all(name in shapes.parameters for name in run.networks.diffusion)
+    return max(filter(known, table.runs.values()), key=weight, default=None)
 
 
 def machine_gpus() -> list[Gpu]:
@@ -90,15 +89,14 @@ def machine_gpus() -> list[Gpu]:
         listed = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout
     except (OSError, subprocess.SubprocessError):
         return []
-    rows = [line.rsplit(",", 1) for line in listed.splitlines() if "," in line]
-    return [
-        Gpu(name.strip(), int(mebibytes) * 2**20) for name, mebibytes in rows if mebibytes.strip().isdigit()
-    ]
+    rows = re.findall(r"^(.*\S)\s*,\s*(\d+)\s*$", listed, re.MULTILINE)
+    return [Gpu(name.strip(), int(mebibytes) * 2**20) for name, mebibytes in rows]
 
 
 def _check_disk(found: Findings, results: Path, needed: int, shapes: Shapes) -> None:
-    there = _existing(results)
-    free, has = shutil.disk_usage(there).free, _size_of(results)
+    there = next(p for p in (results, *results.parents, Path()) if p.is_dir())
+    free = shutil.disk_usage(there).free
+    has = sum(f.stat().st_size for f in results.rglob("*") if f.is_file())
     without = f", without what {', '.join(shapes.absent)} take" if shapes.absent else ""
     line = f"disk: the table needs about {size(needed)} in {results}{without}; {size(has)} of it is there"
     if free + has < needed:
@@ -120,8 +118,7 @@ def _check_memory(found: Findings, scale: Scale, run: Run, shapes: Shapes, peak:
         needed = PROCESS_BYTES + peak
         model = "every tensor of a step on the real shapes, since there is no GPU"
         remedy = (
-            "run where there is a GPU (--gpu-memory GB asks about its card from here), or in smaller parts of a "
-            "batch (training.accumulate)"
+            "run where there is a GPU (--gpu-memory GB asks about its card), or raise training.accumulate"
         )
     line = f"memory: {run.name} needs about {size(needed)} ({model}), this machine has {size(total)}"
     if needed > total:
@@ -139,10 +136,7 @@ def _check_gpu(found: Findings, run: Run, peak: int, gpus: list[Gpu]) -> None:
     smallest = min(gpus, key=lambda gpu: gpu.memory)
     line = f"{line}, {smallest.name} has {size(smallest.memory)}"
     if peak > smallest.memory:
-        remedy = (
-            "raise training.accumulate, or set training.performance: gradient_checkpointing, "
-            "frozen_precision: bf16, eight_bit_optimiser"
-        )
+        remedy = f"raise training.accumulate, or set training.performance: {LESS_MEMORY}"
         found.problem(f"training.batch / training.accumulate = {part}", line, remedy)
     else:
         found.facts.append(line)
@@ -152,12 +146,3 @@ def _peak(run: Run, shapes: Shapes) -> int:
     from addbench.cost.step import estimate_cost
 
     return estimate_cost(run, configurations=shapes.places).needed_bytes
-
-
-def _existing(path: Path) -> Path:
-    """The nearest directory above `path` that is there."""
-    return next(p for p in (path, *path.parents, Path()) if p.is_dir())
-
-
-def _size_of(directory: Path) -> int:
-    return sum(f.stat().st_size for f in directory.rglob("*") if f.is_file()) if directory.is_dir() else 0
