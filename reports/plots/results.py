@@ -144,7 +144,7 @@ def _scatter_panel(axes: Axes, report: Report, where: Slice, metric: str) -> Non
     marks = list(points.values())
     outside = outliers([math.log(max(mark.x, 1e-9)) for mark in marks]) | outliers([mark.y for mark in marks])
     beyond = [mark for i, mark in enumerate(marks) if i in outside]
-    shown = {run: mark for run, mark in points.items() if mark not in beyond}
+    shown = {run: mark for i, (run, mark) in enumerate(points.items()) if i not in outside}
     for run, mark in shown.items():
         axes.errorbar(
             [mark.x],
