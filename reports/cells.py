@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, stdev
@@ -19,8 +19,6 @@ from eval.result import (
     Result,
     read_reference,
     read_result,
-    require,
-    seed_directory,
 )
 from reports.study import ReportStudy
 
@@ -126,18 +124,10 @@ def collect(study: ReportStudy, results: Path) -> Report:
     """
     read = read_results(study, results)
     slices = _common_slices(read)
-    report = Report(
-        study=study,
-        slices=slices,
-        measurements={
-            (run, where): _measure([read[run, seed] for seed in study.seeds], where)
-            for run in study.runs
-            for where in slices
-        },
-        protocols=_protocols(read),
-        results=read,
-        reference=read_reference(results / "reference" / "reference.json"),
-    )
+    by_run = {run: [read[run, seed] for seed in study.seeds] for run in study.runs}
+    measurements = {(run, where): _measure(by_run[run], where) for run in study.runs for where in slices}
+    reference = read_reference(results / "reference" / "reference.json")
+    report = Report(study, slices, measurements, _protocols(read), read, reference)
     for where in slices:
         for metric in report.metrics(where):
             _check_column(report, where, metric)
@@ -150,14 +140,8 @@ def read_results(study: ReportStudy, results: Path) -> dict[tuple[str, int], Res
     Raises:
         InputError: files are missing (all are named), or one belongs to another scale, run, seed or spec.
     """
-    paths = {
-        (run, seed): seed_directory(results, run, seed) / "result.json"
-        for run in study.runs
-        for seed in study.seeds
-    }
-    require(paths.values())
     read: dict[tuple[str, int], Result] = {}
-    for (run, seed), path in paths.items():
+    for (run, seed), path in study.files(results, "result.json").items():
         result = read_result(path)
         found = (result.scale, result.run, result.seed)
         if found != (study.scale, run, seed):
@@ -181,12 +165,8 @@ def _common_slices(read: dict[tuple[str, int], Result]) -> tuple[Slice, ...]:
         if doubled := sorted({str(where) for where in slices if slices.count(where) > 1}):
             raise InputError(f"{run} seed {seed}: measured twice: {', '.join(doubled)}")
     union = list(dict.fromkeys(where for slices in every.values() for where in slices))
-    lacking = [
-        f"  {run} seed {seed}: {where}"
-        for (run, seed), slices in every.items()
-        for where in union
-        if where not in slices
-    ]
+    absent = [(key, where) for key, slices in every.items() for where in union if where not in slices]
+    lacking = [f"  {run} seed {seed}: {where}" for (run, seed), where in absent]
     if lacking or not union:
         raise InputError("measured for some runs only; score these too:\n" + "\n".join(lacking))
     prompts = list(dict.fromkeys(where.prompts for where in union))
@@ -196,13 +176,10 @@ def _common_slices(read: dict[tuple[str, int], Result]) -> tuple[Slice, ...]:
 def _measure(seeds: Sequence[Result], where: Slice) -> Measurement:
     """One run's results, one for each seed, in one slice. Raises InputError where they do not match."""
     systems = [s for result in seeds for s in result.systems if Slice(s.steps, s.prompts) == where]
-    names = set(systems[0].metrics)
-    images = systems[0].images
-    if any(system.images != images or set(system.metrics) != names for system in systems):
+    names, images = sorted(systems[0].metrics), systems[0].images
+    if any(system.images != images or sorted(system.metrics) != names for system in systems):
         raise InputError(f"{seeds[0].run}, {where}: the seeds differ in images or in metrics")
-    return Measurement(
-        images, {name: aggregate([system.metrics[name] for system in systems]) for name in sorted(names)}
-    )
+    return Measurement(images, {name: aggregate([s.metrics[name] for s in systems]) for name in names})
 
 
 def aggregate(seeds: Sequence[Metric]) -> Estimate:
@@ -213,17 +190,18 @@ def aggregate(seeds: Sequence[Metric]) -> Estimate:
         raise InputError(f"seeds of one run were measured under different protocols: {', '.join(protocols)}")
     if any(set(metric.groups) != set(first.groups) for metric in seeds):
         raise InputError("seeds of one run have different attribute groups")
-    values = tuple(metric.value for metric in seeds)
+    values = [metric.value for metric in seeds]
+    value, n = fmean(values), len(values)
     low, high = first.interval or (None, None)
     covers = (first.interval_covers or "not stated") if first.interval else ""
     seed_sd = None
-    if (n := len(values)) > 1:
+    if n > 1:
         seed_sd = stdev(values)
         half = float(stdtrit(n - 1, 0.975)) * seed_sd / math.sqrt(n)
-        low, high = fmean(values) - half, fmean(values) + half
+        low, high = value - half, value + half
         covers = f"training seeds (Student t, 95%, n = {n})"
     return Estimate(
-        value=fmean(values),
+        value=value,
         low=low,
         high=high,
         covers=covers,
@@ -256,16 +234,12 @@ def _check_column(report: Report, where: Slice, metric: str) -> None:
         by_protocol.setdefault(found[run].protocol if run in found else "not measured", []).append(run)
     if len(by_protocol) > 1:
         lines = "\n".join(f"  {name}: {', '.join(runs)}" for name, runs in sorted(by_protocol.items()))
+        difference = ""
+        try:
+            one_protocol((name for name in by_protocol if name in report.protocols), report.protocols)
+        except ProtocolMismatchError as error:
+            difference = f"{error}.\n"
         raise InputError(
             f"{metric}, {where}: one column, several protocols:\n{lines}\n"
-            f"{_difference(report, by_protocol)}Score these runs again under one protocol."
+            f"{difference}Score these runs again under one protocol."
         )
-
-
-def _difference(report: Report, ids: Iterable[str]) -> str:
-    """What tells the protocols apart, as a line of an error message."""
-    try:
-        one_protocol((name for name in ids if name in report.protocols), report.protocols)
-    except ProtocolMismatchError as error:
-        return f"{error}.\n"
-    return ""

@@ -141,29 +141,22 @@ def table_one(report: Report, *, compact: bool = False) -> TableOne:
 
     `compact` shows only FID and the alignment (CLIP score if there is no oracle) at the most steps.
     """
-    columns = _columns(report, compact)
+    first, last = report.first, report.last
+    metrics = ("fid", "clip_score", "alignment")
+    found = [metric for metric in metrics if metric in report.metrics(first)]
+    sources = [(metric, where) for metric in found for where in (first, None)]
+    columns = [Column(metric, where) for metric, where in sources if (metric, where) != ("alignment", None)]
+    if last != first:
+        there = [metric for metric in metrics if metric in report.metrics(last)]
+        if compact and "alignment" in there:
+            there = ["fid", "alignment"]
+        columns += [Column(metric, last) for metric in there]
     parts = []
     for part in report.study.parts:
         rows = report.study.rows_of(part)
         cells = zip(*(_column_cells(report, column, rows) for column in columns), strict=True)
         parts.append(SubTable(part, rows[0].question, rows, tuple(cells)))
-    return TableOne(columns, tuple(parts))
-
-
-def _columns(report: Report, compact: bool) -> tuple[Column, ...]:
-    first, last = report.first, report.last
-    found = report.metrics(first)
-    columns = [Column("fid", first), Column("fid", None)]
-    if "clip_score" in found:
-        columns += [Column("clip_score", first), Column("clip_score", None)]
-    if "alignment" in found:
-        columns.append(Column("alignment", first))
-    if last != first:
-        wanted = ["fid", "clip_score", "alignment"]
-        if compact:
-            wanted = ["fid", "alignment" if "alignment" in report.metrics(last) else "clip_score"]
-        columns += [Column(metric, last) for metric in wanted if metric in report.metrics(last)]
-    return tuple(columns)
+    return TableOne(tuple(columns), tuple(parts))
 
 
 def _column_cells(report: Report, column: Column, rows: tuple[ReportRow, ...]) -> tuple[Shown, ...]:
@@ -221,10 +214,8 @@ def reading_notes(report: Report) -> tuple[str, ...]:
         "default, which is the same run in every sub-table.",
     ]
     if floors := report.floors(first):
-        values = ", ".join(
-            f"{style_of(metric).title} {fixed(value, style_of(metric).decimals)}"
-            for metric, value in floors.items()
-        )
+        styles = [(style_of(metric), value) for metric, value in floors.items()]
+        values = ", ".join(f"{style.title} {fixed(value, style.decimals)}" for style, value in styles)
         notes.append(f"Real images score, under the same protocols: {values}.")
     if "alignment" in report.metrics(first):
         notes.append(
@@ -237,10 +228,8 @@ def interval_note(report: Report) -> str:
     """The sentence that says what the spread beside a measured value covers, and what it does not."""
     n = len(report.study.seeds)
     if n > 1:
-        return (
-            f"Measured values are means over {n} training seeds; ± is their standard deviation "
-            "(n \N{MINUS SIGN} 1)."
-        )
+        sd = "± is their standard deviation (n \N{MINUS SIGN} 1)"
+        return f"Measured values are means over {n} training seeds; {sd}."
     estimates = [e for measurement in report.measurements.values() for e in measurement.metrics.items()]
     covers = {metric: estimate.covers for metric, estimate in estimates if estimate.low is not None}
     if not covers:

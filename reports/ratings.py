@@ -178,11 +178,10 @@ def notes(preferences: Preferences) -> tuple[str, ...]:
 def _kind_table(preferences: Preferences, kind: str) -> dict[str, Any]:
     """One table for a kind of rater: a line for each system, best first."""
     asked = preferences.questions(kind)
+    clusters = [f"{QUESTIONS[q].lower()}: {preferences.ratings[kind, q].clusters}" for q in asked]
     return {
         "title": KINDS[kind],
-        "clusters": "; ".join(
-            f"{QUESTIONS[q].lower()}: {preferences.ratings[kind, q].clusters}" for q in asked
-        ),
+        "clusters": "; ".join(clusters),
         "questions": [QUESTIONS[q] for q in asked],
         "rows": [
             {

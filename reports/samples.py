@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+from PIL import Image
 
 from add.errors import InputError
-from eval.images import SampledImage, read_index
+from eval.images import read_index
 from eval.result import require, seed_directory
 from reports.cells import Report, Slice
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 
 @dataclass(frozen=True)
@@ -32,7 +30,7 @@ def first_and_last(report: Report, results: Path, most: int) -> tuple[ShownSampl
     """
     wanted = dict.fromkeys((report.first, report.last))
     count = min(
-        most, *(report.measurements[run, where].images for run in report.study.runs for where in wanted)
+        most, *(scored.images for (_, where), scored in report.measurements.items() if where in wanted)
     )
     return tuple(read_samples(report, results, where, count) for where in wanted)
 
@@ -43,45 +41,40 @@ def read_samples(report: Report, results: Path, where: Slice, count: int) -> Sho
     Raises:
         InputError: a sample set is missing, or differs from the others in a prompt or an image seed.
     """
-    study = report.study
-    seed = study.seeds[0]
-    set_name = f"{where.prompts}-{where.steps}step"
-    folders = {run: seed_directory(results, run, seed) / "samples" / set_name for run in study.runs}
-    require(folder / "index.csv" for folder in folders.values())
-    chosen = {run: _first_of(folder / "index.csv", count) for run, folder in folders.items()}
-    reference = chosen[study.runs[0]]
+    runs, seed = report.study.runs, report.study.seeds[0]
+    name = f"samples/{where.prompts}-{where.steps}step/index.csv"
+    indices = {run: seed_directory(results, run, seed) / name for run in runs}
+    require(indices.values())
+    chosen = {run: read_index(index)[:count] for run, index in indices.items()}
+    for run, samples in chosen.items():
+        if len(samples) < count:
+            raise InputError(
+                f"{indices[run]}: holds {len(samples)} samples, but the report shows {count}; sample again"
+            )
+    reference = chosen[runs[0]]
     for run, samples in chosen.items():
         for mine, theirs in zip(samples, reference, strict=True):
-            if _content(mine) != _content(theirs):
+            # What decides an image, apart from the system.
+            if any(
+                getattr(mine, key) != getattr(theirs, key) for key in ("prompt_id", "prompt", "image_seed")
+            ):
                 raise InputError(
-                    f"{folders[run] / 'index.csv'}: {mine.file} has another prompt or seed than "
-                    f"in {study.runs[0]}; sample both runs again under one protocol"
+                    f"{indices[run]}: {mine.file} has another prompt or seed than in {runs[0]}; "
+                    "sample both runs again under one protocol"
                 )
-    tiles = {run: tuple(folders[run] / sample.file for sample in samples) for run, samples in chosen.items()}
+    tiles = {
+        run: tuple(indices[run].parent / each.file for each in samples) for run, samples in chosen.items()
+    }
     require(path for paths in tiles.values() for path in paths)
     return ShownSamples(where, seed, tuple(sample.prompt for sample in reference), tiles)
 
 
-def _first_of(index: Path, count: int) -> tuple[SampledImage, ...]:
-    samples = read_index(index)
-    if len(samples) < count:
-        raise InputError(f"{index}: holds {len(samples)} samples, but the report shows {count}; sample again")
-    return samples[:count]
-
-
-def _content(sample: SampledImage) -> tuple[str, str, int]:
-    """What decides an image, apart from the system."""
-    return sample.prompt_id, sample.prompt, sample.image_seed
-
-
-def tile(path: Path, edge: int) -> Image:
+def tile(path: Path, edge: int) -> Image.Image:
     """A sample as an RGB image whose longer side is about `edge` pixels.
 
     Small images are enlarged by a whole factor without smoothing, so that a reader sees the pixels that the
     metrics saw. Large images are reduced.
     """
-    from PIL import Image
-
     with Image.open(path) as file:
         image = file.convert("RGB")
     longest = max(image.size)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from add.config.resolve import Table, spec_hash
 from add.config.run import Variant
 from add.config.scale import Scale
+from eval.result import require, seed_directory
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,13 @@ class ReportStudy:
         """The rows of one sub-table, in order."""
         return tuple(row for row in self.rows if row.part == part)
 
+    def files(self, results: Path, name: str) -> dict[tuple[str, int], Path]:
+        """One file of every (run, seed), in the table's order. Raises InputError naming all that are missing."""
+        keys = [(run, seed) for run in self.runs for seed in self.seeds]
+        paths = {(run, seed): seed_directory(results, run, seed) / name for run, seed in keys}
+        require(paths.values())
+        return paths
+
     def _first_row(self, run: str) -> ReportRow:
         return next(row for row in self.rows if row.run == run)
 
@@ -90,9 +99,8 @@ def study_from_spec(scale: Scale, baseline: Variant, resolved: Table) -> ReportS
         )
         for cell in resolved.cells
     )
-    settings = scale.model_dump(mode="json")
-    for key in ("name", "description", "notice", "study"):  # the page of ratings states the study itself
-        settings.pop(key, None)
+    # The page of ratings states the study itself.
+    settings = scale.model_dump(mode="json", exclude={"name", "description", "notice", "study"})
     return ReportStudy(
         scale=scale.name,
         description=scale.description,

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
+
+from matplotlib.figure import Figure
 
 from reports.cells import Report
 from reports.plots.ratings import plot_elo, plot_pairs, plot_winrates
@@ -14,9 +16,6 @@ from reports.plots.style import save, styled
 from reports.plots.training import plot_gap, plot_losses, read_curves
 from reports.ratings import Preferences
 from reports.samples import first_and_last
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 MONTAGE_PROMPTS = 8
 
@@ -54,13 +53,9 @@ def draw_figures(report: Report, results: Path, folder: Path) -> tuple[Drawn, ..
 
 def draw_ratings(preferences: Preferences, folder: Path) -> tuple[Drawn, ...]:
     """Draws the figures of the ratings into `folder` as PDF and PNG."""
+    figures = {"winrates": plot_winrates, "elo": plot_elo, "pairs": plot_pairs}
     with styled():
-        figures = {
-            "winrates": plot_winrates(preferences),
-            "elo": plot_elo(preferences),
-            "pairs": plot_pairs(preferences),
-        }
-        return tuple(_draw(name, figure, folder, page="ratings") for name, figure in figures.items())
+        return tuple(_draw(name, plot(preferences), folder, page="ratings") for name, plot in figures.items())
 
 
 def _draw(name: str, figure: Figure, folder: Path, page: Page | None, caption: str | None = None) -> Drawn:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 from reports.plots.style import (
     BLUE,
@@ -20,11 +23,6 @@ from reports.plots.style import (
     stacked,
 )
 from reports.ratings import KINDS, Preferences
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
 
 _KINDS_APART = 3.1  # inches from one panel to the next
 
@@ -88,9 +86,6 @@ def plot_pairs(preferences: Preferences) -> Figure:
 
 
 def _matrix(axes: Axes, preferences: Preferences, kind: str, question: str, *, names: bool) -> None:
-    from matplotlib.colors import LinearSegmentedColormap
-    from matplotlib.patches import Rectangle
-
     order = preferences.in_order(kind)
     count = len(order)
     colours = LinearSegmentedColormap.from_list("rates", [VERMILLION, "white", BLUE])

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 import textwrap
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from reports.cells import Estimate, Report, Slice
+from reports.cells import Report, Slice
 from reports.layout import fixed, in_full, plain_label, spread, steps_text, style_of
 from reports.plots.style import (
     BLUE,
@@ -23,6 +23,7 @@ from reports.plots.style import (
     VERMILLION,
     WIDTH,
     PointLabel,
+    add_axes,
     add_grid,
     label_points,
     log_if_wide,
@@ -33,11 +34,6 @@ from reports.plots.style import (
 from reports.samples import ShownSamples, tile
 from reports.study import ReportRow
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
-
 _LEFT, _RIGHT = 0.0, 1.0
 
 
@@ -47,26 +43,21 @@ def ranks(values: list[float | None], ties: list[float | None]) -> list[float | 
     Equal values take the order of `ties`, then of the rows: values published as equal were not published in
     any order, so none that is measured contradicts them.
     """
-    order = sorted(
-        (v, math.inf if t is None else t, i)
-        for i, (v, t) in enumerate(zip(values, ties, strict=True))
-        if v is not None
-    )
+    keys = enumerate(zip(values, ties, strict=True))
+    order = sorted((v, math.inf if t is None else t, i) for i, (v, t) in keys if v is not None)
     place = {i: float(rank) for rank, (_, _, i) in enumerate(order)}
     return [place.get(i) for i in range(len(values))]
 
 
 def plot_ranks(report: Report) -> Figure:
     """Published order on the left, measured on the right, best on top; a crossing is a changed order."""
-    study = report.study
-    parts = study.parts
-    lines = [len(study.rows_of(part)) for part in parts]
+    parts = {part: report.study.rows_of(part) for part in report.study.parts}
+    lines = [len(rows) for rows in parts.values()]
     bands = [max(lines[i : i + 2]) + 1.9 for i in range(0, len(parts), 2)]
     figure = new_figure(0.19 * sum(bands) + 0.1)
     grid = figure.add_gridspec(len(bands), 2, height_ratios=bands, left=0, right=1, top=1, bottom=0, hspace=0)
-    for i, part in enumerate(parts):
-        axes = figure.add_subplot(grid[i // 2, i % 2])
-        _rank_panel(axes, report, part, study.rows_of(part), bands[i // 2])
+    for i, (part, rows) in enumerate(parts.items()):
+        _rank_panel(figure.add_subplot(grid[i // 2, i % 2]), report, part, rows, bands[i // 2])
     return figure
 
 
@@ -75,9 +66,8 @@ def _rank_panel(axes: Axes, report: Report, part: str, rows: tuple[ReportRow, ..
     axes.set_xlim(-2.0, 2.3)
     axes.set_ylim(height - 1.5, -1.9)
     axes.text(-2.0, -1.4, f"({part}) {rows[0].question}", weight="bold", va="center")
-    for x, text, side in ((_LEFT, "paper", "right"), (_RIGHT, "measured", "left")):
-        shift = -0.06 if side == "right" else 0.06
-        axes.text(x + shift, -0.7, text, ha=side, va="center", color=GREY, size=7.5)
+    for x, text, side in ((_LEFT - 0.06, "paper", "right"), (_RIGHT + 0.06, "measured", "left")):
+        axes.text(x, -0.7, text, ha=side, va="center", color=GREY, size=7.5)
     by_run = report.estimates(report.first, "fid")
     estimates = [by_run[row.run] for row in rows]
     measured: list[float | None] = [estimate.value for estimate in estimates]
@@ -139,65 +129,50 @@ def plot_scatter(report: Report, metric: str) -> Figure:
     return figure
 
 
-@dataclass(frozen=True)
-class _Mark:
-    run: str
-    name: str
-    fid: Estimate
-    other: Estimate
-
-
 def _scatter_panel(axes: Axes, report: Report, where: Slice, metric: str) -> None:
     titles = {"alignment": "All attributes right (share)", "clip_score": "CLIP score"}
-    others = report.estimates(where, metric)
-    marks = [
-        _Mark(run, plain_label(report.study.full_name_of(run)), fid, others[run])
-        for run, fid in report.estimates(where, "fid").items()
-    ]
-    logarithms = [math.log(max(mark.fid.value, 1e-9)) for mark in marks]
-    outside = outliers(logarithms) | outliers([mark.other.value for mark in marks])
-    shown = [mark for i, mark in enumerate(marks) if i not in outside]
-    for mark in shown:
-        default = report.study.is_default(mark.run)
-        left, right = whiskers(mark.fid)
-        down, up = whiskers(mark.other)
-        axes.errorbar(
-            [mark.fid.value],
-            [mark.other.value],
-            xerr=[[left], [right]],
-            yerr=[[down], [up]],
-            fmt="D" if default else "o",
-            color=BLUE if default else INK,
-            markersize=5 if default else 3.5,
-            elinewidth=0.5,
-            zorder=4 if default else 3,
+    fids, others = report.estimates(where, "fid"), report.estimates(where, metric)
+    points = {
+        run: PointLabel(
+            plain_label(report.study.full_name_of(run)),
+            fid.value,
+            others[run].value,
+            report.study.is_default(run),
         )
-    addition = log_if_wide(axes, [mark.fid.value for mark in shown])
+        for run, fid in fids.items()
+    }
+    marks = list(points.values())
+    outside = outliers([math.log(max(mark.x, 1e-9)) for mark in marks]) | outliers([mark.y for mark in marks])
+    beyond = [mark for i, mark in enumerate(marks) if i in outside]
+    shown = {run: mark for i, (run, mark) in enumerate(points.items()) if i not in outside}
+    for run, mark in shown.items():
+        axes.errorbar(
+            [mark.x],
+            [mark.y],
+            xerr=np.transpose([whiskers(fids[run])]),
+            yerr=np.transpose([whiskers(others[run])]),
+            fmt="D" if mark.marked else "o",
+            color=BLUE if mark.marked else INK,
+            markersize=5 if mark.marked else 3.5,
+            elinewidth=0.5,
+            zorder=4 if mark.marked else 3,
+        )
+    addition = log_if_wide(axes, [mark.x for mark in shown.values()])
     axes.set_title(steps_text(where.steps).capitalize(), loc="left", weight="bold")
     axes.set_xlabel(f"FID{addition}, lower is better")
     axes.set_ylabel(titles.get(metric, metric))
     add_grid(axes)
     axes.margins(0.06)
-    beyond = [mark for i, mark in enumerate(marks) if i in outside]
-    _name_outside(axes, metric, beyond)
-    labels = [
-        PointLabel(mark.name, mark.fid.value, mark.other.value, report.study.is_default(mark.run))
-        for mark in shown
-    ]
-    # The lowest label stays above the lines of text that name what lies beyond the axes.
-    label_points(axes, labels, lowest=_FLOOR, lines_below=2 * len(beyond) + 1 if beyond else 0)
-
-
-def _name_outside(axes: Axes, metric: str, marks: Sequence[_Mark]) -> None:
-    """Names below the labels, with their values, the points beyond the axes: off the scale, not left out."""
+    # Below the labels stand the names and values of the points beyond the axes: off the scale, not left out.
     style = style_of(metric)
     title = style.title.lower() if metric == "alignment" else style.title
-    lines = ["Beyond the axes:"] if marks else []
-    for mark in marks:
-        fid, other = fixed(mark.fid.value, style_of("fid").decimals), fixed(mark.other.value, style.decimals)
-        lines += [mark.name, f"    FID {fid}, {title} {other}"]
+    lines = ["Beyond the axes:"] if beyond else []
+    for mark in beyond:
+        fid, other = fixed(mark.x, style_of("fid").decimals), fixed(mark.y, style.decimals)
+        lines += [mark.text, f"    FID {fid}, {title} {other}"]
     text = "\n".join(lines)
     axes.text(1.06, _FLOOR, text, transform=axes.transAxes, va="bottom", size=7.5, color=VERMILLION)
+    label_points(axes, list(shown.values()), lowest=_FLOOR, lines_below=len(lines))
 
 
 # Shape and fill tell the marks apart without colour.
@@ -207,8 +182,7 @@ _MARKS = (("o", VERMILLION, "white"), ("s", BLUE, BLUE), ("^", GREEN, GREEN))
 def plot_steps(report: Report) -> Figure:
     """One line for each run in the table's order, with a mark for each number of steps."""
     runs = report.study.runs
-    height = 0.19 * len(runs) + 0.85
-    figure = new_figure(height)
+    figure = new_figure(height := 0.19 * len(runs) + 0.85)
     axes = figure.add_axes((0.3, 0.5 / height, 0.68, 1 - 0.75 / height))
     by_steps = [list(report.estimates(where, "fid").values()) for where in report.headline]
     for y, one_run in enumerate(zip(*by_steps, strict=True)):
@@ -255,8 +229,9 @@ _CELL = _PITCH / PNG_DPI
 
 def plot_samples(report: Report, samples: ShownSamples) -> Figure:
     """One montage: same prompts and image seeds in every row."""
-    runs, prompts = report.study.runs, samples.prompts
-    height = _CAPTIONS + _CELL * len(runs)
+    study, runs, prompts = report.study, report.study.runs, samples.prompts
+    across, down = _CELL * len(prompts), _CELL * len(runs)
+    height = _CAPTIONS + down
     figure = new_figure(height)
     for column, prompt in enumerate(prompts):
         lines = textwrap.wrap(prompt, int(_CELL / 0.049))
@@ -273,13 +248,12 @@ def plot_samples(report: Report, samples: ShownSamples) -> Figure:
         figure.text(
             0,
             1 - (_CAPTIONS + _CELL * line + 0.5 * _TILE / PNG_DPI) / height,
-            "\n".join(textwrap.wrap(plain_label(report.study.name_of(run)), 27)),
+            "\n".join(textwrap.wrap(plain_label(study.name_of(run)), 27)),
             va="center",
             size=7.5,
-            weight="bold" if report.study.is_default(run) else "normal",
+            weight="bold" if study.is_default(run) else "normal",
         )
-    across, down = _CELL * len(prompts), _CELL * len(runs)
-    axes = figure.add_axes((_LABELS / WIDTH, 0, across / WIDTH, down / height))
+    axes = add_axes(figure, _LABELS, 0, across, down)
     axes.imshow(montage(report, samples), aspect="auto")
     axes.set_axis_off()
     return figure
@@ -287,9 +261,8 @@ def plot_samples(report: Report, samples: ShownSamples) -> Figure:
 
 def montage(report: Report, samples: ShownSamples) -> NDArray[np.uint8]:
     """All tiles on white, (runs x 204, prompts x 204, 3) uint8; a tile lies top left in its square."""
-    runs = report.study.runs
-    canvas = np.full((_PITCH * len(runs), _PITCH * len(samples.prompts), 3), 255, dtype=np.uint8)
-    for line, run in enumerate(runs):
+    canvas = np.full((_PITCH * len(report.study.runs), _PITCH * len(samples.prompts), 3), 255, dtype=np.uint8)
+    for line, run in enumerate(report.study.runs):
         for column, path in enumerate(samples.tiles[run]):
             pixels = np.asarray(tile(path, _TILE))
             top, left = _PITCH * line, _PITCH * column

@@ -7,17 +7,18 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
+import matplotlib
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from scipy.optimize import isotonic_regression
 
 from add.errors import InputError
 from reports.cells import Estimate
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
 
 # The report's text width (inches), so that type is set at its nominal size.
 WIDTH = 7.0
@@ -36,26 +37,13 @@ _SETTINGS: Any = {
     "font.size": 8.5,
     "axes.titlesize": 9.0,
     "axes.labelsize": 8.5,
-    "xtick.labelsize": 8.0,
-    "ytick.labelsize": 8.0,
-    "legend.fontsize": 8.0,
-    "legend.frameon": False,
-    "text.color": INK,
-    "text.parse_math": False,
-    "axes.edgecolor": INK,
-    "axes.labelcolor": INK,
-    "xtick.color": INK,
-    "ytick.color": INK,
-    "axes.linewidth": 0.6,
-    "xtick.major.width": 0.6,
-    "ytick.major.width": 0.6,
-    "xtick.minor.width": 0.4,
-    "ytick.minor.width": 0.4,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
+    **dict.fromkeys(("xtick.labelsize", "ytick.labelsize", "legend.fontsize"), 8.0),
+    **dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), INK),
+    **dict.fromkeys(("axes.linewidth", "xtick.major.width", "ytick.major.width"), 0.6),
+    **dict.fromkeys(("xtick.minor.width", "ytick.minor.width"), 0.4),
+    **dict.fromkeys(("legend.frameon", "text.parse_math", "axes.spines.top", "axes.spines.right"), False),
     "lines.linewidth": 1.1,
-    # TrueType, not outlines: text stays text.
-    "pdf.fonttype": 42,
+    "pdf.fonttype": 42,  # TrueType, not outlines: text stays text
     "image.interpolation": "none",
     "image.composite_image": False,
 }
@@ -64,8 +52,6 @@ _SETTINGS: Any = {
 @contextmanager
 def styled() -> Iterator[None]:
     """matplotlib with the report's style; the user's own matplotlibrc has no say."""
-    import matplotlib
-
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(_SETTINGS)
@@ -74,9 +60,6 @@ def styled() -> Iterator[None]:
 
 def new_figure(height: float) -> Figure:
     """An empty figure of the text's width, drawn by Agg; the figure belongs to the caller alone."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     figure = Figure(figsize=(WIDTH, height))
     FigureCanvasAgg(figure)
     return figure
@@ -128,8 +111,6 @@ def log_if_wide(axes: Axes, values: Sequence[float]) -> str:
 
     Returns what to add to the axis title.
     """
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
-
     if min(values) <= 0 or max(values) / min(values) < 8:
         return ""
     axes.set_xscale("log")
@@ -160,9 +141,8 @@ def label_points(
     lowest: where the margin ends, as a fraction of the axes' height. The last label stays above `lines_below` lines
     of other text that end there. Raises InputError where a point is not finite.
     """
-    for label in labels:
-        if not (math.isfinite(label.x) and math.isfinite(label.y)):
-            raise InputError(label.text, "its value is not finite")
+    if wrong := [label.text for label in labels if not math.isfinite(label.x + label.y)]:
+        raise InputError(wrong[0], "its value is not finite")
     figure = axes.get_figure(root=True)
     assert figure is not None  # for mypy: these axes were made in a figure
     axes.autoscale_view()  # matplotlib scales when it draws, too late for positions taken here
@@ -197,8 +177,6 @@ def spread_out(positions: Sequence[float], gap: float, low: float, high: float) 
 
     If they cannot all fit, they are spread evenly over the range.
     """
-    from scipy.optimize import isotonic_regression
-
     if not positions:
         return []
     order = np.argsort(positions, kind="stable")

@@ -6,21 +6,19 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, SymmetricalLogLocator
 from numpy.typing import NDArray
 
 from add.errors import InputError
-from eval.result import require, seed_directory
 from reports.cells import Report
 from reports.layout import plain_label
 from reports.plots.style import BLUE, FAINT, GREEN, GREY, INK, VERMILLION, new_figure
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
 
 Series = NDArray[np.float64]
 
@@ -35,13 +33,7 @@ class Curves:
 
 def read_curves(report: Report, results: Path) -> dict[tuple[str, int], Curves]:
     """The training log of every run and seed. Raises InputError naming what is missing or malformed."""
-    paths = {
-        (run, seed): seed_directory(results, run, seed) / "train" / "log.jsonl"
-        for run in report.study.runs
-        for seed in report.study.seeds
-    }
-    require(paths.values())
-    return {key: read_log(path) for key, path in paths.items()}
+    return {key: read_log(path) for key, path in report.study.files(results, "train/log.jsonl").items()}
 
 
 def read_log(path: Path) -> Curves:
@@ -57,13 +49,9 @@ def read_log(path: Path) -> Curves:
         lines.append({key: value for key, value in line.items() if isinstance(value, int | float)})
     if not lines:
         raise InputError(path, "the training log is empty")
-    names = dict.fromkeys(key for line in lines for key in line if key != "step")
-    return Curves(
-        step=np.array([line["step"] for line in lines], dtype=np.float64),
-        values={
-            name: np.array([line.get(name, np.nan) for line in lines], dtype=np.float64) for name in names
-        },
-    )
+    names = dict.fromkeys(key for line in lines for key in line)
+    values = {name: np.array([line.get(name, np.nan) for line in lines], dtype=np.float64) for name in names}
+    return Curves(step=values.pop("step"), values=values)
 
 
 def smooth(values: Series) -> Series:
@@ -74,7 +62,6 @@ def smooth(values: Series) -> Series:
 
 
 Logs = Mapping[tuple[str, int], Curves]
-
 _COLUMNS = 5
 Dash = Literal["-", "--", ":"]
 _LOSSES: tuple[tuple[str, str, str, Dash], ...] = (
@@ -86,10 +73,9 @@ _LOSSES: tuple[tuple[str, str, str, Dash], ...] = (
 
 def plot_gap(report: Report, logs: Logs) -> Figure:
     """Mean logit of real minus generated images, smoothed: the mean over heads, and single heads thin."""
-    figure, panels = _grid(report)
+    figure, panels = _grid(report, "logit gap, real minus generated")
     extremes = [0.0]
     for run, axes in panels.items():
-        axes.axhline(0, color=GREY, linewidth=0.6)
         for seed in report.study.seeds:
             log = logs[run, seed]
             heads = [smooth(log.values[name]) for name in sorted(log.values) if name.startswith("gap_")]
@@ -107,20 +93,15 @@ def plot_gap(report: Report, logs: Logs) -> Figure:
     lowest, highest = min(extremes), max(extremes)
     if highest > lowest:
         margin = 0.05 * (highest - lowest)
-        for axes in panels.values():
-            axes.set_ylim(lowest - margin, highest + margin)
-    figure.supylabel("logit gap, real minus generated", size=8.5, x=0.004)
+        panels[report.study.runs[0]].set_ylim(lowest - margin, highest + margin)  # the others share it
     _legend(figure, ((BLUE, "-", 1.3, "mean over heads"), (GREY, "-", 0.5, "single heads")))
     return figure
 
 
 def plot_losses(report: Report, logs: Logs) -> Figure:
     """The three losses as logged, smoothed; one symmetric logarithmic axis, linear within [-1, 1]."""
-    from matplotlib.ticker import FuncFormatter, SymmetricalLogLocator
-
-    figure, panels = _grid(report)
+    figure, panels = _grid(report, "loss")
     for run, axes in panels.items():
-        axes.axhline(0, color=GREY, linewidth=0.6)
         for seed in report.study.seeds:
             log = logs[run, seed]
             for name, _, colour, dash in _LOSSES:
@@ -130,17 +111,15 @@ def plot_losses(report: Report, logs: Logs) -> Figure:
         axes.yaxis.set_major_locator(SymmetricalLogLocator(base=10, linthresh=1.0))
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.yaxis.set_minor_locator(SymmetricalLogLocator(base=10, linthresh=1.0, subs=[2, 5]))
-    figure.supylabel("loss", size=8.5, x=0.004)
     _legend(figure, tuple((colour, dash, 1.1, title) for _, title, colour, dash in _LOSSES))
     return figure
 
 
-def _grid(report: Report) -> tuple[Figure, dict[str, Axes]]:
-    """A figure with one titled panel for each run; all panels share their axes."""
+def _grid(report: Report, quantity: str) -> tuple[Figure, dict[str, Axes]]:
+    """A figure with one titled panel for each run, with a line at 0; all panels share their axes."""
     runs = report.study.runs
     lines = -(-len(runs) // _COLUMNS)
-    height = 0.92 * lines + 0.6
-    figure = new_figure(height)
+    figure = new_figure(height := 0.92 * lines + 0.6)
     grid = figure.add_gridspec(
         lines,
         _COLUMNS,
@@ -165,14 +144,14 @@ def _grid(report: Report) -> tuple[Figure, dict[str, Axes]]:
         )
         axes.grid(True, color=FAINT, linewidth=0.4)
         axes.tick_params(labelsize=7, labelleft=i % _COLUMNS == 0, labelbottom=i + _COLUMNS >= len(runs))
+        axes.axhline(0, color=GREY, linewidth=0.6)
         panels[run] = axes
     figure.supxlabel("training step", size=8.5, y=0.01)
+    figure.supylabel(quantity, size=8.5, x=0.004)
     return figure, panels
 
 
 def _legend(figure: Figure, entries: tuple[tuple[str, Dash, float, str], ...]) -> None:
-    from matplotlib.lines import Line2D
-
     handles = [
         Line2D([], [], color=colour, linestyle=dash, linewidth=width, label=title)
         for colour, dash, width, title in entries

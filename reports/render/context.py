@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import chain
 from typing import Any
 
 from add.errors import InputError
@@ -83,23 +84,16 @@ def training_time(report: Report) -> str | None:
     return _duration(total) if total else None
 
 
-def _seconds(report: Report, run: str) -> tuple[float | None, float | None, float | None]:
+def _seconds(report: Report, run: str) -> tuple[float | None, ...]:
     sources = [report.results[run, seed].provenance for seed in report.study.seeds]
-    return (
-        _total(source.train.get("wall_seconds") for source in sources),
-        _total(source.sample_seconds for source in sources),
-        _total(source.score_seconds for source in sources),
-    )
+    recorded = [(s.train.get("wall_seconds"), s.sample_seconds, s.score_seconds) for s in sources]
+    return tuple(_total(values) for values in zip(*recorded, strict=True))
 
 
 def _total(values: Iterable[Any]) -> float | None:
     """The sum of recorded seconds (a number, or one for each sample set); None if nothing was recorded."""
-    numbers = [
-        float(number)
-        for value in values
-        for number in (value.values() if isinstance(value, dict) else [value])
-        if isinstance(number, int | float)
-    ]
+    flat = chain.from_iterable(value.values() if isinstance(value, dict) else [value] for value in values)
+    numbers = [float(number) for number in flat if isinstance(number, int | float)]
     return sum(numbers) if numbers else None
 
 

@@ -32,7 +32,7 @@ from reports.plots.figures import Drawn
 from reports.ratings import Preferences, ratings_page
 from reports.render.context import protocols, provenance, times, training_time
 from reports.samples import ShownSamples, first_and_last, tile
-from reports.study import flatten
+from reports.study import ReportRow, flatten
 
 Data = dict[str, Any]
 
@@ -69,8 +69,7 @@ def prepare(
     preferences: Preferences | None = None,
 ) -> None:
     """Lays out a folder that typst compiles: the template, data.json, figures and sample tiles."""
-    template = files("reports.render").joinpath("document.typ").read_text(encoding="utf-8")
-    (root / "document.typ").write_text(template, encoding="utf-8")
+    (root / "document.typ").write_bytes(files("reports.render").joinpath("document.typ").read_bytes())
     for figure in figures:
         if figure.page is not None:
             shutil.copyfile(figure.pdf, root / figure.pdf.name)
@@ -126,17 +125,14 @@ def _table(report: Report) -> Data:
             [{"text": source, "span": 1} for source in sources],
         ],
         "parts": [
-            {
-                "part": sub.part,
-                "question": sub.question,
-                "rows": [
-                    {"label": _pieces(row.label), "default": row.default, "cells": [_cell(c) for c in cells]}
-                    for row, cells in zip(sub.rows, sub.cells, strict=True)
-                ],
-            }
+            {"part": sub.part, "question": sub.question, "rows": list(map(_row, sub.rows, sub.cells))}
             for sub in table.parts
         ],
     }
+
+
+def _row(row: ReportRow, cells: Iterable[Shown]) -> Data:
+    return {"label": _pieces(row.label), "default": row.default, "cells": list(map(_cell, cells))}
 
 
 def _heads(keys: Iterable[Any], text: Callable[[Any], str]) -> list[Data]:
@@ -180,17 +176,12 @@ def _attributes(report: Report, where: Slice) -> Data | None:
     groups = list(found[report.study.runs[0]].groups) if found else []
     if not groups:
         return None
-    return {
-        "title": steps_text(where.steps),
-        "heads": [group.replace("_", " ") for group in groups],
-        "rows": _by_run(
-            report,
-            {
-                run: [fixed(estimate.groups[g], 3) if g in estimate.groups else "" for g in groups]
-                for run, estimate in found.items()
-            },
-        ),
+    cells = {
+        run: [fixed(estimate.groups[g], 3) if g in estimate.groups else "" for g in groups]
+        for run, estimate in found.items()
     }
+    heads = [group.replace("_", " ") for group in groups]
+    return {"title": steps_text(where.steps), "heads": heads, "rows": _by_run(report, cells)}
 
 
 def _reference(report: Report) -> list[tuple[str, str]]:

@@ -25,10 +25,8 @@ def render_csv(report: Report) -> str:
     groups = sorted({group for _, estimate in found for group in estimate.groups})
     examples = dict(found)
     metrics = in_order(set(examples))
-    columns = [*LEADING]
-    for metric in metrics:
-        columns += _csv_fields(metric, examples[metric], groups)
-    columns += [*TRAILING, *(f"{metric}_protocol" for metric in metrics)]
+    fields = [field for metric in metrics for field in _csv_fields(metric, examples[metric], groups)]
+    columns = [*LEADING, *fields, *TRAILING, *(f"{metric}_protocol" for metric in metrics)]
     out = io.StringIO()
     writer = csv.DictWriter(out, fieldnames=columns, lineterminator="\n")
     writer.writeheader()
@@ -39,18 +37,10 @@ def render_csv(report: Report) -> str:
 
 
 def _csv_line(report: Report, row: ReportRow, where: Slice, groups: Sequence[str]) -> dict[str, str]:
-    measurement = report.measurements[row.run, where]
-    line = {
-        "part": row.part,
-        "question": row.question,
-        "row": row.label,
-        "default": "true" if row.default else "false",
-        "run": row.run,
-        "steps": str(where.steps),
-        "prompts": where.prompts,
-        "seeds": str(len(report.study.seeds)),
-        "images": str(measurement.images),
-    }
+    measurement, default = report.measurements[row.run, where], str(row.default).lower()
+    leading = (row.part, row.question, row.label, default, row.run, str(where.steps), where.prompts)
+    line = dict(zip(LEADING, leading, strict=True))
+    line |= {"seeds": str(len(report.study.seeds)), "images": str(measurement.images)}
     if where.steps == 1 and where.prompts == report.first.prompts:
         line["published_fid"] = _number(row.published_fid)
         line["published_clip_score"] = _number(row.published_clip_score)
@@ -149,15 +139,9 @@ def render_latex(report: Report) -> str:
 
 
 _TO_LATEX = str.maketrans(
-    {
+    {letter: f"\\{letter}" for letter in "{}$&#%_"}
+    | {
         "\\": r"\textbackslash{}",
-        "{": r"\{",
-        "}": r"\}",
-        "$": r"\$",
-        "&": r"\&",
-        "#": r"\#",
-        "%": r"\%",
-        "_": r"\_",
         "^": r"\textasciicircum{}",
         "~": r"\textasciitilde{}",
         "<": r"\textless{}",
