@@ -86,11 +86,7 @@ class Head(nn.Module):
     """One D_k: features (B, C, ...) and condition embeddings to one logit per position, (B, L)."""
 
     def __init__(
-        self,
-        shape: FeatureShape,
-        condition_dims: Mapping[str, int],
-        width: int,
-        virtual_batch: int,
+        self, shape: FeatureShape, condition_dims: Mapping[str, int], width: int, virtual_batch: int
     ) -> None:
         super().__init__()
         dimensions = len(shape.size)

@@ -52,12 +52,7 @@ from add.step import losses, student_output, target_of
 
 
 def train(
-    run: Run,
-    seed: int,
-    out: Path,
-    device: str = "cpu",
-    rank: Rank = ALONE,
-    cache: CacheSpec | None = None,
+    run: Run, seed: int, out: Path, device: str = "cpu", rank: Rank = ALONE, cache: CacheSpec | None = None
 ) -> None:
     """Train the run's student with one seed. Leaves `out`/student (its average, a diffusers pipeline) and `out`/train.
 

@@ -14,8 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from add.data.coco import file_bytes
-from add.data.images import decoded, decoded_rgb
+from add.data.images import decoded, decoded_rgb, file_bytes
 from add.errors import InputError
 
 Crop = Literal["none", "center"]

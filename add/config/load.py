@@ -8,12 +8,10 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TypeVar
 
-from pydantic import ValidationError
-
 from add.config.run import Ablation, Run, Variant
 from add.config.scale import Scale
 from add.config.types import Document
-from add.config.yaml import SpecError, explained, raise_all, read_yaml
+from add.config.yaml import Origin, SpecError, raise_all, read_model, validated
 
 BASELINE = "baseline"
 """Name of the baseline's file in `ablations/`, and of its run."""
@@ -25,10 +23,8 @@ def load_scale(path: str | Path) -> Scale:
     """Reads config/<name>.yaml. Raises SpecError with every problem of the file."""
     scale = load_document(Scale, path)
     if scale.name != Path(path).stem:
-        message = (
-            f"name: '{scale.name}' differs from the file's: two scales would share results/{scale.name}/"
-        )
-        raise SpecError(scale.origin.file, scale.origin.line(("name",)), message)
+        message = f"'{scale.name}' differs from the file's: two scales would share results/{scale.name}/"
+        raise scale.origin.error(("name",), f"name: {message}")
     return scale
 
 
@@ -58,31 +54,24 @@ def load_ablations(directory: str | Path) -> tuple[Ablation, ...]:
     for first, second in pairwise(ablations):
         if first.part == second.part:
             message = f"part: '{second.part}' is already the part of {first.origin.file}"
-            problems.append(SpecError(second.origin.file, second.origin.line(("part",)), message))
+            problems.append(second.origin.error(("part",), message))
     raise_all(problems)
     return tuple(ablations)
 
 
 def load_run(path: str | Path) -> Run:
     """A run written as JSON (`Run.model_dump_json`). Raises SpecError."""
-    file = Path(path).as_posix()
+    file = Origin(Path(path).as_posix())
     try:
-        return Run.model_validate_json(Path(path).read_bytes())
+        content = Path(path).read_bytes()
     except OSError as error:
-        raise SpecError(file, 1, f"cannot be read: {error.strerror}") from error
-    except ValidationError as error:
-        first, *rest = explained(error, Run, lambda _: (file, 1))
-        raise SpecError(first.file, first.line, first.message, tuple(rest)) from error
+        raise file.error((), f"cannot be read: {error.strerror}") from error
+    return validated(Run, content, file.error)
 
 
 def load_document(model: type[_DOCUMENT], path: str | Path) -> _DOCUMENT:
     """One YAML file as a `model`. Raises SpecError with every problem of the file."""
-    values, origin = read_yaml(path)
-    try:
-        document = model.model_validate(values)
-    except ValidationError as error:
-        raise_all(explained(error, model, lambda loc: (origin.file, origin.line(loc))))
-        raise
+    document, origin = read_model(model, path)
     document.read_from(origin)
     return document
 
@@ -91,15 +80,13 @@ def _label_problems(ablation: Ablation) -> Iterator[SpecError]:
     """Labels that a reader or a path cannot tell apart."""
     seen: dict[str, int] = {}
     for index, row in enumerate(ablation.rows):
-        line = ablation.origin.line(("rows", index, "label"))
+        loc = ("rows", index, "label")
+        first = seen.setdefault(row.slug, index)
         if not row.slug:
             message = f"label '{row.label}' has no ASCII letter or digit, so it cannot name a run"
-            yield SpecError(ablation.origin.file, line, message)
-        elif row.slug in seen:
-            other = ablation.rows[seen[row.slug]].label
-            first = ablation.origin.line(("rows", seen[row.slug], "label"))
+            yield ablation.origin.error(loc, message)
+        elif first != index:
+            other, line = ablation.rows[first].label, ablation.origin.line(("rows", first, "label"))
             what = "duplicate label" if other == row.label else "label too close to another:"
-            message = f"{what} '{row.label}'; line {first} has '{other}', and both name runs '-{row.slug}'"
-            yield SpecError(ablation.origin.file, line, message)
-        else:
-            seen[row.slug] = index
+            message = f"{what} '{row.label}'; line {line} has '{other}', and both name runs '-{row.slug}'"
+            yield ablation.origin.error(loc, message)

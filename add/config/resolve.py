@@ -11,18 +11,19 @@ import itertools
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from functools import reduce
+from operator import getitem
+from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from add.config.data import RunDataSpec
 from add.config.load import BASELINE
 from add.config.run import Ablation, PublishedSpec, RowSpec, Run, Variant
 from add.config.scale import NetworksSpec, Scale
 from add.config.training import TrainingSpec
-from add.config.yaml import Loc, SpecError, dotted, explained, nearest, raise_all
-
-_MODEL = TypeVar("_MODEL", bound=BaseModel)
+from add.config.types import Frozen
+from add.config.yaml import Loc, SpecError, dotted, nearest, raise_all, validated
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,20 @@ def resolve(scale: Scale, baseline: Variant, ablations: tuple[Ablation, ...]) ->
                 continue
             name = names.setdefault(_canonical(run), name)
             runs.setdefault(name, run)
-            cells.append(_cell(ablation, index, name))
+            cells.append(
+                Cell(
+                    part=ablation.part,
+                    question=ablation.question,
+                    source=ablation.source,
+                    label=row.label,
+                    published=row.published,
+                    run=name,
+                    is_default=name == BASELINE,
+                    overrides=tuple(row.set),
+                    file=ablation.origin.file,
+                    line=ablation.origin.line(("rows", index)),
+                )
+            )
     raise_all(problems)
     return Table(tuple(cells), runs)
 
@@ -90,6 +104,13 @@ def spec_hash(run: Run) -> str:
 def override_keys() -> tuple[str, ...]:
     """Every key that a row may set."""
     return (*_leaves(Variant), *(f"training.{key}" for key in _leaves(TrainingSpec)))
+
+
+class _Values(Frozen):
+    """What a row may change."""
+
+    variant: Variant
+    training: TrainingSpec
 
 
 @dataclass(frozen=True)
@@ -108,79 +129,47 @@ class _Candidate:
     def run(self) -> Run:
         """The run. Raises SpecError with every problem that this row has."""
         raise_all(self._unknown_overrides())
-        training_values = self.scale.training.model_dump(exclude={"seeds"})
-        values: dict[str, Any] = {"variant": self.baseline.model_dump(), "training": training_values}
+        training = self.scale.training.model_dump(exclude={"seeds"})
+        values: dict[str, Any] = {"variant": self.baseline.model_dump(), "training": training}
         for key, value in self.row.set.items():
             *path, last = _loc(key)
-            section = values
-            for part in path:
-                section = section[part]
-            section[last] = value
-        problems: list[SpecError] = []
-        variant = self._checked(Variant, values["variant"], ("variant",), problems)
-        training = self._checked(TrainingSpec, values["training"], ("training",), problems)
-        if variant and training:
-            clashes = conflicts(self.scale, variant, training)
-            problems += (SpecError(*self._where(*locs), f"{_key(locs[0])}: {text}") for locs, text in clashes)
-        raise_all(problems)
-        assert variant is not None and training is not None  # noqa: PT018 (raise_all raised otherwise)
-        networks = used(variant, self.scale.networks)
+            reduce(getitem, path, values)[last] = value
+        made = validated(_Values, values, lambda loc, message: self._error((loc,), message), _key)
+        clashes = conflicts(self.scale, made.variant, made.training)
+        raise_all(self._error(locs, f"{_key(locs[0])}: {text}") for locs, text in clashes)
+        networks = used(made.variant, self.scale.networks)
         data = RunDataSpec(train=self.scale.data.train)
-        return Run(name=self.name, variant=variant, training=training, networks=networks, data=data)
+        return Run(name=self.name, variant=made.variant, training=made.training, networks=networks, data=data)
 
     def _unknown_overrides(self) -> Iterator[SpecError]:
         known = override_keys()
         for key in self.row.set:
-            below = [other for other in known if other.startswith(f"{key}.")]
             if key in known:
                 continue
             if key == "training.seeds":
-                message = (
-                    "set: training.seeds is the scale's alone: every run is repeated with the same seeds"
-                )
-            elif below:
-                message = f"set: '{key}' is a section; set one of {', '.join(below)}"
+                message = "training.seeds is the scale's alone: every run is repeated with the same seeds"
+            elif below := [other for other in known if other.startswith(f"{key}.")]:
+                message = f"'{key}' is a section; set one of {', '.join(below)}"
             else:
-                message = f"set: unknown key '{key}'{nearest(key, known)}"
-            yield SpecError(*self._where(_loc(key)), message)
+                message = f"unknown key '{key}'{nearest(key, known)}"
+            yield self._error((_loc(key),), f"set: {message}")
 
-    def _checked(self, model: type[_MODEL], values: Any, top: Loc, found: list[SpecError]) -> _MODEL | None:
-        try:
-            return model.model_validate(values)
-        except ValidationError as error:
-            prefix = "training." if model is TrainingSpec else ""
-            found += explained(error, model, lambda loc: self._where((*top, *loc)), prefix)
-            return None
-
-    def _where(self, *locs: Loc) -> tuple[str, int]:
-        """File and line of the value at `locs` of the run: in the row, if the row sets one of them."""
+    def _error(self, locs: tuple[Loc, ...], message: str) -> SpecError:
+        """The error at the values at `locs` of the run: in the row, if the row sets one of them."""
         if self.ablation is not None:
             origin, row = self.ablation.origin, ("rows", self.index, "set")
             for loc, key in itertools.product(locs, self.row.set):
                 override = _loc(key)
                 if override[: len(loc)] == loc or loc[: len(override)] == override:
-                    return origin.file, origin.line((*row, key))
+                    return origin.error((*row, key), message)
             if self.baseline_resolves:
-                return origin.file, origin.line(row)
-        if locs[0][0] == "variant":
-            return self.baseline.origin.file, self.baseline.origin.line(locs[0][1:])
-        return self.scale.origin.file, self.scale.origin.line(locs[0])
-
-
-def _cell(ablation: Ablation, index: int, run: str) -> Cell:
-    row = ablation.rows[index]
-    return Cell(
-        part=ablation.part,
-        question=ablation.question,
-        source=ablation.source,
-        label=row.label,
-        published=row.published,
-        run=run,
-        is_default=run == BASELINE,
-        overrides=tuple(row.set),
-        file=ablation.origin.file,
-        line=ablation.origin.line(("rows", index)),
-    )
+                return origin.error(row, message)
+        top, *rest = locs[0]
+        return (
+            self.baseline.origin.error(tuple(rest), message)
+            if top == "variant"
+            else (self.scale.origin.error(locs[0], message))
+        )
 
 
 def _canonical(run: Run) -> str:
@@ -195,7 +184,7 @@ def _loc(key: str) -> tuple[str, ...]:
 
 def _key(loc: Loc) -> str:
     """The inverse of `_loc`."""
-    return dotted(loc[1:] if loc[0] == "variant" else loc)
+    return dotted(loc[1:] if loc[:1] == ("variant",) else loc)
 
 
 def _leaves(model: type[BaseModel]) -> Iterator[str]:
@@ -236,17 +225,18 @@ def used(variant: Variant, networks: NetworksSpec) -> NetworksSpec:
 
 
 def _missing_networks(scale: Scale, variant: Variant) -> Iterator[Conflict]:
-    diffusion, features = scale.networks.diffusion, scale.networks.features
-    for role, name in (("student", variant.student), ("teacher", variant.teacher)):
-        if name not in diffusion:
-            message = f"the scale '{scale.name}' has no diffusion network '{name}'{nearest(name, diffusion)}"
-            yield (("variant", role),), message
-    name = variant.discriminator.features
-    if name not in features:
-        message = f"the scale '{scale.name}' has no feature network '{name}'{nearest(name, features)}"
-        yield (("variant", "discriminator", "features"),), message
-    projections = {"text": ("c_text", scale.networks.c_text), "image": ("c_img", scale.networks.c_img)}
-    for condition in variant.discriminator.conditioning:
+    networks, discriminator = scale.networks, variant.discriminator
+    chosen: tuple[tuple[Loc, str, Mapping[str, Any], str], ...] = (
+        (("student",), "diffusion", networks.diffusion, variant.student),
+        (("teacher",), "diffusion", networks.diffusion, variant.teacher),
+        (("discriminator", "features"), "feature", networks.features, discriminator.features),
+    )
+    for loc, kind, known, name in chosen:
+        if name not in known:
+            message = f"the scale '{scale.name}' has no {kind} network '{name}'{nearest(name, known)}"
+            yield (("variant", *loc),), message
+    projections = {"text": ("c_text", networks.c_text), "image": ("c_img", networks.c_img)}
+    for condition in discriminator.conditioning:
         key, network = projections[condition]
         if network is None:
             message = f"'{condition}' needs networks.{key}, which the scale '{scale.name}' lacks"

@@ -6,17 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from add.config.types import (
-    Count,
-    Frozen,
-    Name,
-    Positive,
-    Seed,
-    Sha256,
-    Text,
-    WeightFiles,
-    distinct,
-)
+from add.config.types import Count, Frozen, Name, Positive, Seed, Sha256, Text, WeightFiles, distinct
 
 Question = Literal["quality", "alignment"]
 Label = Annotated[str, Field(pattern=r"^[A-Za-z0-9](?:[^\t\r\n]*\S)?$", max_length=60)]

@@ -6,17 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from add.config.types import (
-    Count,
-    Decay,
-    Fraction,
-    Frozen,
-    Increasing,
-    NonNegative,
-    Positive,
-    Seed,
-    distinct,
-)
+from add.config.types import Count, Decay, Fraction, Frozen, Increasing, NonNegative, Positive, Seed, distinct
 
 
 class OptimiserSpec(Frozen):

@@ -13,7 +13,7 @@ import typing
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Annotated, Any, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from ruamel.yaml import YAML
@@ -25,6 +25,7 @@ from add.errors import InputError
 Loc = tuple[str | int, ...]
 """A place in a document: keys and list indices from the top."""
 
+_MODEL = TypeVar("_MODEL", bound=BaseModel)
 _CORE = {f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float", "bool", "null", "map", "seq")}
 
 
@@ -62,75 +63,83 @@ class Origin:
             found = (*found, part) if (*found, part) in self.lines else found
         return self.lines.get(found, 1)
 
+    def error(self, loc: Loc, message: str) -> SpecError:
+        """The error of this file at `loc`."""
+        return SpecError(self.file, self.line(loc), message)
+
 
 def read_yaml(path: str | Path) -> tuple[dict[str, Any], Origin]:
     """One YAML mapping as plain values (lists as tuples), and the line of each. Raises SpecError."""
-    file = Path(path).as_posix()
+    origin = Origin(Path(path).as_posix())
     try:
         raw = Path(path).read_bytes()
     except OSError as error:
-        raise SpecError(file, 1, f"cannot be read: {error.strerror}") from error
+        raise origin.error((), f"cannot be read: {error.strerror}") from error
     try:
         yaml = YAML(typ="safe", pure=True)
         root = yaml.compose(raw.decode("utf-8"))
     except UnicodeDecodeError as error:
-        raise SpecError(file, raw[: error.start].count(b"\n") + 1, "is not UTF-8 text") from error
+        line = raw[: error.start].count(b"\n") + 1
+        raise SpecError(origin.file, line, "is not UTF-8 text") from error
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        raise SpecError(file, mark.line + 1 if mark else 1, f"is not YAML: {error.problem}") from error
+        line = mark.line + 1 if mark else 1
+        raise SpecError(origin.file, line, f"is not YAML: {error.problem}") from error
     except YAMLError as error:
-        raise SpecError(file, 1, f"is not YAML: {str(error).splitlines()[0]}") from error
+        raise origin.error((), f"is not YAML: {str(error).splitlines()[0]}") from error
     if not isinstance(root, MappingNode):
-        raise SpecError(file, 1, "holds no mapping of keys to values")
-    lines: dict[Loc, int] = {(): 1}
-    problems: list[SpecError] = []
-    data = _plain(root, (), file, lines, problems, yaml.constructor.construct_object)
-    raise_all(problems)
-    return data, Origin(file, lines)
+        raise origin.error((), "holds no mapping of keys to values")
+    reader = _Reader(origin.file, yaml.constructor.construct_object)
+    values = reader.plain(root, ())
+    raise_all(reader.problems)
+    return values, Origin(origin.file, reader.lines)
 
 
-def _plain(
-    node: Node,
-    loc: Loc,
-    file: str,
-    lines: dict[Loc, int],
-    problems: list[SpecError],
-    scalar: Callable[[Node], Any],
-) -> Any:
-    def wrong(at: Node, message: str) -> None:
-        problems.append(SpecError(file, at.start_mark.line + 1, message))
+class _Reader:
+    """Makes plain values of nodes; collects their lines and all problems."""
 
-    if node.anchor is not None:
-        wrong(node, f"{dotted(loc)}: anchors and aliases are not supported; write the value out")
-        return None
-    if str(node.tag) not in _CORE:
+    def __init__(self, file: str, scalar: Callable[[Node], Any]) -> None:
+        self.file, self.scalar = file, scalar
+        self.lines: dict[Loc, int] = {(): 1}
+        self.problems: list[SpecError] = []
+
+    def wrong(self, node: Node, message: str) -> None:
+        self.problems.append(SpecError(self.file, node.start_mark.line + 1, message))
+
+    def plain(self, node: Node, loc: Loc) -> Any:
+        """The value of a node, None where it is wrong."""
+        self.lines.setdefault(loc, node.start_mark.line + 1)
         kind = str(node.tag).rpartition(":")[2]
-        wrong(node, f"{dotted(loc)}: a value of type '{kind}' is not supported; put text into quotes")
+        if node.anchor is not None:
+            self.wrong(node, f"{dotted(loc)}: anchors and aliases are not supported; write the value out")
+        elif str(node.tag) not in _CORE:
+            self.wrong(
+                node, f"{dotted(loc)}: a value of type '{kind}' is not supported; put text into quotes"
+            )
+        elif isinstance(node, MappingNode):
+            return self.mapping(node, loc)
+        elif isinstance(node, SequenceNode):
+            return tuple(self.plain(item, (*loc, index)) for index, item in enumerate(node.value))
+        else:
+            try:
+                value = self.scalar(node)
+                return value + 0.0 if isinstance(value, float) else value  # -0.0 is 0.0
+            except (ValueError, YAMLError) as error:  # only an explicit tag can contradict its own text
+                self.wrong(node, f"{dotted(loc)}: {error}")
         return None
-    if isinstance(node, MappingNode):
-        mapping: dict[str, Any] = {}
-        for key_node, value_node in node.value:
-            if str(key_node.tag) != "tag:yaml.org,2002:str":
-                wrong(key_node, f"key {key_node.value!r} in {dotted(loc)} is not text; put it into quotes")
-                continue
-            key, line = key_node.value, key_node.start_mark.line + 1
-            if key in mapping:
-                wrong(key_node, f"duplicate key '{key}' (first on line {lines[*loc, key]})")
-                continue
-            lines[*loc, key] = line
-            mapping[key] = _plain(value_node, (*loc, key), file, lines, problems, scalar)
-        return mapping
-    if isinstance(node, SequenceNode):
-        for index, item in enumerate(node.value):
-            lines[*loc, index] = item.start_mark.line + 1
-        items = enumerate(node.value)
-        return tuple(_plain(item, (*loc, index), file, lines, problems, scalar) for index, item in items)
-    try:
-        value = scalar(node)
-    except (ValueError, YAMLError) as error:  # only an explicit tag can contradict its own text
-        wrong(node, f"{dotted(loc)}: {error}")
-        return None
-    return value + 0.0 if isinstance(value, float) else value  # -0.0 is 0.0
+
+    def mapping(self, node: MappingNode, loc: Loc) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for key, value in node.value:
+            if str(key.tag) != "tag:yaml.org,2002:str":
+                self.wrong(key, f"key {key.value!r} in {dotted(loc)} is not text; put it into quotes")
+            elif key.value in found:
+                first = self.lines[*loc, key.value]
+                self.wrong(key, f"duplicate key '{key.value}' (first on line {first})")
+            else:
+                self.lines[*loc, key.value] = key.start_mark.line + 1
+                found[key.value] = self.plain(value, (*loc, key.value))
+        return found
 
 
 def dotted(loc: Loc) -> str:
@@ -148,97 +157,95 @@ def nearest(word: object, valid: Iterable[str]) -> str:
     return f"; known: {', '.join(words)}" if words else "; none is known here"
 
 
-def explained(
-    error: ValidationError,
-    model: type[BaseModel],
-    where: Callable[[Loc], tuple[str, int]],
-    prefix: str = "",
-) -> list[SpecError]:
-    """pydantic's errors about one `model` as SpecErrors.
+def read_model(model: type[_MODEL], path: str | Path) -> tuple[_MODEL, Origin]:
+    """One YAML file as a `model`, and its lines. Raises SpecError with every problem of the file."""
+    values, origin = read_yaml(path)
+    return validated(model, values, origin.error), origin
 
-    `where` tells file and line of a place in the model; `prefix` comes before keys in messages.
+
+def validated(
+    model: type[_MODEL],
+    values: dict[str, Any] | bytes,
+    refused: Callable[[Loc, str], SpecError],
+    name: Callable[[Loc], str] = dotted,
+) -> _MODEL:
+    """Values, or JSON, as a `model`. Raises SpecError with every problem.
+
+    refused: makes the error of a place in the model and a message. name: a place as messages write it.
     """
-    problems = []
-    for detail in error.errors(include_url=False):
-        loc: Loc = tuple(detail["loc"])
-        if detail["type"].startswith("union_tag"):  # the tag is wrong, not the whole choice that it makes
-            loc = (*loc, "kind")
-        file, line = where(loc)
-        written = _as_written(model, loc)
-        name = prefix + dotted(written) if loc else prefix.rstrip(".") or dotted(loc)
-        message = _message(name, detail, _annotation(model, loc[:-1]), _annotation(model, loc))
-        problems.append(SpecError(file, line, message))
-    return problems
+    try:
+        if isinstance(values, bytes):
+            return model.model_validate_json(values)
+        return model.model_validate(values)
+    except ValidationError as error:
+        found = error.errors(include_url=False)
+    raise_all(_explained(model, detail, refused, name) for detail in found)
+    raise AssertionError("pydantic refused values without a reason")
 
 
-def _message(name: str, detail: Mapping[str, Any], parent: Any, annotation: Any) -> str:
-    kind, value = detail["type"], detail["input"]
+def _explained(
+    model: type[BaseModel],
+    detail: Mapping[str, Any],
+    refused: Callable[[Loc, str], SpecError],
+    name: Callable[[Loc], str],
+) -> SpecError:
+    kind, value, context = detail["type"], detail["input"], detail.get("ctx", {})
+    # Where a union's tag is wrong, that is the tag's fault and not the whole choice's.
+    loc: Loc = (*detail["loc"], "kind") if kind.startswith("union_tag") else tuple(detail["loc"])
+    written, known = _written(model, loc)
+    key = name(written)
     if kind == "extra_forbidden":
-        known = parent.model_fields if _is_model(parent) else ()
-        return f"unknown key '{name}'{nearest(detail['loc'][-1], known)}"
-    if kind == "missing":
-        return f"missing key '{name}'"
-    if kind == "value_error":
-        return f"{name}: {detail['ctx']['error']}"
-    if kind == "literal_error" and get_origin(annotation) is Literal:
-        return f"{name}: {_shown(value)} is not a choice{nearest(value, map(str, get_args(annotation)))}"
-    if kind == "union_tag_not_found":
-        return f"missing key '{name}'"
-    if kind == "union_tag_invalid":
-        tags = re.findall(r"'(\w+)'", detail["ctx"]["expected_tags"])
-        return f"{name}: {detail['ctx']['tag']!r} is not a choice{nearest(detail['ctx']['tag'], tags)}"
-    message = detail["msg"].replace("Input should", "should").replace("valid tuple", "valid list")
-    hint = ""
-    if kind in ("float_type", "int_type") and isinstance(value, str):
-        hint = " (text: write a number without quotes and in full, such as 1.0e-5)"
-    elif kind == "string_type" and isinstance(value, int | float):
-        hint = " (put it into quotes)"
-    return f"{name}: {message}, not {_shown(value)}{hint}"
+        message = f"unknown key '{key}'{nearest(loc[-1], known)}"
+    elif kind in ("missing", "union_tag_not_found"):
+        message = f"missing key '{key}'"
+    elif kind == "value_error":
+        message = f"{key}: {context['error']}"
+    elif kind in ("literal_error", "union_tag_invalid"):
+        value = context.get("tag", value)
+        choices = re.split(", | or ", context.get("expected") or context["expected_tags"])
+        near = nearest(value, [choice.strip("'") for choice in choices])
+        message = f"{key}: {_shown(value)} is not a choice{near}"
+    else:
+        reason = detail["msg"].replace("Input should", "should").replace("valid tuple", "valid list")
+        hint = ""
+        if kind in ("float_type", "int_type") and isinstance(value, str):
+            hint = " (text: write a number without quotes and in full, such as 1.0e-5)"
+        elif kind == "string_type" and isinstance(value, int | float):
+            hint = " (put it into quotes)"
+        message = f"{key}: {reason}, not {_shown(value)}{hint}"
+    return refused(loc, message)
 
 
 def _shown(value: Any) -> str:
-    text = {None: "null", True: "true", False: "false"}.get(value) if value is None or value is True else None
-    text = text or ("false" if value is False else repr(list(value) if isinstance(value, tuple) else value))
+    text = repr(list(value) if isinstance(value, tuple) else value)
+    text = {"None": "null", "True": "true", "False": "false"}.get(text, text)
     return text if len(text) <= 80 else text[:77] + "..."
 
 
-def _is_model(annotation: Any) -> bool:
-    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
+def _written(model: type[BaseModel], loc: Loc) -> tuple[Loc, Iterable[str]]:
+    """`loc` without the tags of unions, which are not keys of the file, and the keys beside its last one."""
+    written: Loc = ()
+    known: Mapping[str, Any] = {}
+    declared: Any = model
+    for part in loc:
+        first, *others = _members(declared)
+        if others:  # a union: `part` is the tag of a member, or "kind" where there is none
+            tagged = (m for m in (first, *others) if part in get_args(m.model_fields["kind"].annotation))
+            if (declared := next(tagged, None)) is not None:
+                continue
+        written = (*written, part)
+        if known := getattr(first, "model_fields", {}):
+            declared = known[part].annotation if part in known else None
+        else:
+            inner = get_args(first)
+            declared = inner[get_origin(first) is dict] if inner else None
+    return written, known
 
 
-def _annotation(annotation: Any, loc: Loc) -> Any:
-    """The declared type at `loc` below `annotation`; None where the declaration has no such place."""
-    annotation = _bare(annotation)
-    if not loc:
-        return annotation
-    if _is_model(annotation):
-        declared = annotation.model_fields.get(loc[0])
-        return _annotation(declared.annotation, loc[1:]) if declared else None
-    if get_origin(annotation) is dict:
-        return _annotation(get_args(annotation)[1], loc[1:])
-    if get_origin(annotation) is tuple:
-        return _annotation(get_args(annotation)[0], loc[1:])
-    if get_origin(annotation) in (typing.Union, types.UnionType):  # a tagged union: its tag is part of `loc`
-        for member in map(_bare, get_args(annotation)):
-            if _is_model(member) and loc[0] in get_args(member.model_fields["kind"].annotation):
-                return _annotation(member, loc[1:])
-    return None
-
-
-def _as_written(model: type[BaseModel], loc: Loc) -> Loc:
-    """`loc` without the tags of unions, which are not keys of the file."""
-    return tuple(
-        part
-        for i, part in enumerate(loc)
-        if get_origin(_annotation(model, loc[:i])) not in (typing.Union, types.UnionType) or part == "kind"
-    )
-
-
-def _bare(annotation: Any) -> Any:
-    """`annotation` without Annotated and without "or None"."""
-    if get_origin(annotation) is Annotated:
-        return _bare(get_args(annotation)[0])
-    if get_origin(annotation) in (typing.Union, types.UnionType):
-        members = [member for member in get_args(annotation) if member is not type(None)]
-        return _bare(members[0]) if len(members) == 1 else annotation
-    return annotation
+def _members(declared: Any) -> list[Any]:
+    """The types that a declaration allows, without Annotated and None."""
+    while get_origin(declared) is Annotated:
+        declared = get_args(declared)[0]
+    if get_origin(declared) in (typing.Union, types.UnionType):
+        return [m for member in get_args(declared) if member is not type(None) for m in _members(member)]
+    return [declared]

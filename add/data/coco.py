@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from add.data.images import Sample, pixels
+from add.config.data import CocoSpec
+from add.data.images import Sample, caption_text, file_bytes
 from add.errors import InputError
 
 if TYPE_CHECKING:
@@ -18,30 +19,33 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class CaptionedImages:
-    """Image files and their captions (one or more each), in the order of the image ids."""
+    """Image files below `root`, each with one caption or more.
 
-    files: tuple[Path, ...]
-    captions: tuple[tuple[str, ...], ...]
+    captions: of each image; None where each has its own text file, cat.txt beside cat.jpg.
+    """
+
+    root: Path
+    images: tuple[str, ...]
+    captions: tuple[tuple[str, ...], ...] | None
 
     def __len__(self) -> int:
-        return len(self.files)
+        return len(self.images)
 
     @property
     def blocks(self) -> Sequence[int]:
         """One: files lie where they lie."""
-        return (len(self.files),)
+        return (len(self.images),)
 
     def samples(self, indices: Sequence[int]) -> list[Sample]:
         """The samples at `indices`. Raises InputError naming a file that cannot be read."""
-        return [Sample(str(self.files[i]), file_bytes(self.files[i]), self.captions[i]) for i in indices]
+        return [self._sample(i) for i in indices]
 
-
-def file_bytes(file: Path) -> bytes:
-    """A file's bytes. Raises InputError where it cannot be read."""
-    try:
-        return file.read_bytes()
-    except OSError as error:
-        raise InputError(f"{file}: cannot be read: {error.strerror}") from None
+    def _sample(self, i: int) -> Sample:
+        image = self.root / self.images[i]
+        if self.captions is not None:
+            return Sample(str(image), file_bytes(image), self.captions[i])
+        text = image.with_suffix(".txt")
+        return Sample(str(image), file_bytes(image), (caption_text(file_bytes(text), str(text)),))
 
 
 @dataclass(frozen=True)
@@ -56,29 +60,22 @@ class CocoCaptions:
         return [text for _, text in sorted(self.captions.get(image_id, []))]
 
 
-def load_coco(images: Path, annotations: Path) -> CaptionedImages:
-    """Read a COCO captions file. Raises InputError with all that is wrong or missing in it."""
-    data, problems = scan_coco(images, annotations)
-    if problems:
-        raise InputError.of(problems)
-    return data
-
-
-def scan_coco(images: Path, annotations: Path) -> tuple[CaptionedImages, list[str]]:
-    """The same with all problems at once; where there are some, the set is what is left of it."""
+def scan_coco(train: CocoSpec) -> tuple[CaptionedImages, list[str]]:
+    """The listed images that are there, with a caption, in the order of their ids, and all problems."""
+    root = Path(train.images)
     try:
-        read, problems = scan_captions(annotations)
+        read, problems = scan_captions(Path(train.annotations))
     except InputError as error:
-        return CaptionedImages((), ()), list(error.problems)
+        return CaptionedImages(root, (), ()), list(error.problems)
     names = read.names
-    present = {p.name for p in images.iterdir()} if images.is_dir() else set()
-    if missing := sorted(name for name in names.values() if name not in present):
+    present = {p.name for p in root.iterdir()} if root.is_dir() else set()
+    if missing := sorted(set(names.values()) - present):
         problems.append(
-            f"{images}: {len(missing)} of {len(names)} images are missing, the first is {missing[0]}"
+            f"{root}: {len(missing)} of {len(names)} images are missing, the first is {missing[0]}"
         )
     ids = [i for i in sorted(names) if i in read.captions and names[i] in present]
-    files = tuple(images / names[i] for i in ids)
-    return CaptionedImages(files, tuple(tuple(read.texts(i)) for i in ids)), problems
+    captions = tuple(tuple(read.texts(i)) for i in ids)
+    return CaptionedImages(root, tuple(names[i] for i in ids), captions), problems
 
 
 def read_captions(file: Path) -> CocoCaptions:
@@ -169,15 +166,6 @@ def _entries(
             continue
         seen.add(entry["id"])
         yield where, entry
-
-
-def load_images(files: Sequence[Path], resolution: int) -> Tensor:
-    """RGB images as (B, 3, resolution, resolution) float32 in [-1, 1]: shorter side resized, centre crop.
-
-    Photographs of any mode, as the images that are measured (`add.data.images`). Raises InputError naming a
-    file that cannot be decoded whole.
-    """
-    return to_tensor(pixels([Sample(str(file), file_bytes(file), ()) for file in files], resolution))
 
 
 def to_tensor(images: Any) -> Tensor:

@@ -6,56 +6,23 @@ import csv
 import io
 import json
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from add.config.data import FolderSpec
-from add.data.coco import file_bytes
-from add.data.images import IMAGE_SUFFIXES, Sample, caption_text, captions_of
+from add.data.coco import CaptionedImages
+from add.data.images import IMAGE_SUFFIXES, captions_of, file_bytes
 from add.errors import InputError
 
 METADATA = ("metadata.csv", "metadata.jsonl")
 
 
-@dataclass(frozen=True)
-class FolderImages:
-    """Images by relative path, sorted. Memory: the paths and, with a metadata file, the captions.
-
-    captions: of each image, from the metadata file; None where each image has its own text file.
-    """
-
-    root: Path
-    images: tuple[str, ...]
-    captions: tuple[tuple[str, ...], ...] | None
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    @property
-    def blocks(self) -> Sequence[int]:
-        """One: files lie where they lie."""
-        return (len(self.images),)
-
-    def samples(self, indices: Sequence[int]) -> list[Sample]:
-        """The samples at `indices`. Raises InputError naming a file that cannot be read."""
-        return [self._sample(i) for i in indices]
-
-    def _sample(self, i: int) -> Sample:
-        image = self.root / self.images[i]
-        if self.captions is not None:
-            captions = self.captions[i]
-        else:
-            text = image.with_suffix(".txt")
-            captions = (caption_text(file_bytes(text), str(text)),)
-        return Sample(str(image), file_bytes(image), captions)
-
-
-def scan_folder(train: FolderSpec) -> tuple[FolderImages, list[str]]:
+def scan_folder(train: FolderSpec) -> tuple[CaptionedImages, list[str]]:
     """The folder's images with a caption, and all problems. No image is opened."""
     root = Path(train.path)
     if not root.is_dir():
-        return FolderImages(root, (), ()), [f"{root}: no such folder; it should hold the training images"]
+        return CaptionedImages(root, (), ()), [f"{root}: no such folder; it should hold the training images"]
     files = set(_files(root))
     problems = [
         f"{root / name}: a metadata file below the folder; keep one, in {root} itself"
@@ -73,10 +40,10 @@ def scan_folder(train: FolderSpec) -> tuple[FolderImages, list[str]]:
             for name in images
             if name not in captions
         )
-        kept = tuple(name for name in images if captions.get(name))
-        found = FolderImages(root, kept, tuple(captions[name] for name in kept))
+        kept = {name: captions[name] for name in images if captions.get(name)}
+        found = CaptionedImages(root, tuple(kept), tuple(kept.values()))
     else:
-        found = FolderImages(root, tuple(_with_text(root, images, files, problems)), None)
+        found = CaptionedImages(root, tuple(_with_text(root, images, files, problems)), None)
     if not images:
         problems.append(f"{root}: holds no image; they end in {', '.join(sorted(IMAGE_SUFFIXES))}")
     return found, problems
@@ -123,56 +90,49 @@ def _metadata(file: Path, column: str, images: set[str], problems: list[str]) ->
         problems.append(f"{file}:{line}: is not UTF-8; save it as UTF-8")
         return dict.fromkeys(images, ())
     rows = _csv_rows if file.suffix == ".csv" else _json_rows
-    for line, row in rows(file, text, column, problems):
-        name = row["file_name"]
-        if not isinstance(name, str) or name not in images:
-            problems.append(
-                f"{file}:{line}: a caption without an image: there is no {name!r} in {file.parent}"
-            )
+    for line, row in rows(text, column):
+        if isinstance(row, str):
+            wrong = row
+        elif not isinstance(name := row["file_name"], str) or name not in images:
+            wrong = f"a caption without an image: there is no {name!r} in {file.parent}"
         elif name in found:
-            problems.append(
-                f"{file}:{line}: {name} is there twice; give several captions as a list in .jsonl"
-            )
+            wrong = f"{name} is there twice; give several captions as a list in .jsonl"
         else:
             found[name] = ()
             try:
                 found[name] = captions_of(row[column], f"{file}:{line}")
             except InputError as error:
                 problems += error.problems
+            continue
+        problems.append(f"{file}:{line}: {wrong}")
     return found
 
 
-def _csv_rows(
-    file: Path, text: str, column: str, problems: list[str]
-) -> Iterator[tuple[int, dict[str, object]]]:
+def _csv_rows(text: str, column: str) -> Iterator[tuple[int, dict[str, Any] | str]]:
+    """The line and the values of each row, or what is wrong with it."""
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     try:
         header = next(reader, [])
         if lacking := [name for name in ("file_name", column) if name not in header]:
-            problems.append(f"{file}:1: has no column {' and no '.join(lacking)}; it has {', '.join(header)}")
+            yield 1, f"has no column {' and no '.join(lacking)}; it has {', '.join(header)}"
             return
         for row in reader:
-            if len(row) != len(header):
-                problems.append(f"{file}:{reader.line_num}: {len(row)} fields, the header has {len(header)}")
-            else:
-                yield reader.line_num, dict(zip(header, row, strict=True))
+            whole = len(row) == len(header)
+            wrong = f"{len(row)} fields, the header has {len(header)}"
+            yield reader.line_num, dict(zip(header, row, strict=True)) if whole else wrong
     except csv.Error as error:
-        problems.append(f"{file}:{reader.line_num}: not CSV: {error}")
+        yield reader.line_num, f"not CSV: {error}"
 
 
-def _json_rows(
-    file: Path, text: str, column: str, problems: list[str]
-) -> Iterator[tuple[int, dict[str, object]]]:
+def _json_rows(text: str, column: str) -> Iterator[tuple[int, dict[str, Any] | str]]:
+    """The same of JSON lines; blank ones are left out."""
     for line, content in enumerate(text.split("\n"), 1):
         if not content.strip():
             continue
         try:
             row = json.loads(content)
         except json.JSONDecodeError as error:
-            problems.append(f"{file}:{line}: not JSON: {error.msg}")
+            yield line, f"not JSON: {error.msg}"
             continue
         lacking = [k for k in ("file_name", column) if not isinstance(row, dict) or k not in row]
-        if lacking:
-            problems.append(f"{file}:{line}: has no field {' and no '.join(lacking)}")
-        else:
-            yield line, row
+        yield line, f"has no field {' and no '.join(lacking)}" if lacking else row

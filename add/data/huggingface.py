@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import re
-import threading
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property, lru_cache, partial
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from add.config.data import HuggingFaceSpec
-from add.data.images import Sample, captions_of
+from add.data.images import Sample, captions_of, file_bytes, json_object
 from add.errors import InputError
 
-_NUMBERED = re.compile(r"(?P<split>.+)-(?P<number>\d+)-of-(?P<total>\d+)\.parquet")
+_NUMBERED = re.compile(r"(.+)-(\d+)-of-(\d+)\.parquet")
 """train-00000-of-00004.parquet"""
 
 
@@ -25,12 +26,11 @@ def dataset_files(root: Path, split: str | None) -> tuple[list[Path], list[str]]
         return [], [f"{root}: no such folder; it should hold a Hugging Face dataset"]
     try:
         if (root / "dataset_dict.json").exists():
-            splits = _json(root / "dataset_dict.json").get("splits", [])
+            splits = _content(root / "dataset_dict.json").get("splits", [])
             return _saved(root / str(split)) if split in splits else ([], [_wrong_split(root, split, splits)])
         if (root / "state.json").exists():
-            return (
-                _saved(root) if split is None else ([], [f"{root}: is one split; leave data.train.split out"])
-            )
+            whole = split is None
+            return _saved(root) if whole else ([], [f"{root}: is one split; leave data.train.split out"])
     except InputError as error:
         return [], list(error.problems)
     return _parquet(root, split)
@@ -38,7 +38,7 @@ def dataset_files(root: Path, split: str | None) -> tuple[list[Path], list[str]]
 
 def _saved(root: Path) -> tuple[list[Path], list[str]]:
     """The Arrow files that a directory of save_to_disk lists."""
-    state = _json(root / "state.json")
+    state = _content(root / "state.json")
     entries = state.get("_data_files")
     if not isinstance(entries, list) or not all(isinstance(e, dict) and "filename" in e for e in entries):
         return [], [f"{root / 'state.json'}: lists no _data_files; is this what save_to_disk wrote?"]
@@ -66,31 +66,23 @@ def _parquet(root: Path, split: str | None) -> tuple[list[Path], list[str]]:
 
 def _missing_parts(files: list[Path]) -> list[str]:
     """Problems: the missing files of a numbered set."""
-    there = set(files)
     expected: dict[Path, None] = {}
     for file in files:
         if match := _NUMBERED.fullmatch(file.name):
-            names = (
-                f"{match['split']}-{str(k).zfill(len(match['number']))}-of-{match['total']}.parquet"
-                for k in range(int(match["total"]))
-            )
-            expected |= dict.fromkeys(file.with_name(name) for name in names)
-    return [f"{file}: no such file, though its neighbours count it" for file in expected if file not in there]
+            split, number, total = match.groups()
+            numbers = (str(k).zfill(len(number)) for k in range(int(total)))
+            expected |= dict.fromkeys(file.with_name(f"{split}-{k}-of-{total}.parquet") for k in numbers)
+    absent = expected.keys() - set(files)
+    return [f"{file}: no such file, though its neighbours count it" for file in expected if file in absent]
+
+
+def _content(file: Path) -> dict[str, Any]:
+    return json_object(file_bytes(file), file)
 
 
 def _wrong_split(root: Path, split: str | None, splits: Any) -> str:
     asked = "data.train.split is not set" if split is None else f"there is no split {split!r}"
     return f"{root}: {asked}; it has {', '.join(sorted(map(str, splits)))}"
-
-
-def _json(file: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise InputError(f"{file}: not JSON in UTF-8: {error}") from None
-    if not isinstance(content, dict):
-        raise InputError(f"{file}: holds no JSON object")
-    return content
 
 
 _FEWEST_HELD = 4
@@ -118,7 +110,6 @@ class ArrowImages:
     image_column: str
     caption_column: str
     held: int
-    _blocks: _Held = field(default_factory=lambda: _Held(), compare=False, repr=False)
 
     def __len__(self) -> int:
         return sum(self.blocks)
@@ -130,21 +121,23 @@ class ArrowImages:
 
     def samples(self, indices: Sequence[int]) -> list[Sample]:
         """The samples at `indices`, block by block. Raises InputError naming file, row and column."""
-        import numpy as np
-
         ends = np.cumsum(self.blocks)
-        owners = np.searchsorted(ends, indices, side="right").tolist()
+        owners = np.searchsorted(ends, indices, side="right")
+        rows = np.asarray(indices) - (ends - self.blocks)[owners]
         found: dict[int, Sample] = {}
-        for position in sorted(range(len(indices)), key=lambda k: owners[k]):
-            owner = owners[position]
-            row = int(indices[position] - ends[owner]) + self.parts[owner].rows
-            found[position] = self._sample(owner, row)
+        for position in np.argsort(owners, kind="stable").tolist():
+            found[position] = self._sample(int(owners[position]), int(rows[position]))
         return [found[position] for position in range(len(indices))]
+
+    @cached_property
+    def _table(self) -> Callable[[int], Any]:
+        """Reads a block; the last `held` ones are remembered."""
+        return lru_cache(self.held)(lambda owner: _read(self.parts[owner]))
 
     def _sample(self, owner: int, row: int) -> Sample:
         part = self.parts[owner]
         name = f"{part.file}: row {part.first + row}"
-        table = self._blocks.get(owner, part, self.held)
+        table = self._table(owner)
         image = table.column(self.image_column)[row].as_py()
         if isinstance(image, dict):
             data, path = image.get("bytes"), image.get("path")
@@ -161,24 +154,11 @@ class ArrowImages:
         return Sample(name, image, captions_of(caption, f"{name}, {self.caption_column}"))
 
 
-@dataclass
-class _Held:
-    """The last used blocks."""
-
-    tables: OrderedDict[int, Any] = field(default_factory=OrderedDict)
-    lock: threading.Lock = field(default_factory=threading.Lock)
-
-    def get(self, owner: int, part: RowBlock, held: int) -> Any:
-        with self.lock:
-            if owner not in self.tables:
-                while len(self.tables) >= held:
-                    self.tables.popitem(last=False)
-                try:
-                    self.tables[owner] = part.read()
-                except (OSError, ValueError) as error:  # pyarrow's errors are of these two kinds
-                    raise InputError(f"{part.file}: cannot be read from row {part.first}: {error}") from None
-            self.tables.move_to_end(owner)
-            return self.tables[owner]
+def _read(part: RowBlock) -> Any:
+    try:
+        return part.read()
+    except (OSError, ValueError) as error:  # pyarrow's errors are of these two kinds
+        raise InputError(f"{part.file}: cannot be read from row {part.first}: {error}") from None
 
 
 def scan_huggingface(train: HuggingFaceSpec) -> tuple[ArrowImages, list[str]]:
@@ -192,55 +172,42 @@ def scan_huggingface(train: HuggingFaceSpec) -> tuple[ArrowImages, list[str]]:
         except (OSError, ValueError) as error:
             problems.append(f"{file}: cannot be read: {error}")
             continue
-        wrong = _column_problem(schema, train)
-        if wrong is None:
-            blocks += [block for block in found if block.rows]
-        else:
+        if wrong := _column_problem(schema, train):
             problems.append(f"{file}: {wrong}")
+            continue
+        firsts = accumulate((rows for rows, _ in found), initial=0)
+        pairs = zip(firsts, found, strict=False)
+        blocks += [RowBlock(file, first, rows, read) for first, (rows, read) in pairs if rows]
     if not blocks and not problems:
         problems.append(f"{train.path}: holds no row")
     held = max(_FEWEST_HELD, (train.window or 0) + 1)
     return ArrowImages(tuple(blocks), train.image_column, train.caption_column, held), problems
 
 
-def _parquet_blocks(file: Path, columns: list[str]) -> tuple[Any, list[RowBlock]]:
-    """Schema and row groups of a parquet file. Raises OSError or ValueError where it is truncated."""
+def _parquet_blocks(file: Path, columns: list[str]) -> tuple[Any, list[tuple[int, Callable[..., Any]]]]:
+    """Schema, and size and reader of the row groups, of a parquet file. Raises OSError or ValueError where it is truncated."""
     from pyarrow import parquet
 
+    def read(group: int) -> Any:
+        with parquet.ParquetFile(file) as opened:
+            return opened.read_row_group(group, columns=columns)
+
     metadata = parquet.read_metadata(file)
-    blocks, first = [], 0
-    for group in range(metadata.num_row_groups):
-        rows = metadata.row_group(group).num_rows
-
-        def read(group: int = group) -> Any:
-            with parquet.ParquetFile(file) as opened:
-                return opened.read_row_group(group, columns=columns)
-
-        blocks.append(RowBlock(file, first, rows, read))
-        first += rows
+    groups = range(metadata.num_row_groups)
+    blocks = [(metadata.row_group(group).num_rows, partial(read, group)) for group in groups]
     return metadata.schema.to_arrow_schema(), blocks
 
 
-def _arrow_blocks(file: Path, columns: list[str]) -> tuple[Any, list[RowBlock]]:
-    """Schema and record batches of a memory-mapped Arrow stream. Raises OSError or ValueError where it is truncated."""
+def _arrow_blocks(file: Path, columns: list[str]) -> tuple[Any, list[tuple[int, Callable[..., Any]]]]:
+    """The same of the record batches of a memory-mapped Arrow stream."""
     import pyarrow as pa
 
     mapped = pa.memory_map(str(file))
-    if (
-        mapped.size() < len(_END_OF_STREAM)
-        or mapped.read_at(len(_END_OF_STREAM), mapped.size() - 8) != _END_OF_STREAM
-    ):
+    size = len(_END_OF_STREAM)
+    if mapped.size() < size or mapped.read_at(size, mapped.size() - size) != _END_OF_STREAM:
         raise ValueError("truncated: an Arrow stream ends with a mark, and this does not")
     reader = pa.ipc.open_stream(mapped)
-    blocks, first = [], 0
-    for batch in reader:
-
-        def read(batch: Any = batch) -> Any:
-            return batch
-
-        blocks.append(RowBlock(file, first, batch.num_rows, read))
-        first += batch.num_rows
-    return reader.schema, blocks
+    return reader.schema, [(batch.num_rows, batch.slice) for batch in reader]  # a slice copies nothing
 
 
 def _column_problem(schema: Any, train: HuggingFaceSpec) -> str | None:

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from add.config.data import ResizeSpec
 from add.errors import InputError
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
 
 _WHITE = (255, 255, 255, 255)
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
@@ -66,6 +64,25 @@ def captions_of(value: object, name: str) -> tuple[str, ...]:
     return tuple(caption_text(text, name) for text in right)
 
 
+def file_bytes(file: Path) -> bytes:
+    """A file's bytes. Raises InputError where it cannot be read."""
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise InputError(f"{file}: cannot be read: {error.strerror}") from None
+
+
+def json_object(raw: bytes, name: object) -> dict[str, Any]:
+    """The JSON object in UTF-8 that `raw` is. Raises InputError with `name` where it is none."""
+    try:
+        content = json.loads(raw.decode("utf-8"))
+    except ValueError as error:
+        raise InputError(f"{name}: not JSON in UTF-8: {error}") from None
+    if not isinstance(content, dict):
+        raise InputError(f"{name}: holds no JSON object")
+    return content
+
+
 def pixels(
     samples: Sequence[Sample],
     resolution: int,
@@ -77,16 +94,13 @@ def pixels(
     places: for random crops, where each lies: (0, 0) is left and top, (1, 1) right and bottom. Raises InputError
     naming an image that cannot be decoded whole, ValueError for random crops without places.
     """
-    import numpy as np
-
     rule = resize or ResizeSpec()
     if rule.crop == "random" and places is None:
         raise ValueError("random crops need a place for each sample")
-    centred = [(0.5, 0.5)] * len(samples)
-    where = places if rule.crop == "random" and places is not None else centred
-    return np.stack(
-        [_square(sample, resolution, rule, place) for sample, place in zip(samples, where, strict=True)]
-    )
+    if rule.crop != "random" or places is None:
+        places = [(0.5, 0.5)] * len(samples)
+    pairs = zip(samples, places, strict=True)
+    return np.stack([_square(sample, resolution, rule, place) for sample, place in pairs])
 
 
 def _square(
@@ -96,10 +110,8 @@ def _square(
     image = decoded_rgb(sample.image, sample.name)
     if image.size != size:
         method = Image.Resampling[rule.filter.upper()]
-        if rule.crop == "none":
-            image = image.resize(size, method)
-        else:
-            image = ImageOps.fit(image, size, method, centering=place)
+        whole = rule.crop == "none"
+        image = image.resize(size, method) if whole else ImageOps.fit(image, size, method, centering=place)
     return np.asarray(image)
 
 

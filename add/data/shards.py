@@ -7,26 +7,25 @@ Its indexed sibling wids accepts a truncated tar and builds its index again in e
 from __future__ import annotations
 
 import hashlib
-import itertools
-import json
 import os
 import re
 import tarfile
-import threading
-from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
 
 from add.config.data import ShardsSpec
-from add.data.images import IMAGE_SUFFIXES, Sample, caption_text, captions_of
+from add.data.images import IMAGE_SUFFIXES, Sample, caption_text, captions_of, json_object
 from add.errors import InputError
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
+from add.files import write_whole
 
 COLUMNS = 4
 """Columns of an index: offset and size of the image, offset and size of the caption, int64. 32 bytes per sample."""
@@ -51,8 +50,6 @@ def shard_index(path: Path, caption_suffix: str) -> tuple[ShardIndex, list[str]]
     An index without problems is kept on disk, in a folder `.index` beside the shard or, where that cannot be written,
     in the user's cache. It is valid for the shard's name, size and modification time.
     """
-    import numpy as np
-
     try:
         state = path.stat()
     except OSError:
@@ -136,9 +133,6 @@ def _user_cache(path: Path) -> Path:
 
 def _kept(file: Path) -> NDArray[np.int64] | None:
     """The index on disk, or None where it is missing or damaged and must be made again."""
-    from safetensors import SafetensorError
-    from safetensors.numpy import load
-
     try:
         return load(file.read_bytes())["places"].reshape(-1, COLUMNS)
     except (OSError, SafetensorError, KeyError, ValueError):
@@ -147,16 +141,10 @@ def _kept(file: Path) -> NDArray[np.int64] | None:
 
 def _keep(folders: tuple[Path, ...], name: str, places: NDArray[np.int64]) -> None:
     """Write an index into the first folder that is writable. Without one, it is made again next time."""
-    from safetensors.numpy import save
-
-    from add.files import write_whole
-
     for folder in folders:
-        try:
+        with suppress(OSError):
             write_whole(folder / name, save({"places": places}))
-        except OSError:
-            continue
-        return
+            return
 
 
 _OPEN = 64
@@ -172,7 +160,10 @@ class ShardedImages:
 
     shards: tuple[ShardIndex, ...]
     caption_field: str | None
-    _files: _OpenFiles = field(default_factory=lambda: _OpenFiles(), compare=False, repr=False)
+    _open: Callable[[Path, int, int], BinaryIO] = field(
+        default_factory=lambda: lru_cache(_OPEN)(_opened), compare=False, repr=False
+    )
+    """The last used shards stay open. A reader has its own reference, so dropping one closes nothing in use."""
 
     def __len__(self) -> int:
         return sum(self.blocks)
@@ -184,9 +175,7 @@ class ShardedImages:
 
     def samples(self, indices: Sequence[int]) -> list[Sample]:
         """The samples at `indices`. Raises InputError naming a shard that changed, or a member and its fault."""
-        import numpy as np
-
-        ends = np.cumsum(self.blocks)
+            ends = np.cumsum(self.blocks)
         shards = np.searchsorted(ends, indices, side="right")
         return [
             self._sample(self.shards[s], int(i - ends[s]) + len(self.shards[s].places))
@@ -195,7 +184,7 @@ class ShardedImages:
 
     def _sample(self, shard: ShardIndex, row: int) -> Sample:
         image, image_size, caption, caption_size = shard.places[row].tolist()
-        file = self._files.open(shard)
+        file = self._open(shard.path, shard.size, shard.mtime)
         name, data = _member(file, shard.path, image, image_size)
         caption_name, text = _member(file, shard.path, caption, caption_size)
         return Sample(name, data, self._captions(text, caption_name))
@@ -203,11 +192,8 @@ class ShardedImages:
     def _captions(self, text: bytes, name: str) -> tuple[str, ...]:
         if self.caption_field is None:
             return (caption_text(text, name),)
-        try:
-            content = json.loads(text)
-        except (UnicodeDecodeError, json.JSONDecodeError) as error:
-            raise InputError(f"{name}: not JSON in UTF-8: {error}") from None
-        if not isinstance(content, dict) or self.caption_field not in content:
+        content = json_object(text, name)
+        if self.caption_field not in content:
             raise InputError(f"{name}: has no field {self.caption_field!r}")
         return captions_of(content[self.caption_field], name)
 
@@ -226,40 +212,25 @@ def _member(file: BinaryIO, shard: Path, offset: int, size: int) -> tuple[str, b
     return f"{shard}: {header.name}", raw[tarfile.BLOCKSIZE :]
 
 
-@dataclass
-class _OpenFiles:
-    """The last used shards, held open. A reader has its own reference, so dropping a shard closes nothing in use."""
-
-    files: OrderedDict[Path, BinaryIO] = field(default_factory=OrderedDict)
-    lock: threading.Lock = field(default_factory=threading.Lock)
-
-    def open(self, shard: ShardIndex) -> BinaryIO:
-        with self.lock:
-            if (file := self.files.get(shard.path)) is None:
-                try:
-                    file = shard.path.open("rb", buffering=0)
-                except OSError as error:
-                    raise InputError(f"{shard.path}: cannot be read: {error.strerror}") from None
-                state = os.fstat(file.fileno())
-                if (state.st_size, state.st_mtime_ns) != (shard.size, shard.mtime):
-                    raise InputError(f"{shard.path}: changed since it was indexed; start again")
-                self.files[shard.path] = file
-            self.files.move_to_end(shard.path)
-            while len(self.files) > _OPEN:
-                self.files.popitem(last=False)
-            return file
+def _opened(path: Path, size: int, mtime: int) -> BinaryIO:
+    """The shard, open for reading. Raises InputError where it changed since it was indexed."""
+    try:
+        file = path.open("rb", buffering=0)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
+    state = os.fstat(file.fileno())
+    if (state.st_size, state.st_mtime_ns) != (size, mtime):
+        raise InputError(f"{path}: changed since it was indexed; start again")
+    return file
 
 
 def scan_shards(train: ShardsSpec) -> tuple[ShardedImages, list[str]]:
     """The shards' complete samples and all problems: every member's name is read, no image is opened."""
     paths, problems = shard_paths(train.shards)
     suffix = ".txt" if train.caption_field is None else ".json"
-    indices = []
-    for path in paths:
-        index, wrong = shard_index(path, suffix)
-        indices.append(index)
-        problems += wrong
-    return ShardedImages(tuple(indices), train.caption_field), problems
+    scans = [shard_index(path, suffix) for path in paths]
+    problems += (problem for _, wrong in scans for problem in wrong)
+    return ShardedImages(tuple(index for index, _ in scans), train.caption_field), problems
 
 
 def shard_paths(pattern: str) -> tuple[list[Path], list[str]]:
@@ -275,14 +246,11 @@ def shard_paths(pattern: str) -> tuple[list[Path], list[str]]:
     return named, []
 
 
-def _expanded(pattern: str) -> Iterator[str]:
+def _expanded(pattern: str) -> list[str]:
     """The pattern with every range replaced by each of its numbers, padded like the range's first number."""
-    parts = _RANGE.split(pattern)
-    ranges = [
-        [str(n).zfill(len(first)) for n in range(int(first), int(last) + 1)]
-        for first, last in zip(parts[1::3], parts[2::3], strict=True)
-    ]
-    for chosen in itertools.product(*ranges):
-        yield "".join(
-            text for pair in itertools.zip_longest(parts[0::3], chosen, fillvalue="") for text in pair
-        )
+    if (match := _RANGE.search(pattern)) is None:
+        return [pattern]
+    first, last = match.groups()
+    numbers = (str(n).zfill(len(first)) for n in range(int(first), int(last) + 1))
+    before, after = pattern[: match.start()], pattern[match.end() :]
+    return [name for number in numbers for name in _expanded(f"{before}{number}{after}")]

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
-from add.config.data import CocoSpec, FolderSpec, ShardsSpec, TrainData, WindowedSpec
+import numpy as np
+from numpy.typing import NDArray
+
+from add.config.data import TrainData, WindowedSpec
 from add.data.coco import scan_coco
+from add.data.folder import scan_folder
+from add.data.huggingface import scan_huggingface
 from add.data.images import CaptionedSet
+from add.data.shards import scan_shards
 from add.errors import InputError
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
 
 
 def sample_indices(n: int, first: int, count: int, seed: int) -> list[int]:
@@ -35,8 +36,6 @@ def windowed_indices(blocks: Sequence[int], window: int, first: int, count: int,
 
     blocks: their sizes, in order. Each epoch shuffles the blocks and shows every sample once.
     """
-    import numpy as np
-
     sizes = np.asarray(blocks, dtype=np.int64)
     starts = np.cumsum(sizes) - sizes
     n = int(sizes.sum())
@@ -57,28 +56,22 @@ def windowed_indices(blocks: Sequence[int], window: int, first: int, count: int,
 @lru_cache(maxsize=4)
 def _permutation(n: int, key: tuple[int, ...]) -> NDArray[np.int64]:
     """The permutation of n with this seed; the last few are cached, since every step asks for the same one."""
-    import numpy as np
-
     order = np.random.default_rng(list(key)).permutation(n)
     order.setflags(write=False)
     return order
 
 
+_SCANS: dict[str, Callable[[Any], tuple[CaptionedSet, list[str]]]] = {
+    "coco": scan_coco,
+    "folder": scan_folder,
+    "webdataset": scan_shards,
+    "huggingface": scan_huggingface,
+}
+
+
 def scan_training_set(train: TrainData) -> tuple[CaptionedSet, list[str]]:
     """The samples that are complete by their names, and all problems. No image is opened."""
-    if isinstance(train, CocoSpec):
-        return scan_coco(Path(train.images), Path(train.annotations))
-    if isinstance(train, FolderSpec):
-        from add.data.folder import scan_folder
-
-        return scan_folder(train)
-    if isinstance(train, ShardsSpec):
-        from add.data.shards import scan_shards
-
-        return scan_shards(train)
-    from add.data.huggingface import scan_huggingface
-
-    return scan_huggingface(train)
+    return _SCANS[train.kind](train)
 
 
 def open_training_set(train: TrainData) -> CaptionedSet:

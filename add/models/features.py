@@ -81,12 +81,7 @@ def load_model(path: str) -> PreTrainedModel:
 
 
 def load_features(
-    path: str,
-    *,
-    layers: Sequence[int] = (),
-    image_size: int,
-    mean: Sequence[float],
-    std: Sequence[float],
+    path: str, *, layers: Sequence[int] = (), image_size: int, mean: Sequence[float], std: Sequence[float]
 ) -> FeatureNetwork:
     """Load a frozen `FeatureNetwork`.
 
@@ -99,12 +94,7 @@ def load_features(
     an image_size that is no multiple of the patch size.
     """
     return FeatureNetwork(
-        load_model(str(path)),
-        layers=layers,
-        image_size=image_size,
-        mean=mean,
-        std=std,
-        name=str(path),
+        load_model(str(path)), layers=layers, image_size=image_size, mean=mean, std=std, name=str(path)
     )
 
 

@@ -11,10 +11,10 @@ import re
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from pydantic import ValidationError, model_validator
+from pydantic import model_validator
 
 from add.config.types import Frozen, Text
-from add.config.yaml import SpecError, explained, raise_all, read_yaml
+from add.config.yaml import SpecError, read_model
 from add.models.weights import Files, WeightsError, loaded_weights
 
 if TYPE_CHECKING:
@@ -72,14 +72,7 @@ def mirrors_file() -> Path | None:
 def load_mirrors() -> Mirrors:
     """The file's mirrors, none without a file. Raises SpecError with every problem of the file."""
     file = mirrors_file()
-    if file is None:
-        return Mirrors(networks={})
-    values, origin = read_yaml(file)
-    try:
-        return Mirrors.model_validate(values)
-    except ValidationError as error:
-        raise_all(explained(error, Mirrors, lambda loc: (origin.file, origin.line(loc))))
-        raise
+    return Mirrors(networks={}) if file is None else read_model(Mirrors, file)[0]
 
 
 def mirrored(path: str, revision: str | None = None) -> tuple[str, str | None]:
@@ -93,10 +86,8 @@ def mirrored(path: str, revision: str | None = None) -> tuple[str, str | None]:
     if mirror is None:
         return path, revision
     if mirror.directory is not None and not Path(mirror.path).exists():
-        file = mirrors_file()
-        raise SpecError(
-            (file or Path(FILE)).as_posix(), 1, f"{path}: its directory {mirror.path} is not there"
-        )
+        file = mirrors_file() or Path(FILE)
+        raise SpecError(file.as_posix(), 1, f"{path}: its directory {mirror.path} is not there")
     return mirror.path, mirror.revision
 
 

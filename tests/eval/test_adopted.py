@@ -22,6 +22,7 @@ from eval.prompts import read_prompts
 from eval.stage import MeasureValues, ScoreValues
 from tests.support.adopting import NAMES, adopt, workplace
 from tests.support.evaluation import picture, shared
+from tests.support.training_data import load_images
 
 DATA = ["--scale", "config/coco.yaml", "--out", "data/coco"]
 
@@ -118,8 +119,6 @@ def test_a_whole_set_states_no_part_and_keeps_the_values_it_always_had(here: Pat
 
 
 def test_what_is_trained_on_is_decoded_as_what_is_measured(tmp_path: Path) -> None:
-    from add.data.coco import load_images
-
     image = Image.fromarray(picture(1, 32))
     clear = image.copy()
     clear.putalpha(Image.new("L", image.size, 99))

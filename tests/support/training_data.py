@@ -11,8 +11,11 @@ from pathlib import Path
 import pyarrow as pa
 from PIL import Image
 from pyarrow import parquet
+from torch import Tensor
 
 from add.config.data import CocoSpec, FolderSpec, HuggingFaceSpec, ShardsSpec, TrainData
+from add.data.coco import to_tensor
+from add.data.images import Sample, file_bytes, pixels
 
 FORMS = ("coco", "text", "csv", "jsonl", "shards", "json shards", "saved", "parquet")
 
@@ -27,6 +30,11 @@ def encoded(image: Image.Image, form: str = "PNG", **options: object) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, form, **options)
     return buffer.getvalue()
+
+
+def load_images(files: Sequence[Path], resolution: int) -> Tensor:
+    """RGB images as training sees them: (B, 3, resolution, resolution) float32 in [-1, 1]."""
+    return to_tensor(pixels([Sample(str(file), file_bytes(file), ()) for file in files], resolution))
 
 
 def write(

@@ -12,8 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from add.data.coco import load_coco, load_images
-from add.data.training_set import sample_indices
+from add.config.data import CocoSpec
+from add.data.coco import CaptionedImages
+from add.data.training_set import open_training_set, sample_indices
+from tests.support.training_data import load_images
 
 
 def write(
@@ -26,6 +28,12 @@ def write(
     file = tmp_path / "captions.json"
     file.write_text(json.dumps(content))
     return folder, file
+
+
+def load_coco(folder: Path, file: Path) -> CaptionedImages:
+    data = open_training_set(CocoSpec(images=str(folder), annotations=str(file)))
+    assert isinstance(data, CaptionedImages)
+    return data
 
 
 def good() -> dict[str, Any]:
@@ -41,7 +49,7 @@ def good() -> dict[str, Any]:
 
 def test_images_by_id_and_captions_by_annotation_id(tmp_path: Path):
     data = load_coco(*write(tmp_path, good()))
-    assert [f.name for f in data.files] == ["a.png", "b.png"]
+    assert data.images == ("a.png", "b.png")
     assert data.captions == (("first", "second"), ("other",))
 
 
