@@ -185,7 +185,7 @@ def scan_huggingface(train: HuggingFaceSpec) -> tuple[ArrowImages, list[str]]:
 
 
 def _parquet_blocks(file: Path, columns: list[str]) -> tuple[Any, list[tuple[int, Callable[..., Any]]]]:
-    """Schema, and size and reader of the row groups, of a parquet file. Raises OSError or ValueError where it is truncated."""
+    """Schema, and size and reader of each row group. Raises OSError or ValueError where the file is truncated."""
     from pyarrow import parquet
 
     def read(group: int) -> Any:
@@ -194,6 +194,7 @@ def _parquet_blocks(file: Path, columns: list[str]) -> tuple[Any, list[tuple[int
 
     metadata = parquet.read_metadata(file)
     groups = range(metadata.num_row_groups)
+    blocks: list[tuple[int, Callable[..., Any]]]
     blocks = [(metadata.row_group(group).num_rows, partial(read, group)) for group in groups]
     return metadata.schema.to_arrow_schema(), blocks
 

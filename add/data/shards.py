@@ -175,7 +175,7 @@ class ShardedImages:
 
     def samples(self, indices: Sequence[int]) -> list[Sample]:
         """The samples at `indices`. Raises InputError naming a shard that changed, or a member and its fault."""
-            ends = np.cumsum(self.blocks)
+        ends = np.cumsum(self.blocks)
         shards = np.searchsorted(ends, indices, side="right")
         return [
             self._sample(self.shards[s], int(i - ends[s]) + len(self.shards[s].places))

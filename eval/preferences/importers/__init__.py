@@ -55,4 +55,5 @@ def detect(source: ForeignFile) -> str:
 def _missing(name: str, source: ForeignFile) -> str:
     """The columns that the file lacks, of the format's header that fits best; empty where it is in the format."""
     headers = FORMATS[name].headers
-    return ", ".join(min(([n for n in header if n not in source.columns] for header in headers), key=len))
+    lacking = [[name for name in header if name not in source.columns] for header in headers]
+    return ", ".join(min(lacking, key=len))

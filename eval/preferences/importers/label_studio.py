@@ -119,11 +119,11 @@ def _of_table(file: Path, name: str | None) -> Iterable[Mapping[str, str]]:
     problems = []
     for entry in source.entries:
         for column, value in entry.values.items():
-            reason = "is empty" if not value else cell_damage(value, column == "prompt")
-            if reason is None and value not in choices.get(column, (value,)):
-                reason = f"is no {column}; valid are {', '.join(choices[column])}"
-            if reason:
-                problems.append(Problem(file, entry.line, column, value, reason))
+            fault = "is empty" if not value else cell_damage(value, column == "prompt")
+            if fault is None and value not in choices.get(column, (value,)):
+                fault = f"is no {column}; valid are {', '.join(choices[column])}"
+            if fault:
+                problems.append(Problem(file, entry.line, column, value, fault))
         if entry.values["system_left"] == entry.values["system_right"]:
             system = entry.values["system_right"]
             problems.append(Problem(file, entry.line, "system_right", system, "is system_left too"))
