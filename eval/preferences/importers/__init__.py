@@ -55,5 +55,5 @@ def detect(source: ForeignFile) -> str:
 def _missing(name: str, source: ForeignFile) -> str:
     """The columns that the file lacks, of the format's header that fits best; empty where it is in the format."""
     headers = FORMATS[name].headers
-    lacking = [[name for name in header if name not in source.columns] for header in headers]
+    lacking: list[list[str]] = [[name for name in header if name not in source.columns] for header in headers]
     return ", ".join(min(lacking, key=len))
