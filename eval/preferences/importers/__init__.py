@@ -56,4 +56,5 @@ def _missing(name: str, source: ForeignFile) -> str:
     """The columns that the file lacks, of the format's header that fits best; empty where it is in the format."""
     headers = FORMATS[name].headers
     lacking: list[list[str]] = [[name for name in header if name not in source.columns] for header in headers]
-    return ", ".join(min(lacking, key=len))
+    fewest = min(lacking, key=len)
+    return ", ".join(fewest)
