@@ -65,7 +65,10 @@ def test_latency_runs_by_itself(
     content = json.loads((tmp_path / "latency-tiny.json").read_text())
     assert content == json.loads(capsys.readouterr().out)
     assert content["command"].startswith("python -m benchmarks.latency --size tiny")
-    assert content["seconds"]["1"] < content["seconds"]["25"] < content["seconds"]["50"]
+    seconds = content["seconds"]
+    assert seconds.keys() == {"1", "25", "50"}
+    # One repeat on a busy machine: 25 and 50 steps need not be in order.
+    assert 0 < seconds["1"] < min(seconds["25"], seconds["50"])
 
 
 def test_what_does_not_fit_is_tried_with_half_the_images(monkeypatch: pytest.MonkeyPatch) -> None:
