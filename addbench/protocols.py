@@ -59,8 +59,8 @@ def protocols(options: argparse.Namespace) -> tuple[str, int]:
         raise InputError(f"--resamples: a deviation needs at least 2, not {options.resamples}")
     import torch
 
+    from eval.protocols.compare import text_table
     from eval.protocols.run import Request, score_protocols
-    from eval.protocols.table import text_table
 
     torch.set_num_threads(scale.training.threads)
     o = options
@@ -84,7 +84,7 @@ def _own_samples(given: list[str]) -> dict[str, Path]:
 
 
 def _write(out: Path, comparison: ProtocolComparison, device: str) -> None:
-    from eval.protocols.table import csv_table, markdown_table
+    from eval.protocols.compare import csv_table, markdown_table
     from eval.result import commit, hardware, versions
 
     write_whole(out / "protocols.csv", csv_table(comparison))

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,13 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from add.data.images import decoded, decoded_rgb, file_bytes
+from add.data.images import decoded, decoded_rgb, file_bytes, json_object
 from add.errors import InputError
 
 Crop = Literal["none", "center"]
 PREFIX = "captions_"
-
-
 INDEX_COLUMNS = ("file", "prompt_id", "prompt", "seed", "image_seed")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 
@@ -37,49 +35,41 @@ class SampledImage:
 
 
 @dataclass(frozen=True)
-class SampleSet:
-    """A finished sample directory: square 8-bit RGB PNGs of side `resolution`, in the order of the index."""
-
-    directory: Path
-    resolution: int
-    steps: int
-    seconds: float
-    samples: tuple[SampledImage, ...]
-
-    def __len__(self) -> int:
-        return len(self.samples)
-
-    def batches(self, size: int) -> Iterator[NDArray[np.uint8]]:
-        """Arrays (n, resolution, resolution, 3), n <= size. Raises InputError at a broken or odd file."""
-        for start in range(0, len(self.samples), size):
-            chunk = self.samples[start : start + size]
-            yield np.stack([decode_sample(self.directory / s.file, self.resolution) for s in chunk])
-
-    def sha256(self) -> str:
-        """sha256 over the names and bytes of the images, in order."""
-        return _set_hash([self.directory / s.file for s in self.samples])
-
-
-@dataclass(frozen=True)
-class ReferenceImages:
-    """Photographs on disk, in order, brought to `resolution` x `resolution` by `crop` as they are read."""
+class Images:
+    """Image files in order; `decode` gives each as uint8 (h, w, 3), upright RGB, or raises InputError."""
 
     files: tuple[Path, ...]
-    resolution: int
-    crop: Crop
+    decode: Callable[[Path], NDArray[np.uint8]]
 
     def __len__(self) -> int:
         return len(self.files)
 
-    def batches(self, size: int) -> Iterator[NDArray[np.uint8]]:
-        """Arrays (n, resolution, resolution, 3), n <= size. Raises InputError at a broken file."""
+    def decoded(self, size: int) -> Iterator[list[NDArray[np.uint8]]]:
+        """Up to `size` images at a time, each as large as it is."""
         for start in range(0, len(self.files), size):
-            chunk = self.files[start : start + size]
-            yield np.stack([to_square(decode_image(f), self.resolution, self.crop) for f in chunk])
+            yield [self.decode(file) for file in self.files[start : start + size]]
+
+    def batches(self, size: int) -> Iterator[NDArray[np.uint8]]:
+        """Arrays (n, h, w, 3), n <= size, of images that `decode` brings to one size."""
+        return (np.stack(images) for images in self.decoded(size))
 
     def sha256(self) -> str:
         """sha256 over the names and bytes of the images, in order."""
-        return _set_hash(self.files)
+        digest = hashlib.sha256()
+        for file in self.files:
+            digest.update(file.name.encode())
+            digest.update(file.read_bytes())
+        return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class SampleSet(Images):
+    """A finished sample directory: square 8-bit RGB PNGs, in the order of the index."""
+
+    directory: Path
+    steps: int
+    seconds: float
+    samples: tuple[SampledImage, ...]
 
 
 def read_samples(directory: Path, resolution: int) -> SampleSet:
@@ -100,34 +90,33 @@ def read_samples(directory: Path, resolution: int) -> SampleSet:
         raise InputError(directory / name, f"is missing ({len(listed - present)} of {len(listed)} are)")
     for name in sorted(present - listed):
         raise InputError(directory / name, "is not in index.csv; the directory holds more than one set")
-    return SampleSet(directory, resolution, facts["steps"], float(facts["seconds"]), samples)
+    files = tuple(directory / sample.file for sample in samples)
+    decode = partial(decode_sample, resolution=resolution)
+    return SampleSet(files, decode, directory, facts["steps"], float(facts["seconds"]), samples)
 
 
-def image_folder(directory: Path, resolution: int, crop: Crop, count: int | None = None) -> ReferenceImages:
-    """The first `count` images (all if None) of a flat folder, sorted by name. Raises InputError.
+def image_folder(directory: Path, resolution: int, crop: Crop, count: int | None = None) -> Images:
+    """The first `count` images (all if None) of a flat folder, sorted by name, as `to_square` brings them to one size.
 
-    Hidden files are ignored; anything else that is not an image is refused.
+    Hidden files are ignored; anything else that is not an image is refused. Raises InputError.
     """
     if not directory.is_dir():
         raise InputError(directory, "no such directory")
-    files = []
-    for entry in sorted(directory.iterdir(), key=lambda f: f.name):
-        if entry.name.startswith("."):
-            continue
+    files = [f for f in sorted(directory.iterdir(), key=lambda f: f.name) if not f.name.startswith(".")]
+    for entry in files:
         if entry.is_dir() or entry.suffix.lower() not in SUFFIXES:
             raise InputError(entry, f"is not an image; a reference is a flat folder of {', '.join(SUFFIXES)}")
-        files.append(entry)
     if count is not None and len(files) < count:
         raise InputError(directory, f"{count} images are asked for, {len(files)} are there")
     if not files:
         raise InputError(directory, "holds no images")
-    return ReferenceImages(tuple(files[:count]), resolution, crop)
+    return _squares(files[:count], resolution, crop)
 
 
-def named_images(directory: Path, names: Sequence[str], resolution: int, crop: Crop) -> ReferenceImages:
-    """The images `names` of a folder, in that order, as a COCO file lists them. Raises InputError.
+def named_images(directory: Path, names: Sequence[str], resolution: int, crop: Crop) -> Images:
+    """The images `names` of a folder, in that order, as `to_square` brings them to one size. Raises InputError.
 
-    Absent files are counted and the first ones named; `present` gives the subset that is there.
+    Absent files are counted and the first ones named.
     """
     if not directory.is_dir():
         raise InputError(directory, "no such directory")
@@ -135,25 +124,16 @@ def named_images(directory: Path, names: Sequence[str], resolution: int, crop: C
     if absent:
         some = ", ".join(absent[:5]) + (", ..." if len(absent) > 5 else "")
         raise InputError(directory, f"{len(absent)} of {len(names)} images are missing: {some}")
-    return ReferenceImages(tuple(directory / name for name in names), resolution, crop)
-
-
-def present(directory: Path, names: Sequence[str]) -> tuple[str, ...]:
-    """The `names` that are in the folder, in the same order: for work on a stated subset."""
-    return tuple(name for name in names if (directory / name).is_file())
+    return _squares([directory / name for name in names], resolution, crop)
 
 
 def read_facts(path: Path) -> dict[str, Any]:
     """A samples.json with `steps`, `count` and `seconds`. Raises InputError where one is missing."""
-    try:
-        facts = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(path, f"not JSON: {error}") from error
-    kinds: dict[str, tuple[type, ...]] = {"steps": (int,), "count": (int,), "seconds": (int, float)}
-    for key, kind in kinds.items():
-        if not isinstance(facts, dict) or not isinstance(facts.get(key), kind):
+    facts = json_object(file_bytes(path), path)
+    for key, kind in (("steps", int), ("count", int), ("seconds", int | float)):
+        if not isinstance(facts.get(key), kind):
             raise InputError(path, f"field {key!r} is missing or not a number")
-    return dict(facts)
+    return facts
 
 
 def read_index(path: Path) -> tuple[SampledImage, ...]:
@@ -267,9 +247,5 @@ def _sample(path: Path, line: int, row: list[str]) -> SampledImage:
         raise InputError(path, f"line {line}: seed or image_seed is not a whole number: {error}") from error
 
 
-def _set_hash(files: Sequence[Path]) -> str:
-    digest = hashlib.sha256()
-    for file in files:
-        digest.update(file.name.encode())
-        digest.update(file.read_bytes())
-    return digest.hexdigest()
+def _squares(files: Sequence[Path], resolution: int, crop: Crop) -> Images:
+    return Images(tuple(files), lambda file: to_square(decode_image(file), resolution, crop))

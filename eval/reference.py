@@ -24,10 +24,9 @@ from safetensors.numpy import load_file, save_file
 from add.errors import InputError, refuses
 from add.files import whole_file, write_json
 from add.models.weights import file_hash
-from eval.images import ReferenceImages, image_folder, named_images, photograph_folder, present
+from eval.images import Images, image_folder, named_images, on_disk, photograph_folder
+from eval.metrics.distances import frechet_distance, statistics
 from eval.metrics.features import Extractor
-from eval.metrics.frechet import frechet_distance, statistics
-from eval.metrics.kid import mean_kernel
 from eval.metrics.measure import (
     MetricNetworks,
     ReferenceFeatures,
@@ -75,7 +74,7 @@ def make_reference(
     )
     networks = load_metric_networks(evaluation, device)
     source = SourceIdentity(file=evaluation.reference.images, sha256=folder.sha256(), count=len(folder))
-    reference = _reference(source, _features(folder.batches(evaluation.batch), networks.extractor))
+    reference = ReferenceFeatures(source, _features(folder.batches(evaluation.batch), networks.extractor))
     features = {"reference": reference.features}
     real: list[RealImages] = []
     protocols: dict[str, dict[str, Any]] = {}
@@ -123,7 +122,7 @@ def load_reference(directory: Path, evaluation: EvaluationSpec, extractor: Extra
     tensors = directory / FEATURES_FILE
     if not tensors.is_file() or file_hash(tensors) != made.features_sha256:
         raise InputError(tensors, "is missing, or is not what reference.json was made with; make both again")
-    return _reference(made.reference, load_file(tensors)["reference"])
+    return ReferenceFeatures(made.reference, load_file(tensors)["reference"])
 
 
 def _real(
@@ -138,7 +137,7 @@ def _real(
     prompts = read_prompts(config)
     directory = photograph_folder(Path(config.annotations))
     if present_only:
-        there = set(present(directory, [p.file_name or "" for p in prompts]))
+        there = on_disk(Path(config.annotations), [p.file_name or "" for p in prompts])
         prompts = tuple(p for p in prompts if p.file_name in there)
     names = [p.file_name or "" for p in prompts]
     folder = named_images(directory, names, evaluation.resolution, evaluation.crop)
@@ -167,10 +166,6 @@ def _features(batches: Iterator[NDArray[np.uint8]], extractor: Extractor) -> NDA
     return features
 
 
-def _reference(source: SourceIdentity, features: NDArray[np.float32]) -> ReferenceFeatures:
-    return ReferenceFeatures(source, features, statistics(features), mean_kernel(features))
-
-
 def _settings(evaluation: EvaluationSpec, extractor: Extractor) -> dict[str, Any]:
     return {
         "extractor": extractor.network.model_dump(mode="json", exclude={"id", "revision"}),
@@ -180,7 +175,7 @@ def _settings(evaluation: EvaluationSpec, extractor: Extractor) -> dict[str, Any
     }
 
 
-def _blurred(folder: ReferenceImages, size: int) -> Iterator[NDArray[np.uint8]]:
+def _blurred(folder: Images, size: int) -> Iterator[NDArray[np.uint8]]:
     from scipy.ndimage import gaussian_filter
 
     for images in folder.batches(size):

@@ -6,7 +6,6 @@ output is its answer. An image is right if every group that its scene states is 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,14 +14,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from add.data.images import file_bytes, json_object
 from add.errors import InputError
-from add.models.hub import network_directory
-from add.models.weights import WeightsError, check_weights
-from eval.metrics.features import Extractor, ImageBatch, Normalise, described, load_frozen, quiet
+from add.models.weights import WeightsError, file_hash
+from eval.metrics.features import Extractor, ImageBatch, load_image_network
+from eval.metrics.protocol import SourceIdentity
 
 if TYPE_CHECKING:
-    import torch
-
     from add.config.scale import OracleSpec as OracleSpec
 
 Scene = Mapping[str, str | None]
@@ -43,10 +41,15 @@ class Alignment:
 
 @dataclass(frozen=True)
 class Oracle:
-    """The classifier: its groups in order, each with its values and their places among the outputs."""
+    """The classifier: its groups in order, each with its values and their places among the outputs.
+
+    scenes: prompt -> scene; source: the file that states them.
+    """
 
     extractor: Extractor
     groups: dict[str, dict[str, int]]
+    scenes: dict[str, Scene]
+    source: SourceIdentity
 
     def answers(self, batch: ImageBatch) -> list[dict[str, str]]:
         """For each of the n images, the value that the oracle sees in each group."""
@@ -61,25 +64,21 @@ class Oracle:
 
 
 def load_oracle(spec: OracleSpec, device: str = "cpu") -> Oracle:
-    """The oracle that a scale names. Raises WeightsError where its weights or its output names are wrong."""
+    """The oracle that a scale names, with its scenes.
+
+    Raises WeightsError where its weights or its output names are wrong, InputError where the scenes are.
+    """
     from transformers import AutoModelForImageClassification
 
-    directory = network_directory(spec)
-    sha256 = check_weights(directory, spec.sha256, spec.files)
-    with quiet():
-        model = load_frozen(AutoModelForImageClassification, directory, device)
-    scale = Normalise.of(spec, device)
-
-    def forward(pixels: torch.Tensor) -> torch.Tensor:
-        logits: torch.Tensor = model(pixel_values=scale(pixels)).logits
-        return logits
-
-    network = described("transformers, classifier of 'group:value'", spec, sha256)
-    extractor = Extractor(network, spec.image_size, forward, device)
-    return Oracle(extractor, _groups(directory, model.config.id2label))
+    kind = "transformers, classifier of 'group:value'"
+    extractor, model = load_image_network(spec, AutoModelForImageClassification, "logits", kind, device)
+    groups, file = _groups(model.name_or_path, model.config.id2label), Path(spec.scenes)
+    scenes = read_scenes(file, groups)
+    source = SourceIdentity(file=spec.scenes, sha256=file_hash(file), count=len(scenes))
+    return Oracle(extractor, groups, scenes, source)
 
 
-def _groups(directory: Path, names: Mapping[int, str]) -> dict[str, dict[str, int]]:
+def _groups(directory: str, names: Mapping[int, str]) -> dict[str, dict[str, int]]:
     groups: dict[str, dict[str, int]] = {}
     for place, name in sorted((int(k), v) for k, v in names.items()):
         group, colon, value = name.partition(":")
@@ -101,11 +100,7 @@ def read_scenes(file: Path, groups: Mapping[str, Mapping[str, int]]) -> dict[str
 
     Every scene must mention every group of the oracle, and only values that the oracle knows. Raises InputError.
     """
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{file}: cannot be read: {error}") from error
-    scenes = content.get("prompts") if isinstance(content, dict) else None
+    scenes = json_object(file_bytes(file), file).get("prompts")
     if not isinstance(scenes, dict):
         raise InputError(f"{file}: field 'prompts' is missing, or is not an object")
     for prompt, scene in scenes.items():
@@ -127,7 +122,7 @@ def _check_scene(file: Path, prompt: str, scene: object, groups: Mapping[str, Ma
         raise InputError(f"{where}: states nothing, so any image would be right")
 
 
-def scenes_of(prompts: Sequence[str], scenes: Mapping[str, Scene], file: Path) -> list[Scene] | None:
+def scenes_of(prompts: Sequence[str], scenes: Mapping[str, Scene], file: Path | str) -> list[Scene] | None:
     """The scene of each prompt; None if no prompt has one (the set is not of this world).
 
     Raises InputError where some have one and others do not: the score would silently be of a part.

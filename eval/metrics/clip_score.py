@@ -16,25 +16,13 @@ from numpy.typing import NDArray
 
 from add.models.hub import named_file
 from add.models.weights import WeightsError, check_weights
+from eval.metrics.distances import Estimated
 from eval.metrics.protocol import NetworkIdentity
 
 if TYPE_CHECKING:
     from add.config.scale import ClipSpec as ClipSpec
 
 LOCAL = "local-dir:"
-
-
-@dataclass(frozen=True)
-class ClipScore:
-    """Mean cosine (-1 to 1) and its standard error over images."""
-
-    value: float
-    error: float
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        """value -+ 1.96 standard errors."""
-        return self.value - 1.96 * self.error, self.value + 1.96 * self.error
 
 
 @dataclass(frozen=True)
@@ -51,38 +39,26 @@ class Clip:
         """Cosine similarity (n,) of each of the images uint8 (n, H, W, 3) with the prompt in its place."""
         if len(images) != len(prompts):
             raise ValueError(f"{len(images)} images and {len(prompts)} prompts do not pair up")
-        x, y = self.embed_images(images), self.embed_prompts(prompts)
-        return np.asarray(np.einsum("nd,nd->n", x, y))
-
-    def embed_images(self, images: NDArray[np.uint8]) -> NDArray[np.float64]:
-        """Unit vectors (n, d) of images uint8 (n, H, W, 3)."""
         import torch
         from PIL import Image
 
         pixels = torch.stack([self.preprocess(Image.fromarray(image)) for image in images])
+        place = {prompt: k for k, prompt in enumerate(dict.fromkeys(prompts))}  # equal ones are encoded once
         with torch.inference_mode():
-            return _unit(self.model.encode_image(pixels.to(self.device)))
-
-    def embed_prompts(self, prompts: Sequence[str]) -> NDArray[np.float64]:
-        """Unit vectors (n, d) of prompts; equal prompts are encoded once."""
-        import torch
-
-        distinct = list(dict.fromkeys(prompts))
-        with torch.inference_mode():
-            vectors = _unit(self.model.encode_text(self.tokenizer(distinct).to(self.device)))
-        place = {prompt: i for i, prompt in enumerate(distinct)}
-        return vectors[[place[prompt] for prompt in prompts]]
+            x = _unit(self.model.encode_image(pixels.to(self.device)))
+            y = _unit(self.model.encode_text(self.tokenizer(list(place)).to(self.device)))
+        return np.asarray(np.einsum("nd,nd->n", x, y[[place[prompt] for prompt in prompts]]))
 
 
-def clip_score(cosines: NDArray[np.float64]) -> ClipScore:
-    """The score of cosine similarities (n,), n >= 2."""
+def clip_score(cosines: NDArray[np.float64]) -> Estimated:
+    """The mean of cosine similarities (n,), n >= 2, and its standard error."""
     if cosines.ndim != 1 or len(cosines) < 2:
         raise ValueError(f"a standard error needs at least 2 images as (n,), not {cosines.shape}")
     if not np.isfinite(cosines).all():
         raise ValueError(
             f"the similarity of image {int(np.flatnonzero(~np.isfinite(cosines))[0])} is not finite"
         )
-    return ClipScore(float(cosines.mean()), float(cosines.std(ddof=1) / math.sqrt(len(cosines))))
+    return Estimated(float(cosines.mean()), float(cosines.std(ddof=1) / math.sqrt(len(cosines))))
 
 
 def load_clip(spec: ClipSpec, device: str = "cpu") -> Clip:
@@ -92,10 +68,11 @@ def load_clip(spec: ClipSpec, device: str = "cpu") -> Clip:
     """
     if spec.model.startswith(LOCAL):
         sha256, pretrained = _check_local(spec), None
+    elif spec.path is not None and spec.file is not None:
+        file = named_file(spec.path, spec.revision, spec.file, spec.sha256)  # whatever the tag would lead to
+        sha256, pretrained = check_weights(file, spec.sha256), str(file)
     else:
-        file = _named_file(spec) if spec.file is not None else _tag_file(spec)
-        sha256 = check_weights(file, spec.sha256)
-        pretrained = str(file) if spec.file is not None else spec.pretrained
+        sha256, pretrained = check_weights(_tag_file(spec), spec.sha256), spec.pretrained
     import open_clip
 
     try:
@@ -118,13 +95,6 @@ def _check_local(spec: ClipSpec) -> str:
             f"{directory}: holds no open_clip_config.json; check the path, or make the weights first"
         )
     return check_weights(directory, spec.sha256)
-
-
-def _named_file(spec: ClipSpec) -> Path:
-    """The file that `path` and `file` name, whatever the tag would lead open_clip to."""
-    if spec.path is None or spec.file is None:
-        raise ValueError("`path` and `file` go together")
-    return named_file(spec.path, spec.revision, spec.file, spec.sha256)
 
 
 def _tag_file(spec: ClipSpec) -> Path:

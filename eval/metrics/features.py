@@ -7,11 +7,11 @@ network.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -76,29 +76,47 @@ def load_extractor(spec: ExtractorSpec, device: str = "cpu") -> Extractor:
     """The extractor that a scale names. Raises WeightsError where its weights are absent or others."""
     if spec.kind == "inception":
         return load_inception(spec, device)
-    return load_pooled(spec, device)
-
-
-def load_pooled(spec: ImageNetworkSpec, device: str = "cpu") -> Extractor:
-    """The pooled output of a transformers image model, as the features."""
     from transformers import AutoModel
+
+    return load_image_network(spec, AutoModel, "pooler_output", "transformers, pooled output", device)[0]
+
+
+def load_image_network(
+    spec: ImageNetworkSpec,
+    family: Any,
+    output: Literal["pooler_output", "logits"],
+    kind: str,
+    device: str = "cpu",
+) -> tuple[Extractor, Any]:
+    """A transformers image model of `family`: one of its outputs, flat, as the features; and the model itself.
+
+    `kind` is what the protocol calls it.
+    Raises WeightsError where its weights are absent or others, or it has no such output.
+    """
+    import torch
 
     directory = network_directory(spec)
     sha256 = check_weights(directory, spec.sha256, spec.files)
-    network = described("transformers, pooled output", spec, sha256)
     with quiet():
-        model = load_frozen(AutoModel, directory, device)
-    scale = Normalise.of(spec, device)
+        model = load_frozen(family, directory, device)
+    mean, std = (torch.tensor(v, device=device).view(1, 3, 1, 1) for v in (spec.mean, spec.std))
 
     def forward(pixels: torch.Tensor) -> torch.Tensor:
-        pooled = model(pixel_values=scale(pixels)).pooler_output
-        if pooled is None:
-            raise WeightsError(
-                f"{directory}: {type(model).__name__} has no pooled output to take as features"
-            )
-        return pooled.flatten(1)
+        found = getattr(model(pixel_values=(pixels / 255 - mean) / std), output)
+        if found is None:
+            raise WeightsError(f"{directory}: {type(model).__name__} has no {output} to take as features")
+        return torch.flatten(found, 1)
 
-    return Extractor(network, spec.image_size, forward, device)
+    network = NetworkIdentity(
+        kind=kind,
+        id=spec.path,
+        revision=spec.revision,
+        sha256=sha256,
+        image_size=spec.image_size,
+        mean=spec.mean,
+        std=spec.std,
+    )
+    return Extractor(network, spec.image_size, forward, device), model
 
 
 def load_inception(spec: ImageNetworkSpec, device: str = "cpu") -> Extractor:
@@ -133,45 +151,17 @@ def load_inception(spec: ImageNetworkSpec, device: str = "cpu") -> Extractor:
 
 def clean_resize(images: NDArray[np.uint8], size: int) -> torch.Tensor:
     """float32 (n, 3, size, size), 0 to 255, of images uint8 (n, H, W, 3), by clean-fid's own resizer."""
-    import torch
     from cleanfid.resize import make_resizer
 
     resize = make_resizer("PIL", False, "bicubic", (size, size))
-    stacked = np.stack([resize(image) for image in images])
-    return torch.from_numpy(np.ascontiguousarray(stacked.transpose(0, 3, 1, 2)))
+    return stacked([resize(image) for image in images])
 
 
-@dataclass(frozen=True)
-class Normalise:
-    """0 to 255 -> (0 to 1, less mean, over std), channel by channel."""
+def stacked(images: Sequence[NDArray[np.float32]]) -> torch.Tensor:
+    """float32 (n, 3, h, w) of n images float32 (h, w, 3)."""
+    import torch
 
-    mean: torch.Tensor
-    std: torch.Tensor
-
-    @classmethod
-    def of(cls, spec: ImageNetworkSpec, device: str) -> Normalise:
-        """As the network's entry in the scale says."""
-        import torch
-
-        mean, std = (torch.tensor(v, device=device).view(1, 3, 1, 1) for v in (spec.mean, spec.std))
-        return cls(mean, std)
-
-    def __call__(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Pixels (n, 3, h, w), 0 to 255, as the network takes them."""
-        return (pixels / 255 - self.mean) / self.std
-
-
-def described(kind: str, spec: ImageNetworkSpec, sha256: str) -> NetworkIdentity:
-    """A network's entry in a protocol."""
-    return NetworkIdentity(
-        kind=kind,
-        id=spec.path,
-        revision=spec.revision,
-        sha256=sha256,
-        image_size=spec.image_size,
-        mean=spec.mean,
-        std=spec.std,
-    )
+    return torch.from_numpy(np.ascontiguousarray(np.stack(images).transpose(0, 3, 1, 2)))
 
 
 def load_frozen(family: Any, directory: Path, device: str) -> Any:

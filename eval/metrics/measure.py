@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -14,11 +16,20 @@ from numpy.typing import NDArray
 from add.data.coco import read_captions
 from add.models.weights import file_hash
 from eval.images import stated_subset
-from eval.metrics.alignment import Oracle, Scene, alignment, load_oracle, read_scenes, scenes_of
+from eval.metrics.alignment import Alignment, Oracle, alignment, load_oracle, scenes_of
 from eval.metrics.clip_score import Clip, clip_score, load_clip
+from eval.metrics.distances import (
+    Estimated,
+    KernelDistance,
+    Statistics,
+    bootstrap_values,
+    extrapolated,
+    frechet_distance,
+    kernel_distance,
+    mean_kernel,
+    statistics,
+)
 from eval.metrics.features import RESIZE_FILTER, Extractor, ImageBatch, load_extractor
-from eval.metrics.frechet import Statistics, bootstrap_interval, frechet_distance, statistics
-from eval.metrics.kid import kernel_distance
 from eval.metrics.protocol import ImageRule, NetworkIdentity, PromptRule, Protocol, SourceIdentity, Subset
 from eval.result import Metric
 
@@ -26,6 +37,7 @@ if TYPE_CHECKING:
     from add.config.scale import CocoPromptsSpec, EvaluationSpec, PartiPromptsSpec
     from eval.stage import MeasureValues
 
+Features = NDArray[np.float32]
 MetricName = Literal["fid", "kid", "clip_score", "alignment"]
 
 DEFINITIONS: dict[MetricName, str] = {
@@ -44,12 +56,11 @@ COVERS: dict[MetricName, str] = {
 
 @dataclass(frozen=True)
 class MetricNetworks:
-    """The networks that measure; `oracle` and `scenes` (prompt -> scene) where the scale has them."""
+    """The networks that measure; `oracle` where the scale has one."""
 
     extractor: Extractor
     clip: Clip
     oracle: Oracle | None
-    scenes: dict[str, Scene] | None
 
     def weights(self) -> dict[str, str]:
         """The sha256 of each network's weights."""
@@ -71,12 +82,35 @@ class NetworkOutputs:
 
 @dataclass(frozen=True)
 class ReferenceFeatures:
-    """The real images that FID and KID compare with: features (m, d) and what follows from them alone."""
+    """The real images that FID and KID compare with: features (m, d), and what follows from them alone, once."""
 
     source: SourceIdentity
     features: NDArray[np.float32]
-    statistics: Statistics
-    within_kernel: float
+
+    @cached_property
+    def statistics(self) -> Statistics:
+        """Mean and covariance."""
+        return statistics(self.features)
+
+    @cached_property
+    def within_kernel(self) -> float:
+        """KID's term of the reference alone."""
+        return mean_kernel(self.features)
+
+
+@dataclass(frozen=True)
+class FeatureDistances:
+    """How far one image set is from a reference, and what a paired difference of two such sets needs.
+
+    resamples: FID of each bootstrap resample, float64 (resamples,). fit_error: that of an extrapolation, else 0; it is
+    part of FID's error. note: `rank_note`.
+    """
+
+    fid: Estimated
+    fit_error: float
+    resamples: NDArray[np.float64]
+    kid: KernelDistance
+    note: str | None
 
 
 @dataclass(frozen=True)
@@ -90,12 +124,11 @@ class ScoredSet:
 
 def load_metric_networks(evaluation: EvaluationSpec, device: str = "cpu") -> MetricNetworks:
     """Load all networks that `evaluation` names. Raises WeightsError, InputError."""
-    oracle = scenes = None
-    if evaluation.oracle is not None:
-        oracle = load_oracle(evaluation.oracle, device)
-        scenes = read_scenes(Path(evaluation.oracle.scenes), oracle.groups)
-    clip = load_clip(evaluation.clip, device)
-    return MetricNetworks(load_extractor(evaluation.extractor, device), clip, oracle, scenes)
+    return MetricNetworks(
+        load_extractor(evaluation.extractor, device),
+        load_clip(evaluation.clip, device),
+        load_oracle(evaluation.oracle, device) if evaluation.oracle is not None else None,
+    )
 
 
 def measure(
@@ -146,42 +179,79 @@ def score_images(
     where only some prompts have a scene.
     """
     photographs = values.prompts[name].kind == "coco"
-    oracle = values.evaluation.oracle
-    scenes = None
-    if networks.scenes is not None and oracle is not None:
-        scenes = scenes_of(prompts, networks.scenes, Path(oracle.scenes))
+    oracle = networks.oracle
+    scenes = None if oracle is None else scenes_of(prompts, oracle.scenes, oracle.source.file)
     outputs = measure(
         batches,
         extractor=networks.extractor if photographs else None,
         clip=networks.clip,
         prompts=prompts,
-        oracle=networks.oracle if scenes is not None else None,
+        oracle=oracle if scenes is not None else None,
     )
     rule = prompt_rule(values.prompts[name], name, len(prompts))
     metrics: dict[str, Metric] = {}
     protocols: dict[str, dict[str, Any]] = {}
 
-    def add(metric: MetricName, value: float, interval: tuple[float, float], **more: Any) -> None:
-        protocol = _protocol(metric, values, rule, networks, reference.source)
+    def add(
+        metric: MetricName,
+        found: Estimated | Alignment,
+        network: NetworkIdentity,
+        compared_with: dict[str, SourceIdentity],
+        **more: Any,
+    ) -> None:
+        protocol = Protocol(
+            schema=1,
+            metric=metric,
+            definition=DEFINITIONS[metric],
+            images=rule.count,
+            sampling_seed=values.seed,
+            prompts=rule,
+            image_rule=image_rule(values.evaluation),
+            network=network,
+            **compared_with,
+        )
         protocols[protocol.id()] = protocol.values()
+        covers = COVERS[metric]
         metrics[metric] = Metric(
-            value=value, interval=interval, interval_covers=COVERS[metric], protocol=protocol.id(), **more
+            value=found.value, interval=found.interval, interval_covers=covers, protocol=protocol.id(), **more
         )
 
     if (features := outputs.features) is not None:
-        spread = bootstrap_interval(features, reference.statistics, values.evaluation.bootstrap)
-        note = rank_note(len(features), reference.statistics.count, features.shape[1])
-        fid = frechet_distance(statistics(features), reference.statistics)
-        add("fid", fid, (spread.low, spread.high), **({"note": note} if note else {}))
-        kid = kernel_distance(features, reference.features, within_reference=reference.within_kernel)
-        add("kid", kid.value, kid.interval)
+        network, to = networks.extractor.network, {"reference": reference.source}
+        distances = feature_distances(features, reference, values.evaluation.bootstrap)
+        add("fid", distances.fid, network, to, **({"note": distances.note} if distances.note else {}))
+        add("kid", distances.kid, network, to)
     if outputs.cosines is not None:
         score = clip_score(outputs.cosines)
-        add("clip_score", score.value, score.interval, stderr=score.error)
-    if outputs.answers is not None and scenes is not None:
+        add("clip_score", score, networks.clip.network, {}, stderr=score.error)
+    if oracle is not None and scenes is not None and outputs.answers is not None:
         right = alignment(outputs.answers, scenes)
-        add("alignment", right.value, right.interval, groups=right.groups)
+        add("alignment", right, oracle.extractor.network, {"scenes": oracle.source}, groups=right.groups)
     return ScoredSet(metrics, protocols, outputs.features)
+
+
+def feature_distances(
+    features: Features, reference: ReferenceFeatures, resamples: int, infinity: bool = False
+) -> FeatureDistances:
+    """FID (or FID-infinity) and KID of features (n, d), n >= 3.
+
+    The bootstrap of FID is biased upwards (a resample has fewer distinct images, and FID falls with their
+    number), so its percentiles would miss the value. FID's error is therefore the standard deviation of the
+    bootstrap values. It covers the images, neither the training seed nor the reference. Raises TooFewImagesError
+    where no extrapolation is possible.
+    """
+    if infinity:
+        fit = extrapolated(features, reference.statistics)
+    else:
+        fit = Estimated(frechet_distance(statistics(features), reference.statistics), 0.0)
+    values = bootstrap_values(features, reference.statistics, resamples)
+    return FeatureDistances(
+        Estimated(fit.value, math.hypot(float(values.std(ddof=1)), fit.error)),
+        fit.error,
+        values,
+        kernel_distance(features, reference.features, within_reference=reference.within_kernel),
+        rank_note(len(features), len(reference.features), features.shape[1]),
+    )
 
 
 def image_rule(evaluation: EvaluationSpec) -> ImageRule:
@@ -196,17 +266,15 @@ def image_rule(evaluation: EvaluationSpec) -> ImageRule:
 def prompt_rule(config: CocoPromptsSpec | PartiPromptsSpec, name: str, count: int) -> PromptRule:
     """Where the `count` prompts of set `name` come from. Raises OSError where the file cannot be read."""
     file = config.annotations if config.kind == "coco" else config.file
-    facts: dict[str, Any] = {"name": name, "kind": config.kind, "file": file, "count": count}
-    facts["sha256"] = file_hash(Path(file))
-    if config.kind == "coco":
-        drawn = config.caption_rule == "random"
-        return PromptRule(
-            **facts,
-            caption_rule=config.caption_rule,
-            rule_seed=config.rule_seed if drawn else None,
-            subset=subset_of(config),
-        )
-    return PromptRule(**facts, exclude_challenges=config.exclude_challenges, rule_seed=config.rule_seed)
+    rule: dict[str, Any] = {"rule_seed": config.rule_seed}
+    if config.kind == "partiprompts":
+        rule |= {"exclude_challenges": config.exclude_challenges}
+    else:
+        rule |= {"caption_rule": config.caption_rule, "subset": subset_of(config)}
+        if config.caption_rule == "first":
+            rule["rule_seed"] = None
+    sha256 = file_hash(Path(file))
+    return PromptRule(name=name, kind=config.kind, file=file, sha256=sha256, count=count, **rule)
 
 
 def subset_of(config: CocoPromptsSpec) -> Subset | None:
@@ -231,36 +299,4 @@ def rank_note(images: int, references: int, dimensions: int) -> str | None:
     return (
         f"FID of {images} images against {references} in {dimensions} features: a covariance has a rank of at "
         f"most {min(images, references) - 1}; compare only with FIDs of the same numbers of images"
-    )
-
-
-def _protocol(
-    metric: MetricName,
-    values: MeasureValues,
-    prompts: PromptRule,
-    networks: MetricNetworks,
-    reference: SourceIdentity,
-) -> Protocol:
-    network: NetworkIdentity = networks.extractor.network
-    scenes = None
-    if metric == "clip_score":
-        network = networks.clip.network
-    elif metric == "alignment":
-        oracle = values.evaluation.oracle
-        if networks.oracle is None or networks.scenes is None or oracle is None:
-            raise ValueError("alignment was measured without its network")
-        network = networks.oracle.extractor.network
-        file = Path(oracle.scenes)
-        scenes = SourceIdentity(file=oracle.scenes, sha256=file_hash(file), count=len(networks.scenes))
-    return Protocol(
-        schema=1,
-        metric=metric,
-        definition=DEFINITIONS[metric],
-        images=prompts.count,
-        sampling_seed=values.seed,
-        prompts=prompts,
-        image_rule=image_rule(values.evaluation),
-        network=network,
-        reference=reference if metric in ("fid", "kid") else None,
-        scenes=scenes,
     )

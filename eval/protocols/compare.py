@@ -1,125 +1,41 @@
-"""FID and KID by each protocol, and how far each is from the base: with what the same images' noise explains."""
+"""FID and KID by each protocol, and how far each is from the base: as figures, and as text, Markdown and CSV.
+
+A difference comes with what the same images' noise explains; each number stands beside its protocol's hash.
+"""
 
 from __future__ import annotations
 
+import csv
+import io
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
+from eval.metrics.distances import Estimated, jackknife_error
+from eval.metrics.measure import FeatureDistances
 
-from add.errors import InputError
-from eval.metrics.frechet import (
-    Statistics,
-    bootstrap_values,
-    frechet_distance,
-    statistics,
+HEAD = ("protocol", "images", "FID", "FID - base", "KID", "KID - base", "FID protocol", "KID protocol")
+
+NOTE = (
+    "Brackets: 95% over the scored images (FID: bootstrap, KID: jackknife; the reference is fixed). A difference "
+    "is paired, image by image, unless it is marked 'unpaired'; '~' marks one within noise. Rows are measurements "
+    "under different protocols: compare them here, and never put them into one column of another table."
 )
-from eval.metrics.kid import KernelDistance, jackknife_error, kernel_distance, mean_kernel
-from eval.metrics.measure import rank_note
-
-POINTS = 15
-"""Subset sizes, evenly spread; the number in the paper's code."""
-
-SMALLEST = 5
-"""The smallest subset is the whole divided by this, but has more images than features."""
-
-Features = NDArray[np.float32]
-
-
-class TooFewImagesError(InputError):
-    """No line can be drawn: covariances of subsets would be singular, and their bias not linear in 1 / n."""
-
-
-@dataclass(frozen=True)
-class Extrapolation:
-    """`value` at 1 / n = 0; `error` is the standard error of the line's intercept over the choice of subsets."""
-
-    value: float
-    error: float
-
-
-def extrapolated(features: NDArray[np.floating], reference: Statistics, seed: int = 0) -> Extrapolation:
-    """FID-infinity of features (n, d). Raises TooFewImagesError unless n is more than 2 d + 2."""
-    n, dimensions = features.shape
-    smallest = max(n // SMALLEST, dimensions + 2)
-    if 2 * smallest > n:
-        raise TooFewImagesError(
-            f"FID-infinity of {dimensions} features needs {2 * dimensions + 4} images or more, {n} are there"
-        )
-    generator = np.random.default_rng(seed)
-    sizes = np.unique(np.linspace(smallest, n, POINTS).astype(int))
-    values = [
-        frechet_distance(statistics(features[generator.permutation(n)[:size]]), reference) for size in sizes
-    ]
-    return _intercept(1 / sizes, np.array(values))
-
-
-def _intercept(x: NDArray[np.float64], y: NDArray[np.float64]) -> Extrapolation:
-    """Least squares of y = a + b x: a and its standard error."""
-    design = np.stack([np.ones_like(x), x], axis=1)
-    solution, *_ = np.linalg.lstsq(design, y, rcond=None)
-    residual = y - design @ solution
-    variance = residual @ residual / max(len(x) - 2, 1)
-    covariance = variance * np.linalg.inv(design.T @ design)
-    return Extrapolation(float(solution[0]), float(np.sqrt(covariance[0, 0])))
 
 
 @dataclass(frozen=True)
 class Figure:
-    """A value and its 95% interval over images (value -+ 1.96 standard errors)."""
+    """A value and its 95% interval over images."""
 
     value: float
     low: float
     high: float
 
     @classmethod
-    def of(cls, value: float, error: float) -> Figure:
+    def of(cls, found: Estimated) -> Figure:
         """From a standard error."""
-        return cls(value, value - 1.96 * error, value + 1.96 * error)
-
-    @property
-    def beyond_noise(self) -> bool:
-        """For a difference: whether the interval leaves out 0."""
-        return self.low > 0 or self.high < 0
-
-
-@dataclass(frozen=True)
-class ReferenceFigures:
-    """What follows from a reference's features (m, d) alone, once."""
-
-    features: Features
-
-    @cached_property
-    def statistics(self) -> Statistics:
-        """Mean and covariance."""
-        return statistics(self.features)
-
-    @cached_property
-    def within(self) -> float:
-        """KID's term of the reference alone."""
-        return mean_kernel(self.features)
-
-
-@dataclass(frozen=True)
-class MeasuredFigures:
-    """One protocol's figures. `resamples`: FID of each bootstrap resample, paired over protocols of equal
-    `keys`; `fit_error` is that of an extrapolation, else 0.
-    """
-
-    keys: tuple[str, ...]
-    fid: float
-    fit_error: float
-    resamples: NDArray[np.float64]
-    kid: KernelDistance
-    note: str | None
-
-    @property
-    def fid_error(self) -> float:
-        """The standard error of FID over images, and over the fit where there is one."""
-        return math.hypot(float(self.resamples.std(ddof=1)), self.fit_error)
+        return cls(found.value, *found.interval)
 
 
 @dataclass(frozen=True)
@@ -131,41 +47,22 @@ class Difference:
     paired: bool
 
 
-def measured(
-    features: Features, keys: tuple[str, ...], reference: ReferenceFigures, resamples: int, infinity: bool
-) -> MeasuredFigures:
-    """Both metrics of features (n, d), n >= 3. Raises TooFewImagesError where no extrapolation is possible."""
-    value, fit_error = frechet_distance(statistics(features), reference.statistics), 0.0
-    if infinity:
-        found = extrapolated(features, reference.statistics)
-        value, fit_error = found.value, found.error
-    return MeasuredFigures(
-        keys,
-        value,
-        fit_error,
-        bootstrap_values(features, reference.statistics, resamples),
-        kernel_distance(features, reference.features, within_reference=reference.within),
-        rank_note(len(features), len(reference.features), features.shape[1]),
-    )
-
-
-def difference(one: MeasuredFigures, base: MeasuredFigures) -> Difference:
-    """`one` less `base`. Paired where the images have the same keys, or else with both errors in full.
+def difference(one: FeatureDistances, base: FeatureDistances, paired: bool) -> Difference:
+    """`one` less `base`: `paired` where the images have the same keys, or else with both errors in full.
 
     Pairing takes the noise that both share out of the interval: resample by resample (FID), image left out by
     image left out (KID). An extrapolation adds the error of its fit.
     """
-    paired = one.keys == base.keys
     if paired:
         spread = float((one.resamples - base.resamples).std(ddof=1))
         kid_error = jackknife_error(one.kid.left_out - base.kid.left_out)
         fid_error = math.hypot(spread, one.fit_error, base.fit_error) if one is not base else 0.0
     else:
-        fid_error = math.hypot(one.fid_error, base.fid_error)
+        fid_error = math.hypot(one.fid.error, base.fid.error)
         kid_error = math.hypot(one.kid.error, base.kid.error)
     return Difference(
-        Figure.of(one.fid - base.fid, fid_error),
-        Figure.of(one.kid.value - base.kid.value, kid_error),
+        Figure.of(Estimated(one.fid.value - base.fid.value, fid_error)),
+        Figure.of(Estimated(one.kid.value - base.kid.value, kid_error)),
         paired,
     )
 
@@ -192,6 +89,28 @@ class ProtocolRow:
     note: str | None = None
     not_scored: str | None = None
 
+    @property
+    def changed(self) -> str:
+        """What it changes, in one line."""
+        return "; ".join(self.changes) or "as the scale has it"
+
+    def cells(self) -> tuple[str, ...]:
+        """Its cells below `HEAD`."""
+        if self.fid is None or self.kid is None:
+            return (self.name, "", "not scored", *[""] * 5)
+        d = self.difference
+        without = "another unit" if self.other_unit else "base"
+        return (
+            self.name,
+            str(self.images),
+            _figure(self.fid),
+            without if d is None else _difference(d.fid, d.paired),
+            _figure(self.kid),
+            without if d is None else _difference(d.kid, d.paired),
+            self.fid_protocol or "",
+            self.kid_protocol or "",
+        )
+
 
 @dataclass(frozen=True)
 class ProtocolComparison:
@@ -200,3 +119,103 @@ class ProtocolComparison:
     rows: tuple[ProtocolRow, ...]
     protocols: dict[str, dict[str, Any]]
     facts: dict[str, Any]
+
+    def title(self) -> str:
+        """One line: what was scored against what."""
+        samples, reference = self.facts["samples"][""], self.facts["reference"]
+        prompts = f"prompts '{samples['prompts']}'" if samples["prompts"] else "prompts not stated"
+        return (
+            f"{samples['images']} images of {samples['directory']} ({prompts}) against {reference['count']} of "
+            f"{reference['file']}, scale {self.facts['scale']}"
+        )
+
+    def notes(self) -> list[str]:
+        """What a reader must know of all rows."""
+        notice = self.facts["notice"]
+        found = [NOTE, *(row.note for row in self.rows), self.facts["note"], notice and f"notice: {notice}"]
+        return [note for note in dict.fromkeys(found) if note]
+
+
+def text_table(comparison: ProtocolComparison) -> str:
+    """For a terminal: columns, then for each row what it changes and why that moves FID, then notes."""
+    rows = [HEAD, *(row.cells() for row in comparison.rows)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [comparison.title(), ""]
+    lines += ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows]
+    lines.append("")
+    for row in comparison.rows:
+        details = [row.why, *row.published, *([f"not scored: {row.not_scored}"] if row.not_scored else [])]
+        lines += [f"{row.name}: {row.changed}", *(f"    {line}" for line in details)]
+    return "\n".join([*lines, "", *comparison.notes()])
+
+
+def markdown_table(comparison: ProtocolComparison) -> str:
+    """One table with a column for the reason; the same notes."""
+    head = ("protocol", "changes", *HEAD[1:], "why")
+    lines = [f"# One set of images, {len(comparison.rows)} protocols", "", comparison.title(), ""]
+    lines += [_markdown_row(head), _markdown_row(["---"] * len(head))]
+    for row in comparison.rows:
+        name, *cells = row.cells()
+        why = f"{row.why} Not scored: {row.not_scored}" if row.not_scored else row.why
+        lines.append(_markdown_row([name, row.changed, *cells, why]))
+    for row in comparison.rows:
+        if row.published:
+            lines += ["", f"`{row.name}`, axis by axis:", "", *(f"- {line}" for line in row.published)]
+    return "\n".join([*lines, "", *(f"{note}\n" for note in comparison.notes())])
+
+
+def csv_table(comparison: ProtocolComparison) -> str:
+    """One line a row, full precision; empty where there is no number."""
+    lines = [_csv_values(row) for row in comparison.rows]
+    stream = io.StringIO()
+    writer = csv.DictWriter(stream, list(lines[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(lines)
+    return stream.getvalue()
+
+
+def _csv_values(row: ProtocolRow) -> dict[str, Any]:
+    d = row.difference
+    return {
+        "protocol": row.name,
+        "changes": "; ".join(row.changes),
+        "images": row.images,
+        **_numbers("fid", row.fid),
+        **_numbers("kid", row.kid),
+        **_numbers("fid_difference", d.fid if d else None),
+        **_numbers("kid_difference", d.kid if d else None),
+        "paired": None if d is None else str(d.paired).lower(),
+        "other_unit": str(row.other_unit).lower(),
+        "fid_protocol": row.fid_protocol,
+        "kid_protocol": row.kid_protocol,
+        "note": row.note,
+        "not_scored": row.not_scored,
+        "why": row.why,
+    }
+
+
+def _numbers(name: str, figure: Figure | None) -> dict[str, float | None]:
+    values = (None, None, None) if figure is None else (figure.value, figure.low, figure.high)
+    return dict(zip((name, f"{name}_low", f"{name}_high"), values, strict=True))
+
+
+def _figure(figure: Figure) -> str:
+    return f"{_short(figure.value)} [{_short(figure.low)}, {_short(figure.high)}]"
+
+
+def _difference(figure: Figure, paired: bool) -> str:
+    if figure.value == figure.low == figure.high == 0:
+        return "0"
+    value, low, high = (_short(number, "+") for number in (figure.value, figure.low, figure.high))
+    within_noise = figure.low <= 0 <= figure.high
+    return f"{'~' if within_noise else ''}{value} [{low}, {high}]{'' if paired else ' unpaired'}"
+
+
+def _short(value: float, sign: str = "") -> str:
+    """Two decimals, or where that shows nothing two digits."""
+    digits = ".2f" if abs(value) >= 0.1 or value == 0 else ".2g"
+    return f"{value:{sign}{digits}}"
+
+
+def _markdown_row(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"

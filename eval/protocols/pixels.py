@@ -14,14 +14,14 @@ from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 from PIL import Image
 
-from eval.images import Crop, centred, to_square
-from eval.metrics.features import RESIZE_FILTER, Extractor
+from eval.images import Crop, Images, centred, to_square
+from eval.metrics.features import RESIZE_FILTER, Extractor, stacked
+from eval.metrics.measure import Features
 
 if TYPE_CHECKING:
     import torch
 
     from eval.protocols.plan import Preprocessing
-    from eval.protocols.sources import Images
     from eval.protocols.spec import Filter, ResizeName
 
 
@@ -43,7 +43,6 @@ _LIBRARY: dict[ResizeName, tuple[str, bool, str]] = {
 """clean-fid's make_resizer: library, whether it rounds to 8 bits, filter."""
 
 Pixels = NDArray[np.uint8]
-Features = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -133,50 +132,29 @@ def features_by_preprocessing(
     from tqdm import tqdm
 
     directory.mkdir(parents=True, exist_ok=True)
+    ways: dict[Picture, dict[tuple[ResizeName, int], list[Preprocessing]]] = {}
+    for each in dict.fromkeys(preprocessings):
+        resize = each.resize, extractors[each.extractor].size
+        ways.setdefault(each.picture, {}).setdefault(resize, []).append(each)
     found: dict[Preprocessing, Features] = {}
-    distinct = tuple(dict.fromkeys(preprocessings))
-    total = -(-len(images) // batch)
-    start = 0
-    for decoded in tqdm(images.batches(batch), desc=directory.name, total=total, mininterval=5):
-        for picture in dict.fromkeys(each.picture for each in distinct):
-            prepared = [picture(image) for image in decoded]
-            ahead = [each for each in distinct if each.picture == picture]
-            _feed(prepared, ahead, extractors, found, directory, start, len(images))
-        start += len(decoded)
+    start, total = 0, -(-len(images) // batch)
+    for decoded in tqdm(images.decoded(batch), desc=directory.name, total=total, mininterval=5):
+        end = start + len(decoded)
+        for picture, resizes in ways.items():
+            prepared = [picture(Image.fromarray(image)) for image in decoded]
+            for (name, size), sharing in resizes.items():
+                pixels = stacked(list(map(resizer(name, size), prepared)))
+                for each in sharing:
+                    extractor = extractors[each.extractor]
+                    rows = extractor.of_pixels(symmetric(pixels) if each.symmetric else pixels)
+                    if each not in found:
+                        file = directory / f"{len(found):03d}.npy"
+                        found[each] = open_memmap(file, "w+", np.float32, (len(images), rows.shape[1]))
+                    found[each][start:end] = rows
+        start = end
     return found
-
-
-def _feed(
-    prepared: Sequence[Pixels],
-    preprocessings: Sequence[Preprocessing],
-    extractors: Mapping[str, Extractor],
-    found: dict[Preprocessing, Features],
-    directory: Path,
-    start: int,
-    total: int,
-) -> None:
-    for resize, size in dict.fromkeys(
-        (each.resize, extractors[each.extractor].size) for each in preprocessings
-    ):
-        function = resizer(resize, size)
-        pixels = _stacked([function(image) for image in prepared])
-        for each in preprocessings:
-            extractor = extractors[each.extractor]
-            if (each.resize, extractor.size) != (resize, size):
-                continue
-            rows = extractor.of_pixels(symmetric(pixels) if each.symmetric else pixels)
-            if each not in found:
-                file = directory / f"{len(found):03d}.npy"
-                found[each] = open_memmap(file, "w+", np.float32, (total, rows.shape[1]))
-            found[each][start : start + len(prepared)] = rows
 
 
 def symmetric(pixels: torch.Tensor) -> torch.Tensor:
     """0..255 moved so that Inception's own (x - 128) / 128 gives x / 127.5 - 1, as pytorch-fid has it."""
     return (pixels / 127.5 - 1) * 128 + 128
-
-
-def _stacked(images: Sequence[NDArray[np.float32]]) -> torch.Tensor:
-    import torch
-
-    return torch.from_numpy(np.ascontiguousarray(np.stack(images).transpose(0, 3, 1, 2)))

@@ -3,29 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
+from add.config.scale import ExtractorSpec
 from add.errors import InputError
-from eval.metrics.measure import DEFINITIONS, image_rule
+from eval.metrics.distances import POINTS
+from eval.metrics.measure import DEFINITIONS
 from eval.metrics.protocol import (
     ImageRule,
     NetworkIdentity,
     PromptRule,
     Protocol,
     SourceIdentity,
-    canonical_json,
 )
-from eval.protocols.compare import POINTS
 from eval.protocols.pixels import RESIZES, Picture, encoding_text
 from eval.protocols.spec import OF_SAMPLES, FeaturesOf, NamedProtocol, Protocols, ProtocolSettings
 
 if TYPE_CHECKING:
-    from add.config.scale import ImageNetworkSpec, Scale
+    from add.config.scale import Scale
     from eval.protocols.spec import ResizeName
 
-
-SCALE = "scale"
-"""The key of the scale's own extractor."""
 
 INFINITY = (
     f"{DEFINITIONS['fid']}; of {POINTS} random subsets, extrapolated linearly in 1 / n to 0 (FID-infinity)"
@@ -41,7 +38,7 @@ class NotScoredError(InputError):
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How an image becomes features: `picture`, the library's resize, normalisation, extractor (by key)."""
+    """How an image becomes features: `picture`, the library's resize, normalisation, extractor (its entry as JSON)."""
 
     picture: Picture
     resize: ResizeName
@@ -78,7 +75,7 @@ def plan(
             f"{changed} is a property of the samples, which must be drawn again: sample the system with it, "
             f"and name the directory by --samples-for {protocol.name}=DIRECTORY"
         )
-    extractor = extractor_key(settings, scale)
+    extractor = extractor_spec(settings, scale).model_dump_json()
     side = scale.evaluation.resolution
     resize, symmetric = settings.resize, settings.normalisation == "symmetric" and normalises(settings, scale)
     samples = Picture(pixels(settings.samples_resolution, side), "none", "bicubic", settings.samples_format)
@@ -123,28 +120,20 @@ def pixels(value: int | str, side: int) -> int | None:
     return value if isinstance(value, int) else max(1, side // _HALVES.get(value, 1))
 
 
-def extractor_spec(settings: ProtocolSettings, scale: Scale) -> tuple[str, ImageNetworkSpec]:
-    """Kind ('inception', 'transformers') and entry of the extractor. Raises NotScoredError."""
+def extractor_spec(settings: ProtocolSettings, scale: Scale) -> ExtractorSpec:
+    """The extractor's entry. Raises NotScoredError where the scale has no such network."""
     chosen = settings.extractor
     if chosen is None:
-        return scale.evaluation.extractor.kind, scale.evaluation.extractor
+        return scale.evaluation.extractor
     if not isinstance(chosen, FeaturesOf):
-        return chosen.kind, chosen
+        return chosen
     if chosen.network not in scale.networks.features:
         known = ", ".join(sorted(scale.networks.features))
         raise NotScoredError(
             f"scale {scale.name} has no feature network called '{chosen.network}'; it has {known}"
         )
-    return "transformers", scale.networks.features[chosen.network]
-
-
-def extractor_key(settings: ProtocolSettings, scale: Scale) -> str:
-    """What names the extractor among several. Raises NotScoredError."""
-    kind, spec = extractor_spec(settings, scale)
-    values: dict[str, Any] = {"kind": kind, **spec.model_dump(mode="json", exclude={"layers", "kind"})}
-    own = {"kind": scale.evaluation.extractor.kind}
-    own |= scale.evaluation.extractor.model_dump(mode="json", exclude={"kind"})
-    return SCALE if canonical_json(values) == canonical_json(own) else canonical_json(values)
+    values = scale.networks.features[chosen.network].model_dump(exclude={"layers"})
+    return ExtractorSpec(kind="transformers", **values)
 
 
 def _count(value: int | str, available: int) -> int:
@@ -156,49 +145,39 @@ def _count(value: int | str, available: int) -> int:
     return count
 
 
-def protocol_of(
-    metric: Literal["fid", "kid"],
+def protocols_of(
     plan: ProtocolPlan,
     scale: Scale,
     network: NetworkIdentity,
     source: SourceIdentity,
     prompts: PromptRule | None,
     seed: int | None,
-) -> Protocol:
-    """The protocol of one metric of a plan's row."""
-    definition = INFINITY if metric == "fid" and plan.infinity else DEFINITIONS[metric]
-    return Protocol(
-        schema=1,
-        metric=metric,
-        definition=definition,
-        images=plan.images,
-        sampling_seed=seed,
-        prompts=prompts,
-        image_rule=_rule(plan, scale),
-        network=network,
-        reference=source,
-    )
-
-
-def _rule(plan: ProtocolPlan, scale: Scale) -> ImageRule:
-    own = image_rule(scale.evaluation)
-    side = scale.evaluation.resolution
-    samples, reference = plan.samples.picture, plan.reference.picture
-    return ImageRule(
+) -> tuple[Protocol, Protocol]:
+    """The protocols of FID and of KID of a plan's row."""
+    side, samples, reference = scale.evaluation.resolution, plan.samples.picture, plan.reference.picture
+    rule = ImageRule(
         resolution=side,
         crop=reference.crop,
-        crop_filter=own.crop_filter
-        if reference.filter == "bicubic"
-        else f"Pillow {reference.filter}, antialiased, 8 bit",
+        crop_filter=f"Pillow {reference.filter}, antialiased, 8 bit",
         resize_filter=f"{RESIZES[plan.samples.resize]}; CLIP: its own",
         file_format=encoding_text(samples.encoding),
         samples_resolution=None if samples.side == side else samples.side,
-        reference_resolution=None
-        if reference.side == side
-        else ("native" if reference.side is None else reference.side),
+        reference_resolution=None if reference.side == side else reference.side or "native",
         reference_format=None if reference.encoding == "png" else encoding_text(reference.encoding),
         normalisation="0..255 to -1..1" if plan.samples.symmetric else None,
     )
+    fid = Protocol(
+        schema=1,
+        metric="fid",
+        definition=INFINITY if plan.infinity else DEFINITIONS["fid"],
+        images=plan.images,
+        sampling_seed=seed,
+        prompts=prompts,
+        image_rule=rule,
+        network=network,
+        reference=source,
+    )
+    return fid, fid.model_copy(update={"metric": "kid", "definition": DEFINITIONS["kid"]})
 
 
 def changes(document: Protocols, protocol: NamedProtocol, scale: Scale) -> tuple[str, ...]:
@@ -241,17 +220,9 @@ def _value(axis: str, settings: ProtocolSettings, scale: Scale) -> str:
         if value is None:
             return f"{scale.evaluation.extractor.kind}, {scale.evaluation.extractor.path}"
         return value.network if isinstance(value, FeaturesOf) else f"{value.kind}, {value.path}"
-    if axis in ("caption_rule", "rule_seed", "sampling_seed") and value in ("scale", None):
-        return _of_scale(axis, scale)
+    if axis in OF_SAMPLES and value in ("scale", None):
+        coco = next((c for c in scale.sampling.prompts.values() if c.kind == "coco"), None)
+        rule = coco.caption_rule if coco else "none"
+        drawn = coco.rule_seed if coco and rule == "random" else "none"
+        return str({"caption_rule": rule, "rule_seed": drawn, "sampling_seed": scale.sampling.seed}[axis])
     return str(value)
-
-
-def _of_scale(axis: str, scale: Scale) -> str:
-    if axis == "sampling_seed":
-        return str(scale.sampling.seed)
-    for config in scale.sampling.prompts.values():
-        if config.kind == "coco":
-            if axis == "caption_rule":
-                return config.caption_rule
-            return str(config.rule_seed) if config.caption_rule == "random" else "none"
-    return "none"

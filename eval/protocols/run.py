@@ -8,40 +8,34 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from add.config.scale import ExtractorSpec
+from add.config.yaml import nearest
 from add.errors import InputError
-from eval.metrics.features import Extractor, load_extractor, load_pooled
-from eval.protocols.compare import (
-    Figure,
-    MeasuredFigures,
-    ProtocolComparison,
-    ProtocolRow,
-    ReferenceFigures,
-    TooFewImagesError,
-    difference,
-    measured,
-)
+from eval.images import Images, decode_image, image_folder, read_samples
+from eval.metrics.distances import TooFewImagesError
+from eval.metrics.features import Extractor, load_extractor
+from eval.metrics.measure import FeatureDistances, ReferenceFeatures, feature_distances, prompt_rule
+from eval.metrics.protocol import PromptRule, SourceIdentity
+from eval.prompts import read_prompts
+from eval.protocols.compare import Figure, ProtocolComparison, ProtocolRow, difference
 from eval.protocols.pixels import features_by_preprocessing
 from eval.protocols.plan import (
     NotScoredError,
     ProtocolPlan,
     changes,
-    extractor_key,
-    extractor_spec,
     needs_own_samples,
     other_unit,
     plan,
-    protocol_of,
+    protocols_of,
     published,
 )
-from eval.protocols.sources import Images, Samples, open_reference, open_set, prompt_set, prompts_note
+from eval.score import check_prompts
 
 if TYPE_CHECKING:
     from add.config.scale import Scale
-    from eval.metrics.protocol import SourceIdentity
-    from eval.protocols.spec import Protocols
-
-Sets = Mapping[str | None, Samples]
-"""Sample sets by the protocol that they were drawn for; the common one under None."""
+    from eval.protocols.spec import Protocols, ProtocolSettings
 
 
 @dataclass(frozen=True)
@@ -61,58 +55,157 @@ class Request:
     resamples: int | None = None
 
 
+@dataclass(frozen=True)
+class Samples:
+    """Images to score. `keys`: what image k was drawn for; two sets with equal keys are compared in pairs.
+
+    `prompts` and `seed` are None for images without a record of them.
+    """
+
+    directory: Path
+    images: Images
+    keys: tuple[str, ...]
+    prompts: PromptRule | None = None
+    seed: int | None = None
+
+
+Sets = Mapping[str | None, Samples]
+"""Sample sets by the protocol that they were drawn for; the common one under None."""
+
+
 def score_protocols(document: Protocols, scale: Scale, request: Request) -> ProtocolComparison:
     """All rows. Raises InputError, WeightsError where the input is wrong.
 
     A protocol that cannot be applied to this input has a row that says why; the base must be applicable.
     """
-    prompts = None if request.any_prompts else prompt_set(scale, request.prompts)
+    prompts = None if request.any_prompts else _prompt_set(scale, request.prompts)
     sets = _sets(document, scale, request, prompts)
     images, source = open_reference(scale, request.reference)
     plans, refused = _plans(document, scale, sets)
-    extractors = _extractors(document, scale, plans, request.device)
+    entries = dict.fromkeys(each.samples.extractor for each in plans.values())
+    extractors = {
+        entry: load_extractor(ExtractorSpec.model_validate_json(entry), request.device) for entry in entries
+    }
     resamples = request.resamples or scale.evaluation.bootstrap
-    with tempfile.TemporaryDirectory(prefix="addbench-protocols-") as name:
-        results, also = _results(
-            plans, sets, images, extractors, scale.evaluation.batch, resamples, Path(name)
-        )
-    refused |= also
+    results, too_few = _results(plans, sets, images, source, extractors, scale.evaluation.batch, resamples)
+    refused |= too_few
     base = document.base.name
     if base in refused:
         raise InputError(request.samples, f"the base protocol '{base}' cannot be applied: {refused[base]}")
     rows: list[ProtocolRow] = []
     protocols: dict[str, dict[str, Any]] = {}
     for protocol in document.everything():
+        name = protocol.name
         words: dict[str, Any] = {
-            "name": protocol.name,
+            "name": name,
             "why": protocol.why.strip(),
             "changes": changes(document, protocol, scale),
-            "published": published(document, protocol, scale, len(sets[None].keys)),
+            "published": published(document, protocol, scale, len(sets[None].images)),
         }
-        if protocol.name in refused:
-            rows.append(ProtocolRow(**words, not_scored=refused[protocol.name]))
+        if name in refused:
+            rows.append(ProtocolRow(**words, not_scored=refused[name]))
             continue
-        chosen = plans[protocol.name]
-        used = _protocols(chosen, scale, extractors, source, sets[chosen.sample_set])
-        found = results[chosen]
+        chosen, found, samples = plans[name], results[plans[name]], sets[plans[name].sample_set]
+        network = extractors[chosen.samples.extractor].network
+        fid, kid = protocols_of(chosen, scale, network, source, samples.prompts, samples.seed)
+        protocols |= {fid.id(): fid.values(), kid.id(): kid.values()}
         strange = other_unit(document.settings(protocol), document.settings(document.base))
-        apart = None if protocol is document.base or strange else difference(found, results[plans[base]])
-        figures: dict[str, Any] = {
-            "images": chosen.images,
-            "fid": Figure.of(found.fid, found.fid_error),
-            "kid": Figure.of(found.kid.value, found.kid.error),
-            "note": found.note,
-            "difference": apart,
-            "other_unit": strange,
-        }
-        fid, kid = used
-        rows.append(ProtocolRow(**words, **figures, fid_protocol=fid, kid_protocol=kid))
-        protocols |= used
-    facts = _facts(document, scale, sets, source, resamples) | {"note": prompts_note(scale, prompts)}
-    return ProtocolComparison(tuple(rows), protocols, facts)
+        paired = samples.keys[: chosen.images] == sets[None].keys[: plans[base].images]
+        apart = None if name == base or strange else difference(found, results[plans[base]], paired)
+        rows.append(
+            ProtocolRow(
+                **words,
+                images=chosen.images,
+                fid=Figure.of(found.fid),
+                kid=Figure.of(found.kid),
+                difference=apart,
+                other_unit=strange,
+                fid_protocol=fid.id(),
+                kid_protocol=kid.id(),
+                note=found.note,
+            )
+        )
+    return ProtocolComparison(
+        tuple(rows), protocols, _facts(document, scale, sets, prompts, source, resamples)
+    )
+
+
+def open_reference(scale: Scale, directory: Path | None) -> tuple[Images, SourceIdentity]:
+    """The real images as they are on disk: the scale's, or all of another folder. Raises InputError."""
+    wanted, side, crop = scale.evaluation.reference, scale.evaluation.resolution, scale.evaluation.crop
+    name, count = (wanted.images, wanted.count) if directory is None else (directory.as_posix(), None)
+    folder = image_folder(Path(name), side, crop, count)
+    source = SourceIdentity(file=name, sha256=folder.sha256(), count=len(folder))
+    return Images(folder.files, lambda file: np.asarray(decode_image(file))), source
+
+
+def _sets(document: Protocols, scale: Scale, request: Request, prompts: str | None) -> Sets:
+    settings = {p.name: document.settings(p) for p in document.everything()}
+    sets: dict[str | None, Samples] = {
+        None: _open_set(request.samples, scale, prompts, settings[document.base.name])
+    }
+    takers = [name for name, its in settings.items() if needs_own_samples(its)]
+    for name, directory in request.own_samples.items():
+        if name not in takers:
+            known = ", ".join(takers) or "none"
+            reason = f"is given for '{name}', which takes no samples of its own; those that do: {known}"
+            raise InputError(directory, reason)
+        if prompts is None or not (directory / "index.csv").is_file():
+            reason = f"has no record of its prompts that could be held against what '{name}' asks for"
+            raise InputError(directory, reason)
+        sets[name] = _open_set(directory, scale, prompts, settings[name])
+    return sets
+
+
+def _open_set(directory: Path, scale: Scale, prompts: str | None, settings: ProtocolSettings) -> Samples:
+    """A sample directory (index.csv), or a folder of images, at the scale's resolution.
+
+    A sample directory's prompts and seed must be those of the scale's set `prompts`, by the caption rule and
+    the sampling seed of `settings`; with None they are not looked at, and the protocol says that they are not
+    stated. Images of a plain folder are cropped and resized as the scale's photographs are. Raises
+    InputError.
+    """
+    side = scale.evaluation.resolution
+    if not (directory / "index.csv").is_file() and not (directory / "samples.json").is_file():
+        folder = image_folder(directory, side, scale.evaluation.crop)
+        return Samples(directory, folder, tuple(file.name for file in folder.files))
+    found = read_samples(directory, side)
+    keys = tuple(sample.prompt_id for sample in found.samples)
+    if prompts is None:
+        return Samples(directory, found, keys)
+    config, seed = scale.sampling.prompts[prompts], scale.sampling.seed
+    if settings.caption_rule != "scale":
+        if config.kind != "coco":
+            reason = f"prompt set '{prompts}' has no captions to choose from by another rule"
+            raise InputError(Path(scale.origin.file), reason)
+        rule_seed = config.rule_seed if settings.rule_seed is None else settings.rule_seed
+        update = {"caption_rule": settings.caption_rule, "rule_seed": rule_seed}
+        config = config.model_copy(update=update)
+    if settings.sampling_seed is not None:
+        seed = settings.sampling_seed
+    wanted = read_prompts(config)
+    check_prompts(found, prompts, wanted, seed)
+    return Samples(directory, found, keys, prompt_rule(config, prompts, len(wanted)), seed)
+
+
+def _prompt_set(scale: Scale, name: str | None) -> str:
+    """The scale's prompt set called `name`; None: the first that describes photographs. Raises InputError."""
+    sets = scale.sampling.prompts
+    if name is None:
+        name = next((key for key, config in sets.items() if config.kind == "coco"), None)
+        if name is None:
+            reason = (
+                "has no prompt set of kind coco; name the one that the samples were drawn for by --prompts"
+            )
+            raise InputError(Path(scale.origin.file), reason)
+    if name not in sets:
+        reason = f"has no prompt set '{name}'{nearest(name, sets)}"
+        raise InputError(Path(scale.origin.file), reason)
+    return name
 
 
 def _plans(document: Protocols, scale: Scale, sets: Sets) -> tuple[dict[str, ProtocolPlan], dict[str, str]]:
+    """The plan of each protocol, and the names of those that have none with the reason."""
     plans: dict[str, ProtocolPlan] = {}
     refused: dict[str, str] = {}
     for protocol in document.everything():
@@ -129,84 +222,51 @@ def _results(
     plans: Mapping[str, ProtocolPlan],
     sets: Sets,
     images: Images,
+    source: SourceIdentity,
     extractors: Mapping[str, Extractor],
     batch: int,
     resamples: int,
-    folder: Path,
-) -> tuple[dict[ProtocolPlan, MeasuredFigures], dict[str, str]]:
+) -> tuple[dict[ProtocolPlan, FeatureDistances], dict[str, str]]:
     """The figures of each plan, and the names of those that have none with the reason."""
-    preprocessings = [p.reference for p in plans.values()]
-    found = features_by_preprocessing(images, preprocessings, extractors, batch, folder / "reference")
-    references = {each: ReferenceFigures(features) for each, features in found.items()}
-    features = {}
-    for key, samples in sets.items():
-        preprocessings = [p.samples for p in plans.values() if p.sample_set == key]
-        place = folder / ("samples" if key is None else f"samples of {key}")
-        features[key] = features_by_preprocessing(samples.images, preprocessings, extractors, batch, place)
-    results: dict[ProtocolPlan, MeasuredFigures] = {}
+    results: dict[ProtocolPlan, FeatureDistances] = {}
     refused: dict[str, str] = {}
-    for name, p in plans.items():
-        if p in results:  # two names for one measurement
-            continue
-        keys = sets[p.sample_set].keys[: p.images]
-        taken = features[p.sample_set][p.samples][: p.images]
-        try:
-            results[p] = measured(taken, keys, references[p.reference], resamples, p.infinity)
-        except TooFewImagesError as error:
-            refused[name] = str(error)
+    with tempfile.TemporaryDirectory(prefix="addbench-protocols-") as temporary:
+        folder = Path(temporary)
+        ways = [each.reference for each in plans.values()]
+        real = features_by_preprocessing(images, ways, extractors, batch, folder / "reference")
+        references = {way: ReferenceFeatures(source, features) for way, features in real.items()}
+        drawn = {}
+        for key, samples in sets.items():
+            ways = [each.samples for each in plans.values() if each.sample_set == key]
+            place = folder / ("samples" if key is None else f"samples of {key}")
+            drawn[key] = features_by_preprocessing(samples.images, ways, extractors, batch, place)
+        for name, each in plans.items():
+            if each in results:  # two names for one measurement
+                continue
+            features = drawn[each.sample_set][each.samples][: each.images]
+            try:
+                results[each] = feature_distances(
+                    features, references[each.reference], resamples, each.infinity
+                )
+            except TooFewImagesError as error:
+                refused[name] = str(error)
     return results, refused
 
 
-def _protocols(
-    plan: ProtocolPlan,
-    scale: Scale,
-    extractors: Mapping[str, Extractor],
-    source: SourceIdentity,
-    samples: Samples,
-) -> dict[str, dict[str, Any]]:
-    """FID's and KID's protocols of a plan by id, in this order."""
-    network = extractors[plan.samples.extractor].network
-    of = (
-        protocol_of("fid", plan, scale, network, source, samples.prompts, samples.seed),
-        protocol_of("kid", plan, scale, network, source, samples.prompts, samples.seed),
-    )
-    return {protocol.id(): protocol.values() for protocol in of}
-
-
-def _sets(document: Protocols, scale: Scale, request: Request, prompts: str | None) -> Sets:
-    settings = {p.name: document.settings(p) for p in document.everything()}
-    sets: dict[str | None, Samples] = {
-        None: open_set(request.samples, scale, prompts, settings[document.base.name])
-    }
-    takers = [name for name, its in settings.items() if needs_own_samples(its)]
-    for name, directory in request.own_samples.items():
-        if name not in takers:
-            known = ", ".join(takers) or "none"
-            reason = f"is given for '{name}', which takes no samples of its own; those that do: {known}"
-            raise InputError(directory, reason)
-        if prompts is None or not (directory / "index.csv").is_file():
-            reason = f"has no record of its prompts that could be held against what '{name}' asks for"
-            raise InputError(directory, reason)
-        sets[name] = open_set(directory, scale, prompts, settings[name])
-    return sets
-
-
-def _extractors(
-    document: Protocols, scale: Scale, plans: Mapping[str, ProtocolPlan], device: str
-) -> dict[str, Extractor]:
-    found: dict[str, Extractor] = {}
-    for protocol in document.everything():
-        settings = document.settings(protocol)
-        if protocol.name in plans and extractor_key(settings, scale) not in found:
-            _, spec = extractor_spec(settings, scale)
-            load: Any = load_extractor if hasattr(spec, "kind") else load_pooled
-            found[extractor_key(settings, scale)] = load(spec, device)
-    return found
-
-
 def _facts(
-    document: Protocols, scale: Scale, sets: Sets, source: SourceIdentity, resamples: int
+    document: Protocols,
+    scale: Scale,
+    sets: Sets,
+    prompts: str | None,
+    source: SourceIdentity,
+    resamples: int,
 ) -> dict[str, Any]:
+    note = None
+    if prompts is not None and scale.sampling.prompts[prompts].kind != "coco":
+        note = (
+            f"prompts '{prompts}' describe no photographs: FID and KID say how far the images are from the "
+            "reference, not how well they are drawn; result.json has neither for this set"
+        )
     return {
         "protocols": document.origin.file,
         "scale": scale.name,
@@ -215,11 +275,12 @@ def _facts(
             name or "": {
                 "directory": samples.directory.as_posix(),
                 "images": len(samples.images),
-                "sha256": samples.sha256,
+                "sha256": samples.images.sha256(),
                 "prompts": samples.prompts.name if samples.prompts else None,
             }
             for name, samples in sets.items()
         },
         "reference": source.model_dump(mode="json"),
         "resamples": resamples,
+        "note": note,
     }

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from add.errors import InputError
-from eval.images import decode_image, image_folder, named_images, present, read_samples, to_square
+from eval.images import decode_image, image_folder, named_images, on_disk, read_samples, to_square
 from tests.support.evaluation import SIDE, picture, shared, write_pictures, write_samples
 
 PROMPTS = [("1", 'with "quotes", and a comma'), ("2", "with a\nline break"), ("3", "plain ")]
@@ -241,13 +241,13 @@ def test_a_folder_is_read_sorted_and_strictly(tmp_path: Path) -> None:
 
 
 def test_listed_images_that_are_missing_are_counted_and_named(tmp_path: Path) -> None:
-    names = write_pictures(tmp_path, range(3))
+    folder, annotations = tmp_path / "val", tmp_path / "annotations/captions_val.json"
+    names = write_pictures(folder, range(3))
     wanted = [names[2], "x.png", names[0], "y.png"]
     with pytest.raises(InputError, match=r"2 of 4 images are missing: x\.png, y\.png"):
-        named_images(tmp_path, wanted, SIDE, "none")
-    there = present(tmp_path, wanted)
-    assert there == (names[2], names[0])
-    batch = next(named_images(tmp_path, there, SIDE, "none").batches(5))
+        named_images(folder, wanted, SIDE, "none")
+    assert on_disk(annotations, wanted) == (names[0], names[2])
+    batch = next(named_images(folder, [names[2], names[0]], SIDE, "none").batches(5))
     assert np.array_equal(batch, np.stack([picture(2), picture(0)]))
 
 

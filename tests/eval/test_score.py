@@ -15,7 +15,7 @@ from safetensors.numpy import load_file
 from add.config.scale import Scale
 from add.errors import InputError
 from eval.images import photograph_folder, read_samples
-from eval.metrics.frechet import frechet_distance, statistics
+from eval.metrics.distances import frechet_distance, statistics
 from eval.metrics.measure import load_metric_networks, measure, score_images
 from eval.metrics.protocol import protocol_id
 from eval.prompts import read_prompts

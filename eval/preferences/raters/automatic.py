@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from add.errors import InputError, refuses
-from eval.metrics.alignment import Scene, read_scenes, scenes_of
+from eval.metrics.alignment import Scene, scenes_of
 from eval.preferences.reader import write_votes
 from eval.preferences.record import UNKNOWN, Question, RaterKind, Vote, Winner
 from eval.preferences.study.sources import ComparedSystem, prompts_of, read_sources
@@ -130,8 +130,8 @@ def _oracles(
     oracle = scenes = extractor = realism = None
     if "scene_graph" in kinds and evaluation.oracle is not None:
         oracle = load_oracle(evaluation.oracle, device)
-        file = Path(evaluation.oracle.scenes)
-        scenes = scenes_of(list(prompts.values()), read_scenes(file, oracle.groups), file)
+        file = oracle.source.file
+        scenes = scenes_of(list(prompts.values()), oracle.scenes, file)
         if scenes is None:
             raise InputError(f"{file}: has a scene for none of the study's {len(prompts)} prompts")
     if "realism" in kinds:

@@ -23,11 +23,15 @@ HALF = (0.5, 0.5, 0.5)
 
 @pytest.fixture(scope="module")
 def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_classifier(tmp_path_factory.mktemp("oracle") / "model")
+    directory = save_classifier(tmp_path_factory.mktemp("oracle") / "model")
+    (directory / "scenes.txt").write_text(json.dumps({"prompts": {"a": scene(0)}}))
+    return directory
 
 
 def spec(directory: Path) -> OracleSpec:
-    return OracleSpec(path=str(directory), image_size=32, mean=HALF, std=HALF, scenes="scenes.json")
+    return OracleSpec(
+        path=str(directory), image_size=32, mean=HALF, std=HALF, scenes=str(directory / "scenes.txt")
+    )
 
 
 def groups() -> dict[str, dict[str, int]]:
@@ -40,6 +44,7 @@ def test_the_answer_is_the_highest_output_within_each_group(directory: Path) -> 
 
     oracle = load_oracle(spec(directory))
     assert oracle.groups == groups()
+    assert (oracle.scenes, oracle.source.count) == ({"a": scene(0)}, 1)
     images = np.stack([picture(k, 32) for k in range(5)])
     model = ResNetForImageClassification.from_pretrained(directory).eval()
     pixels = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 127.5 - 1
@@ -109,6 +114,9 @@ def test_scenes_are_read_strictly(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="the groups are"):
         read_scenes(file, groups())
     write([])
+    with pytest.raises(InputError, match="holds no JSON object"):
+        read_scenes(file, groups())
+    write({"prompts": ["a"]})
     with pytest.raises(InputError, match="field 'prompts'"):
         read_scenes(file, groups())
     with pytest.raises(InputError, match="cannot be read"):

@@ -8,14 +8,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.linalg import sqrtm
 
-from eval.metrics.frechet import (
-    Statistics,
-    bootstrap_interval,
-    frechet_distance,
-    frechet_distance_reference,
-    statistics,
-)
+from eval.metrics.distances import Estimated, Statistics, bootstrap_values, frechet_distance, statistics
+from eval.metrics.measure import ReferenceFeatures, feature_distances
+from eval.metrics.protocol import SourceIdentity
 
 
 def features(n: int, d: int, seed: int, shift: float = 0.0) -> np.ndarray:
@@ -27,6 +24,13 @@ def features(n: int, d: int, seed: int, shift: float = 0.0) -> np.ndarray:
 
 def pair(n: int, d: int, seed: int = 0) -> tuple[Statistics, Statistics]:
     return statistics(features(n, d, seed)), statistics(features(n + 7, d, seed + 1, 0.3))
+
+
+def frechet_distance_reference(a: Statistics, b: Statistics) -> float:
+    """The textbook: scipy's square root of the product. Slow; here to check the fast one."""
+    gap = a.mean - b.mean
+    root = float(np.trace(sqrtm(a.covariance @ b.covariance)).real)
+    return float(gap @ gap + np.trace(a.covariance) + np.trace(b.covariance) - 2 * root)
 
 
 def test_statistics_are_numpys() -> None:
@@ -111,31 +115,37 @@ def test_what_is_not_a_feature_set_is_refused() -> None:
         frechet_distance(pair(20, 3)[0], pair(20, 4)[0])
 
 
+def estimated(x: np.ndarray, reference: np.ndarray, resamples: int) -> Estimated:
+    source = SourceIdentity(file="reference", sha256="", count=len(reference))
+    return feature_distances(x, ReferenceFeatures(source, reference), resamples).fid
+
+
 def test_the_interval_is_the_spread_of_resampled_values() -> None:
     """Against the plain loop over resampled rows, with the same draws."""
-    x, reference = features(60, 5, 0, 0.4), statistics(features(90, 5, 1))
-    generator = np.random.default_rng(3)
+    x, y = features(60, 5, 0, 0.4), features(90, 5, 1)
+    generator, reference = np.random.default_rng(0), statistics(y)
     plain = [frechet_distance(statistics(x[generator.integers(0, 60, 60)]), reference) for _ in range(25)]
-    found = bootstrap_interval(x, reference, 25, seed=3)
-    value = frechet_distance(statistics(x), reference)
-    assert found.deviation == pytest.approx(np.std(plain, ddof=1), rel=1e-9)
-    assert (found.low + found.high) / 2 == pytest.approx(value, rel=1e-12)
-    assert found.high - found.low == pytest.approx(2 * 1.96 * found.deviation)
-    assert bootstrap_interval(x, reference, 25, seed=3) == found
+    found = estimated(x, y, 25)
+    assert found.error == pytest.approx(np.std(plain, ddof=1), rel=1e-9)
+    assert found.value == frechet_distance(statistics(x), reference)
+    low, high = found.interval
+    assert (low + high) / 2 == pytest.approx(found.value, rel=1e-12)
+    assert high - low == pytest.approx(2 * 1.96 * found.error)
+    assert estimated(x, y, 25) == found
 
 
 def test_the_interval_narrows_with_more_images() -> None:
-    reference = statistics(features(400, 6, 1))
-    few = bootstrap_interval(features(80, 6, 2), reference, 60)
-    many = bootstrap_interval(features(1280, 6, 2), reference, 60)
-    assert many.deviation < 0.5 * few.deviation
+    reference = features(400, 6, 1)
+    few = estimated(features(80, 6, 2), reference, 60)
+    many = estimated(features(1280, 6, 2), reference, 60)
+    assert many.error < 0.5 * few.error
     with pytest.raises(ValueError, match="at least 2 resamples"):
-        bootstrap_interval(features(80, 6, 2), reference, 1)
+        estimated(features(80, 6, 2), reference, 1)
 
 
 def test_200_resamples_of_1000_images_take_seconds() -> None:
     """CPU time, as other processes may be busy; the bound is several times what one core needs."""
     reference = statistics(features(1200, 128, 1))
     started = time.process_time()
-    bootstrap_interval(features(1000, 128, 2), reference, 200)
+    bootstrap_values(features(1000, 128, 2), reference, 200)
     assert time.process_time() - started < 6

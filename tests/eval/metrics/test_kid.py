@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from eval.metrics import kid
-from eval.metrics.kid import kernel_distance, mean_kernel
+from eval.metrics import distances
+from eval.metrics.distances import kernel_distance, mean_kernel
 
 
 def sets(n: int = 17, m: int = 23, d: int = 6) -> tuple[np.ndarray, np.ndarray]:
@@ -30,7 +30,7 @@ def test_agrees_with_a_plain_loop(monkeypatch: pytest.MonkeyPatch) -> None:
     expected = plain(x, y)
     assert kernel_distance(x, y).value == pytest.approx(expected, rel=1e-10)
     assert kernel_distance(x, y, within_reference=mean_kernel(y)).value == pytest.approx(expected, rel=1e-10)
-    monkeypatch.setattr(kid, "_BLOCK", 5)
+    monkeypatch.setattr(distances, "_BLOCK", 5)
     assert kernel_distance(x, y).value == pytest.approx(expected, rel=1e-10), "the blocks lose rows"
 
 

@@ -15,8 +15,7 @@ from add.config.scale import Scale
 from eval.metrics.features import INCEPTION_FILE, load_extractor
 from eval.protocols.pixels import features_by_preprocessing
 from eval.protocols.plan import plan
-from eval.protocols.run import Request, score_protocols
-from eval.protocols.sources import open_reference
+from eval.protocols.run import Request, open_reference, score_protocols
 from eval.protocols.spec import load_protocols
 from tests.eval.protocols.test_pixels import Inception
 from tests.support.evaluation import ROOT, write_pictures
@@ -71,7 +70,7 @@ def test_the_features_are_those_of_clean_fids_mode(
     protocol = next(p for p in document.everything() if p.name == name)
     preprocessing = plan(document, protocol, scale, 6, own_samples=False).reference
     images, _ = open_reference(scale, None)
-    extractors = {"scale": load_extractor(scale.evaluation.extractor)}
+    extractors = {preprocessing.extractor: load_extractor(scale.evaluation.extractor)}
     found = features_by_preprocessing(images, [preprocessing], extractors, 4, tmp_path / "features")[
         preprocessing
     ]

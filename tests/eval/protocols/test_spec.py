@@ -8,7 +8,7 @@ import pytest
 
 from add.config.load import load_scale
 from add.config.yaml import SpecError
-from eval.protocols.plan import SCALE, NotScoredError, changes, plan, published
+from eval.protocols.plan import NotScoredError, changes, plan, published
 from eval.protocols.spec import ProtocolSettings, load_protocols, only
 from tests.support.evaluation import ROOT
 from tests.support.protocol_sets import protocols
@@ -73,7 +73,7 @@ def test_changes_are_taken_from_the_base_and_say_so(tmp_path: Path) -> None:
     assert said["crop_none"] == (), "it is what the scale has"
     found = plan(document, two, scale, 100, own_samples=False)
     assert (found.reference.picture.side, found.samples.picture.side) == (16, 32)
-    assert found.samples.extractor == SCALE
+    assert found.samples.extractor == scale.evaluation.extractor.model_dump_json()
     assert only(document, ["two"]).protocols == (two,)
     with pytest.raises(SpecError, match=r"p\.yaml:2: no protocol is called 'tw'; did you mean 'two'\?"):
         only(document, ["tw"])

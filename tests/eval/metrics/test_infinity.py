@@ -5,8 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from eval.metrics.frechet import Statistics, frechet_distance, statistics
-from eval.protocols.compare import TooFewImagesError, _intercept, extrapolated
+from eval.metrics.distances import (
+    Statistics,
+    TooFewImagesError,
+    _intercept,
+    extrapolated,
+    frechet_distance,
+    statistics,
+)
 
 
 def test_a_line_is_recovered_with_its_error() -> None:

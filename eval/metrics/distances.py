@@ -1,0 +1,225 @@
+"""How far two sets of features lie apart: the Fréchet distance (FID, FID-infinity) and the kernel distance (KID).
+
+FID is the distance of two Gaussians, d^2 = |m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)) (Heusel et al., arXiv
+1706.08500, equation 6). With C = L L^T for both, the trace of the root is the sum of the singular values of
+L1^T L2, so no matrix square root is needed; the usual case takes them as the roots of the eigenvalues of the
+symmetric L1^T C2 L1, at a quarter of the cost.
+
+KID is the unbiased squared MMD under k(x, y) = (x.y / d + 1)^3 (Binkowski et al., arXiv 1801.01401, equation 4). The
+estimate uses all images at once (no subsets, so no seed); its expectation does not depend on their number, which
+FID's does. It may be negative where the two sets are alike.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from add.errors import InputError
+
+Array = NDArray[np.float64]
+
+CONDITION = 1e-9
+"""Below this ratio of squared Cholesky pivots, eigenvalues lose the digits that singular values keep."""
+
+POINTS = 15
+"""FID-infinity's subset sizes, evenly spread; the number in the paper's code."""
+
+SMALLEST = 5
+"""The smallest subset is the whole divided by this, but has more images than features."""
+
+_BLOCK = 1024  # rows of a kernel matrix that are in memory at once
+
+
+class TooFewImagesError(InputError):
+    """No line can be drawn: covariances of subsets would be singular, and their bias not linear in 1 / n."""
+
+
+@dataclass(frozen=True)
+class Estimated:
+    """A value and its standard error, which is over the measured images unless the maker says otherwise."""
+
+    value: float
+    error: float
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95%: value -+ 1.96 standard errors."""
+        return self.value - 1.96 * self.error, self.value + 1.96 * self.error
+
+
+@dataclass(frozen=True)
+class KernelDistance(Estimated):
+    """The squared MMD; its error is the jackknife's, with the reference fixed.
+
+    left_out: float64 (n,), the value without image i.
+    """
+
+    left_out: Array = field(repr=False, compare=False)
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Mean (d,) and covariance (d, d; divisor n - 1), both float64, of the features of `count` images."""
+
+    mean: Array
+    covariance: Array
+    count: int
+
+
+def statistics(features: NDArray[np.floating]) -> Statistics:
+    """Mean and covariance of features (n, d), n >= 2. Raises ValueError where they are not finite."""
+    if features.ndim != 2 or len(features) < 2:
+        raise ValueError(f"a covariance needs at least 2 images as (n, d), not {features.shape}")
+    x = features.astype(np.float64)
+    if not np.isfinite(x).all():
+        row = int(np.flatnonzero(~np.isfinite(x).all(axis=1))[0])
+        raise ValueError(f"the features of image {row} are not finite")
+    mean = x.mean(axis=0)
+    centred = x - mean
+    return Statistics(mean, centred.T @ centred / (len(x) - 1), len(x))
+
+
+def frechet_distance(a: Statistics, b: Statistics) -> float:
+    """The squared Fréchet distance, as FID is reported. Also for fewer images than dimensions."""
+    root = _trace_of_root(a.covariance, b.covariance)
+    gap = a.mean - b.mean
+    return float(gap @ gap + np.trace(a.covariance) + np.trace(b.covariance) - 2 * root)
+
+
+def bootstrap_values(
+    features: NDArray[np.floating], reference: Statistics, resamples: int, seed: int = 0
+) -> Array:
+    """The distance of each of `resamples` resamples of features (n, d), float64 (resamples,).
+
+    Which images are drawn depends on n, `resamples` and `seed` alone: values of two feature sets of the same
+    images are paired. Raises ValueError on fewer than 2 resamples.
+    """
+    if resamples < 2:
+        raise ValueError(f"a deviation needs at least 2 resamples, not {resamples}")
+    x = features.astype(np.float64)
+    n = len(x)
+    shift = x.mean(axis=0)
+    x = x - shift  # the weighted covariance below subtracts the mean's square: keep it small
+    projected = x @ _factor(reference.covariance)  # its covariance is L^T C L, without forming C
+    squares = np.einsum("nd,nd->n", x, x)
+    generator = np.random.default_rng(seed)
+    values = np.empty(resamples)
+    for k in range(resamples):
+        weight = np.bincount(generator.integers(0, n, n), minlength=n).astype(np.float64)
+        mean = weight @ x / n
+        middle = weight @ projected / n
+        inner = ((projected * weight[:, None]).T @ projected - n * np.outer(middle, middle)) / (n - 1)
+        trace = (weight @ squares - n * (mean @ mean)) / (n - 1)
+        root = np.sqrt(np.linalg.eigvalsh(inner).clip(min=0)).sum()
+        gap = mean + shift - reference.mean
+        values[k] = gap @ gap + trace + np.trace(reference.covariance) - 2 * root
+    return values
+
+
+def extrapolated(features: NDArray[np.floating], reference: Statistics, seed: int = 0) -> Estimated:
+    """FID-infinity of features (n, d): FID on a line in 1 / n, at 0 (Chong and Forsyth, arXiv 1911.07023).
+
+    The error is the intercept's, over the choice of subsets. Raises TooFewImagesError unless n is more than 2 d + 2.
+    """
+    n, dimensions = features.shape
+    smallest = max(n // SMALLEST, dimensions + 2)
+    if 2 * smallest > n:
+        raise TooFewImagesError(
+            f"FID-infinity of {dimensions} features needs {2 * dimensions + 4} images or more, {n} are there"
+        )
+    generator = np.random.default_rng(seed)
+    sizes = np.unique(np.linspace(smallest, n, POINTS).astype(int))
+    values = [
+        frechet_distance(statistics(features[generator.permutation(n)[:size]]), reference) for size in sizes
+    ]
+    return _intercept(1 / sizes, np.array(values))
+
+
+def kernel_distance(
+    features: NDArray[np.floating], reference: NDArray[np.floating], *, within_reference: float | None = None
+) -> KernelDistance:
+    """KID of features (n, d) against reference (m, d), n >= 3 and m >= 2.
+
+    `within_reference` is `mean_kernel(reference)`, where it is known already. Raises ValueError on other
+    shapes.
+    """
+    x, y = features.astype(np.float64), reference.astype(np.float64)
+    n = len(x)
+    if x.ndim != 2 or y.ndim != 2 or x.shape[1] != y.shape[1] or n < 3 or len(y) < 2:
+        raise ValueError(f"features {x.shape} and reference {y.shape} do not compare")
+    within = mean_kernel(y) if within_reference is None else within_reference
+    own = _row_sums(x, x) - _diagonal(x)
+    cross = _row_sums(x, y)
+    value = own.sum() / (n * (n - 1)) + within - 2 * cross.sum() / (n * len(y))
+    # Leaving image i out: its row and column leave the first sum, its row the last one.
+    left = (own.sum() - 2 * own) / ((n - 1) * (n - 2)) - 2 * (cross.sum() - cross) / ((n - 1) * len(y))
+    return KernelDistance(float(value), jackknife_error(left), left)
+
+
+def jackknife_error(left_out: Array) -> float:
+    """The standard error of an estimate whose values without image i are left_out (n,)."""
+    n = len(left_out)
+    return float(np.sqrt((n - 1) / n * np.square(left_out - left_out.mean()).sum()))
+
+
+def mean_kernel(y: NDArray[np.floating]) -> float:
+    """The mean of k over all pairs of different rows of y (m, d), m >= 2."""
+    y64 = y.astype(np.float64)
+    return float((_row_sums(y64, y64) - _diagonal(y64)).sum() / (len(y64) * (len(y64) - 1)))
+
+
+def _trace_of_root(a: Array, b: Array) -> float:
+    from scipy.linalg import eigvalsh
+
+    if a.shape != b.shape:
+        raise ValueError(f"covariances of {len(a)} and {len(b)} features cannot be compared")
+    left, right = _cholesky(a), _cholesky(b)
+    if left is not None and right is not None:
+        values = eigvalsh(left.T @ b @ left, check_finite=False, overwrite_a=True)
+        return float(np.sqrt(values.clip(min=0)).sum())
+    product = (_factor(a) if left is None else left).T @ (_factor(b) if right is None else right)
+    return float(np.linalg.svd(product, compute_uv=False).sum())
+
+
+def _cholesky(matrix: Array) -> Array | None:
+    """The Cholesky factor, or None where the matrix is not well inside the positive definite ones."""
+    try:
+        factor: Array = np.linalg.cholesky(matrix).astype(np.float64, copy=False)
+    except np.linalg.LinAlgError:
+        return None
+    pivots = np.square(np.diagonal(factor))
+    return factor if pivots.min() > CONDITION * pivots.max() else None
+
+
+def _factor(matrix: Array) -> Array:
+    """L (d, r) with L L^T = matrix, for a positive semi-definite matrix of rank r."""
+    values, vectors = np.linalg.eigh(matrix)
+    kept = values > len(matrix) * np.finfo(np.float64).eps * max(values[-1], 0.0)
+    return np.asarray(vectors[:, kept] * np.sqrt(values[kept]))
+
+
+def _intercept(x: Array, y: Array) -> Estimated:
+    """Least squares of y = a + b x: a and its standard error."""
+    design = np.stack([np.ones_like(x), x], axis=1)
+    solution, *_ = np.linalg.lstsq(design, y, rcond=None)
+    residual = y - design @ solution
+    variance = residual @ residual / max(len(x) - 2, 1)
+    covariance = variance * np.linalg.inv(design.T @ design)
+    return Estimated(float(solution[0]), float(np.sqrt(covariance[0, 0])))
+
+
+def _row_sums(x: Array, y: Array) -> Array:
+    rows = [_kernel(x[i : i + _BLOCK] @ y.T, x.shape[1]).sum(axis=1) for i in range(0, len(x), _BLOCK)]
+    return np.concatenate(rows)
+
+
+def _diagonal(x: Array) -> Array:
+    return _kernel(np.einsum("nd,nd->n", x, x), x.shape[1])
+
+
+def _kernel(products: Array, dimension: int) -> Array:
+    base = products / dimension + 1
+    return np.asarray(base * base * base)
