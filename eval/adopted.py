@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from add.data.coco import read_captions
 from add.errors import InputError, refuses
@@ -24,9 +24,6 @@ from add.files import write_json
 from eval.images import decode_image, image_folder, on_disk, photograph_folder
 from eval.prompts import read_prompts
 from eval.stage import MeasureValues, add_scale_option
-
-if TYPE_CHECKING:
-    from add.config.scale import CocoPromptsSpec
 
 BUILD = "eval.adopted"
 """This module as a scale names it in `data.build`."""
@@ -47,11 +44,6 @@ class AdoptedPhotographs:
     def folder(self) -> Path:
         """Where the photographs are."""
         return photograph_folder(self.annotations)
-
-    @property
-    def caption_count(self) -> int:
-        """The number of captions of all listed images."""
-        return sum(map(len, self.captions.values()))
 
     def missing(self) -> str | None:
         """One line about the listed photographs that are not on disk; None where all are."""
@@ -99,7 +91,9 @@ def inspect(values: MeasureValues) -> tuple[dict[str, Any], dict[str, Any]]:
 
     Raises InputError, also where no prompt set is of kind coco.
     """
-    config = _coco(values)
+    config = next((prompts for prompts in values.prompts.values() if prompts.kind == "coco"), None)
+    if config is None:
+        raise InputError(f"scale {values.name} has no prompt set of kind coco")
     found = read_photographs(Path(config.annotations))
     if config.present is None and (missing := found.missing()):
         raise InputError(found.folder, f"{missing.partition(': ')[2]}; a part must be stated (`present`)")
@@ -111,7 +105,11 @@ def inspect(values: MeasureValues) -> tuple[dict[str, Any], dict[str, Any]]:
     facts = {
         "scale": values.name,
         "notice": values.notice,
-        "captions": {"file": config.annotations, "images": len(found.names), "captions": found.caption_count},
+        "captions": {
+            "file": config.annotations,
+            "images": len(found.names),
+            "captions": sum(map(len, found.captions.values())),
+        },
         "photographs": {
             "folder": found.folder.as_posix(),
             "listed": len(found.names),
@@ -128,19 +126,9 @@ def inspect(values: MeasureValues) -> tuple[dict[str, Any], dict[str, Any]]:
 def write_data(root: Path, facts: dict[str, Any], listing: dict[str, Any]) -> None:
     """Write both files below `root`. One that would not change is left alone: its age decides what is rerun."""
     for path, content in ((root / TRAINING_LIST, listing), (root / "dataset.json", facts)):
-        if not path.is_file() or path.read_text(encoding="utf-8") != _text(content):
+        text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+        if not path.is_file() or path.read_text(encoding="utf-8") != text:
             write_json(path, content)
-
-
-def _text(content: dict[str, Any]) -> str:
-    return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
-
-
-def _coco(values: MeasureValues) -> CocoPromptsSpec:
-    for prompts in values.prompts.values():
-        if prompts.kind == "coco":
-            return prompts
-    raise InputError(f"scale {values.name} has no prompt set of kind coco")
 
 
 def _training_list(found: AdoptedPhotographs) -> dict[str, Any]:

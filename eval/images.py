@@ -120,8 +120,7 @@ def named_images(directory: Path, names: Sequence[str], resolution: int, crop: C
     """
     if not directory.is_dir():
         raise InputError(directory, "no such directory")
-    absent = [name for name in names if not (directory / name).is_file()]
-    if absent:
+    if absent := [name for name in names if not (directory / name).is_file()]:
         some = ", ".join(absent[:5]) + (", ..." if len(absent) > 5 else "")
         raise InputError(directory, f"{len(absent)} of {len(names)} images are missing: {some}")
     return _squares([directory / name for name in names], resolution, crop)

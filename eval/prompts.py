@@ -11,14 +11,16 @@ import csv
 import difflib
 import hashlib
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from add.data.coco import read_captions, utf8_text
 from add.errors import InputError
+from add.models.weights import file_hash
 from eval.images import stated_subset
+from eval.metrics.protocol import PromptRule, Subset
 
 if TYPE_CHECKING:
     from add.config.scale import CocoPromptsSpec, PartiPromptsSpec
@@ -102,6 +104,31 @@ def hash_draw(seed: int, key: str) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed}:{key}".encode()).digest()[:8], "big")
 
 
+def prompt_rule(config: CocoPromptsSpec | PartiPromptsSpec, name: str, count: int) -> PromptRule:
+    """Where the `count` prompts of set `name` come from. Raises OSError where the file cannot be read."""
+    file = config.annotations if config.kind == "coco" else config.file
+    rule: dict[str, Any] = {"rule_seed": config.rule_seed}
+    if config.kind == "partiprompts":
+        rule |= {"exclude_challenges": config.exclude_challenges}
+    else:
+        rule |= {"caption_rule": config.caption_rule, "subset": subset_of(config)}
+        if config.caption_rule == "first":
+            rule["rule_seed"] = None
+    sha256 = file_hash(Path(file))
+    return PromptRule(name=name, kind=config.kind, file=file, sha256=sha256, count=count, **rule)
+
+
+def subset_of(config: CocoPromptsSpec) -> Subset | None:
+    """The part of the listed photographs that a set is restricted to; None without one. Raises InputError."""
+    if config.present is None:
+        return None
+    file = Path(config.annotations)
+    names = list(read_captions(file).names.values())
+    there = stated_subset(file, names, config.present)
+    digest = hashlib.sha256("\n".join(there).encode()).hexdigest()
+    return Subset(present=len(there), listed=len(names), sha256=digest)
+
+
 def _checked_count(file: Path, count: int | None, available: int, what: str) -> int:
     if count is None:
         return available
@@ -115,7 +142,11 @@ def _checked_count(file: Path, count: int | None, available: int, what: str) -> 
 def _parti_rows(file: Path) -> list[Prompt]:
     reader = csv.reader(io.StringIO(utf8_text(file), newline=""), delimiter="\t", quoting=csv.QUOTE_NONE)
     header = next(reader, [])
-    places = _columns(file, header)
+    for name in PARTI_COLUMNS:
+        if header.count(name) != 1:
+            problem = "is missing" if name not in header else "is there twice"
+            raise InputError(file, "line 1", f"column {name!r} {problem}; the header is {header}")
+    places = [header.index(name) for name in PARTI_COLUMNS]
     prompts: list[Prompt] = []
     first_line: dict[str, int] = {}
     for row in reader:
@@ -134,11 +165,3 @@ def _parti_rows(file: Path) -> list[Prompt]:
     if not prompts:
         raise InputError(file, None, "holds no prompts")
     return prompts
-
-
-def _columns(file: Path, header: Sequence[str]) -> list[int]:
-    for name in PARTI_COLUMNS:
-        if header.count(name) != 1:
-            problem = "is missing" if name not in header else "is there twice"
-            raise InputError(file, "line 1", f"column {name!r} {problem}; the header is {list(header)}")
-    return [header.index(name) for name in PARTI_COLUMNS]

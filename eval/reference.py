@@ -26,28 +26,18 @@ from add.files import whole_file, write_json
 from add.models.weights import file_hash
 from eval.images import Images, image_folder, named_images, on_disk, photograph_folder
 from eval.metrics.distances import frechet_distance, statistics
-from eval.metrics.features import Extractor
+from eval.metrics.features import Extractor, ImageBatch
 from eval.metrics.measure import (
     MetricNetworks,
     ReferenceFeatures,
     ScoredSet,
     image_rule,
     load_metric_networks,
-    measure,
     score_images,
-    subset_of,
 )
 from eval.metrics.protocol import SourceIdentity, canonical_json
-from eval.prompts import read_prompts
-from eval.result import (
-    Blur,
-    RealImages,
-    ReferenceResult,
-    ResultProvenance,
-    provenance,
-    read_reference,
-    seconds_since,
-)
+from eval.prompts import read_prompts, subset_of
+from eval.result import Blur, RealImages, ReferenceResult, provenance, read_reference, seconds_since
 from eval.stage import MeasureValues, add_scale_option
 
 if TYPE_CHECKING:
@@ -103,7 +93,7 @@ def make_reference(
         blur_factor=first.blur.factor if first.blur else None,
         real=tuple(real),
         protocols=protocols,
-        provenance=ResultProvenance(**provenance(device, networks.weights()), seconds=seconds_since(started)),
+        provenance=provenance(device, networks.weights(), seconds=seconds_since(started)),
     )
     write_json(out / "reference.json", made.values())
     return made
@@ -160,10 +150,7 @@ def _real(
 
 
 def _features(batches: Iterator[NDArray[np.uint8]], extractor: Extractor) -> NDArray[np.float32]:
-    features = measure(batches, extractor=extractor).features
-    if features is None:
-        raise ValueError("no features were taken")
-    return features
+    return np.concatenate([extractor(ImageBatch(images)) for images in batches])
 
 
 def _settings(evaluation: EvaluationSpec, extractor: Extractor) -> dict[str, Any]:

@@ -189,14 +189,11 @@ PACKAGES = (
 )
 
 
-def provenance(device: str, weights: dict[str, str]) -> dict[str, Any]:
-    """The first fields of `ResultProvenance`, as they are now."""
-    return {
-        "versions": versions(),
-        "commit": commit(),
-        "hardware": hardware(device),
-        "weights": weights,
-    }
+def provenance(device: str, weights: dict[str, str], **more: Any) -> ResultProvenance:
+    """What numbers are made with now, with `more` fields of `ResultProvenance`."""
+    return ResultProvenance(
+        versions=versions(), commit=commit(), hardware=hardware(device), weights=weights, **more
+    )
 
 
 def seconds_since(started: float) -> float:

@@ -52,14 +52,16 @@ class System:
         """
         import torch
 
-        if self.timesteps and steps not in self.timesteps:
-            raise InputError(
-                f"{self.name}: no {steps}-step sampling; it has {', '.join(map(str, self.timesteps))}"
-            )
-        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         options: dict[str, Any] = {}
-        if self.timesteps and self._spaced(steps) != self.timesteps[steps]:
-            options["timesteps"] = self.timesteps[steps]
+        if self.timesteps:
+            if steps not in self.timesteps:
+                known = ", ".join(map(str, self.timesteps))
+                raise InputError(f"{self.name}: no {steps}-step sampling; it has {known}")
+            scheduler = type(self.pipeline.scheduler).from_config(self.pipeline.scheduler.config)
+            scheduler.set_timesteps(steps)
+            if [int(t) for t in scheduler.timesteps] != self.timesteps[steps]:
+                options["timesteps"] = self.timesteps[steps]
+        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         output = self.pipeline(
             prompt=list(prompts),
             num_inference_steps=steps,
@@ -69,11 +71,6 @@ class System:
             **options,
         )
         return np.stack([np.asarray(image) for image in output.images])
-
-    def _spaced(self, steps: int) -> list[int]:
-        scheduler = type(self.pipeline.scheduler).from_config(self.pipeline.scheduler.config)
-        scheduler.set_timesteps(steps)
-        return [int(t) for t in scheduler.timesteps]
 
 
 def load_system(directory: str, guidance: float = 1.0, device: str = "cpu") -> System:

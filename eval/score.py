@@ -11,17 +11,17 @@ import argparse
 import re
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from add.errors import InputError, refuses
 from add.files import write_json
 from eval.images import SampleSet, read_samples
-from eval.metrics.measure import MetricNetworks, ReferenceFeatures, load_metric_networks, score_images
+from eval.metrics.measure import load_metric_networks, score_images
 from eval.prompts import Prompt, read_prompts
 from eval.reference import load_reference
-from eval.result import Result, ResultProvenance, ResultSystem, provenance, read_json, seconds_since
+from eval.result import Metric, Result, ResultSystem, provenance, read_json, seconds_since
 from eval.stage import ScoreValues, add_scale_option
 
 
@@ -40,67 +40,58 @@ def score_run(run: Path, values: ScoreValues, reference_directory: Path, device:
     if not file.is_file():
         raise InputError(file, "is missing: training did not finish")
     train = read_json(file)
-    seed = training_seed(run)
+    found = re.fullmatch(r"seed(\d+)", run.resolve().name)
+    if found is None:
+        raise InputError(run, "is not a run directory: results/<scale>/<run>/seed<k>")
     prompts = {name: read_prompts(config) for name, config in values.prompts.items()}
-    sets: dict[tuple[str, int], SampleSet] = {
-        (name, steps): open_samples(run, name, steps, prompts[name], values)
+    sets = {
+        (steps, name): open_samples(run, name, steps, prompts[name], values)
         for name in prompts
         for steps in values.steps
     }
     networks = load_metric_networks(values.evaluation, device)
     reference = load_reference(reference_directory, values.evaluation, networks.extractor)
-    systems, protocols = score_sets(sets, prompts, values, networks, reference)
+    systems: list[ResultSystem] = []
+    protocols: dict[str, dict[str, Any]] = {}
+    for (steps, name), samples in sorted(sets.items()):
+        texts = [p.prompt for p in prompts[name]]
+        batches = samples.batches(values.evaluation.batch)
+        scored = score_images(batches, texts, name, values, networks, reference)
+        systems.append(ResultSystem(steps=steps, prompts=name, images=len(samples), metrics=scored.metrics))
+        protocols |= scored.protocols
+        _say(samples, scored.metrics)
     return Result(
         schema_version=1,
         scale=values.name,
         notice=values.notice,
         run=spec.name,
-        seed=seed,
+        seed=int(found[1]),
         spec_hash=spec_hash(spec),
-        systems=systems,
+        systems=tuple(systems),
         protocols=protocols,
-        provenance=ResultProvenance(
-            **provenance(device, networks.weights()),
+        provenance=provenance(
+            device,
+            networks.weights(),
             train=train,
-            sample_seconds={_folder(*key): samples.seconds for key, samples in sets.items()},
-            sample_sha256={_folder(*key): samples.sha256() for key, samples in sets.items()},
+            sample_seconds={samples.directory.name: samples.seconds for samples in sets.values()},
+            sample_sha256={samples.directory.name: samples.sha256() for samples in sets.values()},
             score_seconds=seconds_since(started),
         ),
     )
 
 
-def score_sets(
-    sets: dict[tuple[str, int], SampleSet],
-    prompts: dict[str, tuple[Prompt, ...]],
-    values: ScoreValues,
-    networks: MetricNetworks,
-    reference: ReferenceFeatures,
-) -> tuple[tuple[ResultSystem, ...], dict[str, dict[str, Any]]]:
-    """Each set's entry of `systems`, by number of steps and then prompt set, and all protocols by id."""
-    systems: list[ResultSystem] = []
-    protocols: dict[str, dict[str, Any]] = {}
-    for (name, steps), samples in sorted(sets.items(), key=lambda item: (item[0][1], item[0][0])):
-        texts = [p.prompt for p in prompts[name]]
-        batches = samples.batches(values.evaluation.batch)
-        scored = score_images(batches, texts, name, values, networks, reference)
-        system = ResultSystem(steps=steps, prompts=name, images=len(samples), metrics=scored.metrics)
-        systems.append(system)
-        protocols |= scored.protocols
-        figures = ", ".join(f"{metric} {entry.value:.4g}" for metric, entry in scored.metrics.items())
-        notes = dict.fromkeys(entry.note for entry in scored.metrics.values() if entry.note)
-        lines = [
-            f"{_folder(name, steps)}: {len(samples)} images, {figures}",
-            *(f"  {note}" for note in notes),
-        ]
-        print("\n".join(lines), file=sys.stderr, flush=True)
-    return tuple(systems), protocols
+def _say(samples: SampleSet, metrics: Mapping[str, Metric]) -> None:
+    figures = ", ".join(f"{metric} {entry.value:.4g}" for metric, entry in metrics.items())
+    notes = dict.fromkeys(entry.note for entry in metrics.values() if entry.note)
+    said = f"{samples.directory.name}: {len(samples)} images, {figures}"
+    print(said, *(f"  {note}" for note in notes), sep="\n", file=sys.stderr, flush=True)
 
 
 def open_samples(
     run: Path, name: str, steps: int, prompts: Sequence[Prompt], values: ScoreValues
 ) -> SampleSet:
     """The samples of one prompt set and step count. Raises InputError where they are not what the scale asks for."""
-    directory = run / "samples" / _folder(name, steps)
+    directory = run / "samples" / f"{name}-{steps}step"
     samples = read_samples(directory, values.evaluation.resolution)
     if samples.steps != steps:
         raise InputError(directory / "samples.json", f"says {samples.steps} steps, the folder says {steps}")
@@ -114,25 +105,13 @@ def check_prompts(samples: SampleSet, name: str, prompts: Sequence[Prompt], seed
     if len(samples) != len(prompts):
         raise InputError(index, f"lists {len(samples)} images, set {name!r} has {len(prompts)} prompts")
     for number, (sample, prompt) in enumerate(zip(samples.samples, prompts, strict=True), start=1):
-        if (sample.prompt_id, sample.prompt) != (prompt.prompt_id, prompt.prompt):
-            found, wanted = (sample.prompt_id, sample.prompt), (prompt.prompt_id, prompt.prompt)
+        found, wanted = (sample.prompt_id, sample.prompt), (prompt.prompt_id, prompt.prompt)
+        if found != wanted:
             raise InputError(index, f"entry {number} is for {found}, set {name!r} has {wanted}; sample again")
         if sample.seed != seed:
             raise InputError(
                 index, f"entry {number} has seed {sample.seed}, not {seed} as stated; sample again"
             )
-
-
-def training_seed(run: Path) -> int:
-    """The k of a run directory's last part, seed<k>. Raises InputError where it is called otherwise."""
-    found = re.fullmatch(r"seed(\d+)", run.resolve().name)
-    if found is None:
-        raise InputError(run, "is not a run directory: results/<scale>/<run>/seed<k>")
-    return int(found[1])
-
-
-def _folder(name: str, steps: int) -> str:
-    return f"{name}-{steps}step"
 
 
 @refuses

@@ -1,30 +1,134 @@
-"""Does the image show what its prompt says? Known exactly where the scene behind each prompt is known.
+"""Does the image show what its prompt says? By CLIP score, and by alignment where the scene behind it is known.
 
-A classifier (the oracle) with outputs named 'group:value' reads each image; within a group the highest
+CLIP score is the mean cosine similarity of an image's and its prompt's CLIP embeddings (arXiv 2104.08718, w = 1). The
+paper prints this mean cosine (0.319), with open_clip's ViT-g-14, neither times 100 nor clipped at zero.
+
+For alignment, a classifier (the oracle) with outputs named 'group:value' reads each image; within a group the highest
 output is its answer. An image is right if every group that its scene states is answered correctly.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from add.data.images import file_bytes, json_object
 from add.errors import InputError
-from add.models.weights import WeightsError, file_hash
+from add.models.hub import named_file
+from add.models.weights import WeightsError, check_weights, file_hash
+from eval.metrics.distances import Estimated
 from eval.metrics.features import Extractor, ImageBatch, load_image_network
-from eval.metrics.protocol import SourceIdentity
+from eval.metrics.protocol import NetworkIdentity, SourceIdentity
 
 if TYPE_CHECKING:
+    from add.config.scale import ClipSpec as ClipSpec
     from add.config.scale import OracleSpec as OracleSpec
+
+LOCAL = "local-dir:"
 
 Scene = Mapping[str, str | None]
 """Group -> value; None where the prompt leaves the group open, and any answer will do."""
+
+
+@dataclass(frozen=True)
+class Clip:
+    """An open_clip model with the preprocessing and the tokenizer that belong to it."""
+
+    network: NetworkIdentity
+    model: Any
+    preprocess: Any
+    tokenizer: Any
+    device: str
+
+    def cosines(self, images: NDArray[np.uint8], prompts: Sequence[str]) -> NDArray[np.float64]:
+        """Cosine similarity (n,) of each of the images uint8 (n, H, W, 3) with the prompt in its place."""
+        if len(images) != len(prompts):
+            raise ValueError(f"{len(images)} images and {len(prompts)} prompts do not pair up")
+        import torch
+        from PIL import Image
+
+        pixels = torch.stack([self.preprocess(Image.fromarray(image)) for image in images])
+        place = {prompt: k for k, prompt in enumerate(dict.fromkeys(prompts))}  # equal ones are encoded once
+        with torch.inference_mode():
+            x = _unit(self.model.encode_image(pixels.to(self.device)))
+            y = _unit(self.model.encode_text(self.tokenizer(list(place)).to(self.device)))
+        return np.asarray(np.einsum("nd,nd->n", x, y[[place[prompt] for prompt in prompts]]))
+
+
+def clip_score(cosines: NDArray[np.float64]) -> Estimated:
+    """The mean of cosine similarities (n,), n >= 2, and its standard error."""
+    if cosines.ndim != 1 or len(cosines) < 2:
+        raise ValueError(f"a standard error needs at least 2 images as (n,), not {cosines.shape}")
+    if not np.isfinite(cosines).all():
+        raise ValueError(
+            f"the similarity of image {int(np.flatnonzero(~np.isfinite(cosines))[0])} is not finite"
+        )
+    return Estimated(float(cosines.mean()), float(cosines.std(ddof=1) / math.sqrt(len(cosines))))
+
+
+def load_clip(spec: ClipSpec, device: str = "cpu") -> Clip:
+    """The CLIP that a scale names: 'local-dir:PATH' (config, safetensors, tokenizer in one directory) or an
+    open_clip name with its pretrained tag or file, or with the safetensors file of a directory or hub id. Raises
+    WeightsError where its weights are absent or others.
+    """
+    if spec.model.startswith(LOCAL):
+        directory = Path(spec.model.removeprefix(LOCAL))
+        if spec.pretrained is not None:
+            raise WeightsError(f"{spec.model}: a local directory holds its weights; leave `pretrained` null")
+        if not (directory / "open_clip_config.json").is_file():
+            raise WeightsError(
+                f"{directory}: holds no open_clip_config.json; check the path, or make the weights first"
+            )
+        sha256, pretrained = check_weights(directory, spec.sha256), None
+    elif spec.path is not None and spec.file is not None:
+        file = named_file(spec.path, spec.revision, spec.file, spec.sha256)  # whatever the tag would lead to
+        sha256, pretrained = check_weights(file, spec.sha256), str(file)
+    else:
+        sha256, pretrained = check_weights(_tag_file(spec), spec.sha256), spec.pretrained
+    import open_clip
+
+    try:
+        model, preprocess = open_clip.create_model_from_pretrained(
+            spec.model, pretrained=pretrained, precision="fp32", device=device
+        )
+        tokenizer = open_clip.get_tokenizer(spec.model)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise WeightsError(f"{spec.model}: open_clip cannot load it: {error}") from error
+    network = NetworkIdentity(kind="open_clip", id=spec.model, revision=spec.pretrained, sha256=sha256)
+    return Clip(network, model.eval().requires_grad_(False), preprocess, tokenizer, device)
+
+
+def _tag_file(spec: ClipSpec) -> Path:
+    """The one weights file; downloads it if open_clip must (its own cache, its own hub)."""
+    from open_clip.pretrained import download_pretrained, get_pretrained_cfg
+
+    if spec.pretrained is None:
+        raise WeightsError(
+            f"{spec.model}: an open_clip name needs a `pretrained` tag; random weights score nothing"
+        )
+    file = Path(spec.pretrained)
+    if not file.is_file():
+        known = get_pretrained_cfg(spec.model.replace("/", "-"), spec.pretrained)
+        if not known:
+            raise WeightsError(
+                f"{spec.model}: open_clip knows no weights called {spec.pretrained!r}, nor is it a file"
+            )
+        try:
+            file = Path(download_pretrained(known))
+        except Exception as error:
+            raise WeightsError(f"{spec.model}, {spec.pretrained}: cannot be fetched: {error}") from error
+    return file
+
+
+def _unit(vectors: Any) -> NDArray[np.float64]:
+    x = vectors.double().cpu().numpy()
+    return np.asarray(x / np.linalg.norm(x, axis=1, keepdims=True))
 
 
 @dataclass(frozen=True)
@@ -54,13 +158,12 @@ class Oracle:
     def answers(self, batch: ImageBatch) -> list[dict[str, str]]:
         """For each of the n images, the value that the oracle sees in each group."""
         logits = self.extractor(batch)
-        columns = {group: self._best(logits, values) for group, values in self.groups.items()}
-        return [{group: column[i] for group, column in columns.items()} for i in range(len(logits))]
-
-    @staticmethod
-    def _best(logits: NDArray[np.float32], values: Mapping[str, int]) -> list[str]:
-        names, places = list(values), list(values.values())
-        return [names[k] for k in logits[:, places].argmax(axis=1)]
+        answers: list[dict[str, str]] = [{} for _ in logits]
+        for group, values in self.groups.items():
+            names, places = list(values), list(values.values())
+            for answer, best in zip(answers, logits[:, places].argmax(axis=1), strict=True):
+                answer[group] = names[best]
+        return answers
 
 
 def load_oracle(spec: OracleSpec, device: str = "cpu") -> Oracle:
@@ -104,22 +207,17 @@ def read_scenes(file: Path, groups: Mapping[str, Mapping[str, int]]) -> dict[str
     if not isinstance(scenes, dict):
         raise InputError(f"{file}: field 'prompts' is missing, or is not an object")
     for prompt, scene in scenes.items():
-        _check_scene(file, prompt, scene, groups)
+        where = f"{file}, prompts[{prompt!r}]"
+        if not isinstance(scene, dict) or set(scene) != set(groups):
+            found = sorted(scene) if isinstance(scene, dict) else scene
+            raise InputError(f"{where}: the groups are {found}, the oracle's are {sorted(groups)}")
+        for group, value in scene.items():
+            if value is not None and value not in groups[group]:
+                known = ", ".join(groups[group])
+                raise InputError(f"{where}.{group}: the oracle knows no {value!r}, only {known}")
+        if all(value is None for value in scene.values()):
+            raise InputError(f"{where}: states nothing, so any image would be right")
     return scenes
-
-
-def _check_scene(file: Path, prompt: str, scene: object, groups: Mapping[str, Mapping[str, int]]) -> None:
-    where = f"{file}, prompts[{prompt!r}]"
-    if not isinstance(scene, dict) or set(scene) != set(groups):
-        found = sorted(scene) if isinstance(scene, dict) else scene
-        raise InputError(f"{where}: the groups are {found}, the oracle's are {sorted(groups)}")
-    for group, value in scene.items():
-        if value is not None and value not in groups[group]:
-            raise InputError(
-                f"{where}.{group}: the oracle knows no {value!r}, only {', '.join(groups[group])}"
-            )
-    if all(value is None for value in scene.values()):
-        raise InputError(f"{where}: states nothing, so any image would be right")
 
 
 def scenes_of(prompts: Sequence[str], scenes: Mapping[str, Scene], file: Path | str) -> list[Scene] | None:
@@ -144,10 +242,10 @@ def alignment(answers: Sequence[Mapping[str, str]], scenes: Sequence[Scene]) -> 
     hits: dict[str, list[bool]] = {}
     right = 0
     for answer, scene in zip(answers, scenes, strict=True):
-        stated = {group: value for group, value in scene.items() if value is not None}
-        for group, value in stated.items():
-            hits.setdefault(group, []).append(answer[group] == value)
-        right += all(answer[group] == value for group, value in stated.items())
+        shown = {group: answer[group] == value for group, value in scene.items() if value is not None}
+        for group, hit in shown.items():
+            hits.setdefault(group, []).append(hit)
+        right += all(shown.values())
     groups = {group: sum(found) / len(found) for group, found in hits.items()}
     return Alignment(right / len(scenes), wilson(right, len(scenes)), groups)
 

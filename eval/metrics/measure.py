@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from add.data.coco import read_captions
-from add.models.weights import file_hash
-from eval.images import stated_subset
-from eval.metrics.alignment import Alignment, Oracle, alignment, load_oracle, scenes_of
-from eval.metrics.clip_score import Clip, clip_score, load_clip
+from eval.metrics.alignment import (
+    Alignment,
+    Clip,
+    Oracle,
+    alignment,
+    clip_score,
+    load_clip,
+    load_oracle,
+    scenes_of,
+)
 from eval.metrics.distances import (
     Estimated,
     KernelDistance,
@@ -30,11 +33,12 @@ from eval.metrics.distances import (
     statistics,
 )
 from eval.metrics.features import RESIZE_FILTER, Extractor, ImageBatch, load_extractor
-from eval.metrics.protocol import ImageRule, NetworkIdentity, PromptRule, Protocol, SourceIdentity, Subset
+from eval.metrics.protocol import ImageRule, NetworkIdentity, Protocol, SourceIdentity
+from eval.prompts import prompt_rule
 from eval.result import Metric
 
 if TYPE_CHECKING:
-    from add.config.scale import CocoPromptsSpec, EvaluationSpec, PartiPromptsSpec
+    from add.config.scale import EvaluationSpec
     from eval.stage import MeasureValues
 
 Features = NDArray[np.float32]
@@ -261,31 +265,6 @@ def image_rule(evaluation: EvaluationSpec) -> ImageRule:
         crop=evaluation.crop,
         resize_filter=f"{RESIZE_FILTER}; CLIP: its own",
     )
-
-
-def prompt_rule(config: CocoPromptsSpec | PartiPromptsSpec, name: str, count: int) -> PromptRule:
-    """Where the `count` prompts of set `name` come from. Raises OSError where the file cannot be read."""
-    file = config.annotations if config.kind == "coco" else config.file
-    rule: dict[str, Any] = {"rule_seed": config.rule_seed}
-    if config.kind == "partiprompts":
-        rule |= {"exclude_challenges": config.exclude_challenges}
-    else:
-        rule |= {"caption_rule": config.caption_rule, "subset": subset_of(config)}
-        if config.caption_rule == "first":
-            rule["rule_seed"] = None
-    sha256 = file_hash(Path(file))
-    return PromptRule(name=name, kind=config.kind, file=file, sha256=sha256, count=count, **rule)
-
-
-def subset_of(config: CocoPromptsSpec) -> Subset | None:
-    """The part of the listed photographs that a set is restricted to; None without one. Raises InputError."""
-    if config.present is None:
-        return None
-    file = Path(config.annotations)
-    names = list(read_captions(file).names.values())
-    there = stated_subset(file, names, config.present)
-    digest = hashlib.sha256("\n".join(there).encode()).hexdigest()
-    return Subset(present=len(there), listed=len(names), sha256=digest)
 
 
 def rank_note(images: int, references: int, dimensions: int) -> str | None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
@@ -29,6 +29,13 @@ class ProtocolMismatchError(InputError):
 
 class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    later: ClassVar[frozenset[str]] = frozenset()
+    """Fields that are left out where they are None: a protocol keeps the id that it had before there were such."""
+
+    @model_serializer(mode="wrap")
+    def _without_later_nones(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {k: v for k, v in handler(self).items() if v is not None or k not in self.later}
 
 
 class Subset(_Part):
@@ -55,11 +62,7 @@ class PromptRule(_Part):
     rule_seed: int | None = None
     subset: Subset | None = None
 
-    @model_serializer(mode="wrap")
-    def _whole_sets_as_ever(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # Protocols of whole sets keep the id that they had before there were subsets.
-        values: dict[str, Any] = handler(self)
-        return values if self.subset is not None else {k: v for k, v in values.items() if k != "subset"}
+    later = frozenset({"subset"})
 
 
 class ImageRule(_Part):
@@ -78,10 +81,7 @@ class ImageRule(_Part):
     reference_format: str | None = None
     normalisation: str | None = None
 
-    @model_serializer(mode="wrap")
-    def _as_before_departures(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # A scale's own protocol keeps the id that it had before there were others.
-        return {key: value for key, value in handler(self).items() if value is not None}
+    later = frozenset({"samples_resolution", "reference_resolution", "reference_format", "normalisation"})
 
 
 class NetworkIdentity(_Part):
@@ -154,13 +154,13 @@ def one_protocol(ids: Iterable[str], protocols: Mapping[str, Mapping[str, Any]])
             )
     if not distinct:
         raise ProtocolMismatchError("a column without numbers has no protocol")
-    first, *rest = distinct
-    for other in rest:
+    if len(distinct) > 1:
+        first, other, *_ = distinct
         fields = ", ".join(_differences(protocols[first], protocols[other]))
         raise ProtocolMismatchError(
             f"protocols {first} and {other} differ in {fields}; they cannot share a column"
         )
-    return first
+    return distinct[0]
 
 
 def _identity(value: Any) -> Any:

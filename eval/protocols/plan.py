@@ -9,13 +9,7 @@ from add.config.scale import ExtractorSpec
 from add.errors import InputError
 from eval.metrics.distances import POINTS
 from eval.metrics.measure import DEFINITIONS
-from eval.metrics.protocol import (
-    ImageRule,
-    NetworkIdentity,
-    PromptRule,
-    Protocol,
-    SourceIdentity,
-)
+from eval.metrics.protocol import ImageRule, NetworkIdentity, PromptRule, Protocol, SourceIdentity
 from eval.protocols.pixels import RESIZES, Picture, encoding_text
 from eval.protocols.spec import OF_SAMPLES, FeaturesOf, NamedProtocol, Protocols, ProtocolSettings
 
@@ -29,7 +23,6 @@ INFINITY = (
 )
 
 _HALVES = {"half": 2, "quarter": 4}
-_SIDES = ("samples_resolution", "reference_resolution")
 
 
 class NotScoredError(InputError):
@@ -196,20 +189,19 @@ def published(document: Protocols, protocol: NamedProtocol, scale: Scale, availa
     settings, stated = document.settings(protocol), protocol.published
     lines = []
     for axis in ProtocolSettings.model_fields:
+        here, met = _value(axis, settings, scale), "ours / not published"
         if axis in stated.model_fields_set:
-            wanted, here = _value(axis, stated, scale), _value(axis, settings, scale)
+            wanted = _value(axis, stated, scale)
             if axis == "images":
                 here = str(available if settings.images == "all" else settings.images)
             met = "as published" if wanted == here else f"published {wanted}, NOT MET here"
-            lines.append(f"{axis.replace('_', ' ')}: {here} ({met})")
-        else:
-            lines.append(f"{axis.replace('_', ' ')}: {_value(axis, settings, scale)} (ours / not published)")
+        lines.append(f"{axis.replace('_', ' ')}: {here} ({met})")
     return tuple(lines)
 
 
 def _value(axis: str, settings: ProtocolSettings, scale: Scale) -> str:
     value: Any = getattr(settings, axis)
-    if axis in _SIDES:
+    if axis.endswith("_resolution"):
         side = pixels(value, scale.evaluation.resolution)
         return "native" if side is None else f"{side} px"
     if axis == "reference_crop" and value == "scale":
@@ -217,9 +209,8 @@ def _value(axis: str, settings: ProtocolSettings, scale: Scale) -> str:
     if axis == "normalisation" and not normalises(settings, scale):
         return "extractor"
     if axis == "extractor":
-        if value is None:
-            return f"{scale.evaluation.extractor.kind}, {scale.evaluation.extractor.path}"
-        return value.network if isinstance(value, FeaturesOf) else f"{value.kind}, {value.path}"
+        chosen = scale.evaluation.extractor if value is None else value
+        return chosen.network if isinstance(chosen, FeaturesOf) else f"{chosen.kind}, {chosen.path}"
     if axis in OF_SAMPLES and value in ("scale", None):
         coco = next((c for c in scale.sampling.prompts.values() if c.kind == "coco"), None)
         rule = coco.caption_rule if coco else "none"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,9 +16,9 @@ from add.errors import InputError
 from eval.images import Images, decode_image, image_folder, read_samples
 from eval.metrics.distances import TooFewImagesError
 from eval.metrics.features import Extractor, load_extractor
-from eval.metrics.measure import FeatureDistances, ReferenceFeatures, feature_distances, prompt_rule
+from eval.metrics.measure import FeatureDistances, ReferenceFeatures, feature_distances
 from eval.metrics.protocol import PromptRule, SourceIdentity
-from eval.prompts import read_prompts
+from eval.prompts import prompt_rule, read_prompts
 from eval.protocols.compare import Figure, ProtocolComparison, ProtocolRow, difference
 from eval.protocols.pixels import features_by_preprocessing
 from eval.protocols.plan import (
@@ -96,14 +96,14 @@ def score_protocols(document: Protocols, scale: Scale, request: Request) -> Prot
     protocols: dict[str, dict[str, Any]] = {}
     for protocol in document.everything():
         name = protocol.name
-        words: dict[str, Any] = {
-            "name": name,
-            "why": protocol.why.strip(),
-            "changes": changes(document, protocol, scale),
-            "published": published(document, protocol, scale, len(sets[None].images)),
-        }
+        row = ProtocolRow(
+            name,
+            changes(document, protocol, scale),
+            protocol.why.strip(),
+            published(document, protocol, scale, len(sets[None].images)),
+        )
         if name in refused:
-            rows.append(ProtocolRow(**words, not_scored=refused[name]))
+            rows.append(replace(row, not_scored=refused[name]))
             continue
         chosen, found, samples = plans[name], results[plans[name]], sets[plans[name].sample_set]
         network = extractors[chosen.samples.extractor].network
@@ -113,8 +113,8 @@ def score_protocols(document: Protocols, scale: Scale, request: Request) -> Prot
         paired = samples.keys[: chosen.images] == sets[None].keys[: plans[base].images]
         apart = None if name == base or strange else difference(found, results[plans[base]], paired)
         rows.append(
-            ProtocolRow(
-                **words,
+            replace(
+                row,
                 images=chosen.images,
                 fid=Figure.of(found.fid),
                 kid=Figure.of(found.kid),
@@ -190,18 +190,15 @@ def _open_set(directory: Path, scale: Scale, prompts: str | None, settings: Prot
 
 def _prompt_set(scale: Scale, name: str | None) -> str:
     """The scale's prompt set called `name`; None: the first that describes photographs. Raises InputError."""
-    sets = scale.sampling.prompts
-    if name is None:
-        name = next((key for key, config in sets.items() if config.kind == "coco"), None)
-        if name is None:
-            reason = (
-                "has no prompt set of kind coco; name the one that the samples were drawn for by --prompts"
-            )
-            raise InputError(Path(scale.origin.file), reason)
-    if name not in sets:
-        reason = f"has no prompt set '{name}'{nearest(name, sets)}"
-        raise InputError(Path(scale.origin.file), reason)
-    return name
+    sets, file = scale.sampling.prompts, Path(scale.origin.file)
+    first = next((key for key, config in sets.items() if config.kind == "coco"), None)
+    chosen = first if name is None else name
+    if chosen is None:
+        reason = "has no prompt set of kind coco; name the one that the samples were drawn for by --prompts"
+        raise InputError(file, reason)
+    if chosen not in sets:
+        raise InputError(file, f"has no prompt set '{chosen}'{nearest(chosen, sets)}")
+    return chosen
 
 
 def _plans(document: Protocols, scale: Scale, sets: Sets) -> tuple[dict[str, ProtocolPlan], dict[str, str]]:

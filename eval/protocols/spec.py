@@ -133,30 +133,24 @@ def only(document: Protocols, names: Sequence[str]) -> Protocols:
 
 
 def _problems(document: Protocols) -> Iterator[SpecError]:
+    file = document.origin.file
     seen: dict[str, int] = {}
     places: list[tuple[tuple[str | int, ...], NamedProtocol]] = [(("base",), document.base)]
     places += [(("protocols", k), protocol) for k, protocol in enumerate(document.protocols)]
     for loc, protocol in places:
         line = document.origin.line((*loc, "name"))
         if protocol.name in seen:
-            first = seen[protocol.name]
-            yield SpecError(document.origin.file, line, f"name '{protocol.name}' is already in line {first}")
+            yield SpecError(file, line, f"name '{protocol.name}' is already in line {seen[protocol.name]}")
         seen.setdefault(protocol.name, line)
         if "\n" in protocol.why.strip():
-            yield SpecError(document.origin.file, document.origin.line((*loc, "why")), "why: one line")
-        yield from _contradictions(document, loc, document.settings(protocol))
+            yield SpecError(file, document.origin.line((*loc, "why")), "why: one line")
+        settings, line = document.settings(protocol), document.origin.line((*loc, "set"))
+        if settings.rule_seed is not None and settings.caption_rule != "random":
+            yield SpecError(file, line, "rule_seed: has a meaning only with caption_rule: random")
+        if settings.caption_rule == "random" and settings.rule_seed is None:
+            yield SpecError(file, line, "caption_rule: random needs a rule_seed")
     for axis in OF_SAMPLES:
         if axis in document.base.set.model_fields_set:
             line = document.origin.line(("base", "set", axis))
             message = f"base.set.{axis}: the base's samples are those given with --samples; remove it"
-            yield SpecError(document.origin.file, line, message)
-
-
-def _contradictions(
-    document: Protocols, loc: tuple[str | int, ...], settings: ProtocolSettings
-) -> Iterator[SpecError]:
-    file, line = document.origin.file, document.origin.line((*loc, "set"))
-    if settings.rule_seed is not None and settings.caption_rule != "random":
-        yield SpecError(file, line, "rule_seed: has a meaning only with caption_rule: random")
-    if settings.caption_rule == "random" and settings.rule_seed is None:
-        yield SpecError(file, line, "caption_rule: random needs a rule_seed")
+            yield SpecError(file, line, message)

@@ -12,7 +12,7 @@ from PIL import Image
 
 from add.config.scale import ClipSpec as ClipSpec
 from add.models.weights import WeightsError, weights_hash
-from eval.metrics.clip_score import Clip, clip_score, load_clip
+from eval.metrics.alignment import Clip, clip_score, load_clip
 from tests.support.evaluation import picture, save_clip
 
 PROMPTS = ["a red circle", "two blue squares on sand", "a red circle"]
