@@ -22,11 +22,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
+from torch.nn import functional as F
 
+from add.batch import Batch
 from add.config.run import Run
+from add.discriminator import Discriminator
 from add.files import write_json, write_whole
 from add.models.diffusion import trainable_unet
-from add.models.frozen import make_heads
+from add.models.frozen import FrozenNetworks, make_heads
 from add.models.performance import apply_options, performance_of
 from add.optimiser import make_optimiser, update
 from add.step import losses
@@ -34,7 +38,6 @@ from add.train import autocast
 from addbench.cost.meters import Flops
 from addbench.cost.step import estimate_cost
 from benchmarks.latency import latencies
-from benchmarks.plain_step import plain_losses
 from benchmarks.timed import (
     FOLDER,
     MEMORY,
@@ -97,8 +100,8 @@ def measure(size: Size, batch: int, performance: dict[str, Any], device: str, re
     """All figures, the plain step's first; memory is released between the two."""
     rate = matrix_rate(device, side=8192 if device.startswith("cuda") else 512)
     rows = [
-        row("plain", size, batch, None, device, repeats, plain=True),
-        row("add.step", size, batch, performance, device, repeats, plain=False),
+        row(size, batch, None, device, repeats),
+        row(size, batch, performance, device, repeats),
     ]
     # The plain step computes nothing twice: its operations are the work of both.
     work = rows[0]["flops_per_image"]
@@ -124,17 +127,14 @@ def measure(size: Size, batch: int, performance: dict[str, Any], device: str, re
 
 
 def row(
-    name: str,
-    size: Size,
-    batch: int,
-    performance: dict[str, Any] | None,
-    device: str,
-    repeats: int,
-    *,
-    plain: bool,
+    size: Size, batch: int, performance: dict[str, Any] | None, device: str, repeats: int
 ) -> dict[str, Any]:
-    """One step's figures. The batch is halved until it fits in memory; figures are null if not even one image fits."""
+    """The figures of add.step with these performance options, or of the plain step if None.
+
+    The batch is halved until it fits in memory; figures are null if not even one image fits.
+    """
     seconds, peak, flops = None, None, None
+    plain = performance is None
     while seconds is None and batch > 0:
         try:
             run = timed_run(size, batch, performance)
@@ -143,7 +143,7 @@ def row(
             batch //= 2
         free(device)
     return {
-        "name": name,
+        "name": "plain" if plain else "add.step",
         "batch": batch,
         "seconds": seconds,
         "images_per_second": None if seconds is None else batch / seconds,
@@ -192,6 +192,74 @@ def step_figures(
         flops = counted.total
     seconds, peak = time_steps(step, device, warm_up=3, repeats=repeats)
     return seconds, peak, flops
+
+
+def plain_losses(
+    run: Run, networks: FrozenNetworks, unet: Any, heads: Discriminator, batch: Batch
+) -> tuple[Tensor, Tensor]:
+    """The student's and the heads' loss, written plainly with diffusers' modules: `add.step` is compared with it.
+
+    It is also a reference implementation: on the same batch it has the losses of `add.step.losses`
+    (tests/benchmarks/test_gpu_step.py). It covers only the baseline: exponential distillation in pixel space, one
+    guided or unguided teacher step, text and image conditioning, no augmentation, no crops (crop_probability 0).
+    """
+    net, teacher = networks.student, networks.teacher
+    assert teacher is not None
+    assert networks.features is not None
+    alphas, sigmas = net.schedule.alphas[:, None, None, None], net.schedule.sigmas[:, None, None, None]
+
+    with torch.no_grad():
+        latents = net.vae.encode(batch.real).latent_dist.mean * net.vae.config.scaling_factor
+        text = net.embed(batch.prompts)
+    x_s = torch.where(
+        (batch.s == 999)[:, None, None, None],
+        batch.noise,
+        alphas[batch.s] * latents + sigmas[batch.s] * batch.noise,
+    )
+    output = unet(x_s, batch.s, text.embeddings, added_cond_kwargs=text.added).sample
+    x_0 = _x0(net.schedule.prediction, output.float(), x_s, alphas[batch.s], sigmas[batch.s])
+    images = net.vae.decode(x_0 / net.vae.config.scaling_factor).sample
+
+    with torch.no_grad():
+        alpha, sigma = alphas[batch.t], sigmas[batch.t]
+        x_t = alpha * x_0.detach() + sigma * batch.noise_t
+        words = teacher.embed(batch.prompts)
+        output = teacher.unet(x_t, batch.t, words.embeddings, added_cond_kwargs=words.added).sample.float()
+        if (scale := run.training.teacher_guidance) != 1:
+            null = teacher.null().expand(len(x_t))
+            unguided = teacher.unet(
+                x_t, batch.t, null.embeddings, added_cond_kwargs=null.added
+            ).sample.float()
+            output = unguided + scale * (output - unguided)
+        target = _x0(teacher.schedule.prediction, output, x_t, alpha, sigma)
+        target = teacher.vae.decode(target / teacher.vae.config.scaling_factor).sample
+        assert networks.c_text is not None
+        assert networks.c_img is not None
+        given = {"text": networks.c_text(batch.prompts), "image": networks.c_img(batch.real)}
+    squares = (images.float() - target.float()).square().flatten(1).sum(1) / x_0[0, 0].numel()
+    loss = run.variant.loss.distillation_weight * (alpha.flatten() * squares).mean()
+
+    fake = networks.features(images)
+    heads.requires_grad_(False)
+    for logits in heads(fake, given):
+        loss = loss - run.variant.loss.adversarial * logits.mean()
+    heads.requires_grad_(True)
+    with torch.no_grad():
+        real = networks.features(batch.real)
+    real = [features.requires_grad_(True) for features in real]
+    head_loss = torch.zeros((), device=images.device)
+    real_logits, fake_logits = heads(real, given), heads([f.detach() for f in fake], given)
+    for on_real, on_fake, features in zip(real_logits, fake_logits, real, strict=True):
+        (slope,) = torch.autograd.grad(on_real.sum(), features, create_graph=True)
+        head_loss = head_loss + F.relu(1 - on_real).mean() + F.relu(1 + on_fake).mean()
+        head_loss = head_loss + run.variant.discriminator.r1_gamma * slope.square().flatten(1).sum(1).mean()
+    return loss, head_loss
+
+
+def _x0(prediction: str, output: Tensor, x_t: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+    if prediction == "epsilon":
+        return (x_t - sigma * output) / alpha
+    return alpha * x_t - sigma * output if prediction == "v_prediction" else output
 
 
 def table(content: dict[str, Any]) -> str:
