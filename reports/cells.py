@@ -13,13 +13,7 @@ from scipy.special import stdtrit
 
 from add.errors import InputError
 from eval.metrics.protocol import ProtocolMismatchError, one_protocol, protocol_id
-from eval.result import (
-    Metric,
-    ReferenceResult,
-    Result,
-    read_reference,
-    read_result,
-)
+from eval.result import Metric, ReferenceResult, Result, read_reference, read_result
 from reports.study import ReportStudy
 
 

@@ -16,6 +16,7 @@ import typst
 
 from add.files import write_whole
 from reports.cells import Report, Slice, in_order
+from reports.context import protocols, provenance, times, training_time
 from reports.layout import (
     Shown,
     bracketed,
@@ -28,9 +29,8 @@ from reports.layout import (
     style_of,
     table_one,
 )
-from reports.plots.figures import Drawn
+from reports.plots.style import Drawn
 from reports.ratings import Preferences, ratings_page
-from reports.render.context import protocols, provenance, times, training_time
 from reports.samples import ShownSamples, first_and_last, tile
 from reports.study import ReportRow, flatten
 
@@ -69,7 +69,7 @@ def prepare(
     preferences: Preferences | None = None,
 ) -> None:
     """Lays out a folder that typst compiles: the template, data.json, figures and sample tiles."""
-    (root / "document.typ").write_bytes(files("reports.render").joinpath("document.typ").read_bytes())
+    (root / "document.typ").write_bytes(files("reports").joinpath("document.typ").read_bytes())
     for figure in figures:
         if figure.page is not None:
             shutil.copyfile(figure.pdf, root / figure.pdf.name)
