@@ -99,10 +99,7 @@ def arguments() -> argparse.Namespace:
 def measure(size: Size, batch: int, performance: dict[str, Any], device: str, repeats: int) -> dict[str, Any]:
     """All figures, the plain step's first; memory is released between the two."""
     rate = matrix_rate(device, side=8192 if device.startswith("cuda") else 512)
-    rows = [
-        row(size, batch, None, device, repeats),
-        row(size, batch, performance, device, repeats),
-    ]
+    rows = [row(size, batch, None, device, repeats), row(size, batch, performance, device, repeats)]
     # The plain step computes nothing twice: its operations are the work of both.
     work = rows[0]["flops_per_image"]
     for r in rows:

@@ -22,8 +22,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.ratings_coverage import SimulatedStudy, draw
-from eval.preferences.ratings.bradley_terry import strengths
-from eval.preferences.ratings.elo import elo, games, slow_elo
+from eval.preferences.ratings.estimators import elo, games, slow_elo, strengths
 from eval.preferences.ratings.resample import Cluster, resampled, spread
 from eval.preferences.ratings.tally import Tally, tally
 from eval.preferences.record import Vote

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from eval.preferences.ratings import resample
-from eval.preferences.ratings.bradley_terry import solve, strengths
+from eval.preferences.ratings.estimators import solve, strengths
 from eval.preferences.ratings.tally import Array, Tally
 from eval.preferences.ratings.win_rates import pair_rates
 

@@ -16,11 +16,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from add.config.study import Hpsv2RaterSpec, PickScoreRaterSpec
 from add.errors import InputError, refuses
 from eval.metrics.alignment import Scene, read_scenes, scenes_of
 from eval.preferences.reader import write_votes
@@ -28,11 +28,6 @@ from eval.preferences.record import UNKNOWN, Question, RaterKind, Vote, Winner
 from eval.preferences.study.sources import ComparedSystem, prompts_of, read_sources
 from eval.reference import load_reference
 from eval.stage import RaterValues, add_scale_option
-
-if TYPE_CHECKING:
-    from add.config.scale import EvaluationSpec
-    from add.config.study import Hpsv2RaterSpec, PickScoreRaterSpec
-
 
 RATERS: Mapping[str, tuple[str, RaterKind]] = {
     "scene_graph": ("scene-graph", "oracle"),
@@ -65,9 +60,8 @@ def rate_automatically(
     """
     prompts = prompts_of(sources, None, 0)
     answers: list[Answers] = []
-    built_in = {"scene_graph", "realism"}.intersection(rater.kind for rater in values.automatic)
-    if built_in:
-        answers += _oracles(values.evaluation, sources, prompts, built_in, reference, device)
+    if {"scene_graph", "realism"}.intersection(rater.kind for rater in values.automatic):
+        answers += _oracles(values, sources, prompts, reference, device)
     for rater in values.automatic:
         if rater.kind == "pickscore" or rater.kind == "hpsv2":
             answers += _reward(rater, values.evaluation.batch, sources, prompts, device)
@@ -79,7 +73,9 @@ def votes_of(
     answers: Answers, sources: Sequence[ComparedSystem], prompts: Mapping[str, str], study: str
 ) -> Iterator[Vote]:
     """One vote for each prompt (id -> text) and pair of systems; equal numbers, to 6 digits, are a tie."""
-    shown = {name: np.array([_rounded(v) for v in values]) for name, values in answers.scores.items()}
+    shown = {
+        name: np.array([float(f"{v:.{_DIGITS}g}") for v in values]) for name, values in answers.scores.items()
+    }
     for place, (prompt_id, prompt) in enumerate(prompts.items()):
         for a, b in combinations(sources, 2):
             first, second = shown[a.name][place], shown[b.name][place]
@@ -114,19 +110,19 @@ def attributes_right(answers: Sequence[Mapping[str, str]], scenes: Sequence[Scen
 
 
 def _oracles(
-    evaluation: EvaluationSpec,
+    values: RaterValues,
     sources: Sequence[ComparedSystem],
     prompts: Mapping[str, str],
-    kinds: set[str],
     reference: Path,
     device: str,
 ) -> list[Answers]:
-    """Scene graph and realism, both from one decode and one resize of each image."""
+    """Scene graph and realism, those that the study names, from one decode and one resize of each image."""
     from eval.metrics.alignment import load_oracle
     from eval.metrics.features import load_extractor
     from eval.metrics.measure import measure
     from eval.preferences.raters.scores import fit_realism
 
+    evaluation, kinds = values.evaluation, {rater.kind for rater in values.automatic}
     oracle = scenes = extractor = realism = None
     if "scene_graph" in kinds and evaluation.oracle is not None:
         oracle = load_oracle(evaluation.oracle, device)
@@ -178,10 +174,6 @@ def _batches(
     """uint8 (n, side, side, 3), n <= size, in the order of the prompts."""
     for start in range(0, len(prompt_ids), size):
         yield np.stack([source.pixels(key, side) for key in prompt_ids[start : start + size]])
-
-
-def _rounded(value: float) -> float:
-    return float(f"{value:.{_DIGITS}g}")
 
 
 @refuses

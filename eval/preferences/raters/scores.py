@@ -5,18 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from add.config.study import Hpsv2RaterSpec, PickScoreRaterSpec
 from add.errors import InputError
 from add.models.hub import local_directory, named_file
 from add.models.weights import WeightsError, check_weights
-
-if TYPE_CHECKING:
-    from add.config.study import Hpsv2RaterSpec, PickScoreRaterSpec
-
 
 Array = NDArray[np.float64]
 
@@ -131,9 +128,8 @@ def load_pickscore(spec: PickScoreRaterSpec, device: str = "cpu") -> RewardModel
 
     def prompts(texts: list[str]) -> NDArray[np.float64]:
         length = model.config.text_config.max_position_embeddings  # 77
-        inputs = processor(
-            text=texts, padding=True, truncation=True, max_length=length, return_tensors="pt"
-        ).to(device)
+        options = {"padding": True, "truncation": True, "max_length": length, "return_tensors": "pt"}
+        inputs = processor(text=texts, **options).to(device)
         with torch.inference_mode():
             read = model.text_model(
                 input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"]

@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 
 from add.errors import InputError
-from eval.preferences.ratings.bradley_terry import strengths, to_elo_scale
-from eval.preferences.ratings.elo import elo
+from eval.preferences.ratings.estimators import elo, strengths, to_elo_scale
 from eval.preferences.ratings.resample import Cluster, Spread, resampled, spread, ways
 from eval.preferences.ratings.result import ALL, RATED, Diagnostics, Rated, Ratings, SystemRating
 from eval.preferences.ratings.tally import Array, Tally, tally

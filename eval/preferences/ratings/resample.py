@@ -24,7 +24,7 @@ from typing import Literal
 import numpy as np
 
 from add.errors import InputError
-from eval.preferences.ratings.bradley_terry import Strengths, solve
+from eval.preferences.ratings.estimators import Strengths, solve
 from eval.preferences.ratings.tally import Array, Index, Tally
 
 Cluster = Literal["rater", "prompt"]

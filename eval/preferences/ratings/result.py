@@ -59,7 +59,7 @@ class Diagnostics:
     tie_rate: share of ties. position_bias: share of left among decided votes with known sides. transitive_share,
     smallest_difference: see win_rates.py. checks_passed, checks_failed: attention checks of this kind of raters, all
     questions; excluded_raters: who failed more than half of them, and are not rated. half_wins: whether half wins
-    were added (bradley_terry.py); half_win_share: the share of resamples that needed them.
+    were added (estimators.py); half_win_share: the share of resamples that needed them.
     """
 
     votes: int

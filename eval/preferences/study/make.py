@@ -82,7 +82,7 @@ def _write(
         digest.update(image_file(work, image).read_bytes())
     # Another design, other prompts or other pixels are another study: their votes must not be taken for these.
     study = study.model_copy(update={"study": code(settings.seed, "study", digest.hexdigest(), length=8)})
-    systems = {_system(name, settings.seed): name for name in (*sources, ATTENTION)}
+    systems = {code(settings.seed, "sys", name): name for name in (*sources, ATTENTION)}
     write_key(work / f"{study.study}{KEY_SUFFIX}", StudyKey(study.study, systems, images))
     text = json.dumps(study.model_dump(), ensure_ascii=False, separators=(",", ":"))
     (work / "study.json").write_text(text + "\n", encoding="utf-8", newline="")
@@ -104,27 +104,22 @@ def _side(sources: Mapping[str, ComparedSystem], side: int | None) -> int:
     return side
 
 
-def _system(name: str, seed: int) -> str:
-    return code(seed, "sys", name)
-
-
 def _image(comparison: PlannedComparison, system: str, seed: int) -> str:
     """The code of the image by `system` in this comparison; a destroyed image has its own code."""
-    if system == ATTENTION:
-        (other,) = {comparison.left, comparison.right} - {ATTENTION}
-        return code(seed, "img", ATTENTION, other, comparison.prompt_id)
-    return code(seed, "img", system, comparison.prompt_id)
+    destroys = (ATTENTION,) if system == ATTENTION else ()
+    return code(seed, "img", *destroys, comparison.shown(system), comparison.prompt_id)
 
 
 def _trial(name: str, comparison: PlannedComparison, seed: int) -> Trial:
     """The comparison in codes; a and b are in the order of their codes, which has no meaning."""
-    a, b = sorted((comparison.left, comparison.right), key=lambda system: _system(system, seed))
+    codes = {system: code(seed, "sys", system) for system in (comparison.left, comparison.right)}
+    a, b = sorted(codes, key=codes.__getitem__)
     return Trial(
         id=name,
         prompt_id=comparison.prompt_id,
         question=comparison.question,
-        system_a=_system(a, seed),
-        system_b=_system(b, seed),
+        system_a=codes[a],
+        system_b=codes[b],
         image_a=_image(comparison, a, seed),
         image_b=_image(comparison, b, seed),
         left="a" if comparison.left == a else "b",
@@ -146,11 +141,8 @@ def _images(
             image, prompt_id = _image(comparison, system, seed), comparison.prompt_id
             if image in written:
                 continue
-            shown = (
-                system if system != ATTENTION else next(iter({comparison.left, comparison.right} - {system}))
-            )
-            pixels = sources[shown].pixels(prompt_id, side)
-            written[image] = sources[shown].image_id(prompt_id)
+            source = sources[comparison.shown(system)]
+            pixels, written[image] = source.pixels(prompt_id, side), source.image_id(prompt_id)
             if system == ATTENTION:
                 draw = hashlib.sha256(f"{seed}:{image}".encode()).digest()
                 pixels = destroyed(pixels, int.from_bytes(draw[:8], "big"))
@@ -166,19 +158,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--systems", type=Path, required=True, help="JSON list of {name, samples}")
     parser.add_argument("--out", type=Path, required=True, help="a new directory")
     parser.add_argument("--raters", type=int, required=True)
-    parser.add_argument(
-        "--votes-per-pair",
-        type=int,
-        required=True,
-        help="for each pair of systems and question, over all prompts",
-    )
+    per_pair = "for each pair of systems and question, over all prompts"
+    parser.add_argument("--votes-per-pair", type=int, required=True, help=per_pair)
     parser.add_argument("--seed", type=int, required=True, help="keep it as secret as the key")
     parser.add_argument("--prompts", type=int, help="how many, by a seeded rule (default: all)")
     parser.add_argument("--trials-per-rater", type=int, default=200, help="at most (default: 200)")
     parser.add_argument("--check-share", type=float, default=1 / 15, help="attention checks (default: 1/15)")
-    parser.add_argument(
-        "--size", type=int, help="pixels a side (default: the smallest system's, at most 512)"
-    )
+    size = "pixels a side (default: the smallest system's, at most 512)"
+    parser.add_argument("--size", type=int, help=size)
     parser.add_argument("--no-ties", action="store_true", help="raters must choose, as in the paper")
     options = parser.parse_args(arguments)
     settings = DesignSettings(

@@ -60,6 +60,12 @@ def create_app(study: StudyPlan, directory: Path, store: Store, hosts: Sequence[
     """The server of one study. hosts: names besides localhost under which clients may address it."""
     page, policy = served_page(study)
     images = frozenset(study.images())
+    headers = {
+        "Content-Security-Policy": policy,
+        "X-Content-Type-Options": "nosniff",
+        "Cross-Origin-Resource-Policy": "same-origin",
+        "Cache-Control": "no-store",
+    }
 
     async def show_page(request: Request) -> Response:
         return HTMLResponse(page)
@@ -83,8 +89,8 @@ def create_app(study: StudyPlan, directory: Path, store: Store, hosts: Sequence[
 
     async def vote(request: Request) -> Response:
         asked = VoteRequest.model_validate_json(await _body(request))
-        values = (_rater(asked.rater), asked.trial, asked.winner, asked.key, _now())
-        await run_in_threadpool(store.vote, *values)
+        rater = _rater(asked.rater)
+        await run_in_threadpool(store.vote, rater, asked.trial, asked.winner, asked.key, _now())
         return JSONResponse({"saved": asked.key})
 
     async def undo(request: Request) -> Response:
@@ -104,22 +110,15 @@ def create_app(study: StudyPlan, directory: Path, store: Store, hosts: Sequence[
     def guarded(handler: Handler) -> Handler:
         async def handle(request: Request) -> Response:
             response = _refusal(request, hosts) or await _answer(handler, request)
-            response.headers["Content-Security-Policy"] = policy
-            response.headers["X-Content-Type-Options"] = "nosniff"
-            response.headers["Cross-Origin-Resource-Policy"] = "same-origin"
-            response.headers["Cache-Control"] = "no-store"
+            response.headers.update(headers)
             return response
 
         return handle
 
-    pages = (("/", show_page), ("/images/{code}.png", show_image), ("/export.csv", export_csv))
-    actions = (("/api/join", join), ("/api/vote", vote), ("/api/undo", undo))
-    return Starlette(
-        routes=[
-            *(Route(path, guarded(handler), methods=["GET"]) for path, handler in pages),
-            *(Route(path, guarded(handler), methods=["POST"]) for path, handler in actions),
-        ]
-    )
+    pages = {"/": show_page, "/images/{code}.png": show_image, "/export.csv": export_csv}
+    actions = {"/api/join": join, "/api/vote": vote, "/api/undo": undo}
+    handlers = [("GET", *page) for page in pages.items()] + [("POST", *action) for action in actions.items()]
+    return Starlette(routes=[Route(path, guarded(each), methods=[method]) for method, path, each in handlers])
 
 
 def export(store: Store, file: Path) -> int:
