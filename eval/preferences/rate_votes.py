@@ -20,10 +20,13 @@ from pathlib import Path
 
 from add.errors import refuses
 from eval.preferences.key import StudyKey, read_keys
+from eval.preferences.ratings.rate import rate
+from eval.preferences.ratings.result import write_ratings
 from eval.preferences.reader import read_files, read_folder, read_votes
 from eval.preferences.record import Vote, one_problem
-from eval.prompts import Prompt
-from eval.stage import add_scale_option
+from eval.preferences.study.sources import read_sources
+from eval.prompts import Prompt, read_parti, read_prompts
+from eval.stage import RatingValues, add_scale_option
 
 
 def all_votes(
@@ -90,12 +93,6 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--json", type=Path, required=True, help="ratings.json to write")
     parser.add_argument("--csv", type=Path, required=True, help="ratings.csv to write")
     options = parser.parse_args(arguments)
-
-    from eval.preferences.ratings.rate import rate
-    from eval.preferences.ratings.result import write_ratings
-    from eval.preferences.study.sources import read_sources
-    from eval.prompts import read_parti, read_prompts
-    from eval.stage import RatingValues
 
     places, seed = options.votes, options.seed or 0
     prompts: Sequence[Prompt] = read_parti(options.prompts) if options.prompts else ()

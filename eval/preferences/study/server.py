@@ -95,7 +95,7 @@ def create_app(study: StudyPlan, directory: Path, store: Store, hosts: Sequence[
 
     async def undo(request: Request) -> Response:
         asked = UndoRequest.model_validate_json(await _body(request))
-        await run_in_threadpool(store.undo, _rater(asked.rater), asked.trial, asked.key, _now())
+        await run_in_threadpool(store.vote, _rater(asked.rater), asked.trial, None, asked.key, _now())
         return JSONResponse({"saved": asked.key})
 
     async def export_csv(request: Request) -> Response:
