@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import shutil
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -42,33 +41,13 @@ def make_study(
     """
     if out.exists() and any(out.iterdir()):
         raise InputError(f"{out}: is not empty, and may hold answers; give a new directory")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as scratch:
-        work = Path(scratch) / "study"
-        (work / "images").mkdir(parents=True)
-        (work / "pages").mkdir()
-        study = _write(work, {source.name: source for source in sources}, prompts, settings, side, ties)
-        if out.exists():
-            out.rmdir()
-        shutil.move(work, out)
-    return study
-
-
-def _write(
-    work: Path,
-    sources: Mapping[str, ComparedSystem],
-    prompts: Mapping[str, str],
-    settings: DesignSettings,
-    side: int | None,
-    ties: bool,
-) -> StudyPlan:
+    names, seed = [source.name for source in sources], settings.seed
     side = _side(sources, side)
-    plan = design(list(sources), list(prompts), settings)
+    plan = design(names, list(prompts), settings)
     lists = {
-        name: tuple(_trial(f"t{k:04d}", each, settings.seed) for k, each in enumerate(comparisons, start=1))
+        name: tuple(_trial(f"t{k:04d}", each, seed) for k, each in enumerate(comparisons, start=1))
         for name, comparisons in plan.items()
     }
-    images = _images(work, sources, plan, settings.seed, side)
     study = StudyPlan(
         study="study-unnamed",
         resolution=side,
@@ -77,23 +56,30 @@ def _write(
         prompts=dict(prompts),
         lists=lists,
     )
-    digest = hashlib.sha256(study.model_dump_json().encode())
-    for image in images:
-        digest.update(image_file(work, image).read_bytes())
-    # Another design, other prompts or other pixels are another study: their votes must not be taken for these.
-    study = study.model_copy(update={"study": code(settings.seed, "study", digest.hexdigest(), length=8)})
-    systems = {code(settings.seed, "sys", name): name for name in (*sources, ATTENTION)}
-    write_key(work / f"{study.study}{KEY_SUFFIX}", StudyKey(study.study, systems, images))
-    text = json.dumps(study.model_dump(), ensure_ascii=False, separators=(",", ":"))
-    (work / "study.json").write_text(text + "\n", encoding="utf-8", newline="")
-    for name in study.lists:
-        page = work / "pages" / f"{name}.html"
-        page.write_text(offline_page(study, name, work), encoding="utf-8", newline="")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as scratch:
+        work = Path(scratch) / "study"
+        (work / "images").mkdir(parents=True)
+        (work / "pages").mkdir()
+        images = _images(work, dict(zip(names, sources, strict=True)), plan, seed, side)
+        digest = hashlib.sha256(study.model_dump_json().encode())
+        for image in images:
+            digest.update(image_file(work, image).read_bytes())
+        # Another design, other prompts or other pixels are another study: their votes must not be taken for these.
+        study = study.model_copy(update={"study": code(seed, "study", digest.hexdigest(), length=8)})
+        systems = {code(seed, "sys", name): name for name in (*names, ATTENTION)}
+        write_key(work / f"{study.study}{KEY_SUFFIX}", StudyKey(study.study, systems, images))
+        text = json.dumps(study.model_dump(), ensure_ascii=False, separators=(",", ":"))
+        (work / "study.json").write_text(text + "\n", encoding="utf-8", newline="")
+        for name in study.lists:
+            page = work / "pages" / f"{name}.html"
+            page.write_text(offline_page(study, name, work), encoding="utf-8", newline="")
+        work.replace(out)
     return study
 
 
-def _side(sources: Mapping[str, ComparedSystem], side: int | None) -> int:
-    smallest = min(sources.values(), key=lambda source: source.resolution)
+def _side(sources: Sequence[ComparedSystem], side: int | None) -> int:
+    smallest = min(sources, key=lambda source: source.resolution)
     if side is None:
         return min(smallest.resolution, LARGEST_SIDE)
     if not 1 <= side <= smallest.resolution:

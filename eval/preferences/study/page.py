@@ -104,22 +104,18 @@ def _render(
         f"default-src 'none'; {sources}; style-src {_hash(style)}; script-src {_hash(script)}; "
         "base-uri 'none'; form-action 'none'"
     )
+    text = json.dumps(config, ensure_ascii=True, separators=(",", ":"))
     values = {
         "policy": policy,
         "style": style,
         "script": script,
-        "config": _json_in_html(config),
+        # JSON that no HTML parser can take for markup: ASCII, with <, > and & escaped.
+        "config": text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e"),
         "images": images,
     }
     template = (_HERE / "page.html").read_text(encoding="utf-8")
     # One pass: what is put in is never itself searched for places.
     return re.sub(r"@@([a-z]+)@@", lambda place: values[place[1]], template)
-
-
-def _json_in_html(value: object) -> str:
-    """JSON that no HTML parser can take for markup: ASCII, with <, > and & escaped."""
-    text = json.dumps(value, ensure_ascii=True, separators=(",", ":"))
-    return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
 
 
 def _hash(text: str) -> str:

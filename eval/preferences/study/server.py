@@ -9,7 +9,7 @@ import argparse
 import ipaddress
 import sys
 import tempfile
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -18,6 +18,8 @@ from urllib.parse import urlsplit
 from pydantic import Field, ValidationError
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
+from starlette.middleware import Middleware
+from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoint
 from starlette.requests import Request
 from starlette.responses import FileResponse, HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
@@ -32,7 +34,6 @@ from eval.preferences.study.store import KnownRaterError, RefusedError, Store
 _LARGEST_BODY = 4096
 
 Key = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
-Handler = Callable[[Request], Awaitable[Response]]
 
 
 class JoinRequest(Strict):
@@ -107,18 +108,21 @@ def create_app(study: StudyPlan, directory: Path, store: Store, hosts: Sequence[
             return _error(409, "no votes yet")
         return Response(text, media_type="text/csv; charset=utf-8")
 
-    def guarded(handler: Handler) -> Handler:
-        async def handle(request: Request) -> Response:
-            response = _refusal(request, hosts) or await _answer(handler, request)
-            response.headers.update(headers)
-            return response
-
-        return handle
+    async def guard(request: Request, call_next: RequestResponseEndpoint) -> Response:
+        response = _refusal(request, hosts) or await call_next(request)
+        response.headers.update(headers)
+        return response
 
     pages = {"/": show_page, "/images/{code}.png": show_image, "/export.csv": export_csv}
     actions = {"/api/join": join, "/api/vote": vote, "/api/undo": undo}
-    handlers = [("GET", *page) for page in pages.items()] + [("POST", *action) for action in actions.items()]
-    return Starlette(routes=[Route(path, guarded(each), methods=[method]) for method, path, each in handlers])
+    return Starlette(
+        routes=[
+            *(Route(path, handler) for path, handler in pages.items()),
+            *(Route(path, handler, methods=["POST"]) for path, handler in actions.items()),
+        ],
+        middleware=[Middleware(BaseHTTPMiddleware, dispatch=guard)],
+        exception_handlers={RefusedError: _refused, ValidationError: _refused},
+    )
 
 
 def export(store: Store, file: Path) -> int:
@@ -134,15 +138,12 @@ def _csv(store: Store) -> bytes | None:
         return file.read_bytes() if export(store, file) else None
 
 
-async def _answer(handler: Handler, request: Request) -> Response:
-    try:
-        return await handler(request)
-    except KnownRaterError as error:
-        return JSONResponse({"error": str(error), "known": True}, 409)
-    except RefusedError as error:
-        return _error(409, str(error))
-    except ValidationError as error:
+async def _refused(request: Request, error: Exception) -> Response:
+    if isinstance(error, ValidationError):
         return _error(422, invalid(error))
+    if isinstance(error, KnownRaterError):
+        return JSONResponse({"error": str(error), "known": True}, 409)
+    return _error(409, str(error))
 
 
 def _refusal(request: Request, hosts: Sequence[str]) -> Response | None:
@@ -199,9 +200,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m eval.preferences.study.server", description=__doc__)
     parser.add_argument("--study", type=Path, required=True, help="a directory that `make` wrote")
     parser.add_argument("--port", type=int, default=8000)
-    parser.add_argument(
-        "--host", default="127.0.0.1", help="0.0.0.0 lets other machines in (default: 127.0.0.1)"
-    )
+    host = "0.0.0.0 lets other machines in (default: 127.0.0.1)"
+    parser.add_argument("--host", default="127.0.0.1", help=host)
     parser.add_argument("--allow-host", action="append", default=[], help="a host name of this machine")
     parser.add_argument("--votes", type=Path, help="the SQLite file (default: votes.sqlite3 in the study)")
     parser.add_argument("--export", type=Path, metavar="FILE", help="write the votes as CSV and stop")
