@@ -78,7 +78,7 @@ def draw_ratings(preferences: Preferences, folder: Path) -> tuple[Drawn, ...]:
 
 
 @refuses
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None) -> None:
     """The command line. Returns the exit status: 1, with the reason on stderr, where it refuses."""
     parser = argparse.ArgumentParser(
         prog="python -m reports.table", description="Makes the report of a scale."
@@ -98,7 +98,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         table = resolve(scale, baseline, load_ablations(options.ablations))
         study = study_from_spec(scale, baseline, table)
     make_report(study, options.results, options.out)
-    return 0
 
 
 if __name__ == "__main__":

@@ -156,11 +156,8 @@ def _odd_character(value: str, is_text: bool, mixed: bool) -> str | None:
         if "\udc80" <= char <= "\udcff":
             byte = ord(char) - 0xDC00
             letter = bytes([byte]).decode("cp1252", errors="replace")
-            why = (
-                "other cells are UTF-8, so the file mixes two encodings"
-                if mixed
-                else "the file may be Latin-1"
-            )
+            mix = "other cells are UTF-8, so the file mixes two encodings"
+            why = mix if mixed else "the file may be Latin-1"
             return f"byte {byte:#04x} ({letter!r} in Windows-1252) is not UTF-8; {why}; export all of it as UTF-8"
         if char == "\ufeff":
             return "holds a byte order mark (U+FEFF); were files joined? join them again without their marks"

@@ -77,7 +77,7 @@ def _keys(folders: Iterable[Path], study: Path | None) -> Mapping[str, StudyKey]
 
 
 @refuses
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None) -> None:
     """The command line; 1 and the reasons on stderr where votes are refused."""
     parser = argparse.ArgumentParser(prog="python -m eval.preferences.rate_votes", description=__doc__)
     given = parser.add_mutually_exclusive_group(required=True)
@@ -111,7 +111,6 @@ def main(arguments: list[str] | None = None) -> int:
         if found.category == "all":
             first = f"{found.diagnostics.votes} votes, first {found.systems[0].system}"
             print(f"{found.rater_kind}, {found.question}: {first}")
-    return 0
 
 
 if __name__ == "__main__":

@@ -42,20 +42,23 @@ def lmarena(source: ForeignFile, options: Options) -> Imported:
 
     In the 55k layout a tie may have been 'both bad': the file does not tell them apart. Raises PreferenceError.
     """
-    columns = set(source.columns)
+    columns = source.columns
     stated = "prompt" in columns or (options.prompt, options.prompt_column) != (None, None)
     if "conversation_a" in columns and not stated:
-        source, columns = _with_prompts(source), columns | {_PROMPT_TURN}
+        entries = tuple(
+            ForeignEntry(e.line, {**e.values, _PROMPT_TURN: _first_turn(e.values.get("conversation_a"))})
+            for e in source.entries
+        )
+        source = ForeignFile(source.file, (*columns, _PROMPT_TURN), entries)
     says = {
         "rater": "judge",
         "prompt_id": "question_id" if "question_id" in columns else "id",
         "prompt": "prompt" if "prompt" in columns else _PROMPT_TURN,
     }
     builder = Builder(source, options, says)
-    has_winner = "winner" in columns
     time_column = "tstamp" if "tstamp" in columns else "timestamp"
     for entry in source.entries:
-        winner = builder.winner(entry, _ARENA_WINNERS) if has_winner else _winner_55k(builder, entry)
+        winner = builder.winner(entry, _ARENA_WINNERS) if "winner" in columns else _winner_55k(builder, entry)
         if winner == "both bad":
             builder.decide(entry, "both_bad")
             winner = "tie"
@@ -72,14 +75,6 @@ def _winner_55k(builder: Builder, entry: ForeignEntry) -> str | None:
         builder.refuse(entry, "winner_model_a", reason, value=", ".join(flags))
         return None
     return ("a", "b", "tie")[flags.index("1")]
-
-
-def _with_prompts(source: ForeignFile) -> ForeignFile:
-    entries = tuple(
-        ForeignEntry(e.line, {**e.values, _PROMPT_TURN: _first_turn(e.values.get("conversation_a"))})
-        for e in source.entries
-    )
-    return ForeignFile(source.file, (*source.columns, _PROMPT_TURN), entries)
 
 
 def _first_turn(conversation: Any) -> str | None:

@@ -177,7 +177,7 @@ def _batches(
 
 
 @refuses
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None) -> None:
     """The command line; 1 and the reason on stderr where the input is refused."""
     parser = argparse.ArgumentParser(prog="python -m eval.preferences.raters.automatic", description=__doc__)
     parser.add_argument("--systems", type=Path, required=True, help="JSON list of {name, samples}")
@@ -194,7 +194,6 @@ def main(arguments: list[str] | None = None) -> int:
     write_votes(options.out, votes)
     raters = ", ".join(sorted({f"{vote.rater} ({vote.rater_kind})" for vote in votes}))
     print(f"{len(votes)} votes by {raters}", file=sys.stderr)
-    return 0
 
 
 if __name__ == "__main__":

@@ -138,7 +138,7 @@ def _images(
 
 
 @refuses
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None) -> None:
     """The command. Exit status 1 and one line on stderr where the study cannot be made."""
     parser = argparse.ArgumentParser(prog="python -m eval.preferences.study.make", description=__doc__)
     parser.add_argument("--systems", type=Path, required=True, help="JSON list of {name, samples}")
@@ -165,7 +165,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     largest = max((options.out / "pages" / f"{name}.html").stat().st_size for name in study.lists)
     if largest > _HEAVY_PAGE:
         print(f"note: the largest page has {largest / 2**20:.0f} MiB; the server sends images one at a time")
-    return 0
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
-from add.errors import refuses
+from add.errors import InputError, refuses
 from eval.preferences.reader import write_votes
 from eval.preferences.record import Winner, invalid
 from eval.preferences.study.page import served_page
@@ -193,7 +193,7 @@ def _error(status: int, reason: str) -> Response:
 
 
 @refuses
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None) -> None:
     """The command. Exit status 1 and one line on stderr where the study cannot be served."""
     import uvicorn
 
@@ -210,14 +210,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     store = Store(options.votes or options.study / "votes.sqlite3", study)
     if options.export is not None:
         if (count := export(store, options.export)) == 0:
-            print("error: nobody has voted yet; no file was written", file=sys.stderr)
-            return 1
+            raise InputError("nobody has voted yet; no file was written")
         print(f"{options.export}: {count} votes")
-        return 0
+        return
     print(f"{study.study}: raters open http://{options.host}:{options.port}/", flush=True)
     app = create_app(study, options.study, store, options.allow_host)
     uvicorn.run(app, host=options.host, port=options.port, log_level="warning")
-    return 0
 
 
 if __name__ == "__main__":
