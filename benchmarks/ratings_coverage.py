@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -91,15 +91,12 @@ def truth(study: SimulatedStudy) -> tuple[Array, Array]:
 
 FOLDER = Path(__file__).parent / "results"
 SIX = (-0.8, -0.5, -0.1, 0.2, 0.4, 0.8)
+PLAIN = SimulatedStudy(SIX, raters=20, prompts=50, votes=1500)
 STUDIES: Mapping[str, SimulatedStudy] = {
-    "no effects": SimulatedStudy(SIX, raters=20, prompts=50, votes=1500),
-    "rater and prompt effects": SimulatedStudy(
-        SIX, raters=20, prompts=50, votes=1500, rater_effect=0.4, prompt_effect=0.4
-    ),
-    "prompt effects alone": SimulatedStudy(SIX, raters=20, prompts=50, votes=1500, prompt_effect=0.6),
-    "strong rater effects": SimulatedStudy(
-        SIX, raters=15, prompts=50, votes=1500, rater_effect=0.8, prompt_effect=0.2
-    ),
+    "no effects": PLAIN,
+    "rater and prompt effects": replace(PLAIN, rater_effect=0.4, prompt_effect=0.4),
+    "prompt effects alone": replace(PLAIN, prompt_effect=0.6),
+    "strong rater effects": replace(PLAIN, raters=15, rater_effect=0.8, prompt_effect=0.2),
     "ties, few votes": SimulatedStudy(
         SIX, raters=12, prompts=40, votes=450, rater_effect=0.3, prompt_effect=0.3, ties=0.2
     ),

@@ -7,6 +7,7 @@ import shutil
 import tempfile
 import textwrap
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict
 from importlib.resources import files
 from itertools import groupby
 from pathlib import Path
@@ -32,7 +33,7 @@ from reports.layout import (
 from reports.plots.style import Drawn
 from reports.ratings import Preferences, ratings_page
 from reports.samples import ShownSamples, first_and_last, tile
-from reports.study import ReportRow, flatten
+from reports.study import flatten
 
 Data = dict[str, Any]
 
@@ -125,14 +126,17 @@ def _table(report: Report) -> Data:
             [{"text": source, "span": 1} for source in sources],
         ],
         "parts": [
-            {"part": sub.part, "question": sub.question, "rows": list(map(_row, sub.rows, sub.cells))}
+            {
+                "part": sub.part,
+                "question": sub.question,
+                "rows": [
+                    {"label": _pieces(row.label), "default": row.default, "cells": list(map(_cell, cells))}
+                    for row, cells in zip(sub.rows, sub.cells, strict=True)
+                ],
+            }
             for sub in table.parts
         ],
     }
-
-
-def _row(row: ReportRow, cells: Iterable[Shown]) -> Data:
-    return {"label": _pieces(row.label), "default": row.default, "cells": list(map(_cell, cells))}
 
 
 def _heads(keys: Iterable[Any], text: Callable[[Any], str]) -> list[Data]:
@@ -145,7 +149,7 @@ def _cell(cell: Shown) -> Data:
 
 
 def _pieces(label: str) -> list[Data]:
-    return [{"text": p.text, "index": p.index, "symbol": p.symbol} for p in split_label(label)]
+    return list(map(asdict, split_label(label)))
 
 
 def _label(report: Report, run: str) -> Data:

@@ -232,12 +232,8 @@ def diagnostic_values(d: Diagnostics) -> dict[str, str]:
     }
 
 
-_SAID_BEFORE = "ELO leaves out"
-"""Notes that begin so are left out: the notes of the page say it already."""
-
-
 def _remarks(d: Diagnostics) -> tuple[str, ...]:
-    found = [note for note in d.notes if not note.startswith(_SAID_BEFORE)]
+    found = [note for note in d.notes if not note.startswith("ELO leaves out")]  # the page's notes say so
     if d.excluded_raters:
         found.append(f"left out for failed attention checks: {', '.join(d.excluded_raters)}")
     if d.alpha.value is None and d.alpha.reason:

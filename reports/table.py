@@ -43,12 +43,9 @@ def make_report(study: ReportStudy, results: Path, out: Path) -> None:
     if preferences is not None:
         figures += draw_ratings(preferences, out / "figures")
     write_document(report, results, figures, out / "table.pdf", preferences)
-    for name, text in (
-        ("table.csv", render_csv(report)),
-        ("table.md", render_markdown(report)),
-        ("table.tex", render_latex(report)),
-    ):
-        write_whole(out / name, text)
+    write_whole(out / "table.csv", render_csv(report))
+    write_whole(out / "table.md", render_markdown(report))
+    write_whole(out / "table.tex", render_latex(report))
 
 
 def draw_figures(report: Report, results: Path, folder: Path) -> tuple[Drawn, ...]:

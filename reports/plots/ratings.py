@@ -112,8 +112,7 @@ def _matrix(axes: Axes, preferences: Preferences, kind: str, question: str, *, n
     labels = [f"{name}  {place}" for name, place in zip(order, places, strict=True)]
     axes.set_yticks(range(count), labels if names else places)
     axes.tick_params(length=0, pad=2)
-    for spine in axes.spines.values():
-        spine.set_visible(False)
+    axes.spines[:].set_visible(False)
     axes.set_title(f"{KINDS[kind]}: {question}", loc="left", weight="bold", pad=4)
 
 

@@ -82,13 +82,9 @@ def _rank_panel(axes: Axes, report: Report, part: str, rows: tuple[ReportRow, ..
             aside += f"   {plain_label(row.label)} (ours)"
         else:
             moved = left != right
-            axes.plot(
-                [_LEFT, _RIGHT],
-                [left, right],
-                color=colour if row.default else (VERMILLION if moved else GREY),
-                linewidth=1.6 if row.default else 1.0,
-                linestyle="--" if moved else "-",
-            )
+            line = BLUE if row.default else VERMILLION if moved else GREY
+            width, dash = 1.6 if row.default else 1.0, "--" if moved else "-"
+            axes.plot([_LEFT, _RIGHT], [left, right], color=line, linewidth=width, linestyle=dash)
             text = f"{plain_label(row.label)}   {in_full(row.published_fid, decimals)}"
             axes.text(_LEFT - 0.06, left, text, ha="right", va="center", color=colour)
             axes.plot([_LEFT], [left], marker="o", markersize=3.5, color=colour)
@@ -132,15 +128,10 @@ def plot_scatter(report: Report, metric: str) -> Figure:
 def _scatter_panel(axes: Axes, report: Report, where: Slice, metric: str) -> None:
     titles = {"alignment": "All attributes right (share)", "clip_score": "CLIP score"}
     fids, others = report.estimates(where, "fid"), report.estimates(where, metric)
-    points = {
-        run: PointLabel(
-            plain_label(report.study.full_name_of(run)),
-            fid.value,
-            others[run].value,
-            report.study.is_default(run),
-        )
-        for run, fid in fids.items()
-    }
+    study, points = report.study, {}
+    for run in fids:
+        name = plain_label(study.full_name_of(run))
+        points[run] = PointLabel(name, fids[run].value, others[run].value, study.is_default(run))
     marks = list(points.values())
     outside = outliers([math.log(max(mark.x, 1e-9)) for mark in marks]) | outliers([mark.y for mark in marks])
     beyond = [mark for i, mark in enumerate(marks) if i in outside]

@@ -167,6 +167,7 @@ def label_points(
     heights = [float((axes.transData.transform((at.x, at.y))[1] - box.y0) / box.height) for at in labels]
     gap = _APART * figure.dpi / box.height
     low = min(0.5, lowest + gap * (lines_below + 1)) if lines_below else lowest
+    line: Any = {"arrowstyle": "-", "linewidth": 0.35, "shrinkA": 0, "shrinkB": 3, "relpos": (0.0, 0.5)}
     for label, height in zip(labels, spread_out(heights, gap, low, 1.02), strict=True):
         axes.annotate(
             label.text,
@@ -178,14 +179,7 @@ def label_points(
             size=7.5,
             color=BLUE if label.marked else INK,
             annotation_clip=False,
-            arrowprops={
-                "arrowstyle": "-",
-                "color": BLUE if label.marked else GREY,
-                "linewidth": 0.35,
-                "shrinkA": 0,
-                "shrinkB": 3,
-                "relpos": (0.0, 0.5),
-            },
+            arrowprops=line | {"color": BLUE if label.marked else GREY},
         )
 
 
