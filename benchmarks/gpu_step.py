@@ -37,21 +37,9 @@ from add.step import losses
 from add.train import autocast
 from addbench.cost.meters import Flops
 from addbench.cost.step import estimate_cost
+from benchmarks import timed
 from benchmarks.latency import latencies
-from benchmarks.timed import (
-    FOLDER,
-    MEMORY,
-    SPEED,
-    Size,
-    configurations,
-    device_name,
-    free,
-    matrix_rate,
-    networks_of,
-    random_batch,
-    time_steps,
-    timed_run,
-)
+from benchmarks.timed import Size
 
 TARGETS = {"times as fast as plain": 2.0, "share of the matrix rate": 0.35}
 
@@ -64,7 +52,7 @@ def main() -> None:
         "compile": not options.no_compile,
         "gradient_checkpointing": options.checkpoint,
     }
-    performance = MEMORY if options.memory else SPEED | chosen
+    performance = timed.MEMORY if options.memory else timed.SPEED | chosen
     content = measure(options.size, options.batch, performance, options.device, options.repeats)
     content["command"] = "python -m benchmarks.gpu_step " + shlex.join(sys.argv[1:])
     stem = f"gpu-step-{options.size}-batch{options.batch}" + ("-memory" if options.memory else "")
@@ -83,7 +71,7 @@ def arguments() -> argparse.Namespace:
         "--checkpoint",
         nargs="*",
         choices=("unet", "decoder", "features"),
-        default=SPEED["gradient_checkpointing"],
+        default=timed.SPEED["gradient_checkpointing"],
         help="gradient checkpointing",
     )
     parser.add_argument(
@@ -92,13 +80,13 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--no-compile", action="store_true")
     parser.add_argument("--no-channels-last", action="store_true")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--out", type=Path, default=FOLDER)
+    parser.add_argument("--out", type=Path, default=timed.FOLDER)
     return parser.parse_args()
 
 
 def measure(size: Size, batch: int, performance: dict[str, Any], device: str, repeats: int) -> dict[str, Any]:
     """All figures, the plain step's first; memory is released between the two."""
-    rate = matrix_rate(device, side=8192 if device.startswith("cuda") else 512)
+    rate = timed.matrix_rate(device, side=8192 if device.startswith("cuda") else 512)
     rows = [row(size, batch, None, device, repeats), row(size, batch, performance, device, repeats)]
     # The plain step computes nothing twice: its operations are the work of both.
     work = rows[0]["flops_per_image"]
@@ -106,19 +94,19 @@ def measure(size: Size, batch: int, performance: dict[str, Any], device: str, re
         speed = r["images_per_second"]
         r["share"] = None if work is None or speed is None else work * speed / rate
     plain, ours = (r["images_per_second"] for r in rows)
-    run = timed_run(size, batch, performance)
+    run = timed.timed_run(size, batch, performance)
     return {
         "size": size,
         "batch": batch,
         "options": performance,
-        "device": device_name(device),
+        "device": timed.device_name(device),
         "versions": {name: version(name) for name in ("torch", "diffusers", "transformers")},
         "matrix_rate": rate,
         "rows": rows,
         "times_plain": None if plain is None or ours is None else ours / plain,
         "targets": TARGETS,
         # What the cost model predicts for the same run.
-        "modelled": asdict(estimate_cost(run, configurations=configurations(size))),
+        "modelled": asdict(estimate_cost(run, configurations=timed.configurations(size))),
         "latency": latencies(size, device, max(1, repeats // 2)),
     }
 
@@ -134,11 +122,11 @@ def row(
     plain = performance is None
     while seconds is None and batch > 0:
         try:
-            run = timed_run(size, batch, performance)
+            run = timed.timed_run(size, batch, performance)
             seconds, peak, flops = step_figures(run, size, device, repeats, plain=plain)
         except torch.cuda.OutOfMemoryError:
             batch //= 2
-        free(device)
+        timed.free(device)
     return {
         "name": "plain" if plain else "add.step",
         "batch": batch,
@@ -154,11 +142,11 @@ def step_figures(
 ) -> tuple[float, int | None, int]:
     """Median seconds, peak bytes and floating-point operations of one update of student and discriminator."""
     options, settings = performance_of(run), run.training
-    networks = networks_of(run, size, device)
+    networks = timed.networks_of(run, size, device)
     unet = trainable_unet(networks.student, "pretrained", 0)
     heads = make_heads(run, networks, networks.student.resolution, 0)
     assert heads is not None
-    batch = random_batch(run, networks, device)
+    batch = timed.random_batch(run, networks, device)
     trained = ((unet, settings.student_optimiser), (heads, settings.head_optimiser))
     optimisers: list[torch.optim.Optimizer]
     if plain:
@@ -187,7 +175,7 @@ def step_figures(
         with Flops() as counted:
             step()
         flops = counted.total
-    seconds, peak = time_steps(step, device, warm_up=3, repeats=repeats)
+    seconds, peak = timed.time_steps(step, device, warm_up=3, repeats=repeats)
     return seconds, peak, flops
 
 

@@ -149,10 +149,8 @@ def _pickapic_winner(builder: Builder, entry: ForeignEntry) -> str | None:
         reason = "label_0 and label_1 must be 1 and 0, 0 and 1, or 0.5 and 0.5"
         builder.refuse(entry, "label_0", reason, value=", ".join(map(str, labels)))
         return None
-    best = entry.values.get("best_image_uid")
-    if best is not None and best == entry.values.get(
-        {"a": "image_1_uid", "b": "image_0_uid"}.get(winner, "")
-    ):
+    best, loser = entry.values.get("best_image_uid"), {"a": "image_1_uid", "b": "image_0_uid"}.get(winner, "")
+    if best is not None and best == entry.values.get(loser):
         builder.refuse(entry, "best_image_uid", "contradicts label_0 and label_1")
         return None
     return winner

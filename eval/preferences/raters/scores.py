@@ -82,8 +82,6 @@ class RewardModel:
     which question their answers stand.
     """
 
-    name: str
-    sha256: str
     embed_images: Any
     embed_prompts: Any
 
@@ -109,7 +107,7 @@ def load_pickscore(spec: PickScoreRaterSpec, device: str = "cpu") -> RewardModel
     from eval.metrics.features import load_frozen, quiet
 
     directory = local_directory(spec.path, spec.revision, spec.files)
-    sha256 = check_weights(directory, spec.sha256, spec.files)
+    check_weights(directory, spec.sha256, spec.files)
     # The preprocessing of the CLIP that PickScore was made from; no weights.
     preparation = local_directory(spec.processor, spec.processor_revision, PREPARATION)
     with quiet():
@@ -136,7 +134,7 @@ def load_pickscore(spec: PickScoreRaterSpec, device: str = "cpu") -> RewardModel
             ).pooler_output
             return _unit(model.text_projection(read))
 
-    return RewardModel("pickscore", sha256, images, prompts)
+    return RewardModel(images, prompts)
 
 
 def load_hpsv2(spec: Hpsv2RaterSpec, device: str = "cpu") -> RewardModel:
@@ -150,7 +148,7 @@ def load_hpsv2(spec: Hpsv2RaterSpec, device: str = "cpu") -> RewardModel:
     from PIL import Image
 
     file = named_file(spec.path, spec.revision, spec.file, spec.sha256)
-    sha256 = check_weights(file, spec.sha256)
+    check_weights(file, spec.sha256)
     try:
         model, _, preprocess = open_clip.create_model_and_transforms(
             spec.model, pretrained=None, precision="fp32", device=device, load_weights=False
@@ -170,7 +168,7 @@ def load_hpsv2(spec: Hpsv2RaterSpec, device: str = "cpu") -> RewardModel:
         with torch.inference_mode():
             return _unit(model.encode_text(tokenizer(texts).to(device)))
 
-    return RewardModel("hpsv2", sha256, images, prompts)
+    return RewardModel(images, prompts)
 
 
 def _tensors(file: Path) -> Any:

@@ -147,15 +147,14 @@ def _same_prompts(first: ComparedSystem, other: ComparedSystem) -> None:
     for one, two in ((first, other), (other, first)):
         if missing := [key for key in one.samples if key not in two.samples]:
             some = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
-            raise InputError(
-                f"{two.directory}: {two.name!r} has no image for {len(missing)} prompts that {one.name!r} has: {some}"
-            )
+            reason = f"{two.name!r} has no image for {len(missing)} prompts that {one.name!r} has: {some}"
+            raise InputError(two.directory, reason)
     for key, sample in first.samples.items():
-        if sample.prompt != other.samples[key].prompt:
-            raise InputError(
-                f"{other.directory / 'index.csv'}: prompt {key!r} is {json.dumps(other.samples[key].prompt)}, but "
-                f"{json.dumps(sample.prompt)} for {first.name!r}"
+        if sample.prompt != (prompt := other.samples[key].prompt):
+            reason = (
+                f"prompt {key!r} is {json.dumps(prompt)}, but {json.dumps(sample.prompt)} for {first.name!r}"
             )
+            raise InputError(other.directory / "index.csv", reason)
 
 
 def read_jobs(text: str) -> tuple[Job, ...]:
