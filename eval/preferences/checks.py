@@ -23,9 +23,7 @@ _EMPTY = {
     "winner": "what was chosen? An empty winner is not a tie; write a, b or tie, or take the row out",
     "shown_left": "is empty; write a, b, or none where it is not known",
     "attention_check": "is empty; write no, or the side that was expected",
-    "time": f"is empty; where it is not known, write {UNKNOWN}",
-    "image_a": f"is empty; where it is not known, write {UNKNOWN}",
-    "image_b": f"is empty; where it is not known, write {UNKNOWN}",
+    **dict.fromkeys(_MAY_BE_UNKNOWN, f"is empty; where it is not known, write {UNKNOWN}"),
 }
 
 

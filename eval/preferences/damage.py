@@ -89,11 +89,6 @@ def read_text(file: Path) -> str:
     return text
 
 
-def read_json(file: Path) -> Any:
-    """A JSON file, read as `json_value` reads it. Raises PreferenceError."""
-    return parse_json(file, read_text(file))
-
-
 def parse_json(file: Path, text: str) -> Any:
     """The one value that a JSON file's text holds. Raises PreferenceError."""
     value, end = json_value(file, text, len(text) - len(text.lstrip(_JSON_SPACE)))

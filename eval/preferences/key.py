@@ -14,7 +14,7 @@ from typing import Any
 
 from add.errors import InputError
 from add.files import write_whole
-from eval.preferences.damage import cell_damage, read_json
+from eval.preferences.damage import cell_damage, parse_json, read_text
 from eval.preferences.record import PreferenceError, Problem, one_problem
 
 KEY_SUFFIX = ".key.json"
@@ -47,7 +47,7 @@ def resolved(value: str, codes: Mapping[str, str]) -> str | None:
 
 def read_key(file: Path) -> StudyKey:
     """Reads a key file. Raises PreferenceError."""
-    content = read_json(file)
+    content = parse_json(file, read_text(file))
     if not isinstance(content, dict) or set(content) != {"study", "systems", "images"}:
         raise one_problem(file, "a key file is an object with exactly the fields study, systems, images")
     if problems := [Problem(file, 0, *problem) for problem in _key_problems(content)]:

@@ -19,7 +19,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from eval.preferences.damage import read_json
+from eval.preferences.damage import parse_json, read_text
 from eval.preferences.importers.build import Builder, ForeignEntry, ForeignFile, Imported, Options
 from eval.preferences.record import one_problem
 
@@ -195,7 +195,7 @@ def _image_systems(source: ForeignFile, options: Options) -> Mapping[str, str]:
     if options.image_systems is None:
         reason = "the file names images, not systems; give --image-systems FILE, a JSON object {image_path: system}"
         raise one_problem(source.file, reason)
-    content = read_json(options.image_systems)
+    content = parse_json(options.image_systems, read_text(options.image_systems))
     if not isinstance(content, dict) or not all(isinstance(name, str) for name in content.values()):
         raise one_problem(options.image_systems, "must be a JSON object {image_path: system}")
     return content

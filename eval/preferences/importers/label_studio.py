@@ -89,7 +89,7 @@ def _of_study(file: Path, name: str | None) -> Iterable[Mapping[str, str]]:
         raise one_problem(file, reason, column="lists", value=name)
     pairs: dict[tuple[object, ...], dict[str, str]] = {}
     for trial in (t for n, trials in study.lists.items() if name in (None, n) for t in trials):
-        left, right = ("a", "b") if trial.left == "a" else ("b", "a")
+        left, right = trial.left, "b" if trial.left == "a" else "a"
         sides = (("left", left), ("right", right))
         pair = {
             "study": study.study,
