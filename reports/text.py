@@ -66,8 +66,7 @@ def _number(value: float | None) -> str:
 
 def render_markdown(report: Report) -> str:
     """GitHub-flavoured Markdown: one pipe table for each sub-table."""
-    table = table_one(report)
-    study = report.study
+    table, study = table_one(report), report.study
     lines = [f"# Table 1, scale {escape_markdown(study.scale)}", ""]
     if study.notice:
         lines += [f"> **{escape_markdown(study.notice)}**", ""]
@@ -111,8 +110,7 @@ def _source(column: Column, published: str) -> str:
 
 def render_latex(report: Report) -> str:
     """A booktabs table to \\input into a paper; needs the packages booktabs and graphicx."""
-    table = table_one(report)
-    study = report.study
+    table, study = table_one(report), report.study
     notice = f"\\textbf{{{escape_latex(study.notice)}}} " if study.notice else ""
     lines = [
         "% Needs \\usepackage{booktabs,graphicx}; made by `python -m reports.table`, do not edit.",
