@@ -232,7 +232,7 @@ rule study_samples:
         jobs=STUDY.jobs,
         scale=stage_values(SampleValues, SCALE),
     shell:
-        "python -m eval.preferences.sample_study --scale {params.scale:q} --jobs {params.jobs:q} > {log} 2>&1"
+        "python -m eval.preferences.study.sources --scale {params.scale:q} --jobs {params.jobs:q} > {log} 2>&1"
 
 
 rule systems:

@@ -153,7 +153,7 @@ class StudyFiles:
 
     @property
     def jobs(self) -> str:
-        """The jobs of eval.preferences.sample_study, as JSON in one line."""
+        """The jobs of eval.preferences.study.sources, as JSON in one line."""
         return json.dumps([system.job for system in self.extra])
 
     @property

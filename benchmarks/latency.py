@@ -28,23 +28,20 @@ GUIDANCE = {1: 1.0, 25: 7.5, 50: 7.5}  # by steps; a teacher is guided, which ta
 
 def pipeline_of(network: DiffusionNetwork, steps: int) -> Any:
     """A diffusers pipeline of the network's parts, with the student's scheduler for one step, else a solver's."""
-    from diffusers import (
-        DPMSolverMultistepScheduler,
-        LCMScheduler,
-        StableDiffusionPipeline,
-        StableDiffusionXLPipeline,
-    )
+    import diffusers
 
-    kind = LCMScheduler if steps == 1 else DPMSolverMultistepScheduler
+    kind = diffusers.LCMScheduler if steps == 1 else diffusers.DPMSolverMultistepScheduler
     (encoder, *second), (tokenizer, *other) = network.text.encoders, network.text.tokenizers
     parts = {"vae": network.vae, "unet": network.unet, "text_encoder": encoder, "tokenizer": tokenizer}
     parts |= {"scheduler": kind.from_config(network.scheduler_config), "feature_extractor": None}
     pipeline: Any
     if second:
         parts |= {"text_encoder_2": second[0], "tokenizer_2": other[0]}
-        pipeline = StableDiffusionXLPipeline(**parts, add_watermarker=False)
+        pipeline = diffusers.StableDiffusionXLPipeline(**parts, add_watermarker=False)
     else:
-        pipeline = StableDiffusionPipeline(**parts, safety_checker=None, requires_safety_checker=False)
+        pipeline = diffusers.StableDiffusionPipeline(
+            **parts, safety_checker=None, requires_safety_checker=False
+        )
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 

@@ -21,15 +21,16 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.simulated_votes import SimulatedStudy, draw
-from eval.preferences.ratings.bradley_terry import strengths
-from eval.preferences.ratings.elo import elo, games, slow_elo
+from benchmarks.ratings_coverage import SimulatedStudy, draw
+from eval.preferences.ratings.estimators import elo, games, slow_elo, strengths
 from eval.preferences.ratings.resample import Cluster, resampled, spread
 from eval.preferences.ratings.tally import Tally, tally
 from eval.preferences.record import Vote
 
+PACKAGES = ("numpy", "scipy", "evalica")
 FOLDER = Path(__file__).parent / "results"
 ROUNDS = 1000
+BOTH: tuple[Cluster, ...] = ("rater", "prompt")
 RATERS, PROMPTS, SYSTEMS = 1000, 100, 22
 BUDGETS = {"by rater": 1.0, "by rater and prompt": 3.0, "elo": 1.5}
 """Wall seconds on 2 idle cores."""
@@ -46,24 +47,15 @@ def main() -> None:
     large = draw(study, np.random.default_rng(0))
     small = draw(SimulatedStudy(strong, 100, PROMPTS, 10_000, 0.3, 0.3), np.random.default_rng(1))
     records = as_votes(large)
-    bootstrap(small, ("rater", "prompt"))  # imports and caches are no part of the figures
+    bootstrap(small, BOTH)  # imports and caches are no part of the figures
     repeats, few = options.repeats, options.others
+    task, both = "Bradley-Terry", "ours, by rater and prompt"
     rows = [
-        ours("Bradley-Terry", "ours, by rater", repeats, lambda: bootstrap(large, ("rater",))),
-        ours(
-            "Bradley-Terry",
-            "ours, by rater and prompt",
-            repeats,
-            lambda: bootstrap(large, ("rater", "prompt")),
-        ),
-        ours(
-            "Bradley-Terry",
-            "ours, by rater and prompt, from vote records",
-            repeats,
-            lambda: bootstrap(tally(records), ("rater", "prompt")),
-        ),
-        other("Bradley-Terry", "evalica.bootstrap, single votes", few, lambda n: evalica_bootstrap(large, n)),
-        other("Bradley-Terry", "plain loop, by rater", few // 4, lambda n: plain_bootstrap(large, n)),
+        ours(task, "ours, by rater", repeats, lambda: bootstrap(large, ("rater",))),
+        ours(task, both, repeats, lambda: bootstrap(large, BOTH)),
+        ours(task, f"{both}, from vote records", repeats, lambda: bootstrap(tally(records), BOTH)),
+        other(task, "evalica.bootstrap, single votes", few, lambda n: evalica_bootstrap(large, n)),
+        other(task, "plain loop, by rater", few // 4, lambda n: plain_bootstrap(large, n)),
         ours("ELO", "ours", repeats, lambda: elo(small, ROUNDS)),
         other("ELO", "evalica.elo in a loop", few, lambda n: evalica_elo(small, n)),
         other("ELO", "plain loop", few, lambda n: slow_elo(small, n)),
@@ -71,7 +63,7 @@ def main() -> None:
     content = {
         "rounds": ROUNDS,
         "machine": machine(),
-        "versions": versions(),
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
         "budgets": BUDGETS,
         "rows": rows,
     }
@@ -145,8 +137,7 @@ def evalica_elo(votes: Tally, rounds: int) -> None:
 
 def ours(task: str, method: str, repeats: int, run: Callable[[], object]) -> dict[str, Any]:
     """Median wall and CPU seconds of all 1000 rounds."""
-    seconds = np.median([timed(run) for _ in range(repeats)], axis=0)
-    return row(task, method, ROUNDS, seconds)
+    return row(task, method, ROUNDS, np.median([timed(run) for _ in range(repeats)], axis=0))
 
 
 def other(task: str, method: str, rounds: int, run: Callable[[int], object]) -> dict[str, Any]:
@@ -205,14 +196,6 @@ def machine() -> dict[str, Any]:
         "threads": os.environ.get("OMP_NUM_THREADS", "as the library chooses"),
         "load": [round(value, 1) for value in os.getloadavg()],
         "system": f"{platform.system()} {platform.machine()}",
-    }
-
-
-def versions() -> dict[str, str]:
-    """Of what was timed."""
-    return {
-        "python": platform.python_version(),
-        **{name: version(name) for name in ("numpy", "scipy", "evalica")},
     }
 
 

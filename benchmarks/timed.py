@@ -92,11 +92,9 @@ def random_batch(run: Run, networks: FrozenNetworks, device: str, seed: int = 0)
 
 def _use_real_networks(values: dict[str, Any], pipeline: str) -> None:
     networks, variant = values["networks"], values["variant"]
-    diffusion = networks["diffusion"][variant["student"]]
-    networks["diffusion"] = {
-        variant["student"]: diffusion | {"path": str(CONFIGURATIONS / pipeline), "sha256": None}
-    }
-    variant["teacher"] = variant["student"]
+    student = variant["teacher"] = variant["student"]
+    diffusion = networks["diffusion"][student] | {"path": str(CONFIGURATIONS / pipeline), "sha256": None}
+    networks["diffusion"] = {student: diffusion}
     features = {"image_size": 224, **IMAGENET, "revision": None, "sha256": None}
     judge = variant["discriminator"]["features"]
     # StyleGAN-T's five layers of a ViT-S, in the paper's default features.

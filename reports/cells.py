@@ -13,13 +13,7 @@ from scipy.special import stdtrit
 
 from add.errors import InputError
 from eval.metrics.protocol import ProtocolMismatchError, one_protocol, protocol_id
-from eval.result import (
-    Metric,
-    ReferenceResult,
-    Result,
-    read_reference,
-    read_result,
-)
+from eval.result import Metric, ReferenceResult, Result, read_reference, read_result
 from reports.study import ReportStudy
 
 
@@ -147,10 +141,8 @@ def read_results(study: ReportStudy, results: Path) -> dict[tuple[str, int], Res
         if found != (study.scale, run, seed):
             raise InputError(f"{path}: holds scale, run, seed {found}, not {(study.scale, run, seed)}")
         if result.spec_hash != study.spec_hashes[run]:
-            raise InputError(
-                f"{path}: measured under spec {result.spec_hash}, but {run} is now {study.spec_hashes[run]}; "
-                "run `snakemake` to train it again"
-            )
+            reason = f"measured under spec {result.spec_hash}, but {run} is now {study.spec_hashes[run]}; "
+            raise InputError(path, reason + "run `snakemake` to train it again")
         read[run, seed] = result
     return read
 

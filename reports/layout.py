@@ -152,8 +152,7 @@ def table_one(report: Report, *, compact: bool = False) -> TableOne:
             there = ["fid", "alignment"]
         columns += [Column(metric, last) for metric in there]
     parts = []
-    for part in report.study.parts:
-        rows = report.study.rows_of(part)
+    for part, rows in report.study.parts.items():
         cells = zip(*(_column_cells(report, column, rows) for column in columns), strict=True)
         parts.append(SubTable(part, rows[0].question, rows, tuple(cells)))
     return TableOne(tuple(columns), tuple(parts))

@@ -10,6 +10,7 @@ from typing import Any
 from add.errors import InputError
 from eval.images import read_facts
 from eval.preferences.ratings.result import ALL, Diagnostics, Ratings, SystemRating, read_ratings
+from eval.preferences.ratings.win_rates import Proportion
 from eval.result import read_json, require
 from reports.layout import ABSENT, bracketed, fixed
 from reports.study import ReportStudy
@@ -19,15 +20,6 @@ KINDS = {"human": "People", "oracle": "Oracle", "model": "Models"}
 
 QUESTIONS = {"quality": "Quality", "alignment": "Alignment", "both": "Both questions"}
 """What was rated, in the order of the report, and the titles there."""
-
-
-@dataclass(frozen=True)
-class WinRate:
-    """How often one system was preferred to another, from 0 to 1, with a 95% interval."""
-
-    value: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True)
@@ -57,14 +49,14 @@ class Preferences:
         ratings = self.ratings.get((kind, question))
         return next((s for s in ratings.systems if s.system == name), None) if ratings else None
 
-    def rate(self, kind: str, question: str, name: str, other: str) -> WinRate | None:
+    def rate(self, kind: str, question: str, name: str, other: str) -> Proportion | None:
         """How often `name` was preferred to `other`, or None if nobody compared them."""
         ratings = self.ratings.get((kind, question))
         for pair in ratings.pairs if ratings else ():
             if (pair.system_a, pair.system_b) == (name, other):
-                return WinRate(pair.win_rate, pair.low, pair.high)
+                return Proportion(pair.win_rate, pair.low, pair.high)
             if (pair.system_a, pair.system_b) == (other, name):
-                return WinRate(1 - pair.win_rate, 1 - pair.high, 1 - pair.low)
+                return Proportion(1 - pair.win_rate, 1 - pair.high, 1 - pair.low)
         return None
 
     def in_order(self, kind: str) -> tuple[str, ...]:
@@ -151,7 +143,7 @@ def notes(preferences: Preferences) -> tuple[str, ...]:
         "Rating: Bradley-Terry on ELO's scale with mean 1000; a tie counts as half a win. Brackets are 95% intervals "
         "over whole raters and prompts. Rank: 1 + the number of systems that are clearly better. ELO: as in the paper "
         "(K = 1, starting at 1000, mean over random orders and over the two questions, without ties). It has not "
-        "converged at this number of votes, so its differences are too small.",
+        "converged at this number of votes, so its differences are too small."
     ]
     if "human" in preferences.kinds and len(preferences.kinds) > 1:
         found.append("People and programs are rated apart and never pooled.")
@@ -240,12 +232,8 @@ def diagnostic_values(d: Diagnostics) -> dict[str, str]:
     }
 
 
-_SAID_BEFORE = "ELO leaves out"
-"""Notes that begin so are left out: the notes of the page say it already."""
-
-
 def _remarks(d: Diagnostics) -> tuple[str, ...]:
-    found = [note for note in d.notes if not note.startswith(_SAID_BEFORE)]
+    found = [note for note in d.notes if not note.startswith("ELO leaves out")]  # the page's notes say so
     if d.excluded_raters:
         found.append(f"left out for failed attention checks: {', '.join(d.excluded_raters)}")
     if d.alpha.value is None and d.alpha.reason:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 
 from PIL import Image
@@ -46,22 +47,16 @@ def read_samples(report: Report, results: Path, where: Slice, count: int) -> Sho
     indices = {run: seed_directory(results, run, seed) / name for run in runs}
     require(indices.values())
     chosen = {run: read_index(index)[:count] for run, index in indices.items()}
+    reference = chosen[runs[0]]
+    what_decides = attrgetter("prompt_id", "prompt", "image_seed")  # an image, apart from the system
     for run, samples in chosen.items():
         if len(samples) < count:
-            raise InputError(
-                f"{indices[run]}: holds {len(samples)} samples, but the report shows {count}; sample again"
-            )
-    reference = chosen[runs[0]]
-    for run, samples in chosen.items():
+            reason = f"holds {len(samples)} samples, but the report shows {count}; sample again"
+            raise InputError(indices[run], reason)
         for mine, theirs in zip(samples, reference, strict=True):
-            # What decides an image, apart from the system.
-            if any(
-                getattr(mine, key) != getattr(theirs, key) for key in ("prompt_id", "prompt", "image_seed")
-            ):
-                raise InputError(
-                    f"{indices[run]}: {mine.file} has another prompt or seed than in {runs[0]}; "
-                    "sample both runs again under one protocol"
-                )
+            if what_decides(mine) != what_decides(theirs):
+                reason = f"{mine.file} has another prompt or seed than in {runs[0]}; "
+                raise InputError(indices[run], reason + "sample both runs again under one protocol")
     tiles = {
         run: tuple(indices[run].parent / each.file for each in samples) for run, samples in chosen.items()
     }

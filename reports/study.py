@@ -50,13 +50,10 @@ class ReportStudy:
         return tuple(dict.fromkeys(row.run for row in self.rows))
 
     @property
-    def parts(self) -> tuple[str, ...]:
-        """The sub-tables' letters, in order."""
-        return tuple(dict.fromkeys(row.part for row in self.rows))
-
-    def rows_of(self, part: str) -> tuple[ReportRow, ...]:
-        """The rows of one sub-table, in order."""
-        return tuple(row for row in self.rows if row.part == part)
+    def parts(self) -> dict[str, tuple[ReportRow, ...]]:
+        """The rows of each sub-table by its letter, in order."""
+        letters = dict.fromkeys(row.part for row in self.rows)
+        return {part: tuple(row for row in self.rows if row.part == part) for part in letters}
 
     def files(self, results: Path, name: str) -> dict[tuple[str, int], Path]:
         """One file of every (run, seed), in the table's order. Raises InputError naming all that are missing."""
@@ -65,19 +62,16 @@ class ReportStudy:
         require(paths.values())
         return paths
 
-    def _first_row(self, run: str) -> ReportRow:
-        return next(row for row in self.rows if row.run == run)
+    def name_of(self, run: str, *, full: bool = False) -> str:
+        """A run's name for a reader: the first row that uses it, as letter of the sub-table and label.
 
-    def name_of(self, run: str) -> str:
-        """A run's name for a reader: the first row that uses it, as letter of the sub-table and label."""
-        row = self._first_row(run)
-        return "default" if row.default else f"({row.part}) {row.label}"
-
-    def full_name_of(self, run: str) -> str:
-        """As `name_of`, with the question if the label alone ("2", "none") says too little."""
-        row = self._first_row(run)
-        if row.default or len(row.label) > 6 or any(letter.isdigit() for letter in row.label[1:]):
-            return self.name_of(run)
+        full: with the question if the label alone ("2", "none") says too little.
+        """
+        row = next(row for row in self.rows if row.run == run)
+        if row.default:
+            return "default"
+        if not full or len(row.label) > 6 or any(letter.isdigit() for letter in row.label[1:]):
+            return f"({row.part}) {row.label}"
         return f"({row.part}) {row.question[:1].lower()}{row.question[1:]}: {row.label}"
 
     def is_default(self, run: str) -> bool:

@@ -16,12 +16,18 @@ from add.config.load import BASELINE, load_ablations, load_baseline, load_scale
 from add.config.resolve import resolve
 from add.errors import refuses
 from add.files import write_whole
-from reports.cells import collect
-from reports.plots.figures import draw_figures, draw_ratings
-from reports.ratings import read_preferences
-from reports.render.document import write_document
-from reports.render.text import render_csv, render_latex, render_markdown
+from reports.cells import Report, collect
+from reports.document import write_document
+from reports.plots.ratings import plot_elo, plot_pairs, plot_winrates
+from reports.plots.results import plot_ranks, plot_samples, plot_scatter, plot_steps
+from reports.plots.style import Drawn, save, styled
+from reports.plots.training import plot_gap, plot_losses, read_curves
+from reports.ratings import Preferences, read_preferences
+from reports.samples import first_and_last
 from reports.study import ReportStudy, study_from_spec
+from reports.text import render_csv, render_latex, render_markdown
+
+MONTAGE_PROMPTS = 8
 
 
 def make_report(study: ReportStudy, results: Path, out: Path) -> None:
@@ -37,16 +43,39 @@ def make_report(study: ReportStudy, results: Path, out: Path) -> None:
     if preferences is not None:
         figures += draw_ratings(preferences, out / "figures")
     write_document(report, results, figures, out / "table.pdf", preferences)
-    for name, text in (
-        ("table.csv", render_csv(report)),
-        ("table.md", render_markdown(report)),
-        ("table.tex", render_latex(report)),
-    ):
-        write_whole(out / name, text)
+    write_whole(out / "table.csv", render_csv(report))
+    write_whole(out / "table.md", render_markdown(report))
+    write_whole(out / "table.tex", render_latex(report))
+
+
+def draw_figures(report: Report, results: Path, folder: Path) -> tuple[Drawn, ...]:
+    """Draws the figures of the results into `folder` as PDF and PNG. Raises InputError where something is missing."""
+    logs = read_curves(report, results)
+    montages = first_and_last(report, results, MONTAGE_PROMPTS)
+    metrics = report.metrics(report.first)
+    other = "alignment" if "alignment" in metrics else "clip_score"
+    with styled():
+        figures = {"ranks": plot_ranks(report), "steps": plot_steps(report)}
+        if other in metrics:
+            figures["scatter"] = plot_scatter(report, other)
+        figures |= {"gap": plot_gap(report, logs), "losses": plot_losses(report, logs)}
+        drawn = [save(figure, folder, name, "figures") for name, figure in figures.items()]
+        for samples in montages:
+            # The document has a sample page of its own.
+            name = f"samples-{samples.where.steps}step"
+            drawn.append(save(plot_samples(report, samples), folder, name, None, "samples"))
+    return tuple(drawn)
+
+
+def draw_ratings(preferences: Preferences, folder: Path) -> tuple[Drawn, ...]:
+    """Draws the figures of the ratings into `folder` as PDF and PNG."""
+    figures = {"winrates": plot_winrates, "elo": plot_elo, "pairs": plot_pairs}
+    with styled():
+        return tuple(save(plot(preferences), folder, name, "ratings") for name, plot in figures.items())
 
 
 @refuses
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None) -> None:
     """The command line. Returns the exit status: 1, with the reason on stderr, where it refuses."""
     parser = argparse.ArgumentParser(
         prog="python -m reports.table", description="Makes the report of a scale."
@@ -66,7 +95,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         table = resolve(scale, baseline, load_ablations(options.ablations))
         study = study_from_spec(scale, baseline, table)
     make_report(study, options.results, options.out)
-    return 0
 
 
 if __name__ == "__main__":

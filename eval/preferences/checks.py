@@ -7,7 +7,7 @@ from pathlib import Path
 
 from add.config.yaml import nearest
 from eval.preferences.damage import cell_damage, time_problem
-from eval.preferences.key import ATTENTION_CHECK, StudyKey
+from eval.preferences.key import ATTENTION_CHECK, StudyKey, resolved
 from eval.preferences.record import COLUMNS, QUESTIONS, RATER_KINDS, UNKNOWN, WINNERS, Problem, Vote
 
 CHOICES: Mapping[str, tuple[str, ...]] = {
@@ -23,9 +23,7 @@ _EMPTY = {
     "winner": "what was chosen? An empty winner is not a tie; write a, b or tie, or take the row out",
     "shown_left": "is empty; write a, b, or none where it is not known",
     "attention_check": "is empty; write no, or the side that was expected",
-    "time": f"is empty; where it is not known, write {UNKNOWN}",
-    "image_a": f"is empty; where it is not known, write {UNKNOWN}",
-    "image_b": f"is empty; where it is not known, write {UNKNOWN}",
+    **dict.fromkeys(_MAY_BE_UNKNOWN, f"is empty; where it is not known, write {UNKNOWN}"),
 }
 
 
@@ -92,9 +90,8 @@ class Resolver:
                 column = f"{kind}_{side}"
                 value = cells[column]
                 if key is not None and value not in (UNKNOWN, ATTENTION_CHECK):
-                    name = key.system(value) if kind == "system" else key.image(value)
-                    if name is None:
-                        codes = key.systems if kind == "system" else key.images
+                    codes = key.systems if kind == "system" else key.images
+                    if (name := resolved(value, codes)) is None:
                         reason = f"is no {kind} code of the study {key.study!r}{nearest(value, codes)}"
                         yield column, value, reason
                         continue
@@ -117,46 +114,36 @@ class Seen:
 
     def __init__(self) -> None:
         self._first: dict[tuple[object, ...], tuple[object, Path, int]] = {}
-        self._votes: dict[tuple[object, ...], tuple[Path, int]] = {}
 
     def problems(self, vote: Vote, file: Path) -> Iterator[Problem]:
         """What the vote repeats or contradicts of earlier ones."""
-        comparison = vote.comparison
-        if (found := self._votes.get(comparison)) is None:
-            self._votes[comparison] = file, vote.line
-        else:
-            where = _place(found[0], found[1], file)
+
+        def earlier(value: object, *key: object) -> tuple[object, str] | None:
+            """The value that the first row with this key had, and where it is; None for the same value."""
+            first, where, line = self._first.setdefault(key, (value, file, vote.line))
+            place = f"line {line}" if where == file else f"{where}, line {line}"
+            return None if first == value else (first, place)
+
+        if found := earlier(object(), vote.comparison):  # an object equals no other: a vote may be there once
             reason = (
-                f"the same rater already answered this comparison in {where} (same study, question, prompt and "
+                f"the same rater already answered this comparison in {found[1]} (same study, question, prompt and "
                 "images, in either order); delete one of the two"
             )
             yield Problem(file, vote.line, "rater", vote.rater, reason)
-        yield from self._one(vote, file, "rater_kind", vote.rater_kind, ("rater", vote.rater), "the rater")
-        prompt_key = ("prompt", vote.study, vote.prompt_id)
-        yield from self._one(vote, file, "prompt", vote.prompt, prompt_key, f"prompt_id {vote.prompt_id!r}")
+        prompt = f"prompt_id {vote.prompt_id!r}"
+        for column, value, what, found in (
+            ("rater_kind", vote.rater_kind, "the rater", earlier(vote.rater_kind, "rater", vote.rater)),
+            ("prompt", vote.prompt, prompt, earlier(vote.prompt, "prompt", vote.study, vote.prompt_id)),
+        ):
+            if found:
+                reason = f"{what} has another {column} in {found[1]}: {str(found[0])[:60]!r}"
+                reason += "; each has one, so one of the rows is wrong"
+                yield Problem(file, vote.line, column, value, reason)
         for column, image, system in (
             ("image_a", vote.image_a, vote.system_a),
             ("image_b", vote.image_b, vote.system_b),
         ):
-            if image != UNKNOWN:
-                yield from self._image(vote, file, column, image, system)
-
-    def _one(
-        self, vote: Vote, file: Path, column: str, value: str, key: tuple[object, ...], what: str
-    ) -> Iterator[Problem]:
-        first, where, line = self._first.setdefault(key, (value, file, vote.line))
-        if first != value:
-            reason = f"{what} has another {column} in {_place(where, line, file)}: {str(first)[:60]!r}"
-            yield Problem(
-                file, vote.line, column, value, f"{reason}; each has one, so one of the rows is wrong"
-            )
-
-    def _image(self, vote: Vote, file: Path, column: str, image: str, system: str) -> Iterator[Problem]:
-        first, where, line = self._first.setdefault(("image", vote.study, image), (system, file, vote.line))
-        if first != system and ATTENTION_CHECK not in (first, system):
-            reason = f"is an image of {system!r} here, and of {first!r} in {_place(where, line, file)}"
-            yield Problem(file, vote.line, column, image, f"{reason}; an image has one system")
-
-
-def _place(file: Path, line: int, here: Path) -> str:
-    return f"line {line}" if file == here else f"{file}, line {line}"
+            found = None if image == UNKNOWN else earlier(system, "image", vote.study, image)
+            if found and ATTENTION_CHECK not in (found[0], system):
+                reason = f"is an image of {system!r} here, and of {found[0]!r} in {found[1]}"
+                yield Problem(file, vote.line, column, image, f"{reason}; an image has one system")

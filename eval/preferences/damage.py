@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import re
 import unicodedata
@@ -11,18 +12,17 @@ from typing import Any
 
 from eval.preferences.record import PreferenceError, Problem, one_problem
 
-_BOM = b"\xef\xbb\xbf"
-_CONTAINERS = {
-    b"PK\x03\x04": "is a spreadsheet or an archive (.xlsx, .ods, .zip)",
-    b"\x1f\x8b": "is compressed (gzip)",
-    b"\xd0\xcf\x11\xe0": "is an old spreadsheet (.xls)",
-    b"PAR1": "is a Parquet file",
-}
-_WIDE = {
-    b"\xff\xfe\x00\x00": "UTF-32",
-    b"\x00\x00\xfe\xff": "UTF-32",
-    b"\xff\xfe": "UTF-16",
-    b"\xfe\xff": "UTF-16",
+_NO_TEXT = "not text; save it as CSV, UTF-8, with commas"
+_WIDE = "('Unicode text' of a spreadsheet); save it as 'CSV UTF-8' without a mark"
+_OTHER_STARTS = {
+    b"PK\x03\x04": (0, f"is a spreadsheet or an archive (.xlsx, .ods, .zip), {_NO_TEXT}"),
+    b"\x1f\x8b": (0, f"is compressed (gzip), {_NO_TEXT}"),
+    b"\xd0\xcf\x11\xe0": (0, f"is an old spreadsheet (.xls), {_NO_TEXT}"),
+    b"PAR1": (0, f"is a Parquet file, {_NO_TEXT}"),
+    b"\xff\xfe\x00\x00": (1, f"is UTF-32 {_WIDE}"),
+    b"\x00\x00\xfe\xff": (1, f"is UTF-32 {_WIDE}"),
+    b"\xff\xfe": (1, f"is UTF-16 {_WIDE}"),
+    b"\xfe\xff": (1, f"is UTF-16 {_WIDE}"),
 }
 
 _JSON_SPACE = " \t\r\n"
@@ -49,19 +49,14 @@ def decoded(raw: bytes) -> tuple[str, list[tuple[int, str]]]:
     """
     if not raw:
         return "", [(0, "is empty: 0 bytes; did the export fail?")]
-    for start, what in _CONTAINERS.items():
+    for start, problem in _OTHER_STARTS.items():
         if raw.startswith(start):
-            return "", [(0, f"{what}, not text; save it as CSV, UTF-8, with commas")]
-    for start, what in _WIDE.items():
-        if raw.startswith(start):
-            return "", [
-                (1, f"is {what} ('Unicode text' of a spreadsheet); save it as 'CSV UTF-8' without a mark")
-            ]
+            return "", [problem]
     if raw.count(0) * 4 > len(raw):
         return "", [(1, "is UTF-16 without a mark (every second byte is zero); save it as UTF-8")]
     problems = []
-    if raw.startswith(_BOM):
-        raw = raw[len(_BOM) :]
+    if raw.startswith(codecs.BOM_UTF8):
+        raw = raw.removeprefix(codecs.BOM_UTF8)
         problems.append((1, "starts with a byte order mark (EF BB BF); save it as UTF-8 without one"))
     if not raw.strip():
         return "", [*problems, (0, "is empty: it holds nothing but white space")]
@@ -92,11 +87,6 @@ def read_text(file: Path) -> str:
         reason = f"byte {ord(text[place]) - 0xDC00:#04x} is not UTF-8; save the file as UTF-8"
         raise one_problem(file, reason, text.count("\n", 0, place) + 1)
     return text
-
-
-def read_json(file: Path) -> Any:
-    """A JSON file, read as `json_value` reads it. Raises PreferenceError."""
-    return parse_json(file, read_text(file))
 
 
 def parse_json(file: Path, text: str) -> Any:
@@ -161,11 +151,8 @@ def _odd_character(value: str, is_text: bool, mixed: bool) -> str | None:
         if "\udc80" <= char <= "\udcff":
             byte = ord(char) - 0xDC00
             letter = bytes([byte]).decode("cp1252", errors="replace")
-            why = (
-                "other cells are UTF-8, so the file mixes two encodings"
-                if mixed
-                else "the file may be Latin-1"
-            )
+            mix = "other cells are UTF-8, so the file mixes two encodings"
+            why = mix if mixed else "the file may be Latin-1"
             return f"byte {byte:#04x} ({letter!r} in Windows-1252) is not UTF-8; {why}; export all of it as UTF-8"
         if char == "\ufeff":
             return "holds a byte order mark (U+FEFF); were files joined? join them again without their marks"

@@ -8,20 +8,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from add.errors import InputError
 from add.files import write_whole
-from eval.preferences.damage import cell_damage, read_json
+from eval.preferences.damage import cell_damage, parse_json, read_text
 from eval.preferences.record import PreferenceError, Problem, one_problem
 
 KEY_SUFFIX = ".key.json"
 ATTENTION_CHECK = "attention-check"
 """The system of the destroyed image of an attention check. It is not rated."""
-
-_FIELDS = ("study", "systems", "images")
 
 
 @dataclass(frozen=True)
@@ -41,30 +39,21 @@ class StudyKey:
             if both:
                 raise InputError(f"{both[0]!r} is both the code and the name of a {what}; give other codes")
 
-    def system(self, value: str) -> str | None:
-        """The name behind a code; a name as it stands; None for anything else."""
-        return _resolved(value, self.systems)
 
-    def image(self, value: str) -> str | None:
-        """The source image behind a code; the id of a source image as it stands; None for anything else."""
-        return _resolved(value, self.images)
-
-
-def _resolved(value: str, codes: Mapping[str, str]) -> str | None:
-    if value in codes:
-        return codes[value]
-    return value if value in set(codes.values()) else None
+def resolved(value: str, codes: Mapping[str, str]) -> str | None:
+    """The name behind a code of `codes`; one of its names as it stands; None for anything else."""
+    return codes.get(value, value if value in codes.values() else None)
 
 
 def read_key(file: Path) -> StudyKey:
     """Reads a key file. Raises PreferenceError."""
-    content = read_json(file)
-    if not isinstance(content, dict) or set(content) != set(_FIELDS):
-        raise one_problem(file, f"a key file is an object with exactly the fields {', '.join(_FIELDS)}")
+    content = parse_json(file, read_text(file))
+    if not isinstance(content, dict) or set(content) != {"study", "systems", "images"}:
+        raise one_problem(file, "a key file is an object with exactly the fields study, systems, images")
     if problems := [Problem(file, 0, *problem) for problem in _key_problems(content)]:
         raise PreferenceError(problems)
     try:
-        return StudyKey(content["study"], content["systems"], content["images"])
+        return StudyKey(**content)
     except InputError as error:
         raise one_problem(file, str(error)) from error
 
@@ -89,18 +78,15 @@ def _key_problems(content: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
 
 def write_key(file: Path, key: StudyKey) -> None:
     """Writes a key file, whole or not at all."""
-    content = {"study": key.study, "systems": dict(key.systems), "images": dict(key.images)}
-    write_whole(file, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    write_whole(file, json.dumps(asdict(key), indent=1, ensure_ascii=False) + "\n")
 
 
 def read_keys(folder: Path) -> dict[str, StudyKey]:
     """Every key file (*.key.json) of a folder, by study. Raises PreferenceError, also for two keys of one study."""
-    keys: dict[str, StudyKey] = {}
-    files: dict[str, Path] = {}
+    found: dict[str, tuple[StudyKey, Path]] = {}
     for file in sorted(folder.glob(f"*{KEY_SUFFIX}")):
         key = read_key(file)
-        if key.study in keys:
-            reason = f"the study's key is already in {files[key.study].name}; keep one of the two"
+        if found.setdefault(key.study, (key, file))[1] != file:
+            reason = f"the study's key is already in {found[key.study][1].name}; keep one of the two"
             raise one_problem(file, reason, column="study", value=key.study)
-        keys[key.study], files[key.study] = key, file
-    return keys
+    return {study: key for study, (key, _) in found.items()}

@@ -20,10 +20,13 @@ from pathlib import Path
 
 from add.errors import refuses
 from eval.preferences.key import StudyKey, read_keys
+from eval.preferences.ratings.rate import rate
+from eval.preferences.ratings.result import write_ratings
 from eval.preferences.reader import read_files, read_folder, read_votes
 from eval.preferences.record import Vote, one_problem
-from eval.prompts import Prompt
-from eval.stage import add_scale_option
+from eval.preferences.study.sources import read_sources
+from eval.prompts import Prompt, read_parti, read_prompts
+from eval.stage import RatingValues, add_scale_option
 
 
 def all_votes(
@@ -74,7 +77,7 @@ def _keys(folders: Iterable[Path], study: Path | None) -> Mapping[str, StudyKey]
 
 
 @refuses
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None) -> None:
     """The command line; 1 and the reasons on stderr where votes are refused."""
     parser = argparse.ArgumentParser(prog="python -m eval.preferences.rate_votes", description=__doc__)
     given = parser.add_mutually_exclusive_group(required=True)
@@ -90,12 +93,6 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--json", type=Path, required=True, help="ratings.json to write")
     parser.add_argument("--csv", type=Path, required=True, help="ratings.csv to write")
     options = parser.parse_args(arguments)
-
-    from eval.preferences.ratings.rate import rate
-    from eval.preferences.ratings.result import write_ratings
-    from eval.preferences.study.sources import read_sources
-    from eval.prompts import read_parti, read_prompts
-    from eval.stage import RatingValues
 
     places, seed = options.votes, options.seed or 0
     prompts: Sequence[Prompt] = read_parti(options.prompts) if options.prompts else ()
@@ -114,7 +111,6 @@ def main(arguments: list[str] | None = None) -> int:
         if found.category == "all":
             first = f"{found.diagnostics.votes} votes, first {found.systems[0].system}"
             print(f"{found.rater_kind}, {found.question}: {first}")
-    return 0
 
 
 if __name__ == "__main__":

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import io
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -74,9 +72,8 @@ def read_folder(
     if not folder.is_dir():
         raise one_problem(folder, "is no folder")
     known = read_keys(folder) if keys is None else keys
-    files = (
-        f for f in sorted(folder.iterdir()) if not f.name.startswith(".") and not f.name.endswith(_COMPANIONS)
-    )
+    shown = (file for file in sorted(folder.iterdir()) if not file.name.startswith("."))
+    files = (file for file in shown if not file.name.endswith(_COMPANIONS))
     return read_files(files, systems, known, csv_only=True)
 
 
@@ -182,12 +179,8 @@ def _shape_problem(row: CsvRow) -> tuple[str, str, str] | None:
         hint = "a prompt with a comma must be in double quotes"
         return "", ",".join(row.cells[wanted:]), f"has {count} cells, the header has {wanted}; {hint}"
     if count < wanted:
-        missing = ", ".join(COLUMNS[count:])
-        return (
-            COLUMNS[count],
-            "",
-            f"has {count} cells, the header has {wanted}: {missing} missing; was it cut off?",
-        )
+        missing = f"{', '.join(COLUMNS[count:])} missing; was it cut off?"
+        return COLUMNS[count], "", f"has {count} cells, the header has {wanted}: {missing}"
     return None
 
 
@@ -253,51 +246,34 @@ _UNCLOSED = "a quote is opened and never closed, to the end of the file; close i
 def parsed(text: str) -> tuple[list[CsvRow], CsvFault | None]:
     """The rows up to the first place that is not CSV (RFC 4180), and what is wrong there. Lines end in LF or CRLF.
 
-    By csv's strict reader. It takes two things that are no CSV: a quote inside a cell without quotes, and bare
-    carriage returns at the end of a line. It also does not say in which cell it stopped. `_fault` sees all three.
+    Not by csv's strict reader: it takes a quote inside a cell without quotes and bare carriage returns at the end of
+    a line, and does not say in which cell it stopped.
     """
     rows: list[CsvRow] = []
-    taken: list[str] = []  # the physical lines of the row being read
-
-    def lines() -> Iterator[str]:
-        for line in io.StringIO(text, newline="\n"):
-            taken.append(line)
-            yield line
-
-    reader, line = csv.reader(lines(), strict=True), 1
-    while True:
-        try:
-            cells = next(reader, None)
-        except csv.Error as error:
-            return rows, _fault("".join(taken), line) or CsvFault(line, 0, "", str(error))
-        if cells is None:
-            return rows, None
-        raw = "".join(taken)
-        if ('"' in raw or "\r" in raw.removesuffix("\r\n")) and (fault := _fault(raw, line)):
-            return rows, fault
-        rows.append(CsvRow(line, tuple(cells or [""])))
-        line += len(taken)
-        taken.clear()
-
-
-def _fault(raw: str, line: int) -> CsvFault | None:
-    """The first place where a row is not CSV; None where it is."""
-    place = at = 0
-    while match := _CELL.match(raw, at):
-        at = match.end()
-        quoted = match[1] is not None
-        value = match[1].replace('""', '"') if quoted else match[0]
-        end = raw[at : at + 1]
-        if not end or raw.startswith(("\n", "\r\n"), at):
-            return None
+    cells: list[str] = []
+    start, at, line = 0, 0, 1  # where the row starts, where its next cell does, and the row's physical line
+    while at < len(text) or cells:
+        cell = _CELL.match(text, at)
+        assert cell is not None  # for mypy: the pattern matches nothing, too
+        quoted, at = cell[1] is not None, cell.end()
+        value = cell[1].replace('""', '"') if quoted else cell[0]
+        end = text[at : at + 1]
+        ends_row = not end or text.startswith(("\n", "\r\n"), at)
+        if ends_row or end == ",":
+            cells.append(value)
+            at += 2 if end == "\r" else 1
+            if ends_row:
+                rows.append(CsvRow(line, tuple(cells)))
+                line += text.count("\n", start, at)
+                start, cells = at, []
+            continue
         if end == "\r":
-            return CsvFault(line, place, value, _RETURN)
-        if quoted and end != ",":
+            reason = _RETURN
+        elif quoted:
             reason = f"has {end!r} after its closing quote; a quote inside a cell must be doubled"
-            return CsvFault(line, place, value, reason)
-        if end == '"' and value:
-            return CsvFault(line, place, value + end, _QUOTE)
-        if end == '"':
-            return CsvFault(line, place, raw[at : at + 40].split("\n")[0], _UNCLOSED)
-        place, at = place + 1, at + 1
-    return None
+        elif value:
+            value, reason = value + end, _QUOTE
+        else:
+            value, reason = text[at : at + 40].split("\n")[0], _UNCLOSED
+        return rows, CsvFault(line, len(cells), value, reason)
+    return rows, None

@@ -13,24 +13,7 @@ from numpy.typing import NDArray
 
 from reports.cells import Report, Slice
 from reports.layout import fixed, in_full, plain_label, spread, steps_text, style_of
-from reports.plots.style import (
-    BLUE,
-    FAINT,
-    GREEN,
-    GREY,
-    INK,
-    PNG_DPI,
-    VERMILLION,
-    WIDTH,
-    PointLabel,
-    add_axes,
-    add_grid,
-    label_points,
-    log_if_wide,
-    new_figure,
-    stacked,
-    whiskers,
-)
+from reports.plots import style
 from reports.samples import ShownSamples, tile
 from reports.study import ReportRow
 
@@ -51,10 +34,10 @@ def ranks(values: list[float | None], ties: list[float | None]) -> list[float | 
 
 def plot_ranks(report: Report) -> Figure:
     """Published order on the left, measured on the right, best on top; a crossing is a changed order."""
-    parts = {part: report.study.rows_of(part) for part in report.study.parts}
+    parts = report.study.parts
     lines = [len(rows) for rows in parts.values()]
     bands = [max(lines[i : i + 2]) + 1.9 for i in range(0, len(parts), 2)]
-    figure = new_figure(0.19 * sum(bands) + 0.1)
+    figure = style.new_figure(0.19 * sum(bands) + 0.1)
     grid = figure.add_gridspec(len(bands), 2, height_ratios=bands, left=0, right=1, top=1, bottom=0, hspace=0)
     for i, (part, rows) in enumerate(parts.items()):
         _rank_panel(figure.add_subplot(grid[i // 2, i % 2]), report, part, rows, bands[i // 2])
@@ -67,7 +50,7 @@ def _rank_panel(axes: Axes, report: Report, part: str, rows: tuple[ReportRow, ..
     axes.set_ylim(height - 1.5, -1.9)
     axes.text(-2.0, -1.4, f"({part}) {rows[0].question}", weight="bold", va="center")
     for x, text, side in ((_LEFT - 0.06, "paper", "right"), (_RIGHT + 0.06, "measured", "left")):
-        axes.text(x, -0.7, text, ha=side, va="center", color=GREY, size=7.5)
+        axes.text(x, -0.7, text, ha=side, va="center", color=style.GREY, size=7.5)
     by_run = report.estimates(report.first, "fid")
     estimates = [by_run[row.run] for row in rows]
     measured: list[float | None] = [estimate.value for estimate in estimates]
@@ -76,26 +59,22 @@ def _rank_panel(axes: Axes, report: Report, part: str, rows: tuple[ReportRow, ..
     decimals = style_of("fid").decimals
     for row, estimate, left, right in zip(rows, estimates, before, after, strict=True):
         assert right is not None  # for mypy: every row was measured
-        colour = BLUE if row.default else INK
+        colour = style.BLUE if row.default else style.INK
         aside = spread(estimate, decimals)
         if left is None or row.published_fid is None:
             aside += f"   {plain_label(row.label)} (ours)"
         else:
             moved = left != right
-            axes.plot(
-                [_LEFT, _RIGHT],
-                [left, right],
-                color=colour if row.default else (VERMILLION if moved else GREY),
-                linewidth=1.6 if row.default else 1.0,
-                linestyle="--" if moved else "-",
-            )
+            line = style.BLUE if row.default else style.VERMILLION if moved else style.GREY
+            width, dash = 1.6 if row.default else 1.0, "--" if moved else "-"
+            axes.plot([_LEFT, _RIGHT], [left, right], color=line, linewidth=width, linestyle=dash)
             text = f"{plain_label(row.label)}   {in_full(row.published_fid, decimals)}"
             axes.text(_LEFT - 0.06, left, text, ha="right", va="center", color=colour)
             axes.plot([_LEFT], [left], marker="o", markersize=3.5, color=colour)
         axes.plot([_RIGHT], [right], marker="o", markersize=3.5, color=colour)
         value = fixed(estimate.value, decimals)
         axes.text(_RIGHT + 0.5, right, value, ha="right", va="center", color=colour)
-        axes.text(_RIGHT + 0.54, right, aside, ha="left", va="center", color=GREY, size=7)
+        axes.text(_RIGHT + 0.54, right, aside, ha="left", va="center", color=style.GREY, size=7)
 
 
 _PANEL = 4.2  # inches from one panel to the next
@@ -123,7 +102,7 @@ def outliers(values: Sequence[float]) -> set[int]:
 def plot_scatter(report: Report, metric: str) -> Figure:
     """`metric` (alignment or CLIP score) against FID, one panel for each number of steps."""
     slices = [where for where in report.headline if metric in report.metrics(where)]
-    figure, panels = stacked(len(slices), _PANEL, 0.09, 0.58)
+    figure, panels = style.stacked(len(slices), _PANEL, 0.09, 0.58)
     for axes, where in zip(panels, slices, strict=True):
         _scatter_panel(axes, report, where, metric)
     return figure
@@ -132,15 +111,10 @@ def plot_scatter(report: Report, metric: str) -> Figure:
 def _scatter_panel(axes: Axes, report: Report, where: Slice, metric: str) -> None:
     titles = {"alignment": "All attributes right (share)", "clip_score": "CLIP score"}
     fids, others = report.estimates(where, "fid"), report.estimates(where, metric)
-    points = {
-        run: PointLabel(
-            plain_label(report.study.full_name_of(run)),
-            fid.value,
-            others[run].value,
-            report.study.is_default(run),
-        )
-        for run, fid in fids.items()
-    }
+    study, points = report.study, {}
+    for run in fids:
+        name = plain_label(study.name_of(run, full=True))
+        points[run] = style.PointLabel(name, fids[run].value, others[run].value, study.is_default(run))
     marks = list(points.values())
     outside = outliers([math.log(max(mark.x, 1e-9)) for mark in marks]) | outliers([mark.y for mark in marks])
     beyond = [mark for i, mark in enumerate(marks) if i in outside]
@@ -149,51 +123,51 @@ def _scatter_panel(axes: Axes, report: Report, where: Slice, metric: str) -> Non
         axes.errorbar(
             [mark.x],
             [mark.y],
-            xerr=np.transpose([whiskers(fids[run])]),
-            yerr=np.transpose([whiskers(others[run])]),
+            xerr=np.transpose([style.whiskers(fids[run])]),
+            yerr=np.transpose([style.whiskers(others[run])]),
             fmt="D" if mark.marked else "o",
-            color=BLUE if mark.marked else INK,
+            color=style.BLUE if mark.marked else style.INK,
             markersize=5 if mark.marked else 3.5,
             elinewidth=0.5,
             zorder=4 if mark.marked else 3,
         )
-    addition = log_if_wide(axes, [mark.x for mark in shown.values()])
+    addition = style.log_if_wide(axes, [mark.x for mark in shown.values()])
     axes.set_title(steps_text(where.steps).capitalize(), loc="left", weight="bold")
     axes.set_xlabel(f"FID{addition}, lower is better")
     axes.set_ylabel(titles.get(metric, metric))
-    add_grid(axes)
+    style.add_grid(axes)
     axes.margins(0.06)
     # Below the labels stand the names and values of the points beyond the axes: off the scale, not left out.
-    style = style_of(metric)
-    title = style.title.lower() if metric == "alignment" else style.title
+    printed = style_of(metric)
+    title = printed.title.lower() if metric == "alignment" else printed.title
     lines = ["Beyond the axes:"] if beyond else []
     for mark in beyond:
-        fid, other = fixed(mark.x, style_of("fid").decimals), fixed(mark.y, style.decimals)
+        fid, other = fixed(mark.x, style_of("fid").decimals), fixed(mark.y, printed.decimals)
         lines += [mark.text, f"    FID {fid}, {title} {other}"]
     text = "\n".join(lines)
-    axes.text(1.06, _FLOOR, text, transform=axes.transAxes, va="bottom", size=7.5, color=VERMILLION)
-    label_points(axes, list(shown.values()), lowest=_FLOOR, lines_below=len(lines))
+    axes.text(1.06, _FLOOR, text, transform=axes.transAxes, va="bottom", size=7.5, color=style.VERMILLION)
+    style.label_points(axes, list(shown.values()), lowest=_FLOOR, lines_below=len(lines))
 
 
 # Shape and fill tell the marks apart without colour.
-_MARKS = (("o", VERMILLION, "white"), ("s", BLUE, BLUE), ("^", GREEN, GREEN))
+_MARKS = (("o", style.VERMILLION, "white"), ("s", style.BLUE, style.BLUE), ("^", style.GREEN, style.GREEN))
 
 
 def plot_steps(report: Report) -> Figure:
     """One line for each run in the table's order, with a mark for each number of steps."""
     runs = report.study.runs
-    figure = new_figure(height := 0.19 * len(runs) + 0.85)
+    figure = style.new_figure(height := 0.19 * len(runs) + 0.85)
     axes = figure.add_axes((0.3, 0.5 / height, 0.68, 1 - 0.75 / height))
     by_steps = [list(report.estimates(where, "fid").values()) for where in report.headline]
     for y, one_run in enumerate(zip(*by_steps, strict=True)):
         values = [estimate.value for estimate in one_run]
-        axes.plot([min(values), max(values)], [y, y], color=FAINT, linewidth=2.5, zorder=1)
+        axes.plot([min(values), max(values)], [y, y], color=style.FAINT, linewidth=2.5, zorder=1)
     for i, (where, estimates) in enumerate(zip(report.headline, by_steps, strict=True)):
         shape, edge, fill = _MARKS[i % len(_MARKS)]
         axes.errorbar(
             [estimate.value for estimate in estimates],
             range(len(runs)),
-            xerr=list(zip(*map(whiskers, estimates), strict=True)),
+            xerr=list(zip(*map(style.whiskers, estimates), strict=True)),
             fmt=shape,
             color=edge,
             markerfacecolor=fill,
@@ -206,17 +180,17 @@ def plot_steps(report: Report) -> Figure:
     everything = [estimate.value for estimates in by_steps for estimate in estimates]
     if (floor := report.floors(report.first).get("fid")) is not None:
         everything.append(floor)
-        axes.axvline(floor, color=GREY, linewidth=0.8, linestyle=":", label="real images")
-    title = log_if_wide(axes, everything)
+        axes.axvline(floor, color=style.GREY, linewidth=0.8, linestyle=":", label="real images")
+    title = style.log_if_wide(axes, everything)
     axes.set_xlabel(f"FID, prompt set “{report.first.prompts}”{title}")
-    axes.set_yticks(range(len(runs)), [plain_label(report.study.full_name_of(run)) for run in runs])
+    axes.set_yticks(range(len(runs)), [plain_label(report.study.name_of(run, full=True)) for run in runs])
     for tick, run in zip(axes.get_yticklabels(), runs, strict=True):
         tick.set_fontweight("bold" if report.study.is_default(run) else "normal")
     axes.set_ylim(len(runs) - 0.4, -0.6)
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
-    add_grid(axes, "x")
-    axes.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=4, borderpad=0, labelcolor=INK)
+    style.add_grid(axes, "x")
+    axes.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=4, borderpad=0, labelcolor=style.INK)
     return figure
 
 
@@ -224,7 +198,7 @@ _LABELS = 1.55  # inches for the runs' names
 _CAPTIONS = 0.8  # inches for the prompts
 # One tile and its gap in pixels of the PNG, so that no pixel of a small sample is resampled.
 _TILE, _PITCH = 192, 204
-_CELL = _PITCH / PNG_DPI
+_CELL = _PITCH / style.PNG_DPI
 
 
 def plot_samples(report: Report, samples: ShownSamples) -> Figure:
@@ -232,11 +206,11 @@ def plot_samples(report: Report, samples: ShownSamples) -> Figure:
     study, runs, prompts = report.study, report.study.runs, samples.prompts
     across, down = _CELL * len(prompts), _CELL * len(runs)
     height = _CAPTIONS + down
-    figure = new_figure(height)
+    figure = style.new_figure(height)
     for column, prompt in enumerate(prompts):
         lines = textwrap.wrap(prompt, int(_CELL / 0.049))
         figure.text(
-            (_LABELS + _CELL * column + 0.5 * _TILE / PNG_DPI) / WIDTH,
+            (_LABELS + _CELL * column + 0.5 * _TILE / style.PNG_DPI) / style.WIDTH,
             1 - (_CAPTIONS - 0.05) / height,
             "\n".join(lines if len(lines) <= 6 else [*lines[:5], "\N{HORIZONTAL ELLIPSIS}"]),
             ha="center",
@@ -247,13 +221,13 @@ def plot_samples(report: Report, samples: ShownSamples) -> Figure:
     for line, run in enumerate(runs):
         figure.text(
             0,
-            1 - (_CAPTIONS + _CELL * line + 0.5 * _TILE / PNG_DPI) / height,
+            1 - (_CAPTIONS + _CELL * line + 0.5 * _TILE / style.PNG_DPI) / height,
             "\n".join(textwrap.wrap(plain_label(study.name_of(run)), 27)),
             va="center",
             size=7.5,
             weight="bold" if study.is_default(run) else "normal",
         )
-    axes = add_axes(figure, _LABELS, 0, across, down)
+    axes = style.add_axes(figure, _LABELS, 0, across, down)
     axes.imshow(montage(report, samples), aspect="auto")
     axes.set_axis_off()
     return figure

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +20,8 @@ from scipy.optimize import isotonic_regression
 
 from add.errors import InputError
 from reports.cells import Estimate
+
+Page = Literal["figures", "ratings"]
 
 # The report's text width (inches), so that type is set at its nominal size.
 WIDTH = 7.0
@@ -88,13 +91,27 @@ def add_grid(axes: Axes, which: Literal["x", "both"] = "both") -> None:
     axes.set_axisbelow(True)
 
 
-def save(figure: Figure, folder: Path, name: str) -> tuple[Path, Path]:
-    """Writes NAME.pdf and NAME.png (300 dpi) without dates: the same data give the same bytes."""
+@dataclass(frozen=True)
+class Drawn:
+    """A figure on disk, the document's page that shows it (None: none does), and its caption as plain text."""
+
+    caption: str
+    pdf: Path
+    png: Path
+    page: Page | None
+
+
+def save(figure: Figure, folder: Path, name: str, page: Page | None, caption: str = "") -> Drawn:
+    """Writes NAME.pdf and NAME.png (300 dpi) without dates: the same data give the same bytes.
+
+    caption: the name of its file below reports/captions, if not NAME; Snakemake's own report takes it from there too.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     pdf, png = folder / f"{name}.pdf", folder / f"{name}.png"
     figure.savefig(pdf, metadata={"CreationDate": None})
     figure.savefig(png, dpi=PNG_DPI, metadata={"Software": None})
-    return pdf, png
+    text = files("reports").joinpath("captions", f"{caption or name}.rst").read_text(encoding="utf-8")
+    return Drawn(text.strip(), pdf, png, page)
 
 
 def whiskers(estimate: Estimate) -> tuple[float, float]:
@@ -150,6 +167,7 @@ def label_points(
     heights = [float((axes.transData.transform((at.x, at.y))[1] - box.y0) / box.height) for at in labels]
     gap = _APART * figure.dpi / box.height
     low = min(0.5, lowest + gap * (lines_below + 1)) if lines_below else lowest
+    line: Any = {"arrowstyle": "-", "linewidth": 0.35, "shrinkA": 0, "shrinkB": 3, "relpos": (0.0, 0.5)}
     for label, height in zip(labels, spread_out(heights, gap, low, 1.02), strict=True):
         axes.annotate(
             label.text,
@@ -161,14 +179,7 @@ def label_points(
             size=7.5,
             color=BLUE if label.marked else INK,
             annotation_clip=False,
-            arrowprops={
-                "arrowstyle": "-",
-                "color": BLUE if label.marked else GREY,
-                "linewidth": 0.35,
-                "shrinkA": 0,
-                "shrinkB": 3,
-                "relpos": (0.0, 0.5),
-            },
+            arrowprops=line | {"color": BLUE if label.marked else GREY},
         )
 
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -86,10 +86,8 @@ def plot_gap(report: Report, logs: Logs) -> Figure:
                 axes.plot(log.step, mean, color=BLUE, linewidth=1.3)
                 extremes += [float(np.nanmin(heads or mean)), float(np.nanmax(heads or mean))]
             else:
-                axes.text(
-                    0.5, 0.7, "no discriminator", transform=axes.transAxes, ha="center", va="center", size=7,
-                    color=GREY,
-                )  # fmt: skip
+                middle: Any = {"transform": axes.transAxes, "ha": "center", "va": "center"}
+                axes.text(0.5, 0.7, "no discriminator", **middle, size=7, color=GREY)
     lowest, highest = min(extremes), max(extremes)
     if highest > lowest:
         margin = 0.05 * (highest - lowest)
@@ -120,16 +118,8 @@ def _grid(report: Report, quantity: str) -> tuple[Figure, dict[str, Axes]]:
     runs = report.study.runs
     lines = -(-len(runs) // _COLUMNS)
     figure = new_figure(height := 0.92 * lines + 0.6)
-    grid = figure.add_gridspec(
-        lines,
-        _COLUMNS,
-        left=0.065,
-        right=0.995,
-        top=1 - 0.42 / height,
-        bottom=0.4 / height,
-        wspace=0.12,
-        hspace=0.45,
-    )
+    edges = {"left": 0.065, "right": 0.995, "top": 1 - 0.42 / height, "bottom": 0.4 / height}
+    grid = figure.add_gridspec(lines, _COLUMNS, **edges, wspace=0.12, hspace=0.45)
     panels: dict[str, Axes] = {}
     for i, run in enumerate(runs):
         first = panels.get(runs[0])

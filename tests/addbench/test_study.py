@@ -10,7 +10,7 @@ import pytest
 from add.config.load import load_scale
 from add.config.yaml import SpecError
 from addbench.workflow import StudyFiles, study_plan
-from eval.preferences.sample_study import read_jobs
+from eval.preferences.study.sources import read_jobs
 from tests.support.specs import copy_settings, edit, table_of
 
 MINI = "config/mini.yaml"

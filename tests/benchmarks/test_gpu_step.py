@@ -13,7 +13,7 @@ from add.models.diffusion import trainable_unet
 from add.models.frozen import make_heads
 from add.step import losses
 from benchmarks import gpu_step, latency
-from benchmarks.plain_step import plain_losses
+from benchmarks.gpu_step import plain_losses
 from benchmarks.timed import MEMORY, configurations, networks_of, random_batch, timed_run
 
 
@@ -81,7 +81,7 @@ def test_what_does_not_fit_is_tried_with_half_the_images(monkeypatch: pytest.Mon
         return 0.5, None, 10
 
     monkeypatch.setattr(gpu_step, "step_figures", figures)
-    row = gpu_step.row("plain", "tiny", 8, None, "cpu", 1, plain=True)
+    row = gpu_step.row("tiny", 8, None, "cpu", 1)
     assert tried == [8, 4, 2]
     assert row["images_per_second"] == 4.0
 

@@ -11,15 +11,15 @@ from add.config.load import load_ablations, load_baseline, load_scale
 from add.config.resolve import resolve
 from add.errors import InputError
 from reports.cells import collect
+from reports.document import prepare
 from reports.plots.results import plot_ranks, plot_scatter, plot_steps
 from reports.plots.style import styled
-from reports.render.document import prepare
 from reports.study import ReportRow, ReportStudy, study_from_spec
 from reports.table import main, make_report
 from tests.support.report_fixture import paper_study, study_of, write_results
 
 ROOT = Path(__file__).parents[2]
-TEMPLATE = ROOT / "reports" / "render" / "document.typ"
+TEMPLATE = ROOT / "reports" / "document.typ"
 NOTICE = "smoke scale: untrained networks, the numbers mean nothing"
 MARKUP = '#panic("run") *b* $x$ `r` <l> @ref \\u{41} "q" // c #sys.inputs _i_ [x] = h'
 

@@ -7,12 +7,12 @@ import pytest
 
 from add.errors import InputError
 from reports.cells import collect
-from reports.plots.figures import draw_figures
 from reports.plots.results import montage, outliers, plot_ranks, plot_scatter, ranks
 from reports.plots.style import save, spread_out, styled
 from reports.plots.training import read_log, smooth
 from reports.samples import read_samples, tile
 from reports.study import ReportRow
+from reports.table import draw_figures
 from tests.support.report_fixture import paper_study, study_of, write_results
 
 
@@ -32,11 +32,11 @@ def small(tmp_path_factory):
 def test_figures_keep_text_as_text_and_have_no_dates(small, tmp_path):
     report, _ = small
     with styled():
-        pdf, png = save(plot_ranks(report), tmp_path, "ranks")
-    assert b"CreationDate" not in pdf.read_bytes()
-    assert b"/FontFile2" in pdf.read_bytes(), "text is TrueType, not outlines"
-    assert b"/Subtype /Type3" not in pdf.read_bytes()
-    assert png.read_bytes().startswith(b"\x89PNG")
+        drawn = save(plot_ranks(report), tmp_path, "ranks", "figures")
+    assert b"CreationDate" not in drawn.pdf.read_bytes()
+    assert b"/FontFile2" in drawn.pdf.read_bytes(), "text is TrueType, not outlines"
+    assert b"/Subtype /Type3" not in drawn.pdf.read_bytes()
+    assert drawn.png.read_bytes().startswith(b"\x89PNG")
 
 
 def test_the_montage_shows_each_runs_samples_in_its_row(small):

@@ -13,7 +13,7 @@ from matplotlib.patches import Rectangle
 
 from add.errors import InputError
 from reports.cells import collect
-from reports.plots.figures import draw_ratings
+from reports.document import prepare
 from reports.plots.ratings import plot_elo, plot_pairs, plot_winrates
 from reports.plots.style import styled
 from reports.ratings import (
@@ -24,8 +24,8 @@ from reports.ratings import (
     read_preferences,
     warning,
 )
-from reports.render.document import prepare
 from reports.study import ReportRow, ReportStudy
+from reports.table import draw_ratings
 from tests.reports.test_document import query
 from tests.support.ratings_fixture import SYSTEMS, write_fixture_ratings
 from tests.support.report_fixture import study_of, write_results

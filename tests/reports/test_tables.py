@@ -8,7 +8,8 @@ import pytest
 
 from reports.cells import collect
 from reports.layout import reading_notes, split_label, table_one
-from reports.render.text import (
+from reports.study import ReportRow
+from reports.text import (
     escape_latex,
     escape_markdown,
     latex_label,
@@ -16,7 +17,6 @@ from reports.render.text import (
     render_latex,
     render_markdown,
 )
-from reports.study import ReportRow
 from tests.support.report_fixture import paper_study, study_of, write_results
 
 NASTY = (

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
-from benchmarks.simulated_votes import SimulatedStudy, draw
+from benchmarks.ratings_coverage import SimulatedStudy, draw
 from eval.preferences.ratings.tally import Tally, tally
 from eval.preferences.record import Question, RaterKind, Vote, Winner
 

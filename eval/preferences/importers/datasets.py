@@ -19,7 +19,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from eval.preferences.damage import read_json
+from eval.preferences.damage import parse_json, read_text
 from eval.preferences.importers.build import Builder, ForeignEntry, ForeignFile, Imported, Options
 from eval.preferences.record import one_problem
 
@@ -42,20 +42,23 @@ def lmarena(source: ForeignFile, options: Options) -> Imported:
 
     In the 55k layout a tie may have been 'both bad': the file does not tell them apart. Raises PreferenceError.
     """
-    columns = set(source.columns)
+    columns = source.columns
     stated = "prompt" in columns or (options.prompt, options.prompt_column) != (None, None)
     if "conversation_a" in columns and not stated:
-        source, columns = _with_prompts(source), columns | {_PROMPT_TURN}
+        entries = tuple(
+            ForeignEntry(e.line, {**e.values, _PROMPT_TURN: _first_turn(e.values.get("conversation_a"))})
+            for e in source.entries
+        )
+        source = ForeignFile(source.file, (*columns, _PROMPT_TURN), entries)
     says = {
         "rater": "judge",
         "prompt_id": "question_id" if "question_id" in columns else "id",
         "prompt": "prompt" if "prompt" in columns else _PROMPT_TURN,
     }
     builder = Builder(source, options, says)
-    has_winner = "winner" in columns
     time_column = "tstamp" if "tstamp" in columns else "timestamp"
     for entry in source.entries:
-        winner = builder.winner(entry, _ARENA_WINNERS) if has_winner else _winner_55k(builder, entry)
+        winner = builder.winner(entry, _ARENA_WINNERS) if "winner" in columns else _winner_55k(builder, entry)
         if winner == "both bad":
             builder.decide(entry, "both_bad")
             winner = "tie"
@@ -72,14 +75,6 @@ def _winner_55k(builder: Builder, entry: ForeignEntry) -> str | None:
         builder.refuse(entry, "winner_model_a", reason, value=", ".join(flags))
         return None
     return ("a", "b", "tie")[flags.index("1")]
-
-
-def _with_prompts(source: ForeignFile) -> ForeignFile:
-    entries = tuple(
-        ForeignEntry(e.line, {**e.values, _PROMPT_TURN: _first_turn(e.values.get("conversation_a"))})
-        for e in source.entries
-    )
-    return ForeignFile(source.file, (*source.columns, _PROMPT_TURN), entries)
 
 
 def _first_turn(conversation: Any) -> str | None:
@@ -154,10 +149,8 @@ def _pickapic_winner(builder: Builder, entry: ForeignEntry) -> str | None:
         reason = "label_0 and label_1 must be 1 and 0, 0 and 1, or 0.5 and 0.5"
         builder.refuse(entry, "label_0", reason, value=", ".join(map(str, labels)))
         return None
-    best = entry.values.get("best_image_uid")
-    if best is not None and best == entry.values.get(
-        {"a": "image_1_uid", "b": "image_0_uid"}.get(winner, "")
-    ):
+    best, loser = entry.values.get("best_image_uid"), {"a": "image_1_uid", "b": "image_0_uid"}.get(winner, "")
+    if best is not None and best == entry.values.get(loser):
         builder.refuse(entry, "best_image_uid", "contradicts label_0 and label_1")
         return None
     return winner
@@ -202,7 +195,7 @@ def _image_systems(source: ForeignFile, options: Options) -> Mapping[str, str]:
     if options.image_systems is None:
         reason = "the file names images, not systems; give --image-systems FILE, a JSON object {image_path: system}"
         raise one_problem(source.file, reason)
-    content = read_json(options.image_systems)
+    content = parse_json(options.image_systems, read_text(options.image_systems))
     if not isinstance(content, dict) or not all(isinstance(name, str) for name in content.values()):
         raise one_problem(options.image_systems, "must be a JSON object {image_path: system}")
     return content

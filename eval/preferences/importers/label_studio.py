@@ -89,7 +89,7 @@ def _of_study(file: Path, name: str | None) -> Iterable[Mapping[str, str]]:
         raise one_problem(file, reason, column="lists", value=name)
     pairs: dict[tuple[object, ...], dict[str, str]] = {}
     for trial in (t for n, trials in study.lists.items() if name in (None, n) for t in trials):
-        left, right = ("a", "b") if trial.left == "a" else ("b", "a")
+        left, right = trial.left, "b" if trial.left == "a" else "a"
         sides = (("left", left), ("right", right))
         pair = {
             "study": study.study,
@@ -146,29 +146,23 @@ def convert(source: ForeignFile, options: Options) -> Imported:
         raise one_problem(source.file, reason, 1)
     builder = Builder(ForeignFile(source.file, columns, entries), options, {**_SAYS, "rater": _RATER})
     for entry in entries:
-        _convert_one(builder, entry)
+        answers, expected = entry.values[_ANSWER], str(entry.values.get("attention_check", "no"))
+        if not answers or entry.values.get(_CANCELLED) in (True, "True", "true"):
+            builder.decide(entry, "unanswered")
+        elif len(answers) > 1 or answers[0] not in (*_SIDES, "tie"):
+            given = ", ".join(map(str, answers))
+            builder.refuse(entry, _ANSWER, "must be one of left, right and tie", value=given)
+        elif expected not in (*_SIDES, "no"):
+            builder.refuse(entry, "attention_check", "must be left, right or no")
+        else:
+            more = {"shown_left": "a", "attention_check": _SIDES.get(expected, "no")}
+            for side, letter in _SIDES.items():
+                if f"image_id_{side}" in entry.values:
+                    more[f"image_{letter}"] = builder.text(entry, f"image_id_{side}")
+            systems = builder.text(entry, "system_left"), builder.text(entry, "system_right")
+            more["time"] = builder.time(entry, "created_at")
+            builder.add(entry, systems, _SIDES.get(answers[0], "tie"), **more)
     return builder.finish()
-
-
-def _convert_one(builder: Builder, entry: ForeignEntry) -> None:
-    answers = entry.values[_ANSWER]
-    if not answers or entry.values.get(_CANCELLED) in (True, "True", "true"):
-        builder.decide(entry, "unanswered")
-        return
-    if len(answers) > 1 or answers[0] not in (*_SIDES, "tie"):
-        given = ", ".join(map(str, answers))
-        builder.refuse(entry, _ANSWER, "must be one of left, right and tie", value=given)
-        return
-    expected = str(entry.values.get("attention_check", "no"))
-    if expected not in (*_SIDES, "no"):
-        builder.refuse(entry, "attention_check", "must be left, right or no")
-        return
-    more = {"shown_left": "a", "attention_check": _SIDES.get(expected, "no")}
-    for side, letter in _SIDES.items():
-        if f"image_id_{side}" in entry.values:
-            more[f"image_{letter}"] = builder.text(entry, f"image_id_{side}")
-    systems = builder.text(entry, "system_left"), builder.text(entry, "system_right")
-    builder.add(entry, systems, _SIDES.get(answers[0], "tie"), time=builder.time(entry, "created_at"), **more)
 
 
 def _annotations(source: ForeignFile) -> Iterator[ForeignEntry]:

@@ -16,23 +16,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from add.config.study import Hpsv2RaterSpec, PickScoreRaterSpec
 from add.errors import InputError, refuses
 from eval.metrics.alignment import Scene, scenes_of
 from eval.preferences.reader import write_votes
 from eval.preferences.record import UNKNOWN, Question, RaterKind, Vote, Winner
-from eval.preferences.study.sources import ComparedSystem, prompts_of, read_sources
+from eval.preferences.study.sources import ComparedSystem, read_sources
 from eval.reference import load_reference
 from eval.stage import RaterValues, add_scale_option
-
-if TYPE_CHECKING:
-    from add.config.scale import EvaluationSpec
-    from add.config.study import Hpsv2RaterSpec, PickScoreRaterSpec
-
 
 RATERS: Mapping[str, tuple[str, RaterKind]] = {
     "scene_graph": ("scene-graph", "oracle"),
@@ -48,7 +43,7 @@ _DIGITS = 6
 
 @dataclass(frozen=True)
 class Answers:
-    """One rater's numbers under one question: system -> (prompts,), in the order of the prompts."""
+    """One rater's numbers under one question: system -> (prompts,), in the order of the first system's prompts."""
 
     question: Question
     rater: str
@@ -63,24 +58,22 @@ def rate_automatically(
 
     reference: the directory that eval.reference wrote. Raises InputError, WeightsError.
     """
-    prompts = prompts_of(sources, None, 0)
     answers: list[Answers] = []
-    built_in = {"scene_graph", "realism"}.intersection(rater.kind for rater in values.automatic)
-    if built_in:
-        answers += _oracles(values.evaluation, sources, prompts, built_in, reference, device)
+    if {"scene_graph", "realism"}.intersection(rater.kind for rater in values.automatic):
+        answers += _oracles(values, sources, reference, device)
     for rater in values.automatic:
         if rater.kind == "pickscore" or rater.kind == "hpsv2":
-            answers += _reward(rater, values.evaluation.batch, sources, prompts, device)
+            answers += _reward(rater, values.evaluation.batch, sources, device)
     study = f"{values.name}-automatic"
-    return tuple(vote for each in answers for vote in votes_of(each, sources, prompts, study))
+    return tuple(vote for each in answers for vote in votes_of(each, sources, study))
 
 
-def votes_of(
-    answers: Answers, sources: Sequence[ComparedSystem], prompts: Mapping[str, str], study: str
-) -> Iterator[Vote]:
-    """One vote for each prompt (id -> text) and pair of systems; equal numbers, to 6 digits, are a tie."""
-    shown = {name: np.array([_rounded(v) for v in values]) for name, values in answers.scores.items()}
-    for place, (prompt_id, prompt) in enumerate(prompts.items()):
+def votes_of(answers: Answers, sources: Sequence[ComparedSystem], study: str) -> Iterator[Vote]:
+    """One vote for each prompt and pair of systems; equal numbers, to 6 digits, are a tie."""
+    shown = {
+        name: np.array([float(f"{v:.{_DIGITS}g}") for v in values]) for name, values in answers.scores.items()
+    }
+    for place, (prompt_id, sample) in enumerate(sources[0].samples.items()):
         for a, b in combinations(sources, 2):
             first, second = shown[a.name][place], shown[b.name][place]
             if not (np.isfinite(first) and np.isfinite(second)):
@@ -88,7 +81,7 @@ def votes_of(
             winner: Winner = "tie" if first == second else "a" if first > second else "b"
             yield Vote(
                 prompt_id=prompt_id,
-                prompt=prompt,
+                prompt=sample.prompt,
                 system_a=a.name,
                 system_b=b.name,
                 image_a=a.image_id(prompt_id),
@@ -114,33 +107,30 @@ def attributes_right(answers: Sequence[Mapping[str, str]], scenes: Sequence[Scen
 
 
 def _oracles(
-    evaluation: EvaluationSpec,
-    sources: Sequence[ComparedSystem],
-    prompts: Mapping[str, str],
-    kinds: set[str],
-    reference: Path,
-    device: str,
+    values: RaterValues, sources: Sequence[ComparedSystem], reference: Path, device: str
 ) -> list[Answers]:
-    """Scene graph and realism, both from one decode and one resize of each image."""
+    """Scene graph and realism, those that the study names, from one decode and one resize of each image."""
     from eval.metrics.alignment import load_oracle
     from eval.metrics.features import load_extractor
     from eval.metrics.measure import measure
     from eval.preferences.raters.scores import fit_realism
 
+    evaluation, kinds = values.evaluation, {rater.kind for rater in values.automatic}
     oracle = scenes = extractor = realism = None
     if "scene_graph" in kinds and evaluation.oracle is not None:
         oracle = load_oracle(evaluation.oracle, device)
         file = oracle.source.file
-        scenes = scenes_of(list(prompts.values()), oracle.scenes, file)
+        texts = [sample.prompt for sample in sources[0].samples.values()]
+        scenes = scenes_of(texts, oracle.scenes, file)
         if scenes is None:
-            raise InputError(f"{file}: has a scene for none of the study's {len(prompts)} prompts")
+            raise InputError(f"{file}: has a scene for none of the study's {len(texts)} prompts")
     if "realism" in kinds:
         extractor = load_extractor(evaluation.extractor, device)
         realism = fit_realism(load_reference(reference, evaluation, extractor).features)
     right: dict[str, NDArray[np.float64]] = {}
     real: dict[str, NDArray[np.float64]] = {}
     for source in sources:
-        images = _batches(source, list(prompts), evaluation.resolution, evaluation.batch)
+        images = _batches(source, list(sources[0].samples), evaluation.resolution, evaluation.batch)
         seen = measure(images, extractor=extractor, oracle=oracle)
         if seen.answers is not None and scenes is not None:
             right[source.name] = attributes_right(seen.answers, scenes)
@@ -154,19 +144,15 @@ def _oracles(
 
 
 def _reward(
-    rater: PickScoreRaterSpec | Hpsv2RaterSpec,
-    batch: int,
-    sources: Sequence[ComparedSystem],
-    prompts: Mapping[str, str],
-    device: str,
+    rater: PickScoreRaterSpec | Hpsv2RaterSpec, batch: int, sources: Sequence[ComparedSystem], device: str
 ) -> list[Answers]:
     from eval.preferences.raters.scores import load_hpsv2, load_pickscore
 
     model = load_pickscore(rater, device) if rater.kind == "pickscore" else load_hpsv2(rater, device)
-    texts = list(prompts.values())
+    texts = [sample.prompt for sample in sources[0].samples.values()]
     scores = {}
     for source in sources:
-        batches = enumerate(_batches(source, list(prompts), source.resolution, batch))
+        batches = enumerate(_batches(source, list(sources[0].samples), source.resolution, batch))
         parts = [model.scores(images, texts[k * batch : (k + 1) * batch]) for k, images in batches]
         scores[source.name] = np.concatenate(parts)
     return [Answers(question, *RATERS[rater.kind], scores) for question in rater.questions]
@@ -180,12 +166,8 @@ def _batches(
         yield np.stack([source.pixels(key, side) for key in prompt_ids[start : start + size]])
 
 
-def _rounded(value: float) -> float:
-    return float(f"{value:.{_DIGITS}g}")
-
-
 @refuses
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None) -> None:
     """The command line; 1 and the reason on stderr where the input is refused."""
     parser = argparse.ArgumentParser(prog="python -m eval.preferences.raters.automatic", description=__doc__)
     parser.add_argument("--systems", type=Path, required=True, help="JSON list of {name, samples}")
@@ -202,7 +184,6 @@ def main(arguments: list[str] | None = None) -> int:
     write_votes(options.out, votes)
     raters = ", ".join(sorted({f"{vote.rater} ({vote.rater_kind})" for vote in votes}))
     print(f"{len(votes)} votes by {raters}", file=sys.stderr)
-    return 0
 
 
 if __name__ == "__main__":

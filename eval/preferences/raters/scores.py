@@ -5,18 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from add.config.study import Hpsv2RaterSpec, PickScoreRaterSpec
 from add.errors import InputError
 from add.models.hub import local_directory, named_file
 from add.models.weights import WeightsError, check_weights
-
-if TYPE_CHECKING:
-    from add.config.study import Hpsv2RaterSpec, PickScoreRaterSpec
-
 
 Array = NDArray[np.float64]
 
@@ -85,8 +82,6 @@ class RewardModel:
     which question their answers stand.
     """
 
-    name: str
-    sha256: str
     embed_images: Any
     embed_prompts: Any
 
@@ -112,7 +107,7 @@ def load_pickscore(spec: PickScoreRaterSpec, device: str = "cpu") -> RewardModel
     from eval.metrics.features import load_frozen, quiet
 
     directory = local_directory(spec.path, spec.revision, spec.files)
-    sha256 = check_weights(directory, spec.sha256, spec.files)
+    check_weights(directory, spec.sha256, spec.files)
     # The preprocessing of the CLIP that PickScore was made from; no weights.
     preparation = local_directory(spec.processor, spec.processor_revision, PREPARATION)
     with quiet():
@@ -131,16 +126,15 @@ def load_pickscore(spec: PickScoreRaterSpec, device: str = "cpu") -> RewardModel
 
     def prompts(texts: list[str]) -> NDArray[np.float64]:
         length = model.config.text_config.max_position_embeddings  # 77
-        inputs = processor(
-            text=texts, padding=True, truncation=True, max_length=length, return_tensors="pt"
-        ).to(device)
+        options = {"padding": True, "truncation": True, "max_length": length, "return_tensors": "pt"}
+        inputs = processor(text=texts, **options).to(device)
         with torch.inference_mode():
             read = model.text_model(
                 input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"]
             ).pooler_output
             return _unit(model.text_projection(read))
 
-    return RewardModel("pickscore", sha256, images, prompts)
+    return RewardModel(images, prompts)
 
 
 def load_hpsv2(spec: Hpsv2RaterSpec, device: str = "cpu") -> RewardModel:
@@ -154,7 +148,7 @@ def load_hpsv2(spec: Hpsv2RaterSpec, device: str = "cpu") -> RewardModel:
     from PIL import Image
 
     file = named_file(spec.path, spec.revision, spec.file, spec.sha256)
-    sha256 = check_weights(file, spec.sha256)
+    check_weights(file, spec.sha256)
     try:
         model, _, preprocess = open_clip.create_model_and_transforms(
             spec.model, pretrained=None, precision="fp32", device=device, load_weights=False
@@ -174,7 +168,7 @@ def load_hpsv2(spec: Hpsv2RaterSpec, device: str = "cpu") -> RewardModel:
         with torch.inference_mode():
             return _unit(model.encode_text(tokenizer(texts).to(device)))
 
-    return RewardModel("hpsv2", sha256, images, prompts)
+    return RewardModel(images, prompts)
 
 
 def _tensors(file: Path) -> Any:

@@ -11,19 +11,11 @@ from typing import Any
 import numpy as np
 
 from add.errors import InputError
-from eval.preferences.ratings.bradley_terry import strengths, to_elo_scale
-from eval.preferences.ratings.elo import elo
+from eval.preferences.ratings import win_rates
+from eval.preferences.ratings.estimators import elo, strengths, to_elo_scale
 from eval.preferences.ratings.resample import Cluster, Spread, resampled, spread, ways
 from eval.preferences.ratings.result import ALL, RATED, Diagnostics, Rated, Ratings, SystemRating
 from eval.preferences.ratings.tally import Array, Tally, tally
-from eval.preferences.ratings.win_rates import (
-    inattentive,
-    krippendorff_alpha,
-    pair_rates,
-    position_bias,
-    smallest_difference,
-    transitive_share,
-)
 from eval.preferences.record import QUESTIONS, RATER_KINDS, RaterKind, Vote
 
 _FEWEST_RESAMPLES = 100
@@ -83,7 +75,7 @@ def _rate_kind(
 ) -> list[Ratings]:
     answers = [v for v in votes if v.attention_check != "no"]
     passed = sum(v.passed for v in answers)
-    excluded = inattentive(answers)
+    excluded = win_rates.inattentive(answers)
     checks = {"checks_passed": passed, "checks_failed": len(answers) - passed, "excluded_raters": excluded}
     kept = [v for v in votes if v.attention_check == "no" and v.rater not in excluded]
     if not kept and excluded:
@@ -171,16 +163,16 @@ def _rate_one(
         *(kind, question, category, _clusters(data, tuple(draws), raters_vary)),
         **dataclasses.asdict(settings),
         systems=_systems(data, values, spread(data, values, draws), points),
-        pairs=pair_rates(data, raters_vary),
+        pairs=win_rates.pair_rates(data, raters_vary),
         diagnostics=Diagnostics(
             votes=data.votes,
             prompts=len(data.prompts),
             raters=len(data.raters),
             tie_rate=ties / data.votes,
-            position_bias=position_bias(data, raters_vary),
-            alpha=krippendorff_alpha(votes),
-            transitive_share=transitive_share(data),
-            smallest_difference=smallest_difference(data, raters_vary),
+            position_bias=win_rates.position_bias(data, raters_vary),
+            alpha=win_rates.krippendorff_alpha(votes),
+            transitive_share=win_rates.transitive_share(data),
+            smallest_difference=win_rates.smallest_difference(data, raters_vary),
             **checks,
             half_wins=half_wins,
             half_win_share=float(np.mean([d.regularised for d in draws.values()])),

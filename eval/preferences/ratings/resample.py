@@ -19,15 +19,12 @@ with Satterthwaite's degrees of freedom, but no fewer than the smaller G - 1, si
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
 from add.errors import InputError
-from eval.preferences.ratings.bradley_terry import Strengths, solve
-from eval.preferences.ratings.tally import Array, Index, Tally
-
-Cluster = Literal["rater", "prompt"]
+from eval.preferences.ratings.estimators import Strengths, solve
+from eval.preferences.ratings.tally import Array, Cluster, Index, Tally
 
 LEVEL = 0.95
 
@@ -89,7 +86,7 @@ def resampled(
     `start` (n,) is where Newton's method begins, for speed. With `half_wins` every resample gets half wins as
     `solve` does, as when the votes themselves needed them; otherwise only those resamples that need them do.
     """
-    cluster, count = (votes.rater, len(votes.raters)) if by == "rater" else (votes.prompt, len(votes.prompts))
+    cluster, count = votes.clusters(by)
     multiplicity = generator.multinomial(count, np.full(count, 1 / count), size=resamples)
     won, total = _sums(votes, cluster, count, multiplicity)
     return solve(won, total, votes.ends, len(votes.systems), start=start, half_wins=half_wins)
@@ -99,7 +96,7 @@ def spread(votes: Tally, values: Array, draws: dict[Cluster, Strengths]) -> Spre
     """The uncertainty of strengths `values` (n,), from draws for each way of clustering."""
     parts = []
     for by, drawn in draws.items():
-        count = len(votes.raters) if by == "rater" else len(votes.prompts)
+        count = votes.clusters(by)[1]
         covariance = np.cov(drawn.values, rowvar=False) * (count / (count - 1))
         parts.append(VarianceWay(np.atleast_2d(covariance), count))
     if len(parts) == 2:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from csv import DictWriter
 from dataclasses import dataclass
 from json import dumps
 from pathlib import Path
@@ -59,7 +59,7 @@ class Diagnostics:
     tie_rate: share of ties. position_bias: share of left among decided votes with known sides. transitive_share,
     smallest_difference: see win_rates.py. checks_passed, checks_failed: attention checks of this kind of raters, all
     questions; excluded_raters: who failed more than half of them, and are not rated. half_wins: whether half wins
-    were added (bradley_terry.py); half_win_share: the share of resamples that needed them.
+    were added (estimators.py); half_win_share: the share of resamples that needed them.
     """
 
     votes: int
@@ -100,7 +100,14 @@ class Ratings:
 
 def write_ratings(ratings: Sequence[Ratings], csv: Path, json: Path) -> None:
     """Writes ratings.csv and ratings.json, each whole or not at all. Without ratings: a header, an empty list."""
-    write_whole(csv, _table(ratings))
+    text = io.StringIO()
+    writer = DictWriter(text, COLUMNS, lineterminator="\n", extrasaction="ignore")
+    writer.writeheader()
+    for r in ratings:
+        for s in r.systems:
+            points = {name: f"{getattr(s, name):.2f}" for name in ("elo", "rating", "low", "high")}
+            writer.writerow(vars(r) | vars(s) | points)
+    write_whole(csv, text.getvalue())
     content = [dataclasses.asdict(r) for r in ratings]
     write_whole(json, dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
@@ -115,14 +122,3 @@ def read_ratings(json: Path) -> tuple[Ratings, ...]:
         return TypeAdapter(tuple[Ratings, ...]).validate_json(content, strict=True, extra="forbid")
     except ValidationError as error:
         raise InputError(json, f"{invalid(error)}; write it anew from the votes") from error
-
-
-def _table(ratings: Iterable[Ratings]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n", extrasaction="ignore")
-    writer.writeheader()
-    for r in ratings:
-        for s in r.systems:
-            points = {name: f"{getattr(s, name):.2f}" for name in ("elo", "rating", "low", "high")}
-            writer.writerow(vars(r) | vars(s) | points)
-    return text.getvalue()

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,7 @@ from eval.preferences.record import Vote
 
 Array = NDArray[np.float64]
 Index = NDArray[np.int64]
+Cluster = Literal["rater", "prompt"]
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,10 @@ class Tally:
     def votes(self) -> int:
         """v."""
         return len(self.score)
+
+    def clusters(self, by: Cluster) -> tuple[Index, int]:
+        """(v,) each vote's rater, or its prompt, and how many of these there are."""
+        return (self.rater, len(self.raters)) if by == "rater" else (self.prompt, len(self.prompts))
 
     @cached_property
     def ends(self) -> tuple[Index, Index]:

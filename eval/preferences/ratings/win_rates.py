@@ -84,8 +84,7 @@ def design_effect(votes: Tally, values: Array, group: Index, raters_vary: bool =
     if answers <= 1e-12:
         return DesignEffect(1.0, 1e9)
     single, _ = _variance(surprise, group, np.arange(len(values)))
-    clusters = {"rater": votes.rater, "prompt": votes.prompt}
-    parts = [_part(surprise, group, clusters[by]) for by in ways(votes, raters_vary)]
+    parts = [_part(surprise, group, votes.clusters(by)[0]) for by in ways(votes, raters_vary)]
     if len(parts) == 2:
         parts.append(_part(surprise, group, votes.rater * len(votes.prompts) + votes.prompt, -1))
     error, freedom = Spread(tuple(parts)).error(np.ones((1, 1)))

@@ -49,6 +49,10 @@ class PlannedComparison:
         """Whether this judges the rater and not the systems."""
         return ATTENTION in (self.left, self.right)
 
+    def shown(self, system: str) -> str:
+        """The system whose image stands for `system`: the other one's, destroyed, for an attention check's."""
+        return system if system != ATTENTION else self.right if self.left == ATTENTION else self.left
+
     @property
     def identity(self) -> tuple[str, str, frozenset[str]]:
         """A comparison that a rater may see only once: question, prompt and two systems, in either order."""
@@ -121,16 +125,17 @@ def _comparisons(
     votes, count = settings.votes_per_pair, len(prompts)
     pairs = list(itertools.combinations(range(len(systems)), 2))
     order.shuffle(pairs)
-    extra = _extra_left(len(systems))
     groups: dict[tuple[str, str, frozenset[str]], list[PlannedComparison]] = {}
     position = 0
     for turn, question in enumerate(QUESTIONS):
         for low, high in pairs:
             # The parity of round + position alternates along the prompts and, for one prompt, along its copies.
             sides = [(j // count + j % count) % 2 for j in range(votes)]
-            # An odd number leaves one side with a vote more; the two questions give it to different systems.
-            favoured = extra[low, high] if turn % 2 == 0 else low + high - extra[low, high]
-            flip = (2 * sum(sides) < votes) != (favoured == low)
+            # An odd number leaves one side with a vote more. Each system gets it equally often, up to one, by a
+            # round-robin tournament on a circle: each beats those that follow within half the circle. The other
+            # question gives it to the other system.
+            favours_low = (2 * (high - low) <= len(systems)) == (turn % 2 == 0)
+            flip = (2 * sum(sides) < votes) != favours_low
             for j, side in enumerate(sides):
                 # One running position over all pairs: the prompts are used up evenly whatever the number is.
                 prompt = shuffled_prompts[(position + j) % count]
@@ -139,19 +144,6 @@ def _comparisons(
                 groups.setdefault(each.identity, []).append(each)
             position += votes
     return list(groups.values())
-
-
-def _extra_left(count: int) -> dict[tuple[int, int], int]:
-    """For each pair (low, high) one of the two, so that each of `count` is taken equally often, up to one.
-
-    A round-robin tournament on a circle: each beats the (count - 1) // 2 that follow; where the count is even,
-    the opposite one is beaten by the first half.
-    """
-    chosen = {}
-    for low, high in itertools.combinations(range(count), 2):
-        distance = high - low
-        chosen[low, high] = low if 2 * distance <= count else high
-    return chosen
 
 
 def _deal(

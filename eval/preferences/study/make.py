@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import shutil
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -42,33 +41,13 @@ def make_study(
     """
     if out.exists() and any(out.iterdir()):
         raise InputError(f"{out}: is not empty, and may hold answers; give a new directory")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as scratch:
-        work = Path(scratch) / "study"
-        (work / "images").mkdir(parents=True)
-        (work / "pages").mkdir()
-        study = _write(work, {source.name: source for source in sources}, prompts, settings, side, ties)
-        if out.exists():
-            out.rmdir()
-        shutil.move(work, out)
-    return study
-
-
-def _write(
-    work: Path,
-    sources: Mapping[str, ComparedSystem],
-    prompts: Mapping[str, str],
-    settings: DesignSettings,
-    side: int | None,
-    ties: bool,
-) -> StudyPlan:
+    names, seed = [source.name for source in sources], settings.seed
     side = _side(sources, side)
-    plan = design(list(sources), list(prompts), settings)
+    plan = design(names, list(prompts), settings)
     lists = {
-        name: tuple(_trial(f"t{k:04d}", each, settings.seed) for k, each in enumerate(comparisons, start=1))
+        name: tuple(_trial(f"t{k:04d}", each, seed) for k, each in enumerate(comparisons, start=1))
         for name, comparisons in plan.items()
     }
-    images = _images(work, sources, plan, settings.seed, side)
     study = StudyPlan(
         study="study-unnamed",
         resolution=side,
@@ -77,23 +56,30 @@ def _write(
         prompts=dict(prompts),
         lists=lists,
     )
-    digest = hashlib.sha256(study.model_dump_json().encode())
-    for image in images:
-        digest.update(image_file(work, image).read_bytes())
-    # Another design, other prompts or other pixels are another study: their votes must not be taken for these.
-    study = study.model_copy(update={"study": code(settings.seed, "study", digest.hexdigest(), length=8)})
-    systems = {_system(name, settings.seed): name for name in (*sources, ATTENTION)}
-    write_key(work / f"{study.study}{KEY_SUFFIX}", StudyKey(study.study, systems, images))
-    text = json.dumps(study.model_dump(), ensure_ascii=False, separators=(",", ":"))
-    (work / "study.json").write_text(text + "\n", encoding="utf-8", newline="")
-    for name in study.lists:
-        page = work / "pages" / f"{name}.html"
-        page.write_text(offline_page(study, name, work), encoding="utf-8", newline="")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as scratch:
+        work = Path(scratch) / "study"
+        (work / "images").mkdir(parents=True)
+        (work / "pages").mkdir()
+        images = _images(work, dict(zip(names, sources, strict=True)), plan, seed, side)
+        digest = hashlib.sha256(study.model_dump_json().encode())
+        for image in images:
+            digest.update(image_file(work, image).read_bytes())
+        # Another design, other prompts or other pixels are another study: their votes must not be taken for these.
+        study = study.model_copy(update={"study": code(seed, "study", digest.hexdigest(), length=8)})
+        systems = {code(seed, "sys", name): name for name in (*names, ATTENTION)}
+        write_key(work / f"{study.study}{KEY_SUFFIX}", StudyKey(study.study, systems, images))
+        text = json.dumps(study.model_dump(), ensure_ascii=False, separators=(",", ":"))
+        (work / "study.json").write_text(text + "\n", encoding="utf-8", newline="")
+        for name in study.lists:
+            page = work / "pages" / f"{name}.html"
+            page.write_text(offline_page(study, name, work), encoding="utf-8", newline="")
+        work.replace(out)
     return study
 
 
-def _side(sources: Mapping[str, ComparedSystem], side: int | None) -> int:
-    smallest = min(sources.values(), key=lambda source: source.resolution)
+def _side(sources: Sequence[ComparedSystem], side: int | None) -> int:
+    smallest = min(sources, key=lambda source: source.resolution)
     if side is None:
         return min(smallest.resolution, LARGEST_SIDE)
     if not 1 <= side <= smallest.resolution:
@@ -104,27 +90,22 @@ def _side(sources: Mapping[str, ComparedSystem], side: int | None) -> int:
     return side
 
 
-def _system(name: str, seed: int) -> str:
-    return code(seed, "sys", name)
-
-
 def _image(comparison: PlannedComparison, system: str, seed: int) -> str:
     """The code of the image by `system` in this comparison; a destroyed image has its own code."""
-    if system == ATTENTION:
-        (other,) = {comparison.left, comparison.right} - {ATTENTION}
-        return code(seed, "img", ATTENTION, other, comparison.prompt_id)
-    return code(seed, "img", system, comparison.prompt_id)
+    destroys = (ATTENTION,) if system == ATTENTION else ()
+    return code(seed, "img", *destroys, comparison.shown(system), comparison.prompt_id)
 
 
 def _trial(name: str, comparison: PlannedComparison, seed: int) -> Trial:
     """The comparison in codes; a and b are in the order of their codes, which has no meaning."""
-    a, b = sorted((comparison.left, comparison.right), key=lambda system: _system(system, seed))
+    codes = {system: code(seed, "sys", system) for system in (comparison.left, comparison.right)}
+    a, b = sorted(codes, key=codes.__getitem__)
     return Trial(
         id=name,
         prompt_id=comparison.prompt_id,
         question=comparison.question,
-        system_a=_system(a, seed),
-        system_b=_system(b, seed),
+        system_a=codes[a],
+        system_b=codes[b],
         image_a=_image(comparison, a, seed),
         image_b=_image(comparison, b, seed),
         left="a" if comparison.left == a else "b",
@@ -146,11 +127,8 @@ def _images(
             image, prompt_id = _image(comparison, system, seed), comparison.prompt_id
             if image in written:
                 continue
-            shown = (
-                system if system != ATTENTION else next(iter({comparison.left, comparison.right} - {system}))
-            )
-            pixels = sources[shown].pixels(prompt_id, side)
-            written[image] = sources[shown].image_id(prompt_id)
+            source = sources[comparison.shown(system)]
+            pixels, written[image] = source.pixels(prompt_id, side), source.image_id(prompt_id)
             if system == ATTENTION:
                 draw = hashlib.sha256(f"{seed}:{image}".encode()).digest()
                 pixels = destroyed(pixels, int.from_bytes(draw[:8], "big"))
@@ -160,25 +138,20 @@ def _images(
 
 
 @refuses
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None) -> None:
     """The command. Exit status 1 and one line on stderr where the study cannot be made."""
     parser = argparse.ArgumentParser(prog="python -m eval.preferences.study.make", description=__doc__)
     parser.add_argument("--systems", type=Path, required=True, help="JSON list of {name, samples}")
     parser.add_argument("--out", type=Path, required=True, help="a new directory")
     parser.add_argument("--raters", type=int, required=True)
-    parser.add_argument(
-        "--votes-per-pair",
-        type=int,
-        required=True,
-        help="for each pair of systems and question, over all prompts",
-    )
+    per_pair = "for each pair of systems and question, over all prompts"
+    parser.add_argument("--votes-per-pair", type=int, required=True, help=per_pair)
     parser.add_argument("--seed", type=int, required=True, help="keep it as secret as the key")
     parser.add_argument("--prompts", type=int, help="how many, by a seeded rule (default: all)")
     parser.add_argument("--trials-per-rater", type=int, default=200, help="at most (default: 200)")
     parser.add_argument("--check-share", type=float, default=1 / 15, help="attention checks (default: 1/15)")
-    parser.add_argument(
-        "--size", type=int, help="pixels a side (default: the smallest system's, at most 512)"
-    )
+    size = "pixels a side (default: the smallest system's, at most 512)"
+    parser.add_argument("--size", type=int, help=size)
     parser.add_argument("--no-ties", action="store_true", help="raters must choose, as in the paper")
     options = parser.parse_args(arguments)
     settings = DesignSettings(
@@ -192,7 +165,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     largest = max((options.out / "pages" / f"{name}.html").stat().st_size for name in study.lists)
     if largest > _HEAVY_PAGE:
         print(f"note: the largest page has {largest / 2**20:.0f} MiB; the server sends images one at a time")
-    return 0
 
 
 if __name__ == "__main__":

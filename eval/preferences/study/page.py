@@ -73,15 +73,13 @@ def offline_page(study: StudyPlan, name: str, directory: Path) -> str:
         f"{base64.b64encode(image_file(directory, code).read_bytes()).decode()}</script>"
         for code in study.images(name)
     )
-    return _render("local.js", config, "\n".join(images), "img-src data:")
+    return _render("local.js", config, "\n".join(images), "img-src data:")[0]
 
 
 def served_page(study: StudyPlan) -> tuple[str, str]:
     """The server's page, for any rater, and its Content-Security-Policy as a header says it."""
-    page = _render("remote.js", _config(study), "", "img-src 'self' data:; connect-src 'self'")
-    policy = re.search(r'Content-Security-Policy" content="([^"]*)"', page)
-    assert policy is not None
-    return page, f"{policy[1]}; frame-ancestors 'none'"
+    page, policy = _render("remote.js", _config(study), "", "img-src 'self' data:; connect-src 'self'")
+    return page, f"{policy}; frame-ancestors 'none'"
 
 
 def _config(study: StudyPlan) -> dict[str, Any]:
@@ -96,7 +94,8 @@ def _config(study: StudyPlan) -> dict[str, Any]:
 
 def _render(
     transport: Literal["local.js", "remote.js"], config: dict[str, Any], images: str, sources: str
-) -> str:
+) -> tuple[str, str]:
+    """The page, and its Content-Security-Policy."""
     style = (_HERE / "page.css").read_text(encoding="utf-8")
     parts = [(_HERE / name).read_text(encoding="utf-8") for name in (transport, "page.js")]
     script = '"use strict";\n(() => {\n' + "\n".join(parts) + "})();\n"
@@ -104,22 +103,18 @@ def _render(
         f"default-src 'none'; {sources}; style-src {_hash(style)}; script-src {_hash(script)}; "
         "base-uri 'none'; form-action 'none'"
     )
+    text = json.dumps(config, ensure_ascii=True, separators=(",", ":"))
     values = {
         "policy": policy,
         "style": style,
         "script": script,
-        "config": _json_in_html(config),
+        # JSON that no HTML parser can take for markup: ASCII, with <, > and & escaped.
+        "config": text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e"),
         "images": images,
     }
     template = (_HERE / "page.html").read_text(encoding="utf-8")
     # One pass: what is put in is never itself searched for places.
-    return re.sub(r"@@([a-z]+)@@", lambda place: values[place[1]], template)
-
-
-def _json_in_html(value: object) -> str:
-    """JSON that no HTML parser can take for markup: ASCII, with <, > and & escaped."""
-    text = json.dumps(value, ensure_ascii=True, separators=(",", ":"))
-    return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
+    return re.sub(r"@@([a-z]+)@@", lambda place: values[place[1]], template), policy
 
 
 def _hash(text: str) -> str:

@@ -101,13 +101,8 @@ class StudyPlan(Strict):
     def vote(self, trial: Trial, rater: str, winner: Winner, time: str) -> Vote:
         """The record of one answer."""
         return Vote(
-            prompt_id=trial.prompt_id,
+            **trial.model_dump(exclude={"id", "left", "check"}),
             prompt=self.prompts[trial.prompt_id],
-            system_a=trial.system_a,
-            system_b=trial.system_b,
-            image_a=trial.image_a,
-            image_b=trial.image_b,
-            question=trial.question,
             winner=winner,
             rater=rater,
             rater_kind="human",

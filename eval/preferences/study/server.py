@@ -9,7 +9,7 @@ import argparse
 import ipaddress
 import sys
 import tempfile
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -18,11 +18,13 @@ from urllib.parse import urlsplit
 from pydantic import Field, ValidationError
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
+from starlette.middleware import Middleware
+from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoint
 from starlette.requests import Request
 from starlette.responses import FileResponse, HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
-from add.errors import refuses
+from add.errors import InputError, refuses
 from eval.preferences.reader import write_votes
 from eval.preferences.record import Winner, invalid
 from eval.preferences.study.page import served_page
@@ -32,7 +34,6 @@ from eval.preferences.study.store import KnownRaterError, RefusedError, Store
 _LARGEST_BODY = 4096
 
 Key = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
-Handler = Callable[[Request], Awaitable[Response]]
 
 
 class JoinRequest(Strict):
@@ -60,6 +61,12 @@ def create_app(study: StudyPlan, directory: Path, store: Store, hosts: Sequence[
     """The server of one study. hosts: names besides localhost under which clients may address it."""
     page, policy = served_page(study)
     images = frozenset(study.images())
+    headers = {
+        "Content-Security-Policy": policy,
+        "X-Content-Type-Options": "nosniff",
+        "Cross-Origin-Resource-Policy": "same-origin",
+        "Cache-Control": "no-store",
+    }
 
     async def show_page(request: Request) -> Response:
         return HTMLResponse(page)
@@ -83,13 +90,13 @@ def create_app(study: StudyPlan, directory: Path, store: Store, hosts: Sequence[
 
     async def vote(request: Request) -> Response:
         asked = VoteRequest.model_validate_json(await _body(request))
-        values = (_rater(asked.rater), asked.trial, asked.winner, asked.key, _now())
-        await run_in_threadpool(store.vote, *values)
+        rater = _rater(asked.rater)
+        await run_in_threadpool(store.vote, rater, asked.trial, asked.winner, asked.key, _now())
         return JSONResponse({"saved": asked.key})
 
     async def undo(request: Request) -> Response:
         asked = UndoRequest.model_validate_json(await _body(request))
-        await run_in_threadpool(store.undo, _rater(asked.rater), asked.trial, asked.key, _now())
+        await run_in_threadpool(store.vote, _rater(asked.rater), asked.trial, None, asked.key, _now())
         return JSONResponse({"saved": asked.key})
 
     async def export_csv(request: Request) -> Response:
@@ -101,24 +108,20 @@ def create_app(study: StudyPlan, directory: Path, store: Store, hosts: Sequence[
             return _error(409, "no votes yet")
         return Response(text, media_type="text/csv; charset=utf-8")
 
-    def guarded(handler: Handler) -> Handler:
-        async def handle(request: Request) -> Response:
-            response = _refusal(request, hosts) or await _answer(handler, request)
-            response.headers["Content-Security-Policy"] = policy
-            response.headers["X-Content-Type-Options"] = "nosniff"
-            response.headers["Cross-Origin-Resource-Policy"] = "same-origin"
-            response.headers["Cache-Control"] = "no-store"
-            return response
+    async def guard(request: Request, call_next: RequestResponseEndpoint) -> Response:
+        response = _refusal(request, hosts) or await call_next(request)
+        response.headers.update(headers)
+        return response
 
-        return handle
-
-    pages = (("/", show_page), ("/images/{code}.png", show_image), ("/export.csv", export_csv))
-    actions = (("/api/join", join), ("/api/vote", vote), ("/api/undo", undo))
+    pages = {"/": show_page, "/images/{code}.png": show_image, "/export.csv": export_csv}
+    actions = {"/api/join": join, "/api/vote": vote, "/api/undo": undo}
     return Starlette(
         routes=[
-            *(Route(path, guarded(handler), methods=["GET"]) for path, handler in pages),
-            *(Route(path, guarded(handler), methods=["POST"]) for path, handler in actions),
-        ]
+            *(Route(path, handler) for path, handler in pages.items()),
+            *(Route(path, handler, methods=["POST"]) for path, handler in actions.items()),
+        ],
+        middleware=[Middleware(BaseHTTPMiddleware, dispatch=guard)],
+        exception_handlers={RefusedError: _refused, ValidationError: _refused},
     )
 
 
@@ -135,15 +138,12 @@ def _csv(store: Store) -> bytes | None:
         return file.read_bytes() if export(store, file) else None
 
 
-async def _answer(handler: Handler, request: Request) -> Response:
-    try:
-        return await handler(request)
-    except KnownRaterError as error:
-        return JSONResponse({"error": str(error), "known": True}, 409)
-    except RefusedError as error:
-        return _error(409, str(error))
-    except ValidationError as error:
+async def _refused(request: Request, error: Exception) -> Response:
+    if isinstance(error, ValidationError):
         return _error(422, invalid(error))
+    if isinstance(error, KnownRaterError):
+        return JSONResponse({"error": str(error), "known": True}, 409)
+    return _error(409, str(error))
 
 
 def _refusal(request: Request, hosts: Sequence[str]) -> Response | None:
@@ -193,16 +193,15 @@ def _error(status: int, reason: str) -> Response:
 
 
 @refuses
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None) -> None:
     """The command. Exit status 1 and one line on stderr where the study cannot be served."""
     import uvicorn
 
     parser = argparse.ArgumentParser(prog="python -m eval.preferences.study.server", description=__doc__)
     parser.add_argument("--study", type=Path, required=True, help="a directory that `make` wrote")
     parser.add_argument("--port", type=int, default=8000)
-    parser.add_argument(
-        "--host", default="127.0.0.1", help="0.0.0.0 lets other machines in (default: 127.0.0.1)"
-    )
+    host = "0.0.0.0 lets other machines in (default: 127.0.0.1)"
+    parser.add_argument("--host", default="127.0.0.1", help=host)
     parser.add_argument("--allow-host", action="append", default=[], help="a host name of this machine")
     parser.add_argument("--votes", type=Path, help="the SQLite file (default: votes.sqlite3 in the study)")
     parser.add_argument("--export", type=Path, metavar="FILE", help="write the votes as CSV and stop")
@@ -211,14 +210,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     store = Store(options.votes or options.study / "votes.sqlite3", study)
     if options.export is not None:
         if (count := export(store, options.export)) == 0:
-            print("error: nobody has voted yet; no file was written", file=sys.stderr)
-            return 1
+            raise InputError("nobody has voted yet; no file was written")
         print(f"{options.export}: {count} votes")
-        return 0
+        return
     print(f"{study.study}: raters open http://{options.host}:{options.port}/", flush=True)
     app = create_app(study, options.study, store, options.allow_host)
     uvicorn.run(app, host=options.host, port=options.port, log_level="warning")
-    return 0
 
 
 if __name__ == "__main__":

@@ -1,31 +1,60 @@
-"""The systems that a study compares: their sample directories, which must hold the same prompts."""
+"""The systems that a study compares: their sample directories, which must hold the same prompts.
+
+    python -m eval.preferences.study.sources --scale config/mini.yaml --jobs '[{"system": ...}, ...]'
+
+samples the systems that only the study compares, in one process. A job is {"system": directory or hub id, "prompts":
+set, "steps": k, "out": folder} for a student, and besides "guidance", "revision" and "sha256" for a pretrained
+pipeline. Only that prompt set is sampled, by the scale's own seed and batch, so an image is the one that eval.sample
+makes.
+"""
 
 from __future__ import annotations
 
+import argparse
 import json
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
-from add.errors import InputError
+from add.errors import InputError, refuses
+from add.models.hub import local_directory
+from add.models.weights import check_weights
 from eval.images import SampledImage, SampleSet, decode_sample, read_samples, to_square
 from eval.preferences.damage import cell_damage
 from eval.preferences.record import invalid
+from eval.preferences.study.plan import Strict
 from eval.prompts import hash_draw
+from eval.stage import SampleValues, add_scale_option
+
+_Filled = Annotated[str, Field(min_length=1)]
 
 
-class ComparedEntry(BaseModel):
+class ComparedEntry(Strict):
     """One entry of the systems file. samples: a sample directory, from the current directory."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-    name: str = Field(min_length=1)
-    samples: str = Field(min_length=1)
+    name: _Filled
+    samples: _Filled
+
+
+class Job(Strict):
+    """One system to sample on the set `prompts`: `steps` steps into `out`/<prompts>-<steps>step."""
+
+    system: _Filled
+    prompts: _Filled
+    steps: Annotated[int, Field(ge=1)]
+    out: _Filled
+    guidance: Annotated[float, Field(gt=0)] = 1.0
+    revision: str | None = None
+    sha256: str | None = None
+    files: dict[str, str | None] | None = None
 
 
 @dataclass(frozen=True)
@@ -118,12 +147,48 @@ def _same_prompts(first: ComparedSystem, other: ComparedSystem) -> None:
     for one, two in ((first, other), (other, first)):
         if missing := [key for key in one.samples if key not in two.samples]:
             some = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
-            raise InputError(
-                f"{two.directory}: {two.name!r} has no image for {len(missing)} prompts that {one.name!r} has: {some}"
-            )
+            reason = f"{two.name!r} has no image for {len(missing)} prompts that {one.name!r} has: {some}"
+            raise InputError(two.directory, reason)
     for key, sample in first.samples.items():
-        if sample.prompt != other.samples[key].prompt:
-            raise InputError(
-                f"{other.directory / 'index.csv'}: prompt {key!r} is {json.dumps(other.samples[key].prompt)}, but "
-                f"{json.dumps(sample.prompt)} for {first.name!r}"
+        if sample.prompt != (prompt := other.samples[key].prompt):
+            reason = (
+                f"prompt {key!r} is {json.dumps(prompt)}, but {json.dumps(sample.prompt)} for {first.name!r}"
             )
+            raise InputError(other.directory / "index.csv", reason)
+
+
+def read_jobs(text: str) -> tuple[Job, ...]:
+    """The jobs in a JSON list. Raises InputError with the entry and the field that is wrong."""
+    try:
+        return tuple(TypeAdapter(list[Job]).validate_json(text))
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        raise InputError(f"jobs: {problems}") from error
+
+
+@refuses
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Sample each job on its prompts; 1 and one line on stderr where the input is refused."""
+    parser = argparse.ArgumentParser(prog="python -m eval.preferences.study.sources", description=__doc__)
+    add_scale_option(parser)
+    parser.add_argument("--jobs", required=True, help="JSON list of what to sample")
+    parser.add_argument("--device", help="default: cuda where there is one")
+    options = parser.parse_args(arguments)
+
+    import torch
+
+    from eval.sample import load_system, sample_sets
+
+    values = SampleValues.read(options.scale)
+    torch.set_num_threads(values.threads)
+    device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    for job in read_jobs(options.jobs):
+        directory = local_directory(job.system, job.revision, job.files)
+        if job.sha256 is not None or job.files is not None:
+            check_weights(directory, job.sha256, job.files)
+        system = load_system(str(directory), job.guidance, device)
+        sample_sets(system, values.sampling, [job.steps], Path(job.out), [job.prompts])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

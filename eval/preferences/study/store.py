@@ -108,16 +108,6 @@ class Store:
             )
         return Joined(row[0], answers)
 
-    def vote(self, rater: str, trial: str, winner: Winner, key: str, time: str) -> None:
-        """Record an answer. The same key again changes nothing. Raises RefusedError where the trial has an answer."""
-        if winner == "tie" and not self._study.ties:
-            raise RefusedError("this study asks for a choice; a tie is not allowed")
-        self._event(rater, trial, winner, key, time)
-
-    def undo(self, rater: str, trial: str, key: str, time: str) -> None:
-        """Take an answer back; the log keeps it. The same key again changes nothing."""
-        self._event(rater, trial, None, key, time)
-
     def votes(self) -> tuple[Vote, ...]:
         """All answers that stand, in the order of the lists and of the trials in them."""
         query = "SELECT list, rater, trial, winner, time FROM votes JOIN raters USING (rater)"
@@ -130,8 +120,13 @@ class Store:
             if place in rows
         )
 
-    def _event(self, rater: str, trial: str, winner: Winner | None, key: str, time: str) -> None:
-        """Log an answer, or an undo where `winner` is None, and change the answers that stand."""
+    def vote(self, rater: str, trial: str, winner: Winner | None, key: str, time: str) -> None:
+        """Record an answer, or take it back where `winner` is None; the log keeps both.
+
+        The same key again changes nothing. Raises RefusedError where the trial has an answer, or none to take back.
+        """
+        if winner == "tie" and not self._study.ties:
+            raise RefusedError("this study asks for a choice; a tie is not allowed")
         with self._transaction() as database:
             row = database.execute("SELECT list FROM raters WHERE rater = ?", (rater,)).fetchone()
             if row is None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from eval.preferences.key import StudyKey, read_key, read_keys, write_key
+from eval.preferences.key import StudyKey, read_key, read_keys, resolved, write_key
 from eval.preferences.record import PreferenceError
 
 KEY = StudyKey(
@@ -22,10 +22,12 @@ def test_a_key_is_read_back(tmp_path: Path) -> None:
 
 
 def test_codes_and_names_are_resolved_and_nothing_else() -> None:
-    assert KEY.system("sys-ka") == KEY.system("baseline, 1 step") == "baseline, 1 step"
-    assert KEY.image("img-wo") == KEY.image("p1-1") == "p1-1"
-    assert KEY.system("sys-ke") is None
-    assert KEY.system("p1-0") is None
+    for value in ("sys-ka", "baseline, 1 step"):
+        assert resolved(value, KEY.systems) == "baseline, 1 step"
+    for value in ("img-wo", "p1-1"):
+        assert resolved(value, KEY.images) == "p1-1"
+    assert resolved("sys-ke", KEY.systems) is None
+    assert resolved("p1-0", KEY.systems) is None
 
 
 def test_a_code_that_is_also_a_name_is_refused() -> None:

@@ -45,7 +45,7 @@ def test_the_higher_number_wins_and_equal_numbers_tie_on_every_prompt_and_pair(
     sources: tuple[ComparedSystem, ...],
 ):
     given = answers(one=[1.0, -2.0, 0.5], two=[2.0, -3.0, 0.5], three=[1.5, -2.0, 0.0])
-    votes = list(votes_of(given, sources, dict(PROMPTS), "s"))
+    votes = list(votes_of(given, sources, "s"))
     assert winners(votes) == {
         ("p1", "one", "two"): "two",
         ("p1", "one", "three"): "three",
@@ -61,21 +61,21 @@ def test_the_higher_number_wins_and_equal_numbers_tie_on_every_prompt_and_pair(
 
 def test_numbers_that_differ_in_the_last_bits_alone_tie(sources: tuple[ComparedSystem, ...]):
     given = answers(one=[1.0, 1.0, 1.0], two=[1.0 + 1e-9, 1.0001, 1.0], three=[0.0, 0.0, 0.0])
-    found = winners(votes_of(given, sources, dict(PROMPTS), "s"))
+    found = winners(votes_of(given, sources, "s"))
     assert (found["p1", "one", "two"], found["p2", "one", "two"]) == ("tie", "two")
 
 
 def test_a_number_that_is_none_is_refused(sources: tuple[ComparedSystem, ...]):
     given = answers(one=[1.0, float("nan"), 1.0], two=[1.0, 1.0, 1.0], three=[0.0, 0.0, 0.0])
     with pytest.raises(ValueError, match=r"realism: .*'p2' is not finite"):
-        list(votes_of(given, sources, dict(PROMPTS), "s"))
+        list(votes_of(given, sources, "s"))
 
 
 def test_the_records_say_what_the_rater_is_and_read_back_as_they_were(
     sources: tuple[ComparedSystem, ...], tmp_path: Path
 ):
     given = answers(one=[1.0, 2.0, 3.0], two=[1.0, 1.0, 4.0], three=[0.0, 5.0, 0.0])
-    votes = tuple(votes_of(given, sources, dict(PROMPTS), "mini-automatic"))
+    votes = tuple(votes_of(given, sources, "mini-automatic"))
     write_votes(tmp_path / "votes.csv", votes)
     back = read_votes(tmp_path / "votes.csv", ("one", "two", "three"))
     assert [(v.winner, v.system_a, v.image_b, v.prompt) for v in back] == [

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import assume, given, settings
 
 from add.errors import InputError
-from eval.preferences.ratings.bradley_terry import (
+from eval.preferences.ratings.estimators import (
     islands,
     separated,
     solve,

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eval.preferences.ratings import elo as module
-from eval.preferences.ratings.elo import elo, games, slow_elo
+from eval.preferences.ratings import estimators as module
+from eval.preferences.ratings.estimators import elo, games, slow_elo
 from eval.preferences.ratings.tally import tally
 from tests.support.rated import NAMES, as_tally, few_votes, random_votes, renamed, swapped
 

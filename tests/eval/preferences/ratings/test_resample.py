@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 
 from add.errors import InputError
-from benchmarks.ratings_coverage import STUDIES, coverage, product
-from benchmarks.simulated_votes import SimulatedStudy, truth
+from benchmarks.ratings_coverage import STUDIES, SimulatedStudy, coverage, product, truth
 from eval.preferences.ratings import resample
-from eval.preferences.ratings.bradley_terry import strengths
+from eval.preferences.ratings.estimators import strengths
 from eval.preferences.ratings.resample import (
     Spread,
     VarianceWay,

@@ -206,9 +206,9 @@ def test_the_store_takes_each_answer_once(tmp_path: Path) -> None:
         with pytest.raises(RefusedError, match=message):
             store.vote(*arguments)  # type: ignore[arg-type]
     with pytest.raises(RefusedError, match="no answer to take back"):
-        store.undo("Ann", "t0002", "k5", NOW)
-    store.undo("Ann", "t0001", "k6", NOW)
-    store.undo("Ann", "t0001", "k6", NOW)
+        store.vote("Ann", "t0002", None, "k5", NOW)
+    store.vote("Ann", "t0001", None, "k6", NOW)
+    store.vote("Ann", "t0001", None, "k6", NOW)
     store.vote("Ann", "t0001", "a", "k1", NOW)  # a late second delivery of what was undone since
     assert store.votes() == ()
     store.vote("Ann", "t0001", "tie", "k7", NOW)

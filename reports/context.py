@@ -7,7 +7,6 @@ from itertools import chain
 from typing import Any
 
 from add.errors import InputError
-from eval.result import ResultProvenance
 from reports.cells import Report
 from reports.layout import ABSENT, steps_text, style_of
 from reports.study import flatten
@@ -35,18 +34,18 @@ def provenance(report: Report) -> dict[str, Any]:
     Raises InputError where the weights of one network have two hashes.
     """
     sources = [result.provenance for result in report.results.values()]
+    left_out = {"versions", "weights", "seed", "spec_hash"}
+    facts = (
+        {key: value for key, value in source.train.items() if key not in left_out and "seconds" not in key}
+        for source in sources
+    )
     return {
         "commits": ", ".join(sorted({source.commit or "not recorded" for source in sources})),
         "hardware": _merged(source.hardware for source in sources),
-        "training": [(f"training: {key}", value) for key, value in _merged(map(_train_facts, sources))],
+        "training": [(f"training: {key}", value) for key, value in _merged(facts)],
         "versions": _merged(source.versions for source in sources),
         "weights": _weights(report),
     }
-
-
-def _train_facts(source: ResultProvenance) -> dict[str, Any]:
-    left_out = {"versions", "weights", "seed", "spec_hash"}
-    return {k: v for k, v in source.train.items() if k not in left_out and "seconds" not in k}
 
 
 def _weights(report: Report) -> Pairs:

@@ -6,10 +6,10 @@ import csv
 import io
 import re
 from collections.abc import Sequence
+from itertools import product
 
-from reports.cells import Estimate, Report, Slice, in_order
+from reports.cells import Estimate, Report, in_order
 from reports.layout import Column, Shown, SubTable, reading_notes, split_label, steps_text, table_one
-from reports.study import ReportRow
 
 LEADING = ("part", "question", "row", "default", "run", "steps", "prompts")
 TRAILING = ("published_fid", "published_clip_score", "seeds", "images")
@@ -30,23 +30,18 @@ def render_csv(report: Report) -> str:
     out = io.StringIO()
     writer = csv.DictWriter(out, fieldnames=columns, lineterminator="\n")
     writer.writeheader()
-    for row in report.study.rows:
-        for where in report.slices:
-            writer.writerow(_csv_line(report, row, where, groups))
+    for row, where in product(report.study.rows, report.slices):
+        measurement, default = report.measurements[row.run, where], str(row.default).lower()
+        leading = (row.part, row.question, row.label, default, row.run, str(where.steps), where.prompts)
+        line = dict(zip(LEADING, leading, strict=True))
+        line |= {"seeds": str(len(report.study.seeds)), "images": str(measurement.images)}
+        if where.steps == 1 and where.prompts == report.first.prompts:
+            line["published_fid"] = _number(row.published_fid)
+            line["published_clip_score"] = _number(row.published_clip_score)
+        for metric, estimate in measurement.metrics.items():
+            line |= _csv_fields(metric, estimate, groups) | {f"{metric}_protocol": estimate.protocol}
+        writer.writerow(line)
     return out.getvalue()
-
-
-def _csv_line(report: Report, row: ReportRow, where: Slice, groups: Sequence[str]) -> dict[str, str]:
-    measurement, default = report.measurements[row.run, where], str(row.default).lower()
-    leading = (row.part, row.question, row.label, default, row.run, str(where.steps), where.prompts)
-    line = dict(zip(LEADING, leading, strict=True))
-    line |= {"seeds": str(len(report.study.seeds)), "images": str(measurement.images)}
-    if where.steps == 1 and where.prompts == report.first.prompts:
-        line["published_fid"] = _number(row.published_fid)
-        line["published_clip_score"] = _number(row.published_clip_score)
-    for metric, estimate in measurement.metrics.items():
-        line |= _csv_fields(metric, estimate, groups) | {f"{metric}_protocol": estimate.protocol}
-    return line
 
 
 def _csv_fields(metric: str, estimate: Estimate, groups: Sequence[str]) -> dict[str, str]:
@@ -71,8 +66,7 @@ def _number(value: float | None) -> str:
 
 def render_markdown(report: Report) -> str:
     """GitHub-flavoured Markdown: one pipe table for each sub-table."""
-    table = table_one(report)
-    study = report.study
+    table, study = table_one(report), report.study
     lines = [f"# Table 1, scale {escape_markdown(study.scale)}", ""]
     if study.notice:
         lines += [f"> **{escape_markdown(study.notice)}**", ""]
@@ -116,8 +110,7 @@ def _source(column: Column, published: str) -> str:
 
 def render_latex(report: Report) -> str:
     """A booktabs table to \\input into a paper; needs the packages booktabs and graphicx."""
-    table = table_one(report)
-    study = report.study
+    table, study = table_one(report), report.study
     notice = f"\\textbf{{{escape_latex(study.notice)}}} " if study.notice else ""
     lines = [
         "% Needs \\usepackage{booktabs,graphicx}; made by `python -m reports.table`, do not edit.",

@@ -7,6 +7,7 @@ import shutil
 import tempfile
 import textwrap
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict
 from importlib.resources import files
 from itertools import groupby
 from pathlib import Path
@@ -15,24 +16,13 @@ from typing import Any
 import typst
 
 from add.files import write_whole
+from reports import layout
 from reports.cells import Report, Slice, in_order
-from reports.layout import (
-    Shown,
-    bracketed,
-    fixed,
-    interval_note,
-    measured_cells,
-    reading_notes,
-    split_label,
-    steps_text,
-    style_of,
-    table_one,
-)
-from reports.plots.figures import Drawn
+from reports.context import protocols, provenance, times, training_time
+from reports.plots.style import Drawn
 from reports.ratings import Preferences, ratings_page
-from reports.render.context import protocols, provenance, times, training_time
 from reports.samples import ShownSamples, first_and_last, tile
-from reports.study import ReportRow, flatten
+from reports.study import flatten
 
 Data = dict[str, Any]
 
@@ -69,7 +59,7 @@ def prepare(
     preferences: Preferences | None = None,
 ) -> None:
     """Lays out a folder that typst compiles: the template, data.json, figures and sample tiles."""
-    (root / "document.typ").write_bytes(files("reports.render").joinpath("document.typ").read_bytes())
+    (root / "document.typ").write_bytes(files("reports").joinpath("document.typ").read_bytes())
     for figure in figures:
         if figure.page is not None:
             shutil.copyfile(figure.pdf, root / figure.pdf.name)
@@ -96,8 +86,8 @@ def document_data(report: Report) -> Data:
         "description": study.description,
         "counts": {"cells": len(study.rows), "runs": len(study.runs)},
         "table": _table(report),
-        "notes": reading_notes(report),
-        "interval": interval_note(report),
+        "notes": layout.reading_notes(report),
+        "interval": layout.interval_note(report),
         "measurements": [_measurements(report, where) for where in report.slices],
         "attributes": [table for where in report.headline if (table := _attributes(report, where))],
         "protocols": protocols(report),
@@ -112,7 +102,7 @@ def document_data(report: Report) -> Data:
 
 def _table(report: Report) -> Data:
     """Table 1. With one seed the brackets are wide, so it is the compact one."""
-    table = table_one(report, compact=len(report.study.seeds) == 1)
+    table = layout.table_one(report, compact=len(report.study.seeds) == 1)
     columns = table.columns
     steps = [(column.where or report.first).steps for column in columns]
     sources = ["paper" if column.where is None else "measured" for column in columns]
@@ -120,37 +110,40 @@ def _table(report: Report) -> Data:
         "columns": [{"measured": column.where is not None} for column in columns],
         # Three lines of heads: steps, metric, source. Neighbours with the same steps and metric share a head.
         "heads": [
-            _heads(steps, steps_text),
+            _heads(steps, layout.steps_text),
             _heads(list(zip(steps, (column.title for column in columns), strict=True)), lambda key: key[1]),
             [{"text": source, "span": 1} for source in sources],
         ],
         "parts": [
-            {"part": sub.part, "question": sub.question, "rows": list(map(_row, sub.rows, sub.cells))}
+            {
+                "part": sub.part,
+                "question": sub.question,
+                "rows": [
+                    {"label": _pieces(row.label), "default": row.default, "cells": list(map(_cell, cells))}
+                    for row, cells in zip(sub.rows, sub.cells, strict=True)
+                ],
+            }
             for sub in table.parts
         ],
     }
-
-
-def _row(row: ReportRow, cells: Iterable[Shown]) -> Data:
-    return {"label": _pieces(row.label), "default": row.default, "cells": list(map(_cell, cells))}
 
 
 def _heads(keys: Iterable[Any], text: Callable[[Any], str]) -> list[Data]:
     return [{"text": text(key), "span": len(list(group))} for key, group in groupby(keys)]
 
 
-def _cell(cell: Shown) -> Data:
+def _cell(cell: layout.Shown) -> Data:
     value, spread = (text.replace("-", "\N{MINUS SIGN}") for text in (cell.value, cell.spread))
     return {"value": value, "spread": spread, "best": cell.best}
 
 
 def _pieces(label: str) -> list[Data]:
-    return [{"text": p.text, "index": p.index, "symbol": p.symbol} for p in split_label(label)]
+    return list(map(asdict, layout.split_label(label)))
 
 
 def _label(report: Report, run: str) -> Data:
     """A run's name in pieces, and whether it is the shared default."""
-    return {"pieces": _pieces(report.study.full_name_of(run)), "default": report.study.is_default(run)}
+    return {"pieces": _pieces(report.study.name_of(run, full=True)), "default": report.study.is_default(run)}
 
 
 def _by_run(report: Report, cells: Mapping[str, Iterable[Any]]) -> list[Data]:
@@ -160,12 +153,14 @@ def _by_run(report: Report, cells: Mapping[str, Iterable[Any]]) -> list[Data]:
 
 def _measurements(report: Report, where: Slice) -> Data:
     runs, metrics = report.study.runs, report.metrics(where)
-    columns = [measured_cells(list(report.estimates(where, metric).values()), metric) for metric in metrics]
+    columns = [
+        layout.measured_cells(list(report.estimates(where, metric).values()), metric) for metric in metrics
+    ]
     lines = zip(*columns, strict=True)
     return {
-        "title": f"Prompt set “{where.prompts}”, {steps_text(where.steps)}, "
+        "title": f"Prompt set “{where.prompts}”, {layout.steps_text(where.steps)}, "
         f"{report.measurements[runs[0], where].images} images for each training seed",
-        "heads": [style_of(metric).title for metric in metrics],
+        "heads": [layout.style_of(metric).title for metric in metrics],
         "rows": _by_run(report, {run: map(_cell, line) for run, line in zip(runs, lines, strict=True)}),
     }
 
@@ -177,11 +172,11 @@ def _attributes(report: Report, where: Slice) -> Data | None:
     if not groups:
         return None
     cells = {
-        run: [fixed(estimate.groups[g], 3) if g in estimate.groups else "" for g in groups]
+        run: [layout.fixed(estimate.groups[g], 3) if g in estimate.groups else "" for g in groups]
         for run, estimate in found.items()
     }
     heads = [group.replace("_", " ") for group in groups]
-    return {"title": steps_text(where.steps), "heads": heads, "rows": _by_run(report, cells)}
+    return {"title": layout.steps_text(where.steps), "heads": heads, "rows": _by_run(report, cells)}
 
 
 def _reference(report: Report) -> list[tuple[str, str]]:
@@ -192,14 +187,14 @@ def _reference(report: Report) -> list[tuple[str, str]]:
     lines = [(f"reference {key}", value) for key, value in flatten(reference.reference)]
     for real in reference.real:
         for metric in in_order(set(real.metrics)):
-            measured, style = real.metrics[metric], style_of(metric)
-            interval = f" {bracketed(*measured.interval, style.decimals)}" if measured.interval else ""
-            text = f"{fixed(measured.value, style.decimals)}{interval}, protocol {measured.protocol}"
+            measured, style = real.metrics[metric], layout.style_of(metric)
+            interval = f" {layout.bracketed(*measured.interval, style.decimals)}" if measured.interval else ""
+            text = f"{layout.fixed(measured.value, style.decimals)}{interval}, protocol {measured.protocol}"
             lines.append((f"{real.images} real images of “{real.prompts}”: {style.title}", text))
         if (blur := real.blur) is not None:
             factor = "" if blur.factor is None else f", {blur.factor:.2f} times the floor"
             title = f"the same, blurred with \N{GREEK SMALL LETTER SIGMA} = {blur.sigma_pixels:g} px: FID"
-            lines.append((title, f"{fixed(blur.fid, style_of('fid').decimals)}{factor}"))
+            lines.append((title, f"{layout.fixed(blur.fid, layout.style_of('fid').decimals)}{factor}"))
     return lines
 
 
@@ -215,7 +210,7 @@ def _sample_page(report: Report, results: Path, root: Path) -> Data:
     ]
     return {
         "prompts": [_short(prompt, 120) for prompt in blocks[0].prompts],
-        "blocks": [steps_text(block.where.steps) for block in blocks],
+        "blocks": [layout.steps_text(block.where.steps) for block in blocks],
         "seed": blocks[0].training_seed,
         "set": blocks[0].where.prompts,
         "rows": rows,
@@ -231,7 +226,7 @@ def _teaser(report: Report, results: Path, root: Path) -> Data:
         "label": _label(report, run),
         "prompts": [_short(prompt, 70) for prompt in blocks[0].prompts],
         "rows": [
-            {"title": steps_text(block.where.steps), "tiles": _tiles(block, run, root, f"teaser-{k}")}
+            {"title": layout.steps_text(block.where.steps), "tiles": _tiles(block, run, root, f"teaser-{k}")}
             for k, block in enumerate(blocks)
         ],
     }

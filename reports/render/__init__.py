@@ -1,1 +1,0 @@
-"""Table 1 and the report as files: CSV, Markdown, LaTeX, PDF."""
