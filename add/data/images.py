@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import io
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,18 +31,29 @@ class Sample:
     captions: tuple[str, ...]
 
 
-class CaptionedSet(Protocol):
-    """Captioned images with random access; they are never all in memory."""
-
-    def __len__(self) -> int:
-        """The number of samples."""
+class CaptionedSet(ABC):
+    """Captioned images with random access, in blocks that are each cheap to read; they are never all in memory."""
 
     @property
+    @abstractmethod
     def blocks(self) -> Sequence[int]:
-        """Sizes of the blocks that hold the samples, in order. Their sum is the number of samples."""
+        """Number of samples in each block, in order."""
+
+    @abstractmethod
+    def sample(self, block: int, row: int) -> Sample:
+        """Sample `row` of a block. Raises InputError naming file, member or row of one that cannot be read."""
+
+    def __len__(self) -> int:
+        return sum(self.blocks)
 
     def samples(self, indices: Sequence[int]) -> list[Sample]:
-        """The samples at `indices`. Raises InputError naming file, member or row of one that cannot be read."""
+        """The samples at `indices`, read block by block. Raises InputError as `sample`."""
+        ends = np.cumsum(self.blocks)
+        owners = np.searchsorted(ends, indices, side="right")
+        rows = np.asarray(indices) - (ends - self.blocks)[owners]
+        order = np.argsort(owners, kind="stable").tolist()
+        found = {position: self.sample(int(owners[position]), int(rows[position])) for position in order}
+        return [found[position] for position in range(len(indices))]
 
 
 def caption_text(raw: bytes | str, name: str) -> str:

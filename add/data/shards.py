@@ -23,7 +23,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from add.config.data import ShardsSpec
-from add.data.images import IMAGE_SUFFIXES, Sample, caption_text, captions_of, json_object
+from add.data.images import IMAGE_SUFFIXES, CaptionedSet, Sample, caption_text, captions_of, json_object
 from add.errors import InputError
 from add.files import write_whole
 
@@ -152,7 +152,7 @@ _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 
 
 @dataclass(frozen=True)
-class ShardedImages:
+class ShardedImages(CaptionedSet):
     """Samples of tar shards, in the order of shards and members. Memory: 32 bytes per sample.
 
     shards: their indices. caption_field: a field of JSON members, or None for text members.
@@ -165,24 +165,14 @@ class ShardedImages:
     )
     """The last used shards stay open. A reader has its own reference, so dropping one closes nothing in use."""
 
-    def __len__(self) -> int:
-        return sum(self.blocks)
-
     @property
     def blocks(self) -> Sequence[int]:
         """Number of samples in each shard."""
         return [len(shard.places) for shard in self.shards]
 
-    def samples(self, indices: Sequence[int]) -> list[Sample]:
-        """The samples at `indices`. Raises InputError naming a shard that changed, or a member and its fault."""
-        ends = np.cumsum(self.blocks)
-        shards = np.searchsorted(ends, indices, side="right")
-        return [
-            self._sample(self.shards[s], int(i - ends[s]) + len(self.shards[s].places))
-            for s, i in zip(shards.tolist(), indices, strict=True)
-        ]
-
-    def _sample(self, shard: ShardIndex, row: int) -> Sample:
+    def sample(self, block: int, row: int) -> Sample:
+        """As `CaptionedSet`; a shard that changed since it was indexed is an error, too."""
+        shard = self.shards[block]
         image, image_size, caption, caption_size = shard.places[row].tolist()
         file = self._open(shard.path, shard.size, shard.mtime)
         name, data = _member(file, shard.path, image, image_size)

@@ -7,13 +7,8 @@ import json
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
 
 from add.errors import InputError
-
-if TYPE_CHECKING:
-    pass
-
 
 PARTS = ("text_encoder", "text_encoder_2", "unet", "vae")
 """The folders of a pipeline whose weights are loaded."""
@@ -29,10 +24,9 @@ class WeightsError(InputError):
 
 
 def file_hash(path: Path) -> str:
-    """sha256 (64 hex) of a file's bytes, read in blocks. Raises OSError where the file cannot be read."""
-    digest = hashlib.sha256()
-    _feed([digest], path)
-    return digest.hexdigest()
+    """sha256 (64 hex) of a file's bytes. Raises OSError where the file cannot be read."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def loaded_weights(names: Iterable[str]) -> list[str]:
@@ -163,19 +157,14 @@ def weight_hashes(path: Path, names: Iterable[str]) -> tuple[str, dict[str, str]
     for name in names:
         alone = hashlib.sha256()
         whole.update(name.encode())
-        _feed([whole, alone], path / name)
+        with (path / name).open("rb") as stream:
+            while block := stream.read(_BLOCK):
+                whole.update(block)
+                alone.update(block)
         each[name] = alone.hexdigest()
     return whole.hexdigest(), each
 
 
-def _feed(digests: Iterable[hashlib._Hash], path: Path) -> None:
-    with path.open("rb") as stream:
-        while block := stream.read(_BLOCK):
-            for digest in digests:
-                digest.update(block)
-
-
-SAFETENSORS = ".safetensors"
 INDEX = ".safetensors.index.json"
 
 
@@ -193,7 +182,7 @@ def missing_shards(directory: Path, names: Collection[str]) -> list[str]:
     for folder in sorted({PurePosixPath(name).parent for name in names}):
         for index in sorted((directory / folder).glob(f"*{INDEX}")):
             stem = index.name.removesuffix(INDEX)
-            if (index.parent / f"{stem}{SAFETENSORS}").is_file():
+            if (index.parent / f"{stem}.safetensors").is_file():
                 continue  # one whole file stands beside the shards
             if not any(PurePosixPath(name).name.startswith(f"{stem}-") for name in names):
                 continue  # the index of a variant that is not loaded

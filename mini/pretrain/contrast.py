@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional as F
 
-from mini.pretrain.cards import probe_card
-from mini.pretrain.classify import enlarge, residual_config
+from add.batch import to_tensor
+from mini.pretrain.classify import enlarge, probe_card, residual_config
 from mini.pretrain.diffusion import MAX_LENGTH, build_tokenizer, caption_tokens, text_settings
-from mini.pretrain.loop import Recipe, fit, jitter, photographs, rotate_colours, to_tensor, write_card
+from mini.pretrain.loop import Recipe, fit, jitter, photographs, rotate_colours, write_card
 from mini.world import Split
 
 _COLOUR_ROTATION = 0.4  # the fraction of views with rotated colours

@@ -164,11 +164,6 @@ def photographs(split: Split, n: int, shot: int = 0) -> tuple[Scenes, Photograph
     return scenes, photos, np.load(file)
 
 
-def to_tensor(pictures: NDArray[np.uint8]) -> torch.Tensor:
-    """(N, H, W, 3) uint8 to (N, 3, H, W) float32 in [-1, 1]."""
-    return torch.from_numpy(pictures).permute(0, 3, 1, 2).float().div_(127.5).sub_(1).contiguous()
-
-
 def gaussian_blur(images: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
     """Blur each image with its own standard deviation sigma (N,) in pixels; 0 leaves an image unchanged."""
     radius = 3
