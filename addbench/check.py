@@ -7,6 +7,7 @@ from importlib.util import find_spec
 
 from add.config.resolve import Table
 from add.config.scale import Scale
+from add.files import user_cache
 from addbench.cost.shapes import storage
 from addbench.preflight import Findings
 from addbench.project import RESULTS, Project, load_project
@@ -31,7 +32,7 @@ def check(options: argparse.Namespace) -> tuple[str, int]:
 
     Trains nothing and, without --download, fetches nothing. Returns 1 where there is a problem. Raises SpecError.
     """
-    from addbench.preflight.hashes import default_store
+    from addbench.preflight.hashes import HashStore
     from addbench.preflight.inputs import check_inputs
     from addbench.preflight.networks import check_networks, download_missing
     from addbench.preflight.resources import Gpu, check_resources, known_shapes, machine_gpus
@@ -45,7 +46,7 @@ def check(options: argparse.Namespace) -> tuple[str, int]:
         downloaded = found.attempt("--download", remedy, lambda: list(download_missing(scale)))
         found.facts += [f"downloaded {line}" for line in downloaded or ()]
     seconds = float("inf") if options.hash else HASHING_SECONDS
-    networks = check_networks(found, scale, table, default_store(), seconds)
+    networks = check_networks(found, scale, table, HashStore(user_cache() / "hashes.json"), seconds)
     check_inputs(found, scale, table, networks)
     _check_libraries(found, table)
     shapes = known_shapes(scale, networks)
@@ -75,11 +76,11 @@ def _check_libraries(found: Findings, table: Table) -> None:
 def _text(found: Findings, name: str) -> tuple[str, int]:
     """What was found as lines, each once, and the exit code."""
     lines = [*dict.fromkeys(found.facts)]
-    problems = dict.fromkeys(map(str, found.problems))
+    problems = dict.fromkeys(found.problems)
     count = f"{len(problems)} problem{'s' * (len(problems) != 1)} at scale {name}:"
     for title, each in (("not looked at:", found.left), ("to be pinned:", found.warnings), (count, problems)):
         if each:
-            lines += ["", title, *(f"  {line}" for line in dict.fromkeys(map(str, each)))]
+            lines += ["", title, *(f"  {line}" for line in dict.fromkeys(each))]
     if not problems:
         lines += ["", f"scale {name}: no problem found"]
     return "\n".join(lines), int(bool(problems))

@@ -25,7 +25,7 @@ from safetensors.numpy import load, save
 from add.config.data import ShardsSpec
 from add.data.images import IMAGE_SUFFIXES, CaptionedSet, Sample, caption_text, captions_of, json_object
 from add.errors import InputError
-from add.files import write_whole
+from add.files import user_cache, write_whole
 
 COLUMNS = 4
 """Columns of an index: offset and size of the image, offset and size of the caption, int64. 32 bytes per sample."""
@@ -56,7 +56,8 @@ def shard_index(path: Path, caption_suffix: str) -> tuple[ShardIndex, list[str]]
         return ShardIndex(path, 0, 0, np.zeros((0, COLUMNS), np.int64)), [f"{path}: no such shard"]
     key = f"{_VERSION}/{path.name}/{state.st_size}/{state.st_mtime_ns}/{caption_suffix}"
     name = f"{path.name}.{hashlib.sha256(key.encode()).hexdigest()[:16]}.safetensors"
-    folders = (path.parent / ".index", _user_cache(path))
+    place = hashlib.sha256(str(path.parent.resolve()).encode()).hexdigest()[:16]
+    folders = (path.parent / ".index", user_cache() / "index" / place)
     problems: list[str] = []
     places = next((kept for folder in folders if (kept := _kept(folder / name)) is not None), None)
     if places is None:
@@ -124,11 +125,6 @@ def _members(path: Path, problems: list[str]) -> Iterator[tarfile.TarInfo]:
             problems.append(
                 f"{path}: truncated or damaged: no end-of-archive mark after its members (byte {end})"
             )
-
-
-def _user_cache(path: Path) -> Path:
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return base / "addbench" / "index" / hashlib.sha256(str(path.parent.resolve()).encode()).hexdigest()[:16]
 
 
 def _kept(file: Path) -> NDArray[np.int64] | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -17,8 +16,7 @@ from add.config.yaml import Loc
 from add.files import write_whole
 from add.models.hub import is_commit, is_hub_id
 from add.models.weights import file_hash, other_weights, weight_hashes
-from addbench.preflight import Findings, size
-from addbench.preflight.places import Place, Wanted
+from addbench.preflight import Findings, Place, Wanted, size
 from eval.metrics.features import INCEPTION_SHA256, INCEPTION_SOURCE
 
 SPEED = 500e6
@@ -49,12 +47,6 @@ class HashStore:
         """Keep it, on disk at once: an interrupted check does not hash 20 GB again."""
         self.known[key] = hashed
         write_whole(self.file, _KNOWN.dump_json(self.known, indent=1))
-
-
-def default_store() -> HashStore:
-    """The user's: $XDG_CACHE_HOME/addbench/hashes.json, or below ~/.cache."""
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return HashStore(base / "addbench" / "hashes.json")
 
 
 def check_hashes(
@@ -139,10 +131,10 @@ def check_pins(
             remedy = "`addbench check --hash` prints the sha256 to put here"
         else:
             remedy = "once it is on this machine, this check prints the sha256 to put here"
-        found.warning(where(loc), what, remedy)
+        found.warnings.append(f"{where(loc)}: {what}; {remedy}")
     if is_hub_id(wanted.path) and not Path(wanted.path).exists() and not is_commit(wanted.revision):
         what = f"{wanted.name}: revision {wanted.revision or 'null'} of {wanted.path} is no commit, so it can move"
-        found.warning(where((*wanted.loc, "revision")), what, "name the commit (40 digits)")
+        found.warnings.append(f"{where((*wanted.loc, 'revision'))}: {what}; name the commit (40 digits)")
 
 
 def unpinned(wanted: Wanted) -> list[tuple[Loc, str | None]]:

@@ -21,9 +21,8 @@ from add.data.images import Sample, pixels
 from add.data.shards import shard_paths
 from add.data.training_set import scan_training_set
 from add.errors import InputError
-from addbench.preflight import Findings
+from addbench.preflight import Findings, built_later, line_of
 from addbench.preflight.networks import CheckedNetworks
-from addbench.preflight.places import built_later, line_of
 from addbench.workflow import training_source
 from eval.images import image_folder, photograph_folder
 from eval.prompts import read_prompts

@@ -13,10 +13,9 @@ from add.config.run import Run
 from add.config.scale import Scale
 from add.models.hub import local_directory
 from add.models.weights import WeightsError, weight_names
-from addbench.preflight import Findings
+from addbench.preflight import Findings, Place, built_here, built_later, line_of, locate, wanted_networks
 from addbench.preflight.directories import Pipeline, PipelinePart, inception_file, read_encoder, read_pipeline
 from addbench.preflight.hashes import HashStore, check_hashes, check_pins
-from addbench.preflight.places import Place, built_here, built_later, line_of, locate, wanted_networks
 
 
 @dataclass(frozen=True)

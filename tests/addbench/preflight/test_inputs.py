@@ -34,7 +34,7 @@ def check(**values: Any) -> Findings:
 
 
 def lines(found: Findings) -> list[str]:
-    return [str(problem) for problem in found.problems]
+    return found.problems
 
 
 @pytest.fixture
