@@ -23,10 +23,10 @@ from tqdm import tqdm
 
 from add.batch import Batch, draw_batch
 from add.checkpoint import TrainingState
-from add.config.data import CACHED, CacheSpec
 from add.config.load import load_run
 from add.config.resolve import spec_hash
 from add.config.run import Run
+from add.config.training import CACHED, CacheSpec
 from add.data.training_set import open_training_set
 from add.distributed import (
     ALONE,

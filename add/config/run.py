@@ -15,9 +15,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from add.config.data import RunDataSpec
 from add.config.scale import DiffusionNetworkSpec, NetworksSpec
-from add.config.training import TrainingSpec
+from add.config.training import RunDataSpec, TrainingSpec
 from add.config.types import Document, Frozen, Name, NonNegative, Positive, Text, distinct
 
 

@@ -6,9 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from add.config.data import DataSpec
 from add.config.study import StudySpec
-from add.config.training import ScaleTrainingSpec
+from add.config.training import DataSpec, ScaleTrainingSpec
 from add.config.types import (
     Channels,
     Count,

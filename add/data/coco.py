@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from add.config.data import CocoSpec
+from add.config.training import CocoSpec
 from add.data.images import CaptionedSet, Sample, caption_text, file_bytes
 from add.errors import InputError
 

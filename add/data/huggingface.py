@@ -10,7 +10,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-from add.config.data import HuggingFaceSpec
+from add.config.training import HuggingFaceSpec
 from add.data.images import CaptionedSet, Sample, captions_of, file_bytes, json_object
 from add.errors import InputError
 

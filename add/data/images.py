@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from add.config.data import ResizeSpec
+from add.config.training import ResizeSpec
 from add.errors import InputError
 
 _WHITE = (255, 255, 255, 255)

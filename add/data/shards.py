@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from add.config.data import ShardsSpec
+from add.config.training import ShardsSpec
 from add.data.images import IMAGE_SUFFIXES, CaptionedSet, Sample, caption_text, captions_of, json_object
 from add.errors import InputError
 from add.files import user_cache, write_whole

@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from add.config.data import Cached, CacheSpec, TrainingSetSpec
+from add.config.training import Cached, CacheSpec, TrainingSetSpec
 from add.errors import InputError
 from add.models.diffusion import DiffusionNetwork
 from add.models.features import ImageCondition

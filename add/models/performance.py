@@ -38,16 +38,12 @@ def apply_options(options: PerformanceSpec, networks: FrozenNetworks, unet: Any)
     """
     pipelines = [p for p in (networks.student, networks.teacher) if p is not None]
     side = [getattr(module, "model", module) for module in networks.side_networks.values()]
-    vision = [
-        module.model for module in networks.side_networks.values() if isinstance(module, FeatureNetwork)
-    ]
+    vision = [each.model for each in networks.side_networks.values() if isinstance(each, FeatureNetwork)]
     frozen: list[nn.Module] = [m for p in pipelines for m in (p.unet, p.vae, *p.text.encoders)] + side
     convolutional: list[nn.Module] = [unet, *(m for p in pipelines for m in (p.unet, p.vae)), *vision]
     if options.frozen_precision == "bf16":
-        for module in frozen:
-            nn.Module.to(
-                module, torch.bfloat16
-            )  # diffusers' `to` warns even without parts to keep in float32
+        for module in frozen:  # not by diffusers' own `to`: it warns even without parts to keep in float32
+            nn.Module.to(module, torch.bfloat16)
     if options.channels_last:
         for module in convolutional:
             module.to(memory_format=torch.channels_last)

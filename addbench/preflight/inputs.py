@@ -13,9 +13,9 @@ from pathlib import Path
 from PIL import Image
 from safetensors import SafetensorError, safe_open
 
-from add.config.data import CocoSpec, ShardsSpec, TrainData
 from add.config.resolve import Table
 from add.config.scale import CocoPromptsSpec, PartiPromptsSpec, Scale
+from add.config.training import CocoSpec, ShardsSpec, TrainData
 from add.config.yaml import Loc, SpecError, raise_all
 from add.data.images import Sample, pixels
 from add.data.shards import shard_paths

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from add.config.data import ShardsSpec
 from add.config.load import load_scale
+from add.config.training import ShardsSpec
 from add.config.types import WITH_NULLS
 from add.config.yaml import SpecError
 from addbench.preflight import wanted_networks
