@@ -45,8 +45,16 @@ from add.files import whole_directory, write_json
 from add.log import TrainLog
 from add.models.diffusion import save_student, trainable_unet
 from add.models.encoder_cache import open_cache
-from add.models.frozen import FrozenNetworks, check_networks, load_frozen_networks, make_heads
-from add.models.performance import apply_options, performance_of, plain_student, release_unused
+from add.models.frozen import (
+    FrozenNetworks,
+    apply_options,
+    check_networks,
+    load_frozen_networks,
+    make_heads,
+    performance_of,
+    plain_student,
+    release_unused,
+)
 from add.optimiser import make_optimiser, update, update_average
 from add.step import losses, student_output, target_of
 

@@ -32,9 +32,8 @@ def check(options: argparse.Namespace) -> tuple[str, int]:
 
     Trains nothing and, without --download, fetches nothing. Returns 1 where there is a problem. Raises SpecError.
     """
-    from addbench.preflight.hashes import HashStore
     from addbench.preflight.inputs import check_inputs
-    from addbench.preflight.networks import check_networks, download_missing
+    from addbench.preflight.networks import HashStore, check_networks, download_missing
     from addbench.preflight.resources import Gpu, check_resources, known_shapes, machine_gpus
 
     project = load_project(options.scale)

@@ -26,8 +26,7 @@ import torch
 from add.config.run import Run
 from add.files import write_json, write_whole
 from add.models.diffusion import trainable_unet
-from add.models.frozen import make_heads
-from add.models.performance import apply_options, performance_of
+from add.models.frozen import apply_options, make_heads, performance_of
 from add.optimiser import make_optimiser, update
 from add.step import losses
 from add.train import autocast

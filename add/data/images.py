@@ -111,20 +111,17 @@ def pixels(
         raise ValueError("random crops need a place for each sample")
     if rule.crop != "random" or places is None:
         places = [(0.5, 0.5)] * len(samples)
-    pairs = zip(samples, places, strict=True)
-    return np.stack([_square(sample, resolution, rule, place) for sample, place in pairs])
-
-
-def _square(
-    sample: Sample, resolution: int, rule: ResizeSpec, place: tuple[float, float]
-) -> NDArray[np.uint8]:
-    size = (resolution, resolution)
-    image = decoded_rgb(sample.image, sample.name)
-    if image.size != size:
-        method = Image.Resampling[rule.filter.upper()]
-        whole = rule.crop == "none"
-        image = image.resize(size, method) if whole else ImageOps.fit(image, size, method, centering=place)
-    return np.asarray(image)
+    size, method = (resolution, resolution), Image.Resampling[rule.filter.upper()]
+    squares = []
+    for sample, place in zip(samples, places, strict=True):
+        image = decoded_rgb(sample.image, sample.name)
+        if image.size != size:
+            whole = rule.crop == "none"
+            image = (
+                image.resize(size, method) if whole else ImageOps.fit(image, size, method, centering=place)
+            )
+        squares.append(np.asarray(image))
+    return np.stack(squares)
 
 
 def decoded(data: bytes, name: object) -> Image.Image:

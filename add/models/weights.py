@@ -43,15 +43,12 @@ def loaded_weights(names: Iterable[str]) -> list[str]:
     folders: dict[PurePosixPath, list[str]] = {}
     for path in weights:
         folders.setdefault(path.parent, []).append(path.name)
-    return [path.as_posix() for path in weights if path.name in _chosen(folders[path.parent])]
-
-
-def _chosen(files: Collection[str]) -> set[str]:
-    """The files of one folder that are loaded."""
-    variant = variant_of(files)
-    if variant is not None:
-        return {name for name in files if f".{variant}" in name}
-    return {name for name in files if _is_plain(name)} or set(files)
+    chosen: set[PurePosixPath] = set()
+    for folder, files in folders.items():
+        variant = variant_of(files)
+        kept = [name for name in files if (f".{variant}" in name if variant else _is_plain(name))]
+        chosen |= {folder / name for name in kept or files}
+    return [path.as_posix() for path in weights if path in chosen]
 
 
 def _is_plain(name: str) -> bool:

@@ -13,7 +13,7 @@ from add.config.training import ShardsSpec
 from add.config.types import WITH_NULLS
 from add.config.yaml import SpecError
 from addbench.preflight import wanted_networks
-from addbench.preflight.hashes import unpinned
+from addbench.preflight.networks import unpinned
 from eval.metrics.features import INCEPTION_SHA256
 from eval.prompts import read_prompts
 from tests.support.evaluation import shared

@@ -7,7 +7,7 @@ from pathlib import Path
 from add.config.load import load_scale
 from addbench.preflight import Findings, Place, Wanted
 from addbench.preflight.directories import block_count, read_encoder
-from addbench.preflight.hashes import HashStore, check_hashes
+from addbench.preflight.networks import HashStore, check_hashes
 from tests.support.header_networks import change, save, write_features
 from tests.support.specs import ROOT
 

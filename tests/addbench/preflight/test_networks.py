@@ -15,8 +15,7 @@ from add.config.resolve import Table
 from add.config.scale import Scale
 from addbench.preflight import Findings, Place, Wanted, locate, wanted_networks
 from addbench.preflight.directories import read_pipeline
-from addbench.preflight.hashes import HashStore
-from addbench.preflight.networks import CheckedNetworks, check_networks
+from addbench.preflight.networks import CheckedNetworks, HashStore, check_networks
 from eval.metrics.features import INCEPTION_FILE, INCEPTION_SHA256
 from tests.support.header_networks import UNET, change, read, save, write_features, write_pipeline
 from tests.support.specs import ROOT, changed_scale, table_of

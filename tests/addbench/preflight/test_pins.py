@@ -11,8 +11,7 @@ import pytest
 from add.config.load import load_scale
 from add.config.yaml import Loc
 from addbench.preflight import Findings, Wanted
-from addbench.preflight.hashes import HashStore, check_pins, unpinned
-from addbench.preflight.networks import check_networks
+from addbench.preflight.networks import HashStore, check_networks, check_pins, unpinned
 from tests.support.header_networks import write_features
 from tests.support.specs import copy_settings, edit, table_of
 

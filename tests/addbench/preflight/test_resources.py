@@ -18,8 +18,7 @@ from add.config.scale import Scale
 from addbench.__main__ import main
 from addbench.cost.shapes import images_sampled, storage
 from addbench.preflight import Findings
-from addbench.preflight.hashes import HashStore
-from addbench.preflight.networks import CheckedNetworks, check_networks
+from addbench.preflight.networks import CheckedNetworks, HashStore, check_networks
 from addbench.preflight.resources import Gpu, Shapes, check_resources, heaviest, known_shapes, machine_gpus
 from addbench.workflow import StudyFiles, study_plan
 from tests.support.specs import ROOT, copy_settings, table_of
