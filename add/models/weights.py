@@ -71,7 +71,7 @@ def weights_hash(path: Path) -> str:
     configurations, tokenizers and other files do not count. For a file it is the file's own sha256, as hubs print it.
     Raises WeightsError where there is nothing to hash.
     """
-    return file_hash(path) if path.is_file() else weight_hashes(path, weight_names(path))[0]
+    return weight_hashes(path)[0]
 
 
 def weight_names(path: Path, files: Files | None = None) -> list[str]:
@@ -100,11 +100,7 @@ def check_weights(path: Path, expected: str | None, files: Files | None = None) 
     files: the files of a directory that count, each with its own sha256 or None. Raises WeightsError with both hashes
     where they differ.
     """
-    each: dict[str, str] = {}
-    if path.is_file():
-        found = file_hash(path)
-    else:
-        found, each = weight_hashes(path, weight_names(path, files))
+    found, each = weight_hashes(path, files)
     for other, now, known in other_weights(path, found, each, expected, files):
         raise WeightsError(
             f"{other}: these are other weights than the configuration names: sha256 is {now}, "
@@ -147,11 +143,13 @@ def check_complete(missing: Collection[str], where: str) -> None:
         )
 
 
-def weight_hashes(path: Path, names: Iterable[str]) -> tuple[str, dict[str, str]]:
-    """One hash over all files of a directory, and the sha256 of each file; each file is read once."""
+def weight_hashes(path: Path, files: Files | None = None) -> tuple[str, dict[str, str]]:
+    """`weights_hash`, and the sha256 of each of a directory's `weight_names`; each file is read once."""
+    if path.is_file():
+        return file_hash(path), {}
     whole = hashlib.sha256()
     each: dict[str, str] = {}
-    for name in names:
+    for name in weight_names(path, files):
         alone = hashlib.sha256()
         whole.update(name.encode())
         with (path / name).open("rb") as stream:

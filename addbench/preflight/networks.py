@@ -20,7 +20,7 @@ from add.config.scale import Scale
 from add.config.yaml import Loc
 from add.files import write_whole
 from add.models.hub import is_commit, is_hub_id, local_directory
-from add.models.weights import WeightsError, file_hash, other_weights, weight_hashes, weight_names
+from add.models.weights import WeightsError, other_weights, weight_hashes, weight_names
 from addbench.preflight import (
     Findings,
     Place,
@@ -204,8 +204,7 @@ def check_hashes(
                 waiting += total
                 found.left.append(f"{place.wanted.name}: {size(total)} not hashed yet")
                 continue
-            single = place.path.is_file()
-            hashed = Hashed(*((file_hash(place.path), {}) if single else weight_hashes(place.path, names)))
+            hashed = Hashed(*weight_hashes(place.path, place.wanted.files))
             store.put(key, hashed)
             done += total
         hashes[place.wanted.name] = hashed

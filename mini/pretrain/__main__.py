@@ -14,6 +14,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -73,14 +74,9 @@ def _eval_clip(out: Path) -> None:
     contrast.train_evaluation_clip(Recipe(out / "eval_clip", seed=7, steps=1000, batch=128, lr=1e-3))
 
 
-def _features(
-    name: str, seed: int, steps: int, hidden: tuple[int, ...], instance: bool
-) -> Callable[[Path], None]:
-    def run(out: Path) -> None:
-        recipe = Recipe(out / name, seed, steps, batch=128, lr=2e-3)
-        contrast.train_features(recipe, hidden=hidden, instance=instance)
-
-    return run
+def _features(name: str, seed: int, steps: int, hidden: tuple[int, ...], instance: bool, out: Path) -> None:
+    recipe = Recipe(out / name, seed, steps, batch=128, lr=2e-3)
+    contrast.train_features(recipe, hidden=hidden, instance=instance)
 
 
 def _vit_l_clip(out: Path) -> None:
@@ -96,9 +92,9 @@ STAGES: dict[str, Callable[[Path], None]] = {
     "oracle": _oracle,
     "eval_extractor": _eval_extractor,
     "eval_clip": _eval_clip,
-    "vit_s_dinov1": _features("vit_s_dinov1", 3, 1000, (24, 48, 96), instance=False),
-    "vit_s_dinov2": _features("vit_s_dinov2", 4, 1200, (32, 64, 128), instance=True),
-    "vit_l_dinov2": _features("vit_l_dinov2", 5, 800, (48, 96, 192), instance=True),
+    "vit_s_dinov1": partial(_features, "vit_s_dinov1", 3, 1000, (24, 48, 96), False),
+    "vit_s_dinov2": partial(_features, "vit_s_dinov2", 4, 1200, (32, 64, 128), True),
+    "vit_l_dinov2": partial(_features, "vit_l_dinov2", 5, 800, (48, 96, 192), True),
     "vit_l_clip": _vit_l_clip,
 }
 """Every stage, in the order in which two at a time end soonest. A stage is done if its folder has a card."""
