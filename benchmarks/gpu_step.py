@@ -27,9 +27,8 @@ from add.config.run import Run
 from add.files import write_json, write_whole
 from add.models.diffusion import trainable_unet
 from add.models.frozen import apply_options, make_heads, performance_of
-from add.optimiser import make_optimiser, update
 from add.step import losses
-from add.train import autocast
+from add.train import autocast, make_optimiser, update
 from addbench.cost.meters import Flops
 from addbench.cost.step import estimate_cost
 from benchmarks.latency import latencies

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, Tag, ValidationInfo, field_validator
+from pydantic import AfterValidator, Discriminator, Field, Tag, ValidationInfo, field_validator
 
 from add.config.types import (
     Count,
@@ -188,18 +188,15 @@ class PerformanceSpec(Frozen):
     compile: bool = False
     """torch.compile with static shapes: the UNets, the VAEs and the feature network."""
     gradient_checkpointing: Annotated[
-        tuple[Literal["unet", "decoder", "features"], ...], distinct("a network")
+        tuple[Literal["unet", "decoder", "features"], ...],
+        distinct("a network"),
+        AfterValidator(lambda names: tuple(sorted(names))),
     ] = ()
     """Networks whose activations are recomputed in the backward pass."""
     frozen_precision: Literal["float32", "bf16"] = "float32"
     """Dtype of the frozen networks' weights; bf16 halves their memory and needs precision bf16."""
     eight_bit_optimiser: bool = False
     """The moments of both optimisers in 8 bits (bitsandbytes, which is installed separately)."""
-
-    @field_validator("gradient_checkpointing")
-    @classmethod
-    def _canonical(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(sorted(value))
 
 
 class TrainingSpec(Frozen):

@@ -64,7 +64,10 @@ def shard_index(path: Path, caption_suffix: str) -> tuple[ShardIndex, list[str]]
         rows = list(_rows(path, caption_suffix, problems))
         places = np.array(rows, np.int64).reshape(-1, COLUMNS)
         if not problems:
-            _keep(folders, name, places)
+            for folder in folders:  # the first that is writable; without one, it is made again next time
+                with suppress(OSError):
+                    write_whole(folder / name, save({"places": places}))
+                    break
     return ShardIndex(path, state.st_size, state.st_mtime_ns, places), problems
 
 
@@ -135,14 +138,6 @@ def _kept(file: Path) -> NDArray[np.int64] | None:
         return None
 
 
-def _keep(folders: tuple[Path, ...], name: str, places: NDArray[np.int64]) -> None:
-    """Write an index into the first folder that is writable. Without one, it is made again next time."""
-    for folder in folders:
-        with suppress(OSError):
-            write_whole(folder / name, save({"places": places}))
-            return
-
-
 _OPEN = 64
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 
@@ -173,15 +168,12 @@ class ShardedImages(CaptionedSet):
         file = self._open(shard.path, shard.size, shard.mtime)
         name, data = _member(file, shard.path, image, image_size)
         caption_name, text = _member(file, shard.path, caption, caption_size)
-        return Sample(name, data, self._captions(text, caption_name))
-
-    def _captions(self, text: bytes, name: str) -> tuple[str, ...]:
         if self.caption_field is None:
-            return (caption_text(text, name),)
-        content = json_object(text, name)
+            return Sample(name, data, (caption_text(text, caption_name),))
+        content = json_object(text, caption_name)
         if self.caption_field not in content:
-            raise InputError(f"{name}: has no field {self.caption_field!r}")
-        return captions_of(content[self.caption_field], name)
+            raise InputError(f"{caption_name}: has no field {self.caption_field!r}")
+        return Sample(name, data, captions_of(content[self.caption_field], caption_name))
 
 
 def _member(file: BinaryIO, shard: Path, offset: int, size: int) -> tuple[str, bytes]:

@@ -151,12 +151,9 @@ def _load_features(network: ImageNetworkSpec, device: str) -> FeatureNetwork:
     ).to(device)
 
 
-PLAIN = PerformanceSpec()
-
-
 def performance_of(run: Run) -> PerformanceSpec:
     """The run's options; all off where it states none."""
-    return run.training.performance or PLAIN
+    return run.training.performance or PerformanceSpec()
 
 
 def apply_options(options: PerformanceSpec, networks: FrozenNetworks, unet: Any) -> None:
