@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from add.config.run import Run
-from add.data.coco import to_tensor
 from add.data.images import CaptionedSet, pixels
 from add.data.training_set import order_of
 from add.distributed import ALONE, Rank
@@ -38,6 +39,11 @@ def generator(seed: int, step: int, part: int, purpose: str) -> torch.Generator:
     """A CPU generator that depends on its arguments alone, so that resuming needs no stored random state."""
     key = hashlib.sha256(f"{seed}/{step}/{part}/{purpose}".encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(key[:7], "big"))
+
+
+def to_tensor(images: NDArray[np.uint8]) -> Tensor:
+    """uint8 images (B, H, W, 3) as (B, 3, H, W) float32 in [-1, 1]."""
+    return torch.from_numpy(images).permute(0, 3, 1, 2).float().div_(127.5).sub_(1).contiguous()
 
 
 def draw_batch(

@@ -57,7 +57,12 @@ class TrainingState:
         if newest is None:
             return 0, 0.0
         tensors, note = load_checkpoint(newest)
-        check_identity(newest, note, identity)
+        for key, value in identity.items():
+            if note.get(key) != value:
+                raise InputError(
+                    f"{newest}: belongs to {key} {note.get(key)!r}, this run has {value!r}; "
+                    f"remove {newest.parent} to train anew"
+                )
         like = self.student.state_dict()
         student = _with_prefix("student", tensors)
         self.student.load_state_dict({name: placed(value, like[name]) for name, value in student.items()})
@@ -133,16 +138,6 @@ def restore_optimiser(optimiser: torch.optim.Optimizer, tensors: Mapping[str, Te
 
 def _parameters(optimiser: torch.optim.Optimizer) -> list[Tensor]:
     return [p for group in optimiser.param_groups for p in group["params"]]
-
-
-def check_identity(file: Path, note: Mapping[str, Any], identity: Mapping[str, Any]) -> None:
-    """Raise InputError where a checkpoint was made by another spec, seed or number of processes."""
-    for key, value in identity.items():
-        if note.get(key) != value:
-            raise InputError(
-                f"{file}: belongs to {key} {note.get(key)!r}, this run has {value!r}; "
-                f"remove {file.parent} to train anew"
-            )
 
 
 def _prefixed(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -47,6 +47,11 @@ def write_whole(file: Path, content: str | bytes, durable: bool = False) -> None
         partial.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
 
 
+def user_cache() -> Path:
+    """The folder for what the user's programs keep to save time: $XDG_CACHE_HOME/addbench, or below ~/.cache."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "addbench"
+
+
 def write_json(file: Path, value: Any) -> None:
     """Write indented JSON as `whole_file` does. Raises ValueError for a number that is not finite."""
     write_whole(file, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")

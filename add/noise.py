@@ -148,16 +148,6 @@ def epsilon_from(schedule: NoiseSchedule, output: Tensor, x_t: Tensor, t: Tensor
     return (x_t - alpha * output) / sigma
 
 
-def output_from(schedule: NoiseSchedule, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-    """Output (B, ...) of a perfect network of this prediction type at x_t = alpha x_0 + sigma noise."""
-    if schedule.prediction == "epsilon":
-        return noise
-    if schedule.prediction == "v_prediction":
-        alpha, sigma = coefficients(schedule, t, x0.ndim)
-        return alpha * noise - sigma * x0
-    return x0
-
-
 def ddim_timesteps(t: Tensor, steps: int) -> Tensor:
     """Timesteps long (steps, B) of a chain from t (B,) on: floor(t (k - i) / k), i = 0 .. k-1, at least 1.
 

@@ -13,6 +13,7 @@ import platform
 import shutil
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -23,10 +24,10 @@ from tqdm import tqdm
 
 from add.batch import Batch, draw_batch
 from add.checkpoint import TrainingState
-from add.config.data import CACHED, CacheSpec
 from add.config.load import load_run
 from add.config.resolve import spec_hash
 from add.config.run import Run
+from add.config.training import CACHED, CacheSpec, OptimiserSpec
 from add.data.training_set import open_training_set
 from add.distributed import (
     ALONE,
@@ -35,19 +36,29 @@ from add.distributed import (
     average_values,
     check_ranks,
     from_first,
+    is_sharded,
     join_processes,
     leave_processes,
+    local,
     shard,
+    whole,
     whole_tensors,
 )
-from add.errors import refuses
+from add.errors import InputError, refuses
 from add.files import whole_directory, write_json
 from add.log import TrainLog
 from add.models.diffusion import save_student, trainable_unet
 from add.models.encoder_cache import open_cache
-from add.models.frozen import FrozenNetworks, check_networks, load_frozen_networks, make_heads
-from add.models.performance import apply_options, performance_of, plain_student, release_unused
-from add.optimiser import make_optimiser, update, update_average
+from add.models.frozen import (
+    FrozenNetworks,
+    apply_options,
+    check_networks,
+    load_frozen_networks,
+    make_heads,
+    performance_of,
+    plain_student,
+    release_unused,
+)
 from add.step import losses, student_output, target_of
 
 
@@ -171,6 +182,55 @@ def train(
     }
     write_json(out / "train" / "train.json", summary)
     shutil.rmtree(checkpoints, ignore_errors=True)
+
+
+def make_optimiser(
+    module: nn.Module, settings: OptimiserSpec, eight_bit: bool = False
+) -> torch.optim.Optimizer:
+    """AdamW over all parameters of `module`, in one fused kernel instead of hundreds of small ones.
+
+    eight_bit: both moments of tensors above 4096 elements in 8 bits each, by bitsandbytes. Raises InputError where
+    that is not installed, and for a sharded module, whose slices it does not know.
+    """
+    shared = {"lr": settings.lr, "betas": settings.betas, "weight_decay": settings.weight_decay}
+    if not eight_bit:
+        return torch.optim.AdamW(module.parameters(), fused=True, **shared)  # type: ignore[arg-type]
+    if any(is_sharded(p) for p in module.parameters()):
+        raise InputError(
+            "training.performance.eight_bit_optimiser does not know sharded parameters: "
+            "launch without --use_fsdp, or set it to false"
+        )
+    try:
+        from bitsandbytes.optim import AdamW8bit  # type: ignore[import-not-found, unused-ignore]
+    except ImportError:
+        raise InputError(
+            "training.performance.eight_bit_optimiser needs bitsandbytes, which is not installed: "
+            "pip install bitsandbytes, or set it to false"
+        ) from None
+    optimiser: torch.optim.Optimizer = AdamW8bit(module.parameters(), **shared)
+    return optimiser
+
+
+def update(
+    optimiser: torch.optim.Optimizer, module: nn.Module, settings: OptimiserSpec, step: int, steps: int
+) -> dict[str, float]:
+    """Clip, set the rate of `step` (linear warm-up, then constant or cosine), update; returns values to log."""
+    rate = settings.lr * min(1.0, (step + 1) / max(1, settings.warmup))
+    if settings.decay == "cosine":
+        rate *= 0.5 * (1 + math.cos(math.pi * step / steps))
+    for group in optimiser.param_groups:
+        group["lr"] = rate
+    limit = settings.clip if settings.clip is not None else math.inf
+    norm = nn.utils.clip_grad_norm_(module.parameters(), limit)
+    optimiser.step()
+    optimiser.zero_grad(set_to_none=True)
+    return {"lr": rate, "grad_norm": float(whole(norm))}
+
+
+@torch.no_grad()
+def update_average(average: Sequence[Tensor], module: nn.Module, decay: float) -> None:
+    """average <- decay * average + (1 - decay) * parameters, in place."""
+    torch._foreach_lerp_([local(a) for a in average], [local(p) for p in module.parameters()], 1 - decay)
 
 
 def make_deterministic(threads: int) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from add.config.load import load_scale
 from add.config.yaml import SpecError
 from add.errors import InputError
-from addbench.project import CONFIG, DEFAULT_SCALE, attempt, scalar, scale_path
+from addbench.project import CONFIG, DEFAULT_SCALE, attempt, is_section, scale_path, walk, yaml_line
 
 if TYPE_CHECKING:
     from add.config.scale import Scale
@@ -235,7 +235,13 @@ def scale_yaml(values: dict[str, Any], base: str, comments: Mapping[str, str]) -
         "# yaml-language-server: $schema=schema/scale.json\n# Written by `addbench adopt`; edit it as you like.\n"
         f"# Values come from {base} unless a comment says otherwise.\n\n"
     )
-    return head + "".join(f"{line}\n" for line in _lines(values, comments, "", 0))
+    lines = []
+    for path, value in walk(values):
+        if len(path) == 1 and is_section(value):
+            lines.append("")
+        comment = comments.get(".".join(path))
+        lines.append(yaml_line(path, value) + (f"  # {comment}" if comment else ""))
+    return head + "".join(f"{line}\n" for line in lines)
 
 
 COMMENTS = {
@@ -254,15 +260,3 @@ COMMENTS = {
     "evaluation.crop": "photographs are not square; training crops alike",
     "evaluation.oracle": "none: only the built-in scenes have one",
 }
-
-
-def _lines(node: dict[str, Any], comments: Mapping[str, str], prefix: str, depth: int) -> Iterator[str]:
-    for key, value in node.items():
-        if depth == 0 and isinstance(value, dict):
-            yield ""
-        comment = f"  # {comments[prefix + key]}" if prefix + key in comments else ""
-        if isinstance(value, dict) and value:
-            yield f"{'  ' * depth}{scalar(key)}:{comment}"
-            yield from _lines(value, comments, f"{prefix}{key}.", depth + 1)
-        else:
-            yield f"{'  ' * depth}{scalar(key)}: {scalar(value)}{comment}"

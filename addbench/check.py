@@ -6,10 +6,10 @@ import argparse
 from importlib.util import find_spec
 
 from add.config.resolve import Table
-from add.config.scale import Scale
+from add.files import user_cache
 from addbench.cost.shapes import storage
 from addbench.preflight import Findings
-from addbench.project import RESULTS, Project, load_project
+from addbench.project import RESULTS, load_project
 from addbench.workflow import study_plan
 
 HASHING_SECONDS = 25.0
@@ -29,15 +29,19 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
 def check(options: argparse.Namespace) -> tuple[str, int]:
     """Look at all that a scale assumes before anything is trained: networks, data, disk, memory; print all problems.
 
-    Trains nothing and, without --download, fetches nothing. Returns 1 where there is a problem. Raises SpecError.
+    Trains nothing and, without --download, fetches nothing. Returns 1 where there is a problem.
+    Raises SpecError, UnknownRunError.
     """
-    from addbench.preflight.hashes import default_store
     from addbench.preflight.inputs import check_inputs
-    from addbench.preflight.networks import check_networks, download_missing
+    from addbench.preflight.networks import HashStore, check_networks, download_missing
     from addbench.preflight.resources import Gpu, check_resources, known_shapes, machine_gpus
 
     project = load_project(options.scale)
-    scale, table = (project.scale, project.table) if options.run is None else _alone(project, options.run)
+    scale, table = project.scale, project.table
+    if options.run is not None:  # the scale and the table as if this run were all
+        run = project.run(options.run)
+        scale = scale.model_copy(update={"networks": run.networks, "study": None})
+        table = Table(table.cells_of(run.name), {run.name: run})
     study = study_plan(scale, table, RESULTS.as_posix())
     found = Findings()
     if options.download:
@@ -45,7 +49,7 @@ def check(options: argparse.Namespace) -> tuple[str, int]:
         downloaded = found.attempt("--download", remedy, lambda: list(download_missing(scale)))
         found.facts += [f"downloaded {line}" for line in downloaded or ()]
     seconds = float("inf") if options.hash else HASHING_SECONDS
-    networks = check_networks(found, scale, table, default_store(), seconds)
+    networks = check_networks(found, scale, table, HashStore(user_cache() / "hashes.json"), seconds)
     check_inputs(found, scale, table, networks)
     _check_libraries(found, table)
     shapes = known_shapes(scale, networks)
@@ -54,14 +58,6 @@ def check(options: argparse.Namespace) -> tuple[str, int]:
     gpus = machine_gpus() if card is None else [Gpu("the card", int(card * 1e9))]
     check_resources(found, scale, table, shapes, RESULTS, gpus, needed)
     return _text(found, scale.name)
-
-
-def _alone(project: Project, name: str) -> tuple[Scale, Table]:
-    """The scale and the table as if one run were all. Raises UnknownRunError."""
-    run = project.run(name)
-    cells = tuple(cell for cell in project.table.cells if cell.run == name)
-    alone = project.scale.model_copy(update={"networks": run.networks, "study": None})
-    return alone, Table(cells, {name: run})
 
 
 def _check_libraries(found: Findings, table: Table) -> None:
@@ -75,11 +71,11 @@ def _check_libraries(found: Findings, table: Table) -> None:
 def _text(found: Findings, name: str) -> tuple[str, int]:
     """What was found as lines, each once, and the exit code."""
     lines = [*dict.fromkeys(found.facts)]
-    problems = dict.fromkeys(map(str, found.problems))
+    problems = dict.fromkeys(found.problems)
     count = f"{len(problems)} problem{'s' * (len(problems) != 1)} at scale {name}:"
     for title, each in (("not looked at:", found.left), ("to be pinned:", found.warnings), (count, problems)):
         if each:
-            lines += ["", title, *(f"  {line}" for line in dict.fromkeys(map(str, each)))]
+            lines += ["", title, *(f"  {line}" for line in dict.fromkeys(each))]
     if not problems:
         lines += ["", f"scale {name}: no problem found"]
     return "\n".join(lines), int(bool(problems))

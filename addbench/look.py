@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +20,12 @@ from addbench.project import (
     attempt,
     changes,
     flat,
+    is_section,
     load_project,
-    scalar,
     scale_path,
     values,
+    walk,
+    yaml_line,
 )
 from addbench.workflow import plain, study_plan
 from eval.protocols.spec import load_protocols
@@ -69,24 +70,12 @@ def show(options: argparse.Namespace) -> tuple[str, int]:
     cells = project.table.cells_of(run.name)
     lines = [(f"# spec {spec_hash(run)}, scale {project.scale.name}", "")]
     lines += [(f"# part {cell.part}, {cell.label}: {cell.file}:{cell.line}", "") for cell in cells]
-    lines += _lines(run.model_dump(mode="json", context=WITH_NULLS), (), project, run.name)
+    for path, value in walk(run.model_dump(mode="json", context=WITH_NULLS)):
+        unused = not value and path[0] == "networks" and len(path) == 2
+        source = "unused" if unused else _source(project, run.name, path)
+        lines.append((yaml_line(path, value), "" if is_section(value) else source))
     width = max(len(text) for text, source in lines if source)
     return "\n".join(f"{text.ljust(width)}  # {source}" if source else text for text, source in lines), 0
-
-
-def _lines(
-    node: Mapping[str, Any], path: tuple[str, ...], project: Project, run: str
-) -> Iterator[tuple[str, str]]:
-    """Each line of the YAML, and where its value comes from."""
-    for key, value in node.items():
-        here = (*path, key)
-        indented = "  " * len(path) + f"{key}:"
-        if isinstance(value, Mapping) and value:
-            yield indented, ""
-            yield from _lines(value, here, project, run)
-        else:
-            unused = not value and here[0] == "networks" and len(here) == 2
-            yield f"{indented} {scalar(value)}", "unused" if unused else _source(project, run, here)
 
 
 def _source(project: Project, run: str, path: tuple[str, ...]) -> str:

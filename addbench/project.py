@@ -84,17 +84,22 @@ def values(run: Run) -> dict[str, Any]:
 
 def flat(spec: Mapping[str, Any]) -> dict[str, Any]:
     """The same for a run that is already JSON, perhaps written by another version of this program."""
-    found = dict(_flat(spec, ""))
+    found = {".".join(path): value for path, value in walk(spec) if not is_section(value)}
     found.pop("name", None)
     return {key.removeprefix("variant."): value for key, value in found.items()}
 
 
-def _flat(node: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+def walk(node: Mapping[str, Any], above: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Each entry of nested mappings, in order, with the keys that lead to it; a section comes before its entries."""
     for key, value in node.items():
-        if isinstance(value, Mapping) and value:
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
+        yield (*above, key), value
+        if is_section(value):
+            yield from walk(value, (*above, key))
+
+
+def is_section(value: Any) -> bool:
+    """Whether a value has entries of its own."""
+    return isinstance(value, Mapping) and len(value) > 0
 
 
 NOT_SET = "(not set)"
@@ -111,6 +116,12 @@ def scalar(value: Any) -> str:
     if isinstance(value, str) and _PLAIN.fullmatch(value) and value.lower() not in _WORDS:
         return value
     return json.dumps(value, ensure_ascii=False)
+
+
+def yaml_line(path: tuple[str, ...], value: Any) -> str:
+    """An entry's line in a YAML file; the entries of a section have lines of their own."""
+    start = "  " * (len(path) - 1) + f"{scalar(path[-1])}:"
+    return start if is_section(value) else f"{start} {scalar(value)}"
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> str:

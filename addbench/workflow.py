@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from add.config.data import CacheSpec, CocoSpec, ShardsSpec, TrainData
 from add.config.resolve import Table
 from add.config.run import Run, Variant
 from add.config.scale import Scale
 from add.config.study import StudySpec, StudySystemSpec
+from add.config.training import CacheSpec, CocoSpec, ShardsSpec, TrainData
 from add.config.yaml import Loc, SpecError, dotted, nearest, raise_all
 from eval.stage import MeasureValues, StageValues
 from reports.study import study_from_spec

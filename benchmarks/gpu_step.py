@@ -30,11 +30,9 @@ from add.config.run import Run
 from add.discriminator import Discriminator
 from add.files import write_json, write_whole
 from add.models.diffusion import trainable_unet
-from add.models.frozen import FrozenNetworks, make_heads
-from add.models.performance import apply_options, performance_of
-from add.optimiser import make_optimiser, update
+from add.models.frozen import FrozenNetworks, apply_options, make_heads, performance_of
 from add.step import losses
-from add.train import autocast
+from add.train import autocast, make_optimiser, update
 from addbench.cost.meters import Flops
 from addbench.cost.step import estimate_cost
 from benchmarks import timed

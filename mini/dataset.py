@@ -16,8 +16,17 @@ from PIL import Image
 
 from add.files import whole_directory
 from mini.pretrain.classify import attribute_names
-from mini.render import RESOLUTION, render
-from mini.world import LAYOUTS, Scenes, Split, caption, draw_photographs, draw_scenes, is_alike
+from mini.world import (
+    LAYOUTS,
+    RESOLUTION,
+    Scenes,
+    Split,
+    caption,
+    draw_photographs,
+    draw_scenes,
+    is_alike,
+    render,
+)
 
 WRITTEN: tuple[Split, ...] = ("train", "val", "reference")
 

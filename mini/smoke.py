@@ -18,6 +18,7 @@ from mini.pretrain.diffusion import build_text_encoder, build_tokenizer, build_u
 
 def write_networks(root: Path) -> None:
     """Every network that config/smoke.yaml names, below `root`."""
+    import open_clip
     from transformers import CLIPTextModelWithProjection, CLIPVisionConfig, CLIPVisionModel
 
     torch.manual_seed(0)
@@ -48,9 +49,10 @@ def write_networks(root: Path) -> None:
         classifier = classify.build(classify.label_names(), (8, 8, 8), (1, 1, 1))
         classifier.save_pretrained(root / name)
     config = contrast.evaluation_clip_config(len(tokenizer), width=8, text_width=32)
-    clip = contrast.build_evaluation_clip(config)
     contrast.build_open_clip_tokenizer().save_pretrained(root / "eval_clip")
-    contrast.save_evaluation_clip(root / "eval_clip", json.dumps(config), clip)
+    contrast.save_evaluation_clip(
+        root / "eval_clip", json.dumps(config), open_clip.CLIP(**config["model_cfg"])
+    )
 
 
 def main() -> None:

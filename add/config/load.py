@@ -11,7 +11,7 @@ from typing import TypeVar
 from add.config.run import Ablation, Run, Variant
 from add.config.scale import Scale
 from add.config.types import Document
-from add.config.yaml import Origin, SpecError, raise_all, read_model, validated
+from add.config.yaml import SpecError, raise_all, read_json, read_model
 
 BASELINE = "baseline"
 """Name of the baseline's file in `ablations/`, and of its run."""
@@ -61,12 +61,7 @@ def load_ablations(directory: str | Path) -> tuple[Ablation, ...]:
 
 def load_run(path: str | Path) -> Run:
     """A run written as JSON (`Run.model_dump_json`). Raises SpecError."""
-    file = Origin(Path(path).as_posix())
-    try:
-        content = Path(path).read_bytes()
-    except OSError as error:
-        raise file.error((), f"cannot be read: {error.strerror}") from error
-    return validated(Run, content, file.error)
+    return read_json(Run, path)
 
 
 def load_document(model: type[_DOCUMENT], path: str | Path) -> _DOCUMENT:

@@ -17,11 +17,10 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from add.config.data import RunDataSpec
 from add.config.load import BASELINE
 from add.config.run import Ablation, PublishedSpec, RowSpec, Run, Variant
 from add.config.scale import NetworksSpec, Scale
-from add.config.training import TrainingSpec
+from add.config.training import RunDataSpec, TrainingSpec
 from add.config.types import Frozen
 from add.config.yaml import Loc, SpecError, dotted, nearest, raise_all, validated
 
@@ -164,12 +163,9 @@ class _Candidate:
                     return origin.error((*row, key), message)
             if self.baseline_resolves:
                 return origin.error(row, message)
-        top, *rest = locs[0]
-        return (
-            self.baseline.origin.error(tuple(rest), message)
-            if top == "variant"
-            else (self.scale.origin.error(locs[0], message))
-        )
+        if locs[0][0] == "variant":
+            return self.baseline.origin.error(locs[0][1:], message)
+        return self.scale.origin.error(locs[0], message)
 
 
 def _canonical(run: Run) -> str:

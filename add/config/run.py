@@ -13,25 +13,25 @@ import unicodedata
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
-from add.config.data import RunDataSpec
 from add.config.scale import DiffusionNetworkSpec, NetworksSpec
-from add.config.training import TrainingSpec
-from add.config.types import Document, Frozen, Name, NonNegative, Positive, Text, distinct
+from add.config.training import RunDataSpec, TrainingSpec
+from add.config.types import Document, Frozen, Name, NonNegative, Positive, StepCount, Text, distinct
 
 
 class DiscriminatorSpec(Frozen):
     """The discriminator's frozen features and conditioning; `r1_gamma` weighs R1, the paper's gamma."""
 
     features: Name
-    conditioning: Annotated[tuple[Literal["text", "image"], ...], distinct("a condition")]
+    conditioning: Annotated[
+        tuple[Literal["text", "image"], ...],
+        distinct("a condition"),
+        AfterValidator(
+            lambda names: tuple(sorted(names, reverse=True))
+        ),  # text first, however it was written
+    ]
     r1_gamma: NonNegative
-
-    @field_validator("conditioning")
-    @classmethod
-    def _canonical(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(sorted(value, reverse=True))  # text before image, however it was written
 
 
 class LossSpec(Frozen):
@@ -59,14 +59,7 @@ class Variant(Document):
     student_init: Literal["pretrained", "random"]
     discriminator: DiscriminatorSpec
     loss: LossSpec
-    teacher_steps: Literal[1, 2, 4]
-
-    @field_validator("teacher_steps", mode="before")
-    @classmethod
-    def _integer(cls, value: Any) -> Any:
-        if isinstance(value, bool | float):  # 1 == 1.0 == True, so Literal alone would let them pass
-            raise ValueError(f"should be the integer 1, 2 or 4, not {str(value).lower()}")
-        return value
+    teacher_steps: StepCount
 
 
 class PublishedSpec(Frozen):

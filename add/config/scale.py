@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
-from add.config.data import DataSpec
 from add.config.study import StudySpec
-from add.config.training import ScaleTrainingSpec
+from add.config.training import DataSpec, ScaleTrainingSpec
 from add.config.types import (
     Channels,
     Count,
@@ -19,6 +18,7 @@ from add.config.types import (
     Name,
     Seed,
     Sha256,
+    StepCount,
     Text,
     WeightFiles,
 )
@@ -94,21 +94,13 @@ class PartiPromptsSpec(Frozen):
 class SamplingSpec(Frozen):
     """The prompt sets, the numbers of student steps, and the sampling seed."""
 
-    steps: Annotated[tuple[Literal[1, 2, 4], ...], Field(min_length=1), Increasing]
+    steps: Annotated[tuple[StepCount, ...], Field(min_length=1), Increasing]
     seed: Seed
     batch: Count
     prompts: Annotated[
         dict[Name, Annotated[CocoPromptsSpec | PartiPromptsSpec, Field(discriminator="kind")]],
         Field(min_length=1),
     ]
-
-    @field_validator("steps", mode="before")
-    @classmethod
-    def _integers(cls, value: Any) -> Any:
-        for item in value if isinstance(value, tuple | list) else ():
-            if isinstance(item, bool | float):
-                raise ValueError(f"should be integers out of 1, 2 and 4, not {str(item).lower()}")
-        return tuple(value) if isinstance(value, list) else value  # JSON has lists
 
 
 class ReferenceSpec(Frozen):

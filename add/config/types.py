@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     PrivateAttr,
@@ -54,6 +55,15 @@ def _increasing(value: tuple[int, ...]) -> tuple[int, ...]:
 Increasing = AfterValidator(_increasing)
 """A validator of a tuple whose entries must each be above the one before."""
 
+
+def _integer(value: Any) -> Any:
+    if isinstance(value, bool | float):  # 1 == 1.0 == True, so Literal alone would let them pass
+        raise ValueError(f"should be the integer 1, 2 or 4, not {str(value).lower()}")
+    return value
+
+
+StepCount = Annotated[Literal[1, 2, 4], BeforeValidator(_integer)]
+"""A number of steps, of the teacher's chain or of sampling."""
 
 WITH_NULLS = {"nulls": True}
 """The context of a `model_dump` that shows optional settings that are null, for people to read."""

@@ -163,6 +163,16 @@ def read_model(model: type[_MODEL], path: str | Path) -> tuple[_MODEL, Origin]:
     return validated(model, values, origin.error), origin
 
 
+def read_json(model: type[_MODEL], path: str | Path, remedy: str = "") -> _MODEL:
+    """One JSON file as a `model`. Raises SpecError with every problem of the file, each with the remedy."""
+    file = Origin(Path(path).as_posix())
+    try:
+        content = Path(path).read_bytes()
+    except OSError as error:
+        raise file.error((), f"cannot be read: {error.strerror}") from error
+    return validated(model, content, lambda loc, message: file.error(loc, message + remedy))
+
+
 def validated(
     model: type[_MODEL],
     values: dict[str, Any] | bytes,

@@ -7,19 +7,16 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from add.config.data import CocoSpec
-from add.data.images import Sample, caption_text, file_bytes
+from add.config.training import CocoSpec
+from add.data.images import CaptionedSet, Sample, caption_text, file_bytes
 from add.errors import InputError
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 
 @dataclass(frozen=True)
-class CaptionedImages:
-    """Image files below `root`, each with one caption or more.
+class CaptionedImages(CaptionedSet):
+    """Image files below `root`, each with one caption or more; one block, since files lie where they lie.
 
     captions: of each image; None where each has its own text file, cat.txt beside cat.jpg.
     """
@@ -28,22 +25,16 @@ class CaptionedImages:
     images: tuple[str, ...]
     captions: tuple[tuple[str, ...], ...] | None
 
-    def __len__(self) -> int:
-        return len(self.images)
-
     @property
     def blocks(self) -> Sequence[int]:
-        """One: files lie where they lie."""
+        """As `CaptionedSet`."""
         return (len(self.images),)
 
-    def samples(self, indices: Sequence[int]) -> list[Sample]:
-        """The samples at `indices`. Raises InputError naming a file that cannot be read."""
-        return [self._sample(i) for i in indices]
-
-    def _sample(self, i: int) -> Sample:
-        image = self.root / self.images[i]
+    def sample(self, block: int, row: int) -> Sample:
+        """As `CaptionedSet`."""
+        image = self.root / self.images[row]
         if self.captions is not None:
-            return Sample(str(image), file_bytes(image), self.captions[i])
+            return Sample(str(image), file_bytes(image), self.captions[row])
         text = image.with_suffix(".txt")
         return Sample(str(image), file_bytes(image), (caption_text(file_bytes(text), str(text)),))
 
@@ -166,10 +157,3 @@ def _entries(
             continue
         seen.add(entry["id"])
         yield where, entry
-
-
-def to_tensor(images: Any) -> Tensor:
-    """uint8 images (B, H, W, 3) as (B, 3, H, W) float32 in [-1, 1]."""
-    import torch
-
-    return torch.from_numpy(images).permute(0, 3, 1, 2).float().div_(127.5).sub_(1).contiguous()

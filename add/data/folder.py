@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from add.config.data import FolderSpec
+from add.config.training import FolderSpec
 from add.data.coco import CaptionedImages
 from add.data.images import IMAGE_SUFFIXES, captions_of, file_bytes
 from add.errors import InputError

@@ -10,10 +10,8 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from add.config.data import HuggingFaceSpec
-from add.data.images import Sample, captions_of, file_bytes, json_object
+from add.config.training import HuggingFaceSpec
+from add.data.images import CaptionedSet, Sample, captions_of, file_bytes, json_object
 from add.errors import InputError
 
 _NUMBERED = re.compile(r"(.+)-(\d+)-of-(\d+)\.parquet")
@@ -100,7 +98,7 @@ class RowBlock:
 
 
 @dataclass(frozen=True)
-class ArrowImages:
+class ArrowImages(CaptionedSet):
     """Rows of Arrow or parquet files, in the order of files. Memory: one object per block, and `held` blocks.
 
     A parquet row group is read and kept in memory; an Arrow batch is memory-mapped.
@@ -111,33 +109,21 @@ class ArrowImages:
     caption_column: str
     held: int
 
-    def __len__(self) -> int:
-        return sum(self.blocks)
-
     @property
     def blocks(self) -> Sequence[int]:
-        """Number of rows in each block."""
+        """Number of rows in each part."""
         return [part.rows for part in self.parts]
-
-    def samples(self, indices: Sequence[int]) -> list[Sample]:
-        """The samples at `indices`, block by block. Raises InputError naming file, row and column."""
-        ends = np.cumsum(self.blocks)
-        owners = np.searchsorted(ends, indices, side="right")
-        rows = np.asarray(indices) - (ends - self.blocks)[owners]
-        found: dict[int, Sample] = {}
-        for position in np.argsort(owners, kind="stable").tolist():
-            found[position] = self._sample(int(owners[position]), int(rows[position]))
-        return [found[position] for position in range(len(indices))]
 
     @cached_property
     def _table(self) -> Callable[[int], Any]:
         """Reads a block; the last `held` ones are remembered."""
-        return lru_cache(self.held)(lambda owner: _read(self.parts[owner]))
+        return lru_cache(self.held)(lambda block: _read(self.parts[block]))
 
-    def _sample(self, owner: int, row: int) -> Sample:
-        part = self.parts[owner]
+    def sample(self, block: int, row: int) -> Sample:
+        """As `CaptionedSet`; the error also names the column."""
+        part = self.parts[block]
         name = f"{part.file}: row {part.first + row}"
-        table = self._table(owner)
+        table = self._table(block)
         image = table.column(self.image_column)[row].as_py()
         if isinstance(image, dict):
             data, path = image.get("bytes"), image.get("path")

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import io
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from add.config.data import ResizeSpec
+from add.config.training import ResizeSpec
 from add.errors import InputError
 
 _WHITE = (255, 255, 255, 255)
@@ -30,18 +31,29 @@ class Sample:
     captions: tuple[str, ...]
 
 
-class CaptionedSet(Protocol):
-    """Captioned images with random access; they are never all in memory."""
-
-    def __len__(self) -> int:
-        """The number of samples."""
+class CaptionedSet(ABC):
+    """Captioned images with random access, in blocks that are each cheap to read; they are never all in memory."""
 
     @property
+    @abstractmethod
     def blocks(self) -> Sequence[int]:
-        """Sizes of the blocks that hold the samples, in order. Their sum is the number of samples."""
+        """Number of samples in each block, in order."""
+
+    @abstractmethod
+    def sample(self, block: int, row: int) -> Sample:
+        """Sample `row` of a block. Raises InputError naming file, member or row of one that cannot be read."""
+
+    def __len__(self) -> int:
+        return sum(self.blocks)
 
     def samples(self, indices: Sequence[int]) -> list[Sample]:
-        """The samples at `indices`. Raises InputError naming file, member or row of one that cannot be read."""
+        """The samples at `indices`, read block by block. Raises InputError as `sample`."""
+        ends = np.cumsum(self.blocks)
+        owners = np.searchsorted(ends, indices, side="right")
+        rows = np.asarray(indices) - (ends - self.blocks)[owners]
+        order = np.argsort(owners, kind="stable").tolist()
+        found = {position: self.sample(int(owners[position]), int(rows[position])) for position in order}
+        return [found[position] for position in range(len(indices))]
 
 
 def caption_text(raw: bytes | str, name: str) -> str:
@@ -99,20 +111,17 @@ def pixels(
         raise ValueError("random crops need a place for each sample")
     if rule.crop != "random" or places is None:
         places = [(0.5, 0.5)] * len(samples)
-    pairs = zip(samples, places, strict=True)
-    return np.stack([_square(sample, resolution, rule, place) for sample, place in pairs])
-
-
-def _square(
-    sample: Sample, resolution: int, rule: ResizeSpec, place: tuple[float, float]
-) -> NDArray[np.uint8]:
-    size = (resolution, resolution)
-    image = decoded_rgb(sample.image, sample.name)
-    if image.size != size:
-        method = Image.Resampling[rule.filter.upper()]
-        whole = rule.crop == "none"
-        image = image.resize(size, method) if whole else ImageOps.fit(image, size, method, centering=place)
-    return np.asarray(image)
+    size, method = (resolution, resolution), Image.Resampling[rule.filter.upper()]
+    squares = []
+    for sample, place in zip(samples, places, strict=True):
+        image = decoded_rgb(sample.image, sample.name)
+        if image.size != size:
+            whole = rule.crop == "none"
+            image = (
+                image.resize(size, method) if whole else ImageOps.fit(image, size, method, centering=place)
+            )
+        squares.append(np.asarray(image))
+    return np.stack(squares)
 
 
 def decoded(data: bytes, name: object) -> Image.Image:

@@ -22,10 +22,10 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from add.config.data import ShardsSpec
-from add.data.images import IMAGE_SUFFIXES, Sample, caption_text, captions_of, json_object
+from add.config.training import ShardsSpec
+from add.data.images import IMAGE_SUFFIXES, CaptionedSet, Sample, caption_text, captions_of, json_object
 from add.errors import InputError
-from add.files import write_whole
+from add.files import user_cache, write_whole
 
 COLUMNS = 4
 """Columns of an index: offset and size of the image, offset and size of the caption, int64. 32 bytes per sample."""
@@ -56,14 +56,18 @@ def shard_index(path: Path, caption_suffix: str) -> tuple[ShardIndex, list[str]]
         return ShardIndex(path, 0, 0, np.zeros((0, COLUMNS), np.int64)), [f"{path}: no such shard"]
     key = f"{_VERSION}/{path.name}/{state.st_size}/{state.st_mtime_ns}/{caption_suffix}"
     name = f"{path.name}.{hashlib.sha256(key.encode()).hexdigest()[:16]}.safetensors"
-    folders = (path.parent / ".index", _user_cache(path))
+    place = hashlib.sha256(str(path.parent.resolve()).encode()).hexdigest()[:16]
+    folders = (path.parent / ".index", user_cache() / "index" / place)
     problems: list[str] = []
     places = next((kept for folder in folders if (kept := _kept(folder / name)) is not None), None)
     if places is None:
         rows = list(_rows(path, caption_suffix, problems))
         places = np.array(rows, np.int64).reshape(-1, COLUMNS)
         if not problems:
-            _keep(folders, name, places)
+            for folder in folders:  # the first that is writable; without one, it is made again next time
+                with suppress(OSError):
+                    write_whole(folder / name, save({"places": places}))
+                    break
     return ShardIndex(path, state.st_size, state.st_mtime_ns, places), problems
 
 
@@ -126,11 +130,6 @@ def _members(path: Path, problems: list[str]) -> Iterator[tarfile.TarInfo]:
             )
 
 
-def _user_cache(path: Path) -> Path:
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return base / "addbench" / "index" / hashlib.sha256(str(path.parent.resolve()).encode()).hexdigest()[:16]
-
-
 def _kept(file: Path) -> NDArray[np.int64] | None:
     """The index on disk, or None where it is missing or damaged and must be made again."""
     try:
@@ -139,20 +138,12 @@ def _kept(file: Path) -> NDArray[np.int64] | None:
         return None
 
 
-def _keep(folders: tuple[Path, ...], name: str, places: NDArray[np.int64]) -> None:
-    """Write an index into the first folder that is writable. Without one, it is made again next time."""
-    for folder in folders:
-        with suppress(OSError):
-            write_whole(folder / name, save({"places": places}))
-            return
-
-
 _OPEN = 64
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 
 
 @dataclass(frozen=True)
-class ShardedImages:
+class ShardedImages(CaptionedSet):
     """Samples of tar shards, in the order of shards and members. Memory: 32 bytes per sample.
 
     shards: their indices. caption_field: a field of JSON members, or None for text members.
@@ -165,37 +156,24 @@ class ShardedImages:
     )
     """The last used shards stay open. A reader has its own reference, so dropping one closes nothing in use."""
 
-    def __len__(self) -> int:
-        return sum(self.blocks)
-
     @property
     def blocks(self) -> Sequence[int]:
         """Number of samples in each shard."""
         return [len(shard.places) for shard in self.shards]
 
-    def samples(self, indices: Sequence[int]) -> list[Sample]:
-        """The samples at `indices`. Raises InputError naming a shard that changed, or a member and its fault."""
-        ends = np.cumsum(self.blocks)
-        shards = np.searchsorted(ends, indices, side="right")
-        return [
-            self._sample(self.shards[s], int(i - ends[s]) + len(self.shards[s].places))
-            for s, i in zip(shards.tolist(), indices, strict=True)
-        ]
-
-    def _sample(self, shard: ShardIndex, row: int) -> Sample:
+    def sample(self, block: int, row: int) -> Sample:
+        """As `CaptionedSet`; a shard that changed since it was indexed is an error, too."""
+        shard = self.shards[block]
         image, image_size, caption, caption_size = shard.places[row].tolist()
         file = self._open(shard.path, shard.size, shard.mtime)
         name, data = _member(file, shard.path, image, image_size)
         caption_name, text = _member(file, shard.path, caption, caption_size)
-        return Sample(name, data, self._captions(text, caption_name))
-
-    def _captions(self, text: bytes, name: str) -> tuple[str, ...]:
         if self.caption_field is None:
-            return (caption_text(text, name),)
-        content = json_object(text, name)
+            return Sample(name, data, (caption_text(text, caption_name),))
+        content = json_object(text, caption_name)
         if self.caption_field not in content:
-            raise InputError(f"{name}: has no field {self.caption_field!r}")
-        return captions_of(content[self.caption_field], name)
+            raise InputError(f"{caption_name}: has no field {self.caption_field!r}")
+        return Sample(name, data, captions_of(content[self.caption_field], caption_name))
 
 
 def _member(file: BinaryIO, shard: Path, offset: int, size: int) -> tuple[str, bytes]:

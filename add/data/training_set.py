@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from add.config.data import TrainData, WindowedSpec
+from add.config.training import TrainData, WindowedSpec
 from add.data.coco import scan_coco
 from add.data.folder import scan_folder
 from add.data.huggingface import scan_huggingface

@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from add.config.data import Cached, CacheSpec, TrainingSetSpec
+from add.config.training import Cached, CacheSpec, TrainingSetSpec
 from add.errors import InputError
 from add.models.diffusion import DiffusionNetwork
 from add.models.features import ImageCondition
@@ -39,7 +39,7 @@ class EncoderCache:
         self.settings = settings
         self.calls = 0
         self._stores: dict[tuple[str, int], tuple[TensorStore, Sequence[Any]]] = {}
-        self._tested: set[tuple[str, int]] = set()
+        self._tested: set[TensorStore] = set()
 
     def rows(
         self,
@@ -51,7 +51,7 @@ class EncoderCache:
         """`encode(inputs)`, named tensors with one row per input, from disk where every row is there.
 
         made_by: what `encode` uses: a module, then its tokenizers or settings as text. Raises InputError where a
-        file on disk does not belong to this encoder.
+        file on disk does not belong to this encoder, or a row's bits depend on its place in the batch.
         """
         if kind not in self.settings.keep:
             return dict(encode(inputs))
@@ -64,7 +64,14 @@ class EncoderCache:
             return {name: tensor.to(device) for name, tensor in found.items()}
         self.calls += 1
         made = dict(encode(inputs))
-        self._test_rows(kind, made_by, inputs, encode, made)
+        if len(inputs) > 1 and store not in self._tested:
+            self._tested.add(store)
+            again = encode(inputs.flip(0) if isinstance(inputs, Tensor) else inputs[::-1])
+            if any(not torch.equal(again[key].flip(0), tensor) for key, tensor in made.items()):
+                raise InputError(
+                    f"data.cache: on this device the bits of {kind} depend on an image's or a text's place in its "
+                    f"batch, so keeping them would change results; take {kind} out of data.cache.keep"
+                )
         store.put(keys, made)
         return made
 
@@ -81,25 +88,6 @@ class EncoderCache:
             store = TensorStore(Path(self.settings.directory) / f"{kind}-{digest}", identity)
             self._stores[name] = store, made_by  # the reference keeps the id from being used again
         return self._stores[name][0]
-
-    def _test_rows(
-        self,
-        kind: str,
-        made_by: Sequence[Any],
-        inputs: _Inputs,
-        encode: Callable[[_Inputs], Mapping[str, Tensor]],
-        made: Mapping[str, Tensor],
-    ) -> None:
-        """Raise InputError where a row's bits depend on its place in the batch."""
-        if (name := (kind, id(made_by[0]))) in self._tested or len(inputs) == 1:
-            return
-        self._tested.add(name)
-        again = encode(inputs.flip(0) if isinstance(inputs, Tensor) else inputs[::-1])
-        if any(not torch.equal(again[key].flip(0), tensor) for key, tensor in made.items()):
-            raise InputError(
-                f"data.cache: on this device the bits of {kind} depend on an image's or a text's place in its "
-                f"batch, so keeping them would change results; take {kind} out of data.cache.keep"
-            )
 
 
 @dataclass(frozen=True)

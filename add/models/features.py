@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from add.errors import InputError
+from add.models.hub import local_directory
+from add.models.weights import check_complete, weight_variant
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -51,17 +53,17 @@ def resize(images: Tensor, size: int) -> Tensor:
     return F.interpolate(images, (size, size), mode="bilinear", align_corners=False, antialias=shrinking)
 
 
-def load_model(path: str) -> PreTrainedModel:
-    """Load the vision network of a directory or hub id from safetensors, in float32.
+def load_features(
+    path: str, *, layers: Sequence[int] = (), image_size: int, mean: Sequence[float], std: Sequence[float]
+) -> FeatureNetwork:
+    """Load a frozen `FeatureNetwork` from safetensors, in float32.
 
-    From a whole CLIP only the vision half is loaded. A pooler without weights (as in DINOv1's published files) is left
-    out, since it would be random. Raises InputError for a family that is not supported, WeightsError where other
-    weights are missing.
+    path: a transformers directory or hub id; of a whole CLIP only the vision half is loaded. A pooler without weights
+    (as in DINOv1's published files) is left out, since it would be random. The settings are `FeatureNetwork`'s.
+
+    Raises InputError for an unsupported family and as `FeatureNetwork`, WeightsError where weights are missing.
     """
     from transformers import AutoConfig, AutoModel, CLIPVisionModel
-
-    from add.models.hub import local_directory
-    from add.models.weights import check_complete, weight_variant
 
     directory = local_directory(path)
     kind = AutoConfig.from_pretrained(directory).model_type
@@ -77,25 +79,7 @@ def load_model(path: str) -> PreTrainedModel:
     check_complete(missing - pooler, path)
     if pooler:
         model.pooler = None
-    return model
-
-
-def load_features(
-    path: str, *, layers: Sequence[int] = (), image_size: int, mean: Sequence[float], std: Sequence[float]
-) -> FeatureNetwork:
-    """Load a frozen `FeatureNetwork`.
-
-    path: a transformers directory or hub id. layers: indices into hidden_states, in the order in which the
-    features are wanted; blocks beyond the deepest are dropped. Without layers the network is whole and only
-    `pooled` can be used. image_size: pixels of the network's square input; mean, std: of its normalisation, for
-    values in [0, 1], one a channel.
-
-    Raises InputError for an unsupported family, a layer that the network does not have, a repeated layer, or
-    an image_size that is no multiple of the patch size.
-    """
-    return FeatureNetwork(
-        load_model(str(path)), layers=layers, image_size=image_size, mean=mean, std=std, name=str(path)
-    )
+    return FeatureNetwork(model, layers=layers, image_size=image_size, mean=mean, std=std, name=path)
 
 
 def shorten(model: PreTrainedModel, kind: str, depth: int) -> None:
@@ -109,7 +93,15 @@ def shorten(model: PreTrainedModel, kind: str, depth: int) -> None:
 
 
 class FeatureNetwork(nn.Module):
-    """A frozen network: no parameter has requires_grad, always in eval mode, gradients reach the images."""
+    """A frozen network: no parameter has requires_grad, always in eval mode, gradients reach the images.
+
+    layers: indices into hidden_states, in the order in which the features are wanted; blocks beyond the deepest are
+    dropped. Without layers the network is whole and only `pooled` can be used. image_size: pixels of the square input.
+    mean, std: of the normalisation, for values in [0, 1], one a channel. name: for messages.
+
+    Raises InputError for an unsupported family, a layer that the network does not have, a repeated layer, or an
+    image_size that is no multiple of the patch size.
+    """
 
     mean: Tensor
     std: Tensor
@@ -150,12 +142,9 @@ class FeatureNetwork(nn.Module):
         # The size that the position embeddings were made for may be another one.
         interpolate = self.kind in INTERPOLATING and config.image_size != image_size
         self.options = {"interpolate_pos_encoding": True} if interpolate else {}
-        self.register_buffer(
-            "mean", torch.tensor(mean, dtype=torch.float32).view(1, -1, 1, 1), persistent=False
-        )
-        self.register_buffer(
-            "std", torch.tensor(std, dtype=torch.float32).view(1, -1, 1, 1), persistent=False
-        )
+        for statistic, values in (("mean", mean), ("std", std)):
+            value = torch.tensor(values, dtype=torch.float32).view(1, -1, 1, 1)
+            self.register_buffer(statistic, value, persistent=False)
         self.requires_grad_(False)
         self.eval()
 

@@ -9,16 +9,13 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
 
 from pydantic import model_validator
 
+from add.config.scale import NetworkSpec
 from add.config.types import Frozen, Text
 from add.config.yaml import SpecError, read_model
 from add.models.weights import Files, WeightsError, loaded_weights
-
-if TYPE_CHECKING:
-    from add.config.scale import NetworkSpec
 
 VARIABLE = "ADDBENCH_MIRRORS"
 FILE = "mirrors.yaml"

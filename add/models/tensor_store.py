@@ -6,9 +6,10 @@ changes. Entries of a deleted segment are missing from then on, and are made aga
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import torch
 from torch import Tensor
 
 from add.errors import InputError
+from add.files import write_whole
 
 KEY_BYTES = 16
 SEGMENT_ENTRIES = 1024
@@ -37,10 +39,15 @@ class TensorStore:
         self.directory, self.identity = directory, dict(identity)
         self._pending: dict[bytes, dict[str, Tensor]] = {}
         self._pending_bytes = 0
+        self._open = lru_cache(_OPEN)(lambda segment: _Segment(self._segments[segment], self.identity))
+        self._start()
+
+    def _start(self) -> None:
+        """Index the segments that are on disk now."""
         self._segments: list[Path] = []
         self._prefixes = np.zeros(0, np.uint64)  # sorted; the first half of a key
         self._places = np.zeros((0, 2), np.int32)  # of each: segment, row
-        self._opened: OrderedDict[int, Any] = OrderedDict()
+        self._open.cache_clear()
         self._scan()
 
     def get(self, keys: Sequence[bytes]) -> dict[str, Tensor] | None:
@@ -68,11 +75,7 @@ class TensorStore:
 
     def flush(self) -> None:
         """Write what is not on disk yet."""
-        import hashlib
-
         from safetensors.torch import save
-
-        from add.files import write_whole
 
         if not self._pending:
             return
@@ -108,23 +111,12 @@ class TensorStore:
         return segment, row
 
     def _read(self, segment: int, row: int, key: bytes) -> dict[str, Tensor] | None:
-        if segment not in self._opened:
-            try:
-                self._opened[segment] = _Segment(self._segments[segment], self.identity)
-            except FileNotFoundError:
-                self._forget()
-                return None
-        self._opened.move_to_end(segment)
-        while len(self._opened) > _OPEN:
-            self._opened.popitem(last=False)
-        opened = self._opened[segment]
+        try:
+            opened = self._open(segment)
+        except FileNotFoundError:  # files were deleted: go on with the remaining ones
+            self._start()
+            return None
         return opened.row(row) if opened.keys[row].tobytes() == key else None  # the index has half of a key
-
-    def _forget(self) -> None:
-        """Files were deleted: start again with the remaining ones."""
-        self._segments, self._opened = [], OrderedDict()
-        self._prefixes, self._places = np.zeros(0, np.uint64), np.zeros((0, 2), np.int32)
-        self._scan()
 
     def _scan(self) -> bool:
         """Add new segments to the index. Returns whether there were any. Raises InputError for a damaged one."""

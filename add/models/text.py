@@ -196,9 +196,24 @@ def load_text_condition(network: NetworkSpec, device: str) -> TextCondition:
     """
     directory = network_directory(network)
     if (directory / "config.json").is_file() and any(directory.glob("model*.safetensors")):
-        return _from_transformers(directory, device)
+        from transformers import CLIPTextModelWithProjection, CLIPTokenizer
+
+        encoder, report = CLIPTextModelWithProjection.from_pretrained(
+            directory,
+            config=text_config(directory),
+            dtype=torch.float32,
+            use_safetensors=True,
+            variant=weight_variant(directory),
+            output_loading_info=True,
+        )
+        check_complete(report["missing_keys"], str(directory))
+        return transformers_condition(encoder.to(device), CLIPTokenizer.from_pretrained(directory))
     if (directory / OPEN_CLIP_CONFIG).is_file() and any(directory.glob("open_clip*.safetensors")):
-        return _from_open_clip(directory, device)
+        import open_clip
+
+        name = f"local-dir:{directory}"
+        model = open_clip.create_model(name, precision="fp32", device=device, require_pretrained=True)
+        return open_clip_condition(model, open_clip.get_tokenizer(name))
     raise WeightsError(
         f"{network.path}: holds neither a transformers CLIP (config.json, model.safetensors) nor an open_clip one"
         f" ({OPEN_CLIP_CONFIG}, open_clip_model.safetensors); pickled weights are not read"
@@ -230,21 +245,6 @@ def _open_clip_vocabulary(tokenizer: Any) -> str:
     return f"{tokenizer.context_length} {cleaned} {words}"
 
 
-def _from_transformers(directory: Path, device: str) -> TextCondition:
-    from transformers import CLIPTextModelWithProjection, CLIPTokenizer
-
-    encoder, report = CLIPTextModelWithProjection.from_pretrained(
-        directory,
-        config=text_config(directory),
-        dtype=torch.float32,
-        use_safetensors=True,
-        variant=weight_variant(directory),
-        output_loading_info=True,
-    )
-    check_complete(report["missing_keys"], str(directory))
-    return transformers_condition(encoder.to(device), CLIPTokenizer.from_pretrained(directory))
-
-
 def text_config(directory: Path) -> Any:
     """The CLIPTextConfig of a directory that holds one, or a whole CLIPConfig with one inside."""
     from transformers import AutoConfig
@@ -255,11 +255,3 @@ def text_config(directory: Path) -> Any:
     # The projection's size is the whole CLIP's; its text_config may still have the default, 512.
     config.text_config.projection_dim = config.projection_dim
     return config.text_config
-
-
-def _from_open_clip(directory: Path, device: str) -> TextCondition:
-    import open_clip
-
-    name = f"local-dir:{directory}"
-    model = open_clip.create_model(name, precision="fp32", device=device, require_pretrained=True)
-    return open_clip_condition(model, open_clip.get_tokenizer(name))

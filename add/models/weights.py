@@ -7,13 +7,8 @@ import json
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
 
 from add.errors import InputError
-
-if TYPE_CHECKING:
-    pass
-
 
 PARTS = ("text_encoder", "text_encoder_2", "unet", "vae")
 """The folders of a pipeline whose weights are loaded."""
@@ -29,10 +24,9 @@ class WeightsError(InputError):
 
 
 def file_hash(path: Path) -> str:
-    """sha256 (64 hex) of a file's bytes, read in blocks. Raises OSError where the file cannot be read."""
-    digest = hashlib.sha256()
-    _feed([digest], path)
-    return digest.hexdigest()
+    """sha256 (64 hex) of a file's bytes. Raises OSError where the file cannot be read."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def loaded_weights(names: Iterable[str]) -> list[str]:
@@ -49,15 +43,12 @@ def loaded_weights(names: Iterable[str]) -> list[str]:
     folders: dict[PurePosixPath, list[str]] = {}
     for path in weights:
         folders.setdefault(path.parent, []).append(path.name)
-    return [path.as_posix() for path in weights if path.name in _chosen(folders[path.parent])]
-
-
-def _chosen(files: Collection[str]) -> set[str]:
-    """The files of one folder that are loaded."""
-    variant = variant_of(files)
-    if variant is not None:
-        return {name for name in files if f".{variant}" in name}
-    return {name for name in files if _is_plain(name)} or set(files)
+    chosen: set[PurePosixPath] = set()
+    for folder, files in folders.items():
+        variant = variant_of(files)
+        kept = [name for name in files if (f".{variant}" in name if variant else _is_plain(name))]
+        chosen |= {folder / name for name in kept or files}
+    return [path.as_posix() for path in weights if path in chosen]
 
 
 def _is_plain(name: str) -> bool:
@@ -80,7 +71,7 @@ def weights_hash(path: Path) -> str:
     configurations, tokenizers and other files do not count. For a file it is the file's own sha256, as hubs print it.
     Raises WeightsError where there is nothing to hash.
     """
-    return file_hash(path) if path.is_file() else weight_hashes(path, weight_names(path))[0]
+    return weight_hashes(path)[0]
 
 
 def weight_names(path: Path, files: Files | None = None) -> list[str]:
@@ -109,11 +100,7 @@ def check_weights(path: Path, expected: str | None, files: Files | None = None) 
     files: the files of a directory that count, each with its own sha256 or None. Raises WeightsError with both hashes
     where they differ.
     """
-    each: dict[str, str] = {}
-    if path.is_file():
-        found = file_hash(path)
-    else:
-        found, each = weight_hashes(path, weight_names(path, files))
+    found, each = weight_hashes(path, files)
     for other, now, known in other_weights(path, found, each, expected, files):
         raise WeightsError(
             f"{other}: these are other weights than the configuration names: sha256 is {now}, "
@@ -156,26 +143,23 @@ def check_complete(missing: Collection[str], where: str) -> None:
         )
 
 
-def weight_hashes(path: Path, names: Iterable[str]) -> tuple[str, dict[str, str]]:
-    """One hash over all files of a directory, and the sha256 of each file; each file is read once."""
+def weight_hashes(path: Path, files: Files | None = None) -> tuple[str, dict[str, str]]:
+    """`weights_hash`, and the sha256 of each of a directory's `weight_names`; each file is read once."""
+    if path.is_file():
+        return file_hash(path), {}
     whole = hashlib.sha256()
     each: dict[str, str] = {}
-    for name in names:
+    for name in weight_names(path, files):
         alone = hashlib.sha256()
         whole.update(name.encode())
-        _feed([whole, alone], path / name)
+        with (path / name).open("rb") as stream:
+            while block := stream.read(_BLOCK):
+                whole.update(block)
+                alone.update(block)
         each[name] = alone.hexdigest()
     return whole.hexdigest(), each
 
 
-def _feed(digests: Iterable[hashlib._Hash], path: Path) -> None:
-    with path.open("rb") as stream:
-        while block := stream.read(_BLOCK):
-            for digest in digests:
-                digest.update(block)
-
-
-SAFETENSORS = ".safetensors"
 INDEX = ".safetensors.index.json"
 
 
@@ -193,7 +177,7 @@ def missing_shards(directory: Path, names: Collection[str]) -> list[str]:
     for folder in sorted({PurePosixPath(name).parent for name in names}):
         for index in sorted((directory / folder).glob(f"*{INDEX}")):
             stem = index.name.removesuffix(INDEX)
-            if (index.parent / f"{stem}{SAFETENSORS}").is_file():
+            if (index.parent / f"{stem}.safetensors").is_file():
                 continue  # one whole file stands beside the shards
             if not any(PurePosixPath(name).name.startswith(f"{stem}-") for name in names):
                 continue  # the index of a variant that is not loaded

@@ -59,23 +59,20 @@ def build_frozen_networks(
         known = given.get(network.path)
         if known is not None and not Path(known).exists():
             return build_c_text(known, device)
-        return _c_text(directory(network), device)
+        at = directory(network)
+        if not (at / "config.json").is_file():
+            return build_c_text(_open_clip_name(at / OPEN_CLIP_CONFIG), device)
+        from transformers import CLIPTextModelWithProjection
+
+        config = text_config(at)
+        with torch.device(device):
+            model = CLIPTextModelWithProjection(config)
+        return transformers_condition(model, clip_tokenizer(length=config.max_position_embeddings))
 
     def diffusion(network: NetworkSpec, device: str, resolution: int | None) -> DiffusionNetwork:
         return build_diffusion(directory(network), device, resolution)
 
     return load_frozen_networks(run, device, loaders=Loaders(diffusion, features, c_text))
-
-
-def _c_text(directory: Path, device: str) -> TextCondition:
-    if not (directory / "config.json").is_file():
-        return build_c_text(_open_clip_name(directory / OPEN_CLIP_CONFIG), device)
-    from transformers import CLIPTextModelWithProjection
-
-    config = text_config(directory)
-    with torch.device(device):
-        model = CLIPTextModelWithProjection(config)
-    return transformers_condition(model, clip_tokenizer(length=config.max_position_embeddings))
 
 
 def _open_clip_name(file: Path) -> str:

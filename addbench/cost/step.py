@@ -20,8 +20,7 @@ from add.config.run import Run
 from add.discriminator import Discriminator
 from add.losses import distillation_loss
 from add.models.diffusion import trainable_unet
-from add.models.frozen import FrozenNetworks, make_heads
-from add.models.performance import apply_options, performance_of, release_unused
+from add.models.frozen import FrozenNetworks, apply_options, make_heads, performance_of, release_unused
 from add.step import adversarial_losses, student_output
 from addbench.cost.meters import Flops, LiveBytes, norms_as_on_cuda
 from addbench.cost.random_init import build_frozen_networks

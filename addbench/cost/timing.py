@@ -16,7 +16,7 @@ from pydantic import BaseModel, NonNegativeInt, PositiveFloat, PositiveInt, Vali
 from add.config.resolve import Table, spec_hash
 from add.config.run import Run
 from add.config.scale import Scale
-from add.config.yaml import SpecError
+from add.config.yaml import SpecError, read_json
 from addbench.cost.shapes import Arithmetic
 
 _MODEL = TypeVar("_MODEL", bound=BaseModel)
@@ -94,8 +94,6 @@ def _jobs(benchmarks: Path) -> dict[str, float]:
 STEP = "add.step"
 """The row of this project's own step; the other row is the same step written plainly."""
 
-MADE_BY = "it should be a file that `python -m benchmarks.gpu_step` wrote"
-
 
 class _Row(BaseModel):
     name: str
@@ -123,14 +121,7 @@ def benchmark_rate(file: Path) -> DeviceRate:
     Raises SpecError where `python -m benchmarks.gpu_step` did not write the file, or the step did not fit.
     """
     name = file.as_posix()
-    try:
-        found = _Benchmark.model_validate_json(file.read_bytes())
-    except OSError as error:
-        raise SpecError(name, 1, f"cannot be read: {error.strerror}") from None
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "is not JSON of the right form"
-        raise SpecError(name, 1, f"{where}: {first['msg']}; {MADE_BY}") from None
+    found = read_json(_Benchmark, file, "; it should be a file that `python -m benchmarks.gpu_step` wrote")
     row = next((row for row in found.rows if row.name == STEP), None)
     if row is None or row.seconds is None:
         raise SpecError(name, 1, f"has no timed row '{STEP}': the step did not fit; time smaller batches")

@@ -1,48 +1,42 @@
-"""Everything that a scale assumes, looked at before anything is trained. Here: what the checks find."""
+"""Everything that a scale assumes, looked at before anything is trained.
+
+Here: what the checks find, which networks a scale names, and where on this machine each is. Nothing is downloaded by
+looking.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import Any, Literal, TypeVar
 
+from add.config.scale import NetworkSpec, Scale
+from add.config.yaml import Loc, SpecError, dotted
 from add.errors import InputError
+from add.models.hub import cached_directory, is_hub_id, mirrored, mirrors_file
+from add.models.weights import Files
 
 _RETURNED = TypeVar("_RETURNED")
 
 
-@dataclass(frozen=True)
-class PreflightProblem:
-    """Why a run would fail or mean something else: the place (file and line, or a path), what, and what to do."""
-
-    where: str
-    what: str
-    remedy: str
-
-    def __str__(self) -> str:
-        return f"{self.where}: {self.what}; {self.remedy}"
-
-
 @dataclass
 class Findings:
-    """What the checks have found; each check adds to it.
+    """What the checks have found, as lines; each check adds to it.
 
-    facts: what was found. left: what was not looked at, and why. warnings: what lets a run pass but should not stay,
-    such as weights that no hash pins.
+    problems: why a run would fail or mean something else. facts: what was found. left: what was not looked at, and why.
+    warnings: what lets a run pass but should not stay, such as weights that no hash pins. Problems and warnings say the
+    place (file and line, or a path), what is wrong, and what to do.
     """
 
-    problems: list[PreflightProblem] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
     facts: list[str] = field(default_factory=list)
     left: list[str] = field(default_factory=list)
-    warnings: list[PreflightProblem] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
 
     def problem(self, where: object, what: str, remedy: str) -> None:
         """Add a problem."""
-        self.problems.append(PreflightProblem(str(where), what, remedy))
-
-    def warning(self, where: object, what: str, remedy: str) -> None:
-        """Add a warning."""
-        self.warnings.append(PreflightProblem(str(where), what, remedy))
+        self.problems.append(f"{where}: {what}; {remedy}")
 
     def attempt(
         self, where: object, remedy: str, action: Callable[..., _RETURNED], *arguments: Any, said: str = ""
@@ -63,3 +57,118 @@ def size(n: float) -> str:
             return f"{n:.3g} {unit}"
         n /= 1000
     return f"{n:.3g} TB"
+
+
+Kind = Literal["pipeline", "features", "pooled", "c_text", "inception", "open_clip", "file", "processor"]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A network as the scale names it.
+
+    loc: its place in the scale. files: the files of its weights, where the scale names them. network: its settings,
+    where the scale has a section for them.
+    """
+
+    loc: Loc
+    kind: Kind
+    path: str
+    revision: str | None = None
+    sha256: str | None = None
+    files: Files | None = None
+    network: NetworkSpec | None = None
+
+    @property
+    def name(self) -> str:
+        """Its place as people write it: networks.diffusion.sd21."""
+        return dotted(self.loc)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a network is. `source` says how it was found."""
+
+    wanted: Wanted
+    path: Path
+    source: str
+
+
+def wanted_networks(scale: Scale) -> Iterator[Wanted]:
+    """All networks that training, sampling, scoring and rating at this scale load."""
+    from eval.preferences.raters.scores import PREPARATION
+
+    networks, evaluation = scale.networks, scale.evaluation
+    kind: Kind = "inception" if evaluation.extractor.kind == "inception" else "pooled"
+    sections: list[tuple[Loc, Kind, NetworkSpec | None]] = [
+        *((("networks", "diffusion", name), "pipeline", each) for name, each in networks.diffusion.items()),
+        *((("networks", "features", name), "features", each) for name, each in networks.features.items()),
+        (("networks", "c_text"), "c_text", networks.c_text),
+        (("networks", "c_img"), "pooled", networks.c_img),
+        (("evaluation", "extractor"), kind, evaluation.extractor),
+        (("evaluation", "oracle"), "pooled", evaluation.oracle),
+    ]
+    for loc, kind, network in sections:
+        if network is not None:
+            path, revision, sha256 = network.path, network.revision, network.sha256
+            yield Wanted(loc, kind, path, revision, sha256, network.files, network)
+    yield from _clip(scale)
+    for index, rater in enumerate(scale.study.automatic if scale.study else ()):
+        loc = ("study", "automatic", index)
+        if rater.kind == "pickscore":
+            yield Wanted(loc, "pooled", rater.path, rater.revision, rater.sha256, rater.files)
+            path, revision, kind = rater.processor, rater.processor_revision, "processor"
+            yield Wanted((*loc, "processor"), kind, path, revision, files=PREPARATION)
+        elif rater.kind == "hpsv2":
+            yield Wanted(loc, "file", rater.path, rater.revision, None, {rater.file: rater.sha256})
+
+
+def locate(found: Findings, wanted: Wanted, scale: Scale) -> Place | None:
+    """Where the network is: a local path, what mirrors.yaml says, or the hub's local cache. None is a problem."""
+    where = line_of(scale, wanted.loc)
+    try:
+        path, revision = mirrored(wanted.path, wanted.revision)
+    except SpecError as error:
+        remedy = "correct the file, or put the network there"
+        found.problem(f"{error.file}:{error.line}", error.message, remedy)
+        return None
+    if Path(path).exists():
+        source = "local" if path == wanted.path else f"mirrored by {mirrors_file()}"
+        return Place(wanted, Path(path), source)
+    named = f"{wanted.name}: {path}" + (f" (revision {revision})" if revision else "")
+    cached = cached_directory(path, revision) if is_hub_id(path) else None
+    if not is_hub_id(path):
+        found.problem(where, f"{named}: no such file or directory", "put it there, or correct the path")
+    elif cached is None:
+        remedy = "`addbench check --download` fetches it; or let mirrors.yaml name a directory that holds it"
+        found.problem(where, f"{named} is not on this machine", remedy)
+    elif absent := sorted(name for name in wanted.files or () if not (cached / name).is_file()):
+        remedy = "`addbench check --download` fetches the rest"
+        found.problem(where, f"{named}: the hub's local cache lacks {', '.join(absent)}", remedy)
+    else:
+        return Place(wanted, cached, "the hub's local cache")
+    return None
+
+
+def line_of(scale: Scale, loc: Loc) -> str:
+    """File and line of a place in the scale."""
+    return f"{scale.origin.file}:{scale.origin.line(loc)}"
+
+
+def built_later(scale: Scale, path: str) -> bool:
+    """Whether `path` is below the data that the scale's `data` stage has still to make."""
+    return built_here(scale, path) and not (Path(scale.data.root) / "dataset.json").is_file()
+
+
+def built_here(scale: Scale, path: str) -> bool:
+    """Whether the scale's `data` stage makes `path`, so that nothing is known about it beforehand."""
+    return scale.data.build is not None and Path(path).is_relative_to(scale.data.root)
+
+
+def _clip(scale: Scale) -> Iterator[Wanted]:
+    clip, loc = scale.evaluation.clip, ("evaluation", "clip")
+    if clip.path is not None and clip.file is not None:
+        yield Wanted(loc, "file", clip.path, clip.revision, None, {clip.file: clip.sha256})
+    elif clip.model.startswith("local-dir:"):
+        yield Wanted(loc, "open_clip", clip.model.removeprefix("local-dir:"), None, clip.sha256)
+    elif clip.pretrained is not None and Path(clip.pretrained).suffix:
+        yield Wanted(loc, "file", clip.pretrained, None, clip.sha256)

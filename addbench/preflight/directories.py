@@ -15,8 +15,7 @@ from typing import Any
 from add.config.scale import FeatureNetworkSpec, ImageNetworkSpec
 from add.models.weights import TensorInfo, missing_shards, read_header, weight_names
 from addbench.cost.shapes import read_config
-from addbench.preflight import Findings
-from addbench.preflight.places import Place
+from addbench.preflight import Findings, Place
 from eval.metrics.features import INCEPTION_FILE, INCEPTION_SIZE, INCEPTION_SOURCE
 
 AGAIN = "download it again, or name another directory in mirrors.yaml"

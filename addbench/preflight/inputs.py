@@ -13,17 +13,16 @@ from pathlib import Path
 from PIL import Image
 from safetensors import SafetensorError, safe_open
 
-from add.config.data import CocoSpec, ShardsSpec, TrainData
 from add.config.resolve import Table
 from add.config.scale import CocoPromptsSpec, PartiPromptsSpec, Scale
+from add.config.training import CocoSpec, ShardsSpec, TrainData
 from add.config.yaml import Loc, SpecError, raise_all
-from add.data.images import Sample, pixels
+from add.data.images import pixels
 from add.data.shards import shard_paths
 from add.data.training_set import scan_training_set
 from add.errors import InputError
-from addbench.preflight import Findings
+from addbench.preflight import Findings, built_later, line_of
 from addbench.preflight.networks import CheckedNetworks
-from addbench.preflight.places import built_later, line_of
 from addbench.workflow import training_source
 from eval.images import image_folder, photograph_folder
 from eval.prompts import read_prompts
@@ -222,17 +221,12 @@ def check_training_data(train: TrainData, resolution: int, opened: int | None = 
         try:
             (sample,) = data.samples([k * n // count])
             captions += len(sample.captions)
-            mode, side = _decoded(sample)
+            pixels([sample], _SIDE)
+            with Image.open(io.BytesIO(sample.image)) as image:
+                mode, side = image.mode, min(image.size)
         except InputError as error:
             problems += error.problems
             continue
         modes[mode] += 1
         smaller += side < resolution
     return DataReport(n, count, captions, dict(modes.most_common()), smaller, tuple(problems))
-
-
-def _decoded(sample: Sample) -> tuple[str, int]:
-    """Mode and shorter side of an image, which is decoded whole. Raises InputError where it cannot be."""
-    pixels([sample], _SIDE)
-    with Image.open(io.BytesIO(sample.image)) as image:
-        return image.mode, min(image.size)

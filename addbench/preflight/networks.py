@@ -3,20 +3,37 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from itertools import combinations
+from pathlib import Path
+
+from pydantic import TypeAdapter, ValidationError
 
 from add.config.resolve import Table
 from add.config.run import Run
 from add.config.scale import Scale
-from add.models.hub import local_directory
-from add.models.weights import WeightsError, weight_names
-from addbench.preflight import Findings
+from add.config.yaml import Loc
+from add.files import write_whole
+from add.models.hub import is_commit, is_hub_id, local_directory
+from add.models.weights import WeightsError, other_weights, weight_hashes, weight_names
+from addbench.preflight import (
+    Findings,
+    Place,
+    Wanted,
+    built_here,
+    built_later,
+    line_of,
+    locate,
+    size,
+    wanted_networks,
+)
 from addbench.preflight.directories import Pipeline, PipelinePart, inception_file, read_encoder, read_pipeline
-from addbench.preflight.hashes import HashStore, check_hashes, check_pins
-from addbench.preflight.places import Place, built_here, built_later, line_of, locate, wanted_networks
+from eval.metrics.features import INCEPTION_SHA256, INCEPTION_SOURCE
 
 
 @dataclass(frozen=True)
@@ -130,3 +147,131 @@ def _vae(pipeline: Pipeline) -> tuple[object, ...]:
                     digest.update(key.encode() + opened.get_tensor(key).tobytes())
     keys = ("scaling_factor", "shift_factor", "latents_mean", "latents_std", "block_out_channels")
     return (*(str(pipeline.vae.config.get(key)) for key in keys), digest.hexdigest())
+
+
+SPEED = 500e6
+"""Expected speed of hashing, bytes a second; replaced by the measured speed where that is higher."""
+
+
+@dataclass(frozen=True)
+class Hashed:
+    """The hash of all files of a network together, and of each file."""
+
+    whole: str
+    each: dict[str, str]
+
+
+_KNOWN = TypeAdapter(dict[str, Hashed])
+
+
+class HashStore:
+    """Hashes that were taken before, kept in `file`. A file is known by its path, size and time of change."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self.known: dict[str, Hashed] = {}
+        with suppress(OSError, ValidationError):  # the file only saves time
+            self.known = _KNOWN.validate_json(file.read_bytes())
+
+    def put(self, key: str, hashed: Hashed) -> None:
+        """Keep it, on disk at once: an interrupted check does not hash 20 GB again."""
+        self.known[key] = hashed
+        write_whole(self.file, _KNOWN.dump_json(self.known, indent=1))
+
+
+def check_hashes(
+    found: Findings,
+    places: Sequence[tuple[Place, Sequence[str]]],
+    store: HashStore,
+    seconds: float,
+    where: Callable[[Loc], str],
+) -> dict[str, Hashed]:
+    """Hold each network's files to its hashes, small ones first, for about `seconds` in all.
+
+    places: each with the relative names of the weight files (none for a single file). where: the line of a place in
+    the scale. Returns the hashes that are known now, by the network's name.
+    """
+    hashes: dict[str, Hashed] = {}
+    weighed = [(sum(f.stat().st_size for f in _files(place, names)), place, names) for place, names in places]
+    started, speed, done, waiting = time.perf_counter(), SPEED, 0, 0
+    for total, place, names in sorted(weighed, key=lambda item: item[0]):
+        key = _key(place, names)
+        hashed = store.known.get(key)
+        if hashed is None:
+            spent = time.perf_counter() - started
+            speed = max(speed, done / spent) if spent > 1 else speed
+            if spent + total / speed > seconds:
+                waiting += total
+                found.left.append(f"{place.wanted.name}: {size(total)} not hashed yet")
+                continue
+            hashed = Hashed(*weight_hashes(place.path, place.wanted.files))
+            store.put(key, hashed)
+            done += total
+        hashes[place.wanted.name] = hashed
+        _compare(found, place, hashed, where(place.wanted.loc))
+    if waiting:
+        found.left.append(f"hashes of {size(waiting)} of weights; `addbench check --hash` takes them, once")
+    return hashes
+
+
+def _compare(found: Findings, place: Place, hashed: Hashed, where: str) -> None:
+    wanted = place.wanted
+    wrong = other_weights(place.path, hashed.whole, hashed.each, wanted.sha256, wanted.files)
+    if not wrong:
+        pinned = wanted.sha256 is not None or (wanted.files and None not in wanted.files.values())
+        said = "as the scale says" if pinned else "recorded at first use"
+        line = f"{wanted.name}: {place.path} ({place.source}), sha256 {hashed.whole[:12]}, {said}"
+        found.facts.append(line)
+    remedy = "restore the weights, or change the scale's hash if the change is meant"
+    kind = "other weights than the scale names"
+    if wanted.kind == "inception" and wanted.sha256 == INCEPTION_SHA256:
+        kind = "not the Inception that FID is defined by"
+        remedy = f"every FID would be another number: download {INCEPTION_SOURCE} again"
+    for file, now, known in wrong:
+        what = f"{wanted.name}: {file} is {kind}: sha256 is {now}, it should be {known}"
+        found.problem(where, what, remedy)
+
+
+def _files(place: Place, names: Sequence[str]) -> list[Path]:
+    return [place.path] if place.path.is_file() else [place.path / name for name in names]
+
+
+def _key(place: Place, names: Sequence[str]) -> str:
+    files = zip(_files(place, names), names or [place.path.name], strict=True)
+    facts = [
+        [str(file.resolve()), name, file.stat().st_size, file.stat().st_mtime_ns] for file, name in files
+    ]
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+
+
+def check_pins(
+    found: Findings, wanted: Wanted, hashed: Hashed | None, here: bool, where: Callable[[Loc], str]
+) -> None:
+    """Warn of every hash that the scale leaves null, with the one to put there where it is known.
+
+    hashed: None where it was not taken. here: whether the network is on this machine. where: the line of a place
+    in the scale.
+    """
+    for loc, file in unpinned(wanted):
+        what = f"{wanted.name}: {f'{file} of ' if file else ''}{wanted.path} is not pinned"
+        if hashed is not None:
+            remedy = f"put its sha256 here: {hashed.each.get(file, hashed.whole) if file else hashed.whole}"
+        elif here:
+            remedy = "`addbench check --hash` prints the sha256 to put here"
+        else:
+            remedy = "once it is on this machine, this check prints the sha256 to put here"
+        found.warnings.append(f"{where(loc)}: {what}; {remedy}")
+    if is_hub_id(wanted.path) and not Path(wanted.path).exists() and not is_commit(wanted.revision):
+        what = f"{wanted.name}: revision {wanted.revision or 'null'} of {wanted.path} is no commit, so it can move"
+        found.warnings.append(f"{where((*wanted.loc, 'revision'))}: {what}; name the commit (40 digits)")
+
+
+def unpinned(wanted: Wanted) -> list[tuple[Loc, str | None]]:
+    """The places in the scale that leave a hash null, each with its file; None: all files of the network together."""
+    if wanted.kind == "processor" or wanted.sha256 is not None:
+        return []
+    own = (*wanted.loc, "sha256")
+    if not wanted.files:
+        return [(own, None)]
+    null = [name for name, sha256 in wanted.files.items() if sha256 is None]
+    return [(own if wanted.kind == "file" else (*wanted.loc, "files", name), name) for name in null]

@@ -7,19 +7,25 @@ An interrupted stage starts from the beginning; a finished one is left alone.
 from __future__ import annotations
 
 import argparse
+import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
 
-from add.files import write_whole
+from add.batch import to_tensor
+from add.files import write_json, write_whole
+from add.models.weights import weights_hash
 from mini.pretrain import classify, contrast, diffusion, vae
-from mini.pretrain.cards import add_teacher_quality, pin
 from mini.pretrain.loop import Recipe
+from mini.world import caption, draw_scenes
 
 WEIGHTS = Path("mini/weights")
 
@@ -68,14 +74,9 @@ def _eval_clip(out: Path) -> None:
     contrast.train_evaluation_clip(Recipe(out / "eval_clip", seed=7, steps=1000, batch=128, lr=1e-3))
 
 
-def _features(
-    name: str, seed: int, steps: int, hidden: tuple[int, ...], instance: bool
-) -> Callable[[Path], None]:
-    def run(out: Path) -> None:
-        recipe = Recipe(out / name, seed, steps, batch=128, lr=2e-3)
-        contrast.train_features(recipe, hidden=hidden, instance=instance)
-
-    return run
+def _features(name: str, seed: int, steps: int, hidden: tuple[int, ...], instance: bool, out: Path) -> None:
+    recipe = Recipe(out / name, seed, steps, batch=128, lr=2e-3)
+    contrast.train_features(recipe, hidden=hidden, instance=instance)
 
 
 def _vit_l_clip(out: Path) -> None:
@@ -91,13 +92,69 @@ STAGES: dict[str, Callable[[Path], None]] = {
     "oracle": _oracle,
     "eval_extractor": _eval_extractor,
     "eval_clip": _eval_clip,
-    "vit_s_dinov1": _features("vit_s_dinov1", 3, 1000, (24, 48, 96), instance=False),
-    "vit_s_dinov2": _features("vit_s_dinov2", 4, 1200, (32, 64, 128), instance=True),
-    "vit_l_dinov2": _features("vit_l_dinov2", 5, 800, (48, 96, 192), instance=True),
+    "vit_s_dinov1": partial(_features, "vit_s_dinov1", 3, 1000, (24, 48, 96), False),
+    "vit_s_dinov2": partial(_features, "vit_s_dinov2", 4, 1200, (32, 64, 128), True),
+    "vit_l_dinov2": partial(_features, "vit_l_dinov2", 5, 800, (48, 96, 192), True),
     "vit_l_clip": _vit_l_clip,
 }
 """Every stage, in the order in which two at a time end soonest. A stage is done if its folder has a card."""
 NEED_VAES = ("sd21", "sdxl", "oracle")
+
+
+def add_teacher_quality(directory: Path, oracle_directory: Path, n: int = 1000, steps: int = 25) -> None:
+    """Add to a pipeline's card the fraction of its samples in which the oracle finds all attributes right.
+
+    The samples are of the first `n` validation captions, without guidance and with a scale of 2.
+    """
+    from diffusers import DiffusionPipeline
+    from transformers import AutoModelForImageClassification
+
+    from eval.sample import System
+
+    oracle = AutoModelForImageClassification.from_pretrained(oracle_directory, dtype=torch.float32).eval()
+    pipeline = DiffusionPipeline.from_pretrained(directory, torch_dtype=torch.float32)
+    pipeline.set_progress_bar_config(disable=True)
+    scenes = draw_scenes("val", n)
+    prompts = [caption(scenes, i) for i in range(n)]
+    samples = []
+    for guidance in (1.0, 2.0):
+        system = System("teacher", pipeline, {}, guidance)
+        parts = [
+            system.images(prompts[i : i + 50], list(range(i, min(i + 50, n))), steps) for i in range(0, n, 50)
+        ]
+        labels = classify.attribute_labels(scenes)
+        share = classify.all_right(oracle, to_tensor(np.concatenate(parts)), labels)
+        sampler = f"DDIM, {steps} steps, trailing"
+        samples.append({"sampler": sampler, "guidance": guidance, "images": n, "all_right": share})
+    file = directory / "CARD.json"
+    card = json.loads(file.read_text(encoding="utf-8"))
+    vae_card = json.loads((directory / "vae" / "CARD.json").read_text(encoding="utf-8"))
+    card["quality"] = {"vae": vae_card["quality"], "samples": samples}
+    write_json(file, card)
+
+
+_PLACE = re.compile(r'^\s+(?:path|model):\s*"?(?:local-dir:)?(mini/weights/\w+)"?')
+_HASH = re.compile(r"^(\s+sha256:\s*)(\S+)(\s*)(#.*)?$")
+
+
+def pin(text: str, root: Path) -> str:
+    """The YAML `text` with each `sha256` that follows a path below mini/weights set; comments stay.
+
+    root: the repository's.
+    """
+    lines = []
+    place = None
+    for line in text.splitlines():
+        found = _PLACE.match(line)
+        if found:
+            place = found[1]
+        entry = _HASH.match(line)
+        if entry and place:
+            comment = f"  {entry[4]}" if entry[4] else ""
+            line = f"{entry[1]}{weights_hash(root / place)}{comment}"
+            place = None
+        lines.append(line)
+    return "\n".join(lines) + "\n"
 
 
 def _run_apart(name: str, out: Path, logs: Path) -> None:

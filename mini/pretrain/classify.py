@@ -1,4 +1,4 @@
-"""Supervised networks that only the evaluation sees: the oracle and the FID extractor."""
+"""Supervised networks that only the evaluation sees, the oracle and the FID extractor; linear probes of features."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 from torch.nn import functional as F
 
-from mini.pretrain.loop import Recipe, batches, fit, gaussian_blur, photographs, to_tensor, write_card
+from add.batch import to_tensor
+from mini.pretrain.loop import Recipe, batches, fit, gaussian_blur, photographs, write_card
 from mini.pretrain.vae import reconstruct
 from mini.world import BACKGROUNDS, COLOURS, LAYOUTS, SHAPES, SIZES, Photographs, Scenes, take
 
@@ -217,3 +219,59 @@ def _quality(network: Any, nuisances: bool, vaes: Sequence[Path]) -> dict[str, A
         error = (found - truth).square().mean(0) / truth.var(0)
         quality["r_squared"] = dict(zip(NUISANCES, (1 - error).round(decimals=3).tolist(), strict=False))
     return quality
+
+
+@torch.no_grad()
+def _features(network: nn.Module, images: torch.Tensor) -> torch.Tensor:
+    parts = []
+    for part in images.split(200):
+        output = network(enlarge(part))
+        last = output.last_hidden_state
+        if last.ndim == 3:  # tokens: the class token and a 2x2 map of the patches
+            side = int((last.shape[1] - 1) ** 0.5)
+            grid = last[:, 1:].transpose(1, 2).reshape(len(part), -1, side, side)
+            pooled = last[:, 0]
+        else:
+            grid, pooled = last, output.pooler_output.flatten(1)
+        parts.append(torch.cat([pooled, F.adaptive_avg_pool2d(grid, 2).flatten(1)], 1))
+    return torch.cat(parts)
+
+
+def linear_probe(network: nn.Module, n: int = 4000) -> dict[str, float]:
+    """Accuracy of linear classifiers for each attribute group, and mean R^2 for texture and light.
+
+    They are trained on `n` photographs of the discriminator split and tested on 1000 of the validation split.
+    """
+    scenes, photos, pictures = photographs("discriminator", 30000)
+    test_scenes, test_photos, test_pictures = photographs("val", 1000)
+    x, z = _features(network, to_tensor(pictures[:n])), _features(network, to_tensor(test_pictures))
+    mean, std = x.mean(0), x.std(0) + 1e-4
+    x, z = (x - mean) / std, (z - mean) / std
+    labels = attribute_labels(scenes)[:n]
+    values, truth = nuisance_values(photos)[:n], nuisance_values(test_photos)
+    torch.manual_seed(0)
+    classes = len(label_names())
+    probe = nn.Linear(x.shape[1], classes + values.shape[1])
+    optimiser = torch.optim.AdamW(probe.parameters(), lr=1e-2, weight_decay=0.05)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, 400)
+    for _ in range(400):
+        index = torch.randint(n, (512,))
+        out = probe(x[index])
+        loss = attribute_loss(out, labels[index])
+        loss = loss + F.mse_loss(out[:, classes:], values[index])
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        schedule.step()
+    with torch.no_grad():
+        out = probe(z)
+    hits = attribute_hits(out, attribute_labels(test_scenes)).float().mean(0)
+    quality = {group: round(float(hits[k]), 3) for k, group in enumerate(GROUPS)}
+    r_squared = 1 - (out[:, classes:] - truth).square().mean(0) / truth.var(0)
+    quality["texture_and_light_r2"] = round(float(r_squared.mean()), 3)
+    return quality
+
+
+def probe_card(network: nn.Module, untrained: nn.Module) -> dict[str, dict[str, float]]:
+    """The card's quality entry: the network's linear probe, beside that of the same architecture untrained."""
+    return {"linear_probe": linear_probe(network), "untrained_linear_probe": linear_probe(untrained)}

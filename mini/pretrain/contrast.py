@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional as F
 
-from mini.pretrain.cards import probe_card
-from mini.pretrain.classify import enlarge, residual_config
+from add.batch import to_tensor
+from mini.pretrain.classify import enlarge, probe_card, residual_config
 from mini.pretrain.diffusion import MAX_LENGTH, build_tokenizer, caption_tokens, text_settings
-from mini.pretrain.loop import Recipe, fit, jitter, photographs, rotate_colours, to_tensor, write_card
+from mini.pretrain.loop import Recipe, fit, jitter, photographs, rotate_colours, write_card
 from mini.world import Split
 
 _COLOUR_ROTATION = 0.4  # the fraction of views with rotated colours
@@ -128,11 +128,13 @@ def train_discriminator_clip(recipe: Recipe, text_out: Path) -> None:
 
 def train_evaluation_clip(recipe: Recipe) -> None:
     """Train open_clip's CLIP with a ResNet on the evaluation split; save it as an open_clip 'local-dir'."""
+    import open_clip
+
     torch.manual_seed(recipe.seed)
     tokenizer = build_open_clip_tokenizer()
     tokenizer.save_pretrained(recipe.out)
     config = evaluation_clip_config(len(tokenizer))
-    model = build_evaluation_clip(config).train()
+    model = open_clip.CLIP(**config["model_cfg"]).train()
     card = _fit_clip(recipe, "evaluation", model, model.encode_image, model.encode_text, tokenizer)
     save_evaluation_clip(recipe.out, json.dumps(config, indent=2), model.half())
     size = sum(p.numel() for p in model.parameters())
@@ -205,13 +207,6 @@ def evaluation_clip_config(vocabulary: int, width: int = 16, text_width: int = 9
     half = [0.5, 0.5, 0.5]
     preprocess = {"mean": half, "std": half, "interpolation": "bicubic", "resize_mode": "squash"}
     return {"model_cfg": model, "preprocess_cfg": preprocess}
-
-
-def build_evaluation_clip(config: dict[str, Any]) -> Any:
-    """The untrained open_clip model of such a config."""
-    import open_clip
-
-    return open_clip.CLIP(**config["model_cfg"])
 
 
 def build_open_clip_tokenizer() -> Any:

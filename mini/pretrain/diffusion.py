@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional as F
 
-from mini.pretrain.loop import Recipe, fit, photographs, to_tensor, write_card
+from add.batch import to_tensor
+from mini.pretrain.loop import Recipe, fit, photographs, write_card
 from mini.pretrain.vae import encode
 from mini.world import Scenes, captions, draw_scenes
 

@@ -18,8 +18,7 @@ from tqdm import tqdm
 
 from add.files import whole_file, write_json
 from add.models.weights import weights_hash
-from mini.render import render
-from mini.world import Photographs, Scenes, Split, draw_photographs, draw_scenes
+from mini.world import Photographs, Scenes, Split, draw_photographs, draw_scenes, render
 
 CACHE = Path("data/pretrain")
 
@@ -63,8 +62,7 @@ def fit(
     1000 steps, with the average in place.
     """
     parameters = [p for module in modules for p in module.parameters()]
-    decayed = [p for p in parameters if p.ndim > 1]
-    plain = [p for p in parameters if p.ndim <= 1]
+    decayed, plain = [p for p in parameters if p.ndim > 1], [p for p in parameters if p.ndim <= 1]
     groups = [{"params": decayed, "weight_decay": 0.01}, {"params": plain, "weight_decay": 0.0}]
     optimiser = torch.optim.AdamW(groups, lr=recipe.lr, betas=(0.9, 0.99), fused=True)
     ema = EMA(*modules, decay=decay)
@@ -147,9 +145,11 @@ def write_card(
         "data": data,
         "steps": recipe.steps,
         "cpu_seconds": round(seconds),
+        "quality": quality,
+        **more,
+        "sha256": weights_hash(out),
+        "torch": torch.__version__.split("+")[0],
     }
-    card |= {"quality": quality, **more}
-    card |= {"sha256": weights_hash(out), "torch": torch.__version__.split("+")[0]}
     write_json(out / "CARD.json", card)
     print(f"{out}: {quality}", flush=True)
 
@@ -162,11 +162,6 @@ def photographs(split: Split, n: int, shot: int = 0) -> tuple[Scenes, Photograph
         with whole_file(file) as partial, partial.open("wb") as stream:
             np.save(stream, render(scenes, photos))
     return scenes, photos, np.load(file)
-
-
-def to_tensor(pictures: NDArray[np.uint8]) -> torch.Tensor:
-    """(N, H, W, 3) uint8 to (N, 3, H, W) float32 in [-1, 1]."""
-    return torch.from_numpy(pictures).permute(0, 3, 1, 2).float().div_(127.5).sub_(1).contiguous()
 
 
 def gaussian_blur(images: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:

@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 
-from mini.pretrain.loop import Recipe, fit, gaussian_blur, photographs, to_tensor, write_card
+from add.batch import to_tensor
+from mini.pretrain.loop import Recipe, fit, gaussian_blur, photographs, write_card
 
 
 def build(channels: tuple[int, int, int] = (16, 32, 64), groups: int = 8) -> Any:

@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 
 from add.batch import Batch, draw_batch
-from add.config.data import ResizeSpec, RunDataSpec
 from add.config.run import Run
+from add.config.training import ResizeSpec, RunDataSpec
 from add.data.training_set import open_training_set
 from tests.support.smoke import smoke_run
 from tests.support.training_data import FORMS, encoded, write

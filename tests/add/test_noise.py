@@ -7,11 +7,11 @@ from hypothesis import strategies as st
 
 from add.noise import (
     NoiseSchedule,
+    coefficients,
     ddim_step,
     ddim_timesteps,
     diffuse,
     epsilon_from,
-    output_from,
     student_input,
     x0_from,
 )
@@ -21,6 +21,16 @@ SD = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"
 
 def schedule(prediction="epsilon", **config):
     return NoiseSchedule.from_scheduler({**SD, "prediction_type": prediction, **config})
+
+
+def output_from(schedule, x0, noise, t):
+    """Output (B, ...) of a perfect network of this prediction type at x_t = alpha x_0 + sigma noise."""
+    if schedule.prediction == "epsilon":
+        return noise
+    if schedule.prediction == "v_prediction":
+        alpha, sigma = coefficients(schedule, t, x0.ndim)
+        return alpha * noise - sigma * x0
+    return x0
 
 
 @pytest.mark.parametrize(

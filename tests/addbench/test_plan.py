@@ -144,7 +144,7 @@ def test_a_benchmarks_rate_is_its_counted_operations_over_its_seconds(tmp_path: 
     ("content", "said"),
     [
         (None, "cannot be read: No such file"),
-        ("{", "is not JSON"),
+        ("{", "Invalid JSON"),
         ("[]", "it should be a file that `python -m benchmarks.gpu_step` wrote"),
         (json.dumps({**BENCHMARK, "modelled": {"step_flops": 0}}), "modelled.step_flops: "),
         (json.dumps({**BENCHMARK, "rows": BENCHMARK["rows"][:1]}), "has no timed row 'add.step'"),  # type: ignore[index]

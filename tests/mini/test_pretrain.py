@@ -10,7 +10,7 @@ import torch
 from scipy.ndimage import gaussian_filter
 
 from add.models.weights import weights_hash
-from mini.pretrain.cards import pin
+from mini.pretrain.__main__ import pin
 from mini.pretrain.classify import reconstruct_in_turn
 from mini.pretrain.diffusion import MAX_LENGTH, build_tokenizer, learn_merges
 from mini.pretrain.loop import EMA, batches, gaussian_blur, rotate_colours, warm_cosine

@@ -13,7 +13,6 @@ from PIL import Image
 
 from mini.dataset import write_dataset
 from mini.pretrain.classify import GROUPS, attribute_labels, attribute_names, label_names
-from mini.render import render
 from mini.world import (
     COLOURS,
     LAYOUTS,
@@ -25,6 +24,7 @@ from mini.world import (
     captions,
     draw_photographs,
     draw_scenes,
+    render,
     scene_key,
     take,
 )

@@ -13,8 +13,8 @@ from PIL import Image
 from pyarrow import parquet
 from torch import Tensor
 
-from add.config.data import CocoSpec, FolderSpec, HuggingFaceSpec, ShardsSpec, TrainData
-from add.data.coco import to_tensor
+from add.batch import to_tensor
+from add.config.training import CocoSpec, FolderSpec, HuggingFaceSpec, ShardsSpec, TrainData
 from add.data.images import Sample, file_bytes, pixels
 
 FORMS = ("coco", "text", "csv", "jsonl", "shards", "json shards", "saved", "parquet")

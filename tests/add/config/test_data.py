@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from add.config.data import CocoSpec, FolderSpec, HuggingFaceSpec, RunDataSpec, ShardsSpec
 from add.config.load import load_scale
+from add.config.training import CocoSpec, FolderSpec, HuggingFaceSpec, RunDataSpec, ShardsSpec
 from add.config.yaml import SpecError
 from addbench.workflow import train_options, training_source
 from tests.support.specs import copy_settings, edit, table_of

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from add.config.data import CocoSpec
+from add.config.training import CocoSpec
 from add.data.coco import CaptionedImages
 from add.data.training_set import open_training_set, sample_indices
 from tests.support.training_data import load_images

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from add.config.data import ResizeSpec, ShardsSpec
+from add.config.training import ResizeSpec, ShardsSpec
 from add.data.images import Sample, pixels
 from add.data.training_set import open_training_set, order_of
 from add.errors import InputError

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from pyarrow import parquet
 
-from add.config.data import FolderSpec, HuggingFaceSpec, ShardsSpec
+from add.config.training import FolderSpec, HuggingFaceSpec, ShardsSpec
 from add.data.training_set import open_training_set, scan_training_set
 from add.errors import InputError
 from tests.support.training_data import FORMS, png, table, write, write_saved, write_tar

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from add.batch import draw_batch
-from add.config.data import CacheSpec, CocoSpec, ResizeSpec
+from add.config.training import CacheSpec, CocoSpec, ResizeSpec
 from add.data.training_set import open_training_set
 from add.errors import InputError
 from add.models.diffusion import DiffusionNetwork

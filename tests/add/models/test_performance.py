@@ -19,8 +19,7 @@ from add.config.run import Run
 from add.config.training import PerformanceSpec
 from add.data.training_set import open_training_set
 from add.models.diffusion import trainable_unet
-from add.models.frozen import FrozenNetworks, load_frozen_networks, make_heads
-from add.models.performance import apply_options, release_unused
+from add.models.frozen import FrozenNetworks, apply_options, load_frozen_networks, make_heads, release_unused
 from add.step import discriminator_features, losses, student_output, target_of
 from add.train import autocast, train
 from tests.support.smoke import smoke_run

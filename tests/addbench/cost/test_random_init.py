@@ -18,9 +18,8 @@ from add.config.run import Run
 from add.discriminator import Discriminator
 from add.models.diffusion import student_x0
 from add.models.frozen import FrozenNetworks, make_heads
-from add.optimiser import make_optimiser, update
 from add.step import losses
-from add.train import autocast
+from add.train import autocast, make_optimiser, update
 from addbench.cost.random_init import (
     build_c_text,
     build_diffusion,

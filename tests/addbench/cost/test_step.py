@@ -17,8 +17,8 @@ from add.config.run import Run
 from add.data.training_set import open_training_set
 from add.models.diffusion import trainable_unet
 from add.models.frozen import load_frozen_networks, make_heads
-from add.optimiser import make_optimiser, update
 from add.step import losses
+from add.train import make_optimiser, update
 from addbench.cost.meters import Flops, LiveBytes
 from addbench.cost.step import (
     Cost,

@@ -5,10 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from add.config.load import load_scale
-from addbench.preflight import Findings
+from addbench.preflight import Findings, Place, Wanted
 from addbench.preflight.directories import block_count, read_encoder
-from addbench.preflight.hashes import HashStore, check_hashes
-from addbench.preflight.places import Place, Wanted
+from addbench.preflight.networks import HashStore, check_hashes
 from tests.support.header_networks import change, save, write_features
 from tests.support.specs import ROOT
 
@@ -22,7 +21,7 @@ def test_layers_and_patches_that_a_feature_network_has_not(tmp_path: Path) -> No
     wanted = Wanted(("networks", "features", "vit_s_dinov2"), "features", "x", network=wrong)
     found = Findings()
     read_encoder(found, Place(wanted, directory, "local"), "paper.yaml:1")
-    texts = [str(problem) for problem in found.problems]
+    texts = found.problems
     assert any(
         "has 12 blocks, but layers [13] are asked for; let the layers be in 0 .. 12" in t for t in texts
     )
@@ -30,7 +29,7 @@ def test_layers_and_patches_that_a_feature_network_has_not(tmp_path: Path) -> No
     change(directory, model_type="swin")
     found = Findings()
     read_encoder(found, Place(wanted, directory, "local"), "paper.yaml:1")
-    assert "type 'swin' give no features" in str(found.problems[0])
+    assert "type 'swin' give no features" in found.problems[0]
 
 
 def test_blocks_are_counted_of_transformers_and_convolutional_networks() -> None:

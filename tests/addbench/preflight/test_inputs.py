@@ -34,7 +34,7 @@ def check(**values: Any) -> Findings:
 
 
 def lines(found: Findings) -> list[str]:
-    return [str(problem) for problem in found.problems]
+    return found.problems
 
 
 @pytest.fixture
@@ -103,7 +103,7 @@ def test_prompts_photographs_and_reference_that_are_too_few(copy: Path) -> None:
 def test_latents_of_another_vae_in_the_cache(copy: Path, tmp_path: Path) -> None:
     # Training refuses such a file when it comes to it, which may be hours on.
     torch = pytest.importorskip("torch")
-    from add.config.data import CacheSpec
+    from add.config.training import CacheSpec
     from add.models.encoder_cache import EncoderCache
 
     folders = {}

@@ -13,11 +13,9 @@ import pytest
 from add.config.load import load_scale
 from add.config.resolve import Table
 from add.config.scale import Scale
-from addbench.preflight import Findings
+from addbench.preflight import Findings, Place, Wanted, locate, wanted_networks
 from addbench.preflight.directories import read_pipeline
-from addbench.preflight.hashes import HashStore
-from addbench.preflight.networks import CheckedNetworks, check_networks
-from addbench.preflight.places import Place, Wanted, locate, wanted_networks
+from addbench.preflight.networks import CheckedNetworks, HashStore, check_networks
 from eval.metrics.features import INCEPTION_FILE, INCEPTION_SHA256
 from tests.support.header_networks import UNET, change, read, save, write_features, write_pipeline
 from tests.support.specs import ROOT, changed_scale, table_of
@@ -30,7 +28,7 @@ def _apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither this machine's mirrors nor its hub cache."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("ADDBENCH_MIRRORS", raising=False)
-    monkeypatch.setattr("addbench.preflight.places.cached_directory", lambda *_: None)
+    monkeypatch.setattr("addbench.preflight.cached_directory", lambda *_: None)
 
 
 def paper(**values: Any) -> tuple[Scale, Table]:
@@ -43,7 +41,7 @@ def problems_of(directory: Path, **wanted: Any) -> list[str]:
     place = Place(Wanted(SD, "pipeline", str(directory), **wanted), directory, "local")
     found = Findings()
     read_pipeline(found, place)
-    return [str(problem) for problem in found.problems]
+    return found.problems
 
 
 def mirror_all(scale: Scale, root: Path) -> None:
@@ -91,7 +89,7 @@ def unpinned(scale: Scale) -> Scale:
 def check(scale: Scale, table: Table) -> tuple[list[str], Findings, CheckedNetworks]:
     found = Findings()
     networks = check_networks(found, scale, table, HashStore(Path("hashes.json")), seconds=30)
-    return [str(problem) for problem in found.problems], found, networks
+    return found.problems, found, networks
 
 
 def test_every_network_that_is_nowhere_is_named_with_its_line_and_what_to_do(tmp_path: Path) -> None:
@@ -238,9 +236,7 @@ def test_a_mirror_that_leads_nowhere_is_one_problem_with_its_file(tmp_path: Path
     wanted = next(w for w in wanted_networks(scale) if w.path == "facebook/dinov2-small")
     found = Findings()
     assert locate(found, wanted, scale) is None
-    assert str(found.problems[0]).startswith(
-        "mirrors.yaml:1: facebook/dinov2-small: its directory gone is not"
-    )
+    assert found.problems[0].startswith("mirrors.yaml:1: facebook/dinov2-small: its directory gone is not")
 
 
 def test_stand_ins_have_the_real_configurations() -> None:

@@ -10,10 +10,8 @@ import pytest
 
 from add.config.load import load_scale
 from add.config.yaml import Loc
-from addbench.preflight import Findings
-from addbench.preflight.hashes import HashStore, check_pins, unpinned
-from addbench.preflight.networks import check_networks
-from addbench.preflight.places import Wanted
+from addbench.preflight import Findings, Wanted
+from addbench.preflight.networks import HashStore, check_networks, check_pins, unpinned
 from tests.support.header_networks import write_features
 from tests.support.specs import copy_settings, edit, table_of
 
@@ -60,13 +58,13 @@ def test_what_is_not_here_is_warned_of_before_it_is_downloaded() -> None:
         "once it is on this machine, this check prints the sha256 to put here"
     )
     (line,) = pins(wanted(), here=True).warnings
-    assert line.remedy == "`addbench check --hash` prints the sha256 to put here"
+    assert line.endswith("; `addbench check --hash` prints the sha256 to put here")
 
 
 @pytest.mark.parametrize("revision", [None, "main", "a" * 39])
 def test_a_revision_that_can_move_is_warned_of(revision: str | None) -> None:
     (line,) = pins(wanted(sha256=KNOWN, revision=revision), here=False).warnings
-    assert f"revision {revision or 'null'} of lab/network is no commit" in line.what
+    assert f"revision {revision or 'null'} of lab/network is no commit" in line
     assert pins(wanted(sha256=KNOWN), here=False) == Findings()
 
 
@@ -75,7 +73,7 @@ def test_the_hash_that_is_printed_is_the_one_that_is_accepted(
 ) -> None:
     # Otherwise following the advice ends in a refusal.
     monkeypatch.chdir(copy_settings(tmp_path))
-    monkeypatch.setattr("addbench.preflight.places.cached_directory", lambda *_: None)
+    monkeypatch.setattr("addbench.preflight.cached_directory", lambda *_: None)
     directory = write_features(tmp_path / "dino", "dino-vits16")
     Path("mirrors.yaml").write_text(f"networks: {{facebook/dino-vits16: {{directory: {directory}}}}}\n")
     file = tmp_path / "config/paper.yaml"
@@ -85,7 +83,7 @@ def test_the_hash_that_is_printed_is_the_one_that_is_accepted(
         store = HashStore(tmp_path / "hashes.json")
         found = Findings()
         check_networks(found, scale, table_of(tmp_path, "paper"), store, seconds=30)
-        return [str(w) for w in found.warnings] + [p.what for p in found.problems if "vits16" in p.what]
+        return found.warnings + [p for p in found.problems if "vits16" in p]
 
     (line,) = lines()
     sha256 = hashlib.sha256((directory / "model.safetensors").read_bytes()).hexdigest()

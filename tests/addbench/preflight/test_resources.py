@@ -18,8 +18,7 @@ from add.config.scale import Scale
 from addbench.__main__ import main
 from addbench.cost.shapes import images_sampled, storage
 from addbench.preflight import Findings
-from addbench.preflight.hashes import HashStore
-from addbench.preflight.networks import CheckedNetworks, check_networks
+from addbench.preflight.networks import CheckedNetworks, HashStore, check_networks
 from addbench.preflight.resources import Gpu, Shapes, check_resources, heaviest, known_shapes, machine_gpus
 from addbench.workflow import StudyFiles, study_plan
 from tests.support.specs import ROOT, copy_settings, table_of
@@ -54,8 +53,8 @@ def test_too_little_disk_says_how_much_is_needed_and_free(
     monkeypatch.setattr("addbench.preflight.resources.shutil.disk_usage", lambda _: usage)
     results, gpus = tmp_path / "results", [Gpu("card", 10**9)]
     (only,) = checked(*found, results, gpus, needed=3_000_000).problems
-    assert "2 MB are free" in only.what
-    assert "3 MB more are needed" in only.what
+    assert "2 MB are free" in only
+    assert "3 MB more are needed" in only
     assert checked(*found, results, gpus, needed=1_000_000).problems == []
     done = results / "smoke/baseline"
     done.mkdir(parents=True)
@@ -70,9 +69,9 @@ def test_the_heaviest_run_is_held_against_the_smallest_gpu(found: Found) -> None
     assert run.variant.student == "sdxl", "the larger student decides"
     cards = [Gpu("large", 80 * 10**9), Gpu("small", 10**6)]
     (only,) = checked(scale, table, shapes, Path("results"), cards, 0).problems
-    assert "small has 1 MB" in only.what
-    assert "4 images at once" in only.what
-    assert "raise training.accumulate" in only.remedy
+    assert "small has 1 MB" in only
+    assert "4 images at once" in only
+    assert "raise training.accumulate" in only
 
 
 def test_a_gpu_that_suffices_is_a_fact_and_none_is_said(found: Found, counted: None) -> None:
@@ -90,9 +89,9 @@ def test_too_little_memory_without_a_gpu_says_that_there_is_none(
 ) -> None:
     monkeypatch.setattr("addbench.preflight.resources.os.sysconf", lambda name: 1000)  # 1 MB
     (only,) = checked(*found, Path("results"), [], 0).problems
-    assert "this machine has 1 MB" in only.what
-    assert "since there is no GPU" in only.what
-    assert "run where there is a GPU" in only.remedy
+    assert "this machine has 1 MB" in only
+    assert "since there is no GPU" in only
+    assert "run where there is a GPU" in only
 
 
 def test_what_is_not_here_is_modelled_as_published(monkeypatch: pytest.MonkeyPatch) -> None:

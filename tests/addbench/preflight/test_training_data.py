@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from add.config.data import ShardsSpec
+from add.config.training import ShardsSpec
 from add.data.shards import shard_index
 from add.data.training_set import sample_indices, windowed_indices
 from addbench.preflight.inputs import check_training_data
@@ -58,7 +58,7 @@ def test_checking_imports_no_torch(tmp_path: Path):
     ]
     code = (
         "import sys\nfrom addbench.preflight.inputs import check_training_data\n"
-        "from add.config.data import RunDataSpec\n"
+        "from add.config.training import RunDataSpec\n"
         f"for train in {trains!r}:\n"
         "    found = check_training_data(RunDataSpec.model_validate({'train': train}).train, 8).problems\n"
         "    assert not found or 'set-001.tar' in found[0], found\n"

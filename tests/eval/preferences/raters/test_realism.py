@@ -73,8 +73,7 @@ def test_real_photographs_beat_blurred_and_noised_ones(monkeypatch: pytest.Monke
     from scipy.ndimage import gaussian_filter
 
     from eval.metrics.features import ImageBatch, load_extractor
-    from mini.render import render
-    from mini.world import draw_photographs, draw_scenes
+    from mini.world import draw_photographs, draw_scenes, render
 
     monkeypatch.chdir(REPOSITORY)
     extractor = load_extractor(load_scale("config/mini.yaml").evaluation.extractor)
