@@ -9,9 +9,10 @@
 #     snakemake --cores all --config scale=smoke              the same on another scale
 #     snakemake --cores all study                             the annotators' pages: results/<scale>/study/pages
 #
-# Every value that decides a result reaches its rule through `params`, resolved from the YAML files before the
-# first job starts: editing a comment reruns nothing, changing a value reruns the runs that it reaches. No job reads
-# those files again, so an edit while jobs run changes nothing of this workflow.
+# A rule's `identity` is what Snakemake compares: the values that decide its result, and digests of what people put
+# there (images, captions, votes, weights). A comment, a path, a time of change or a setting that only says how work is
+# done reruns nothing. What the job itself is given is a function of its `output`, which Snakemake does not compare.
+# All of it is resolved before the first job starts: an edit while jobs run changes nothing of this workflow.
 import sys
 from pathlib import Path
 
@@ -22,6 +23,14 @@ sys.path.insert(0, workflow.basedir)
 
 from add.config.load import load_ablations, load_baseline, load_scale
 from add.config.resolve import resolve
+from addbench.identity import (
+    data_identity,
+    files_identity,
+    reference_identity,
+    run_identity,
+    settled,
+    stage_identity,
+)
 from addbench.preflight.inputs import check_inputs_exist
 from addbench.workflow import (
     build_options,
@@ -49,12 +58,9 @@ check_inputs_exist(SCALE)
 BASELINE = load_baseline(ABLATIONS / "baseline.yaml")
 TABLE = resolve(SCALE, BASELINE, load_ablations(ABLATIONS))
 RESULTS = f"results/{SCALE.name}"
-# A scale without a module that makes its data names files that are already there.
-DATA = (
-    f"{SCALE.data.root}/dataset.json"
-    if SCALE.data.build
-    else training_source(SCALE.data.train)
-)
+# What the `data` stage makes. A scale without one names files that are already there: identities tell their change,
+# whatever their age.
+DATA = [f"{SCALE.data.root}/dataset.json"] if SCALE.data.build else []
 SEEDS = SCALE.training.seeds
 # What people compare; its systems, and the votes that there are now.
 STUDY = study_plan(SCALE, TABLE, RESULTS)
@@ -105,6 +111,7 @@ if SCALE.data.build:
             # No value of the rule: another rule of evaluation leaves the data as they are.
             options=build_options(SCALE),
         params:
+            identity=data_identity(SCALE),
             build=SCALE.data.build,
             root=subpath(output[0], parent=True),
         shell:
@@ -127,6 +134,7 @@ rule reference:
     resources:
         gpu=GPU,
     params:
+        identity=reference_identity(SCALE),
         scale=stage_values(MeasureValues, SCALE),
         out=subpath(output.facts, parent=True),
     shell:
@@ -136,7 +144,7 @@ rule reference:
 rule train:
     """One student: one variant, one training seed. Before shorter jobs, so that no core waits at the end for it."""
     input:
-        DATA,
+        DATA or ancient(training_source(SCALE.data.train)),
     output:
         student=directory(f"{RESULTS}/{{run}}/seed{{seed}}/student"),
         spec=f"{RESULTS}/{{run}}/seed{{seed}}/spec.json",
@@ -154,10 +162,15 @@ rule train:
         # A cache changes how fast training is and not its result, so it is no value: having one reruns nothing.
         cache=train_options(SCALE.data.cache),
     params:
-        spec=lambda wildcards: plain(TABLE.runs[wildcards.run]),
+        identity=lambda wildcards: settled(
+            Path(RESULTS, wildcards.run, f"seed{wildcards.seed}"),
+            run_identity(SCALE, TABLE.runs[wildcards.run]),
+        ),
+        spec=lambda wildcards, output: plain(TABLE.runs[wildcards.run]),
         out=subpath(output.student, parent=True),
     shell:
         "printf '%s\\n' {params.spec:q} > {output.spec} && "
+        "printf '%s\\n' {params.identity:q} > {params.out}/train/identity.json && "
         "python -m add.train --spec {output.spec} --seed {wildcards.seed} --out {params.out} {resources.cache} "
         "> {log} 2>&1"
 
@@ -165,7 +178,9 @@ rule train:
 rule sample:
     """The student's images for every prompt set, by every number of steps."""
     input:
-        student=rules.train.output.student,
+        # A directory's age tells nothing of its content; train.json is written anew with every student.
+        student=ancient(rules.train.output.student),
+        facts=rules.train.output.facts,
     output:
         expand(
             f"{RESULTS}/{{{{run}}}}/seed{{{{seed}}}}/samples/{{prompts}}-{{steps}}step/samples.json",
@@ -181,6 +196,7 @@ rule sample:
     resources:
         gpu=GPU,
     params:
+        identity=stage_identity(SampleValues, SCALE),
         scale=stage_values(SampleValues, SCALE),
         out=subpath(output[0], ancestor=2),
     shell:
@@ -205,6 +221,7 @@ rule score:
     resources:
         gpu=GPU,
     params:
+        identity=stage_identity(ScoreValues, SCALE),
         scale=stage_values(ScoreValues, SCALE),
         run=subpath(output[0], parent=True),
         reference=subpath(input.reference, parent=True),
@@ -217,7 +234,8 @@ rule study_samples:
     """Images of the systems that only the study compares: other numbers of steps, pretrained pipelines."""
     input:
         DATA,
-        STUDY.extra_students,
+        ancient(STUDY.extra_students),
+        STUDY.extra_facts,
     output:
         STUDY.extra_samples,
     log:
@@ -229,7 +247,9 @@ rule study_samples:
     resources:
         gpu=GPU,
     params:
-        jobs=STUDY.jobs,
+        identity=stage_identity(SampleValues, SCALE),
+        systems=STUDY.identity,
+        jobs=lambda wildcards, output: STUDY.jobs,
         scale=stage_values(SampleValues, SCALE),
     shell:
         "python -m eval.preferences.study.sources --scale {params.scale:q} --jobs {params.jobs:q} > {log} 2>&1"
@@ -288,6 +308,7 @@ rule automatic:
     resources:
         gpu=GPU,
     params:
+        identity=stage_identity(RaterValues, SCALE),
         scale=stage_values(RaterValues, SCALE),
         reference=subpath(input.reference, parent=True),
     shell:
@@ -299,8 +320,8 @@ rule ratings:
     """People's votes and the automatic raters', each kind rated by itself."""
     input:
         DATA,
-        STUDY.records,
-        STUDY.keys,
+        ancient(STUDY.records),
+        ancient(STUDY.keys),
         systems=rules.systems.output,
         automatic=rules.automatic.output,
     output:
@@ -317,6 +338,8 @@ rule ratings:
     conda:
         "environment.yml"
     params:
+        identity=stage_identity(RatingValues, SCALE),
+        votes=files_identity((*STUDY.records, *STUDY.keys)),
         scale=stage_values(RatingValues, SCALE),
         study=STUDY_DIRECTORY,
     shell:

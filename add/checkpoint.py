@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Mapping, Sequence
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,18 +54,14 @@ class TrainingState:
     def resume(self, directory: Path, rank: Rank, identity: Mapping[str, Any]) -> tuple[int, float]:
         """Restore the newest checkpoint, if there is one; returns its step and the seconds trained so far.
 
-        Raises InputError where it belongs to another spec, seed or number of processes.
+        Checkpoints of another spec are set aside. Raises InputError where the spec is the same and something else
+        that decides bits is not: the content of networks or data, the number of processes.
         """
-        newest = from_first(rank, lambda: latest_checkpoint(directory))
+        newest = from_first(rank, lambda: _latest_of(directory, identity))
         if newest is None:
             return 0, 0.0
         tensors, note = load_checkpoint(newest)
-        for key, value in identity.items():
-            if note.get(key) != value:
-                raise InputError(
-                    f"{newest}: belongs to {key} {note.get(key)!r}, this run has {value!r}; "
-                    f"remove {newest.parent} to train anew"
-                )
+        check_identity(newest, note, identity)
         like = self.student.state_dict()
         student = _with_prefix("student", tensors)
         self.student.load_state_dict({name: placed(value, like[name]) for name, value in student.items()})
@@ -101,15 +100,31 @@ def latest_checkpoint(directory: Path) -> Path | None:
 
 def load_checkpoint(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Tensors and note of a checkpoint. Raises InputError where the file is not one of ours."""
+    with _opened(file) as opened:
+        return {name: opened.get_tensor(name) for name in opened.keys()}, _note(opened)  # noqa: SIM118
+
+
+def load_note(file: Path) -> dict[str, Any]:
+    """The note alone. Raises InputError likewise."""
+    with _opened(file) as opened:
+        return _note(opened)
+
+
+def _note(opened: Any) -> dict[str, Any]:
+    return dict(json.loads((opened.metadata() or {})["note"]))
+
+
+@contextmanager
+def _opened(file: Path) -> Iterator[Any]:
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(file, framework="pt") as opened:
-            note = json.loads((opened.metadata() or {})["note"])
-            return {name: opened.get_tensor(name) for name in opened.keys()}, note  # noqa: SIM118
-    except (SafetensorError, KeyError, json.JSONDecodeError) as error:
+            yield opened
+    except (SafetensorError, KeyError, ValueError) as error:
         raise InputError(
-            f"{file}: not a checkpoint of this project ({error}); delete it to start earlier"
+            f"{file}: not a checkpoint of this project ({error}); "
+            f"move it out of {file.parent} to go on from an earlier one"
         ) from None
 
 
@@ -138,6 +153,57 @@ def restore_optimiser(optimiser: torch.optim.Optimizer, tensors: Mapping[str, Te
 
 def _parameters(optimiser: torch.optim.Optimizer) -> list[Tensor]:
     return [p for group in optimiser.param_groups for p in group["params"]]
+
+
+def check_identity(file: Path, note: Mapping[str, Any], identity: Mapping[str, Any]) -> None:
+    """Raise InputError, naming all that changed, where a checkpoint was made with other data, networks or processes."""
+    changed = [
+        f"{file}: was made with {name} {old}, now it is {new}"
+        for key, value in identity.items()
+        for name, old, new in _changes(key, note.get(key), value)
+    ]
+    if changed:
+        remedy = f"restore what changed, or train anew after `mv {file.parent} {file.parent}-old`"
+        raise InputError.of([*changed, remedy])
+
+
+def set_aside(directory: Path, spec: str) -> Path | None:
+    """Move checkpoints of another spec to `directory`-<their spec>, and bring back those of `spec`, if there are any.
+
+    Returns where the former are now, or None. Nothing is deleted.
+    """
+    moved = None
+    newest = latest_checkpoint(directory)
+    if newest is not None and (other := str(load_note(newest).get("spec"))) != spec:
+        moved = _free(directory.with_name(f"{directory.name}-{other}"))
+        directory.rename(moved)
+    earlier = directory.with_name(f"{directory.name}-{spec}")
+    if earlier.is_dir() and latest_checkpoint(directory) is None:
+        shutil.rmtree(directory, ignore_errors=True)  # at most the rest of a checkpoint that was never whole
+        earlier.rename(directory)
+    return moved
+
+
+def _latest_of(directory: Path, identity: Mapping[str, Any]) -> Path | None:
+    """The newest checkpoint of this spec."""
+    if moved := set_aside(directory, str(identity["spec"])):
+        print(f"the settings changed: earlier checkpoints are kept in {moved}, and training starts anew")
+    return latest_checkpoint(directory)
+
+
+def _free(path: Path) -> Path:
+    """`path`, or where that exists with a number behind it, one that does not."""
+    names = (path, *(path.with_name(f"{path.name}-{k}") for k in itertools.count(2)))
+    return next(name for name in names if not name.exists())
+
+
+def _changes(key: str, old: Any, new: Any) -> Iterator[tuple[str, Any, Any]]:
+    """What differs, by name: networks are compared one by one."""
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        for name in sorted(old.keys() | new.keys()):
+            yield from _changes(f"{key} of {name}", old.get(name), new.get(name))
+    elif old != new:
+        yield key, old, new
 
 
 def _prefixed(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

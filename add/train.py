@@ -25,9 +25,9 @@ from tqdm import tqdm
 from add.batch import Batch, draw_batch
 from add.checkpoint import TrainingState
 from add.config.load import load_run
-from add.config.resolve import spec_hash
 from add.config.run import Run
 from add.config.training import CACHED, CacheSpec, OptimiserSpec
+from add.data.contents import data_digest
 from add.data.training_set import open_training_set
 from add.distributed import (
     ALONE,
@@ -46,6 +46,7 @@ from add.distributed import (
 )
 from add.errors import InputError, refuses
 from add.files import whole_directory, write_json
+from add.identity import configuration_digest, networks_of, spec_hash
 from add.log import TrainLog
 from add.models.diffusion import save_student, trainable_unet
 from add.models.encoder_cache import open_cache
@@ -59,6 +60,7 @@ from add.models.frozen import (
     plain_student,
     release_unused,
 )
+from add.models.hub import network_directory
 from add.step import losses, student_output, target_of
 
 
@@ -70,8 +72,9 @@ def train(
     rank: which slice of every batch this process takes (`add.distributed`); the first process writes.
     cache: keeps the frozen encoders' output on disk, which changes no bit of the result.
 
-    Raises InputError where a checkpoint under `out` belongs to another spec, seed or number of processes, where the
-    processes cannot split the batch, and where training data or weights are not as they should be.
+    Checkpoints under `out` that another spec made are set aside. Raises InputError where one was made with other
+    networks or data, or by another number of processes, where the processes cannot split the batch, and where training
+    data or weights are not as they should be.
     """
     # Initialise. The number of threads is part of the spec: the bits depend on it.
     settings, options = run.training, performance_of(run)
@@ -79,7 +82,7 @@ def train(
     check_ranks(rank, settings.batch // settings.accumulate, settings.virtual_batch if adversarial else None)
     make_deterministic(settings.threads)
     started = time.perf_counter()
-    weights = from_first(rank, lambda: check_networks(run))
+    contents = from_first(rank, lambda: check_contents(run))
     encoders = open_cache(cache, run.data.train)
     networks = load_frozen_networks(run, device, encoders)
     student = networks.student
@@ -97,7 +100,7 @@ def train(
 
     # Load the latest checkpoint.
     checkpoints = out / "train" / "checkpoints"
-    identity = {"spec": spec_hash(run), "seed": seed, "processes": rank.processes}
+    identity = {"spec": spec_hash(run), "seed": seed, "processes": rank.processes, **contents}
     state = TrainingState(unet, average, student_optimiser, heads, head_optimiser)
     step, seconds = state.resume(checkpoints, rank, identity)
 
@@ -178,7 +181,7 @@ def train(
         "threads": settings.threads,
         "processes": rank.processes,
         "torch": torch.__version__,
-        "weights": weights,
+        **contents,
     }
     write_json(out / "train" / "train.json", summary)
     shutil.rmtree(checkpoints, ignore_errors=True)
@@ -231,6 +234,21 @@ def update(
 def update_average(average: Sequence[Tensor], module: nn.Module, decay: float) -> None:
     """average <- decay * average + (1 - decay) * parameters, in place."""
     torch._foreach_lerp_([local(a) for a in average], [local(p) for p in module.parameters()], 1 - decay)
+
+
+def check_contents(run: Run) -> dict[str, Any]:
+    """SHA-256 of what the run reads: `weights` and `configurations` by network, and the training `data`.
+
+    Raises WeightsError where weights are not those that the settings name, InputError where data are missing.
+    """
+    configurations = {
+        name: configuration_digest(network_directory(network)) for name, network in networks_of(run).items()
+    }
+    return {
+        "weights": check_networks(run),
+        "configurations": configurations,
+        "data": data_digest(run.data.train),
+    }
 
 
 def make_deterministic(threads: int) -> None:

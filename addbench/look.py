@@ -7,10 +7,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-from add.config.load import BASELINE, load_ablations, load_baseline, load_scale
-from add.config.resolve import resolve, spec_hash
+from add.config.load import BASELINE, load_ablations, load_baseline, load_run, load_scale
+from add.config.resolve import resolve
+from add.config.run import Run
 from add.config.types import WITH_NULLS
 from add.config.yaml import SpecError, raise_all
+from add.identity import deciding_values, spec_hash
 from addbench.project import (
     ABLATIONS,
     CONFIG,
@@ -132,25 +134,35 @@ def validate(options: argparse.Namespace) -> tuple[str, int]:
 
 
 def explain(options: argparse.Namespace) -> tuple[str, int]:
-    """Say why a run would be trained again: the settings that changed since its results were made.
+    """Say why a run would be trained again: what decides its bits and changed since its results were made.
 
-    For each training seed: it never ran, nothing changed, or each changed key as old -> new.
+    For each training seed: it never ran, nothing changed, or each changed setting, network or data set as old -> new.
     """
+    from addbench.identity import run_identity
+
     project = load_project(options.scale)
     run = project.run(options.run)
-    folders = (RESULTS / project.scale.name / run.name / f"seed{s}" for s in project.scale.training.seeds)
-    return "\n".join(line for folder in folders for line in _changed(folder, values(run))), 0
+    now = run_identity(project.scale, run)
+    folder = RESULTS / project.scale.name / run.name
+    seeds = project.scale.training.seeds
+    return "\n".join(line for seed in seeds for line in _changed(folder / f"seed{seed}", run, now)), 0
 
 
-def _changed(directory: Path, now: dict[str, Any]) -> list[str]:
+def _changed(directory: Path, run: Run, now: dict[str, Any]) -> list[str]:
+    from addbench.identity import changed_contents
+
     place = directory.as_posix()
     recorded = directory / "spec.json"
     if not recorded.is_file():
         return [f"{place}: never ran (it holds no spec.json)"]
-    found = changes(flat(_read(recorded)), now)
-    if found:
-        settings = "1 setting" if len(found) == 1 else f"{len(found)} settings"
-        return [f"{place}: {settings} changed", *(f"  {key}: {old} -> {new}" for key, old, new in found)]
+    spec = _read(recorded)
+    try:
+        found = changes(flat(deciding_values(load_run(recorded))), flat(now["values"]))
+    except SpecError:  # of another version: it is compared as it stands
+        found = changes(flat(spec), values(run))
+    lines = [f"  {key}: {old} -> {new}" for key, old, new in [*found, *changed_contents(directory, now)]]
+    if lines:
+        return [f"{place}: {len(lines)} change{'s' * (len(lines) > 1)}", *lines]
     if not (directory / "train" / "train.json").is_file():
         return [f"{place}: nothing changed, but training has not finished; it would go on"]
     return [f"{place}: nothing changed"]

@@ -36,17 +36,20 @@ def plain(run: Run) -> str:
     return json.dumps(run.model_dump(mode="json"), sort_keys=True)
 
 
-def stage_values(stage: type[StageValues], scale: Scale) -> Callable[[Any], str]:
+def stage_values(stage: type[StageValues], scale: Scale) -> Callable[[Any, Any], str]:
     """The stage's values as one line of JSON, for `params` and the stage's option `--scale`.
 
-    A function of the wildcards, since Snakemake takes braces in a text, such as a range of shards, for wildcards.
-    It is called for jobs that are planned: a scale without a study has no values for the study's stages.
+    Snakemake does not compare a function of `output`: `addbench.identity` has what it compares. The function is called
+    for jobs that are planned: a scale without a study has no values for the study's stages.
     """
-    return lambda wildcards: stage.of(scale).model_dump_json()
+    return lambda wildcards, output: stage.of(scale).model_dump_json()
 
 
 def report_values(scale: Scale, baseline: Variant, table: Table) -> Callable[[Any], str]:
-    """What the report is about as one line of JSON, likewise, for `python -m reports.table --study`."""
+    """What the report is about as one line of JSON, for `python -m reports.table --study`.
+
+    A function, since Snakemake takes braces in a text for wildcards.
+    """
     study = study_from_spec(scale, baseline, table)
     return lambda wildcards: json.dumps(dataclasses.asdict(study))
 
@@ -104,13 +107,15 @@ def report_figures(flag: Callable[..., Any], steps: Sequence[int], rated: bool) 
 class Compared:
     """A system and its sample directory. job: what samples it, where the table does not.
 
-    student: the directory of the student that is sampled; None for a pretrained pipeline.
+    student: the directory of the student that is sampled; None for a pretrained pipeline. identity: what decides the
+    images that the job draws.
     """
 
     label: str
     samples: str
-    student: str | None
-    job: dict[str, Any] | None
+    student: str | None = None
+    job: dict[str, Any] | None = None
+    identity: Any = None
 
     @property
     def finished(self) -> str:
@@ -150,6 +155,19 @@ class StudyFiles:
     def extra_students(self) -> list[str]:
         """The students that they are sampled from, each once."""
         return list(dict.fromkeys(system.student for system in self.extra if system.student))
+
+    @property
+    def extra_facts(self) -> list[str]:
+        """The records of their trainings."""
+        return [
+            Path(student).with_name("train").joinpath("train.json").as_posix()
+            for student in self.extra_students
+        ]
+
+    @property
+    def identity(self) -> str:
+        """What decides the images that are sampled for the study alone, as JSON in one line."""
+        return json.dumps([[system.samples, system.identity] for system in self.extra])
 
     @property
     def jobs(self) -> str:
@@ -210,14 +228,17 @@ def _compared(scale: Scale, study: StudySpec, system: StudySystemSpec, results: 
         trained = f"{results}/{system.run}/seed{system.seed}"
         student = f"{trained}/student"
         if system.steps in scale.sampling.steps:
-            return Compared(system.label, f"{trained}/samples/{folder}", student, None)
+            return Compared(system.label, f"{trained}/samples/{folder}", student)
         out = f"{results}/study_samples/{system.run}-seed{system.seed}"
         job = {"system": student, "prompts": study.prompts, "steps": system.steps, "out": out}
-        return Compared(system.label, f"{out}/{folder}", student, job)
+        return Compared(system.label, f"{out}/{folder}", student, job, system.run)
+    from addbench.identity import network_identity
+
     network = scale.networks.diffusion[system.pipeline or ""]
     out = f"{results}/study_samples/{system.pipeline}-guidance{system.guidance:g}"
     known = {"revision": network.revision, "sha256": network.sha256, "guidance": system.guidance}
     job = {"system": network.path, "prompts": study.prompts, **known, "steps": system.steps, "out": out}
     if network.files is not None:
         job["files"] = network.files
-    return Compared(system.label, f"{out}/{folder}", None, job)
+    identity = [network_identity(scale, network), system.guidance]
+    return Compared(system.label, f"{out}/{folder}", None, job, identity)

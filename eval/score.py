@@ -32,7 +32,7 @@ def score_run(run: Path, values: ScoreValues, reference_directory: Path, device:
     WeightsError.
     """
     from add.config.load import load_run
-    from add.config.resolve import spec_hash
+    from add.identity import spec_hash
 
     started = time.perf_counter()
     spec = load_run(run / "spec.json")

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from add.config.resolve import Table, spec_hash
+from add.config.resolve import Table
 from add.config.run import Variant
 from add.config.scale import Scale
+from add.identity import spec_hash
 from eval.result import require, seed_directory
 
 

@@ -20,7 +20,10 @@ MAY_IMPORT = {
     "addbench": ("reports", "eval", "add"),
     "benchmarks": ("addbench", "eval", "add"),
 }
-METHOD_ROOMS = {"add.config": ("add.errors",), "add.data": ("add.config", "add.errors", "add.files")}
+METHOD_ROOMS = {
+    "add.config": ("add.errors",),
+    "add.data": ("add.config", "add.digests", "add.errors", "add.files"),
+}
 
 
 def modules() -> dict[str, ast.Module]:

@@ -6,7 +6,6 @@ rows that resolve to the same values are one run (Table 1: 22 cells, 17 runs).
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import json
 from collections.abc import Iterator, Mapping
@@ -93,11 +92,6 @@ def resolve(scale: Scale, baseline: Variant, ablations: tuple[Ablation, ...]) ->
             )
     raise_all(problems)
     return Table(tuple(cells), runs)
-
-
-def spec_hash(run: Run) -> str:
-    """12 hexadecimal digits of SHA-256 over the run's values; its name is not one of them."""
-    return hashlib.sha256(_canonical(run).encode()).hexdigest()[:12]
 
 
 def override_keys() -> tuple[str, ...]:

@@ -20,6 +20,7 @@ from add.config.scale import DiffusionNetworkSpec, FeatureNetworkSpec, ImageNetw
 from add.config.training import PerformanceSpec
 from add.discriminator import Discriminator
 from add.distributed import Rank
+from add.identity import networks_of
 from add.models.diffusion import DiffusionNetwork, check_one_vae, load_diffusion
 from add.models.encoder_cache import (
     EncoderCache,
@@ -119,9 +120,7 @@ def check_networks(run: Run) -> dict[str, str]:
 
     Raises WeightsError where weights are missing or are not those that the settings name.
     """
-    networks = run.networks
-    named: dict[str, NetworkSpec] = {**networks.diffusion, **networks.features}
-    named |= {k: v for k, v in (("c_text", networks.c_text), ("c_img", networks.c_img)) if v is not None}
+    named = networks_of(run)
     return {k: check_weights(network_directory(n), n.sha256, n.files) for k, n in named.items()}
 
 

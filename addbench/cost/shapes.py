@@ -12,10 +12,11 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from add.config.resolve import Table, spec_hash
+from add.config.resolve import Table
 from add.config.run import Run
 from add.config.scale import NetworkSpec, Scale
 from add.errors import InputError
+from add.identity import spec_hash
 from add.models.hub import cached_directory, is_hub_id, mirrored
 from addbench.workflow import StudyFiles
 

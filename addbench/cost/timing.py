@@ -13,10 +13,11 @@ from typing import Literal, TypeVar
 
 from pydantic import BaseModel, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError
 
-from add.config.resolve import Table, spec_hash
+from add.config.resolve import Table
 from add.config.run import Run
 from add.config.scale import Scale
 from add.config.yaml import SpecError, read_json
+from add.identity import spec_hash
 from addbench.cost.shapes import Arithmetic
 
 _MODEL = TypeVar("_MODEL", bound=BaseModel)

@@ -10,9 +10,11 @@ import torch
 from add.checkpoint import (
     latest_checkpoint,
     load_checkpoint,
+    load_note,
     optimiser_tensors,
     restore_optimiser,
     save_checkpoint,
+    set_aside,
 )
 
 
@@ -47,6 +49,24 @@ def test_a_damaged_checkpoint_is_refused_by_name(tmp_path: Path, content: bytes)
     file.write_bytes(content)
     with pytest.raises(ValueError, match=r"step-0000001\.safetensors: not a checkpoint"):
         load_checkpoint(file)
+
+
+def test_checkpoints_of_another_spec_are_set_aside_and_come_back_with_it(tmp_path: Path):
+    directory = tmp_path / "checkpoints"
+    for spec, step in (("first", 1), ("second", 2), ("first", 3)):
+        set_aside(directory, spec)
+        save_checkpoint(directory, step, {"a": torch.zeros(1)}, {"spec": spec})
+    steps = {d.name: [load_note(f)["step"] for f in sorted(d.iterdir())] for d in tmp_path.iterdir()}
+    assert steps == {"checkpoints": [1, 3], "checkpoints-second": [2]}
+
+
+def test_an_earlier_set_of_checkpoints_is_never_overwritten(tmp_path: Path):
+    directory = tmp_path / "checkpoints"
+    (tmp_path / "checkpoints-first").mkdir()
+    (tmp_path / "checkpoints-first" / "step-0000009.safetensors").write_bytes(b"a person's")
+    save_checkpoint(directory, 1, {"a": torch.zeros(1)}, {"spec": "first"})
+    assert set_aside(directory, "second") == tmp_path / "checkpoints-first-2"
+    assert (tmp_path / "checkpoints-first" / "step-0000009.safetensors").read_bytes() == b"a person's"
 
 
 def test_a_restored_optimiser_makes_the_same_next_step():

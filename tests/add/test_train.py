@@ -15,14 +15,18 @@ import pytest
 import torch
 
 from add.batch import draw_batch
+from add.checkpoint import latest_checkpoint
 from add.config.run import Run
 from add.data.training_set import open_training_set
+from add.errors import InputError
+from add.identity import spec_hash
 from add.losses import distillation_loss, hinge_discriminator, hinge_generator, r1_penalty
 from add.models.diffusion import trainable_unet
 from add.models.frozen import FrozenNetworks, load_frozen_networks, make_heads
 from add.step import discriminator_features, losses, student_output, target_of
 from add.train import train
 from tests.support.smoke import REPOSITORY, smoke_run
+from tests.support.training_data import png
 
 LATENT = (4, 8, 8)
 
@@ -289,14 +293,71 @@ def test_killed_and_started_again_ends_in_the_same_bits(smoke: Path, tmp_path: P
     assert (whole / "train" / "log.jsonl").read_text() == (broken / "train" / "log.jsonl").read_text()
 
 
-def test_a_checkpoint_of_another_spec_is_refused(smoke: Path, tmp_path: Path):
-    from add.checkpoint import save_checkpoint
+@pytest.fixture
+def interrupted(smoke: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The directory of a run whose training was interrupted after a checkpoint at step 2."""
 
-    save_checkpoint(
-        tmp_path / "train" / "checkpoints",
-        1,
-        {"x": torch.zeros(1)},
-        {"spec": "other", "seed": 0, "seconds": 0},
-    )
-    with pytest.raises(ValueError, match="belongs to spec 'other'"):
-        train(smoke_run(steps=2), 0, tmp_path)
+    def interrupt(log: Any, step: int, numbers: Any) -> None:
+        if step == 2:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("add.log.TrainLog.scalars", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            train(smoke_run(**SHORT), 0, tmp_path / "out")
+    assert latest_checkpoint(tmp_path / "out/train/checkpoints") is not None
+    return tmp_path / "out"
+
+
+SHORT: dict[str, Any] = {"steps": 4, "checkpoint_every": 2, "log_every": 1}
+
+
+def test_after_an_edited_value_training_starts_anew_and_keeps_the_earlier_checkpoints(
+    interrupted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    edited = smoke_run(**SHORT, ema=0.5)
+    train(edited, 0, interrupted)
+    kept = interrupted / "train" / f"checkpoints-{spec_hash(smoke_run(**SHORT))}"
+    assert latest_checkpoint(kept) is not None
+    assert str(kept) in capsys.readouterr().out
+    train(edited, 0, tmp_path / "fresh")
+    assert student_bytes(interrupted) == student_bytes(tmp_path / "fresh")
+
+
+def test_how_often_checkpoints_are_written_may_change_in_the_middle(interrupted: Path, tmp_path: Path):
+    train(smoke_run(**{**SHORT, "checkpoint_every": 3}), 0, interrupted)
+    assert not list((interrupted / "train").glob("checkpoints*"))
+    train(smoke_run(**SHORT), 0, tmp_path / "whole")
+    assert student_bytes(interrupted) == student_bytes(tmp_path / "whole")
+
+
+@pytest.mark.parametrize(
+    ("file", "named"),
+    [
+        ("data/smoke/networks/c_text/model.safetensors", "weights of c_text"),
+        ("data/smoke/networks/sd21/scheduler/scheduler_config.json", "configurations of sd21"),
+        ("data/smoke/train/000000000001.png", "data"),
+    ],
+)
+def test_what_was_exchanged_in_the_middle_is_named(smoke: Path, interrupted: Path, file: str, named: str):
+    path = smoke / file
+    before = path.read_bytes()
+    path.write_bytes(EXCHANGED[path.suffix](before))
+    try:
+        with pytest.raises(InputError, match=f"was made with {named} ") as refused:
+            train(smoke_run(**SHORT), 0, interrupted)
+    finally:
+        path.write_bytes(before)
+    assert len(refused.value.problems) == 2, "one change, and what to do"
+    train(smoke_run(**SHORT), 0, interrupted)
+
+
+def _another_last_byte(content: bytes) -> bytes:
+    return content[:-1] + bytes([content[-1] ^ 1])
+
+
+EXCHANGED = {
+    ".safetensors": _another_last_byte,
+    ".json": lambda content: json.dumps(json.loads(content) | {"steps_offset": 0}).encode(),
+    ".png": lambda content: png("red", size=(32, 32)),
+}

@@ -10,8 +10,8 @@ import pytest
 from ruamel.yaml import YAML
 
 from add.config.load import load_run
-from add.config.resolve import spec_hash
 from add.config.types import WITH_NULLS
+from add.identity import spec_hash
 from addbench.__main__ import main
 from addbench.project import NOT_SET, aligned, changes, scalar
 from tests.support.specs import ONE_ROW, ROOT, copy_settings, edit, table_of
@@ -207,7 +207,7 @@ def test_explain_names_each_changed_setting_with_both_values(addbench, root):
     edit(root / "ablations/baseline.yaml", "2.5", "5.0")
     edit(root / "config/mini.yaml", "steps: 155", "steps: 300")
     assert addbench("explain", "baseline")[1].splitlines() == [
-        "results/mini/baseline/seed0: 2 settings changed",
+        "results/mini/baseline/seed0: 2 changes",
         "  loss.distillation_weight: 2.5 -> 5.0",
         "  training.steps: 155 -> 300",
     ]

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from add.config.load import load_scale
-from add.config.resolve import Table, spec_hash
+from add.config.resolve import Table
 from add.config.scale import Scale
 from add.config.yaml import SpecError
+from add.identity import spec_hash
 from addbench.__main__ import main
 from addbench.cost.shapes import PUBLISHED, Arithmetic, configurations
 from addbench.cost.timing import (

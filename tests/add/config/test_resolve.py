@@ -8,9 +8,10 @@ from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
 from add.config.load import load_ablations, load_baseline, load_scale
-from add.config.resolve import override_keys, resolve, spec_hash
+from add.config.resolve import override_keys, resolve
 from add.config.run import Run
 from add.config.yaml import read_yaml
+from add.identity import spec_hash
 from tests.support.specs import ONE_ROW, ROOT, copy_settings, edit, table_of
 
 # Table 1 of arXiv 2311.17042, typed apart from ablations/: part, FID, CLIP score, default, what differs.
@@ -228,7 +229,7 @@ def test_how_samples_are_drawn_and_scored_changes_no_training_run(tmp_path):
 
 def test_a_network_changes_exactly_the_runs_that_use_it(tmp_path):
     root = copy_settings(tmp_path)
-    edit(root / "config/mini.yaml", "path: mini/weights/sdxl", "path: elsewhere/sdxl")
+    edit(root / "config/mini.yaml", "latents: sdxl", "latents: other")
     assert _changed(table_of(ROOT), table_of(root)) == {
         name for name in RUNS if name.startswith("teacher_type")
     }

@@ -1,0 +1,61 @@
+"""Which bytes does a training set hold? One digest over its images and captions, in the order of its samples."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from add.config.training import CocoSpec, HuggingFaceSpec, ShardsSpec, TrainData
+from add.data.coco import CaptionedImages
+from add.data.huggingface import dataset_files
+from add.data.shards import shard_paths
+from add.data.training_set import open_training_set
+from add.digests import State, digest_of, file_digests, file_state, remembered
+from add.errors import InputError
+
+
+def data_digest(train: TrainData) -> str:
+    """sha256 (64 hex) of the samples' encoded images and captions; for shards and tables, of the whole files.
+
+    Where the files lie, their times, and files that no sample uses do not count. A set that did not change since the
+    last time is not read again. Raises InputError with every problem of the set.
+    """
+    if isinstance(train, ShardsSpec):
+        return _whole_files(*shard_paths(train.shards))
+    if isinstance(train, HuggingFaceSpec):
+        return _whole_files(*dataset_files(Path(train.path), train.split))
+    folder = train.images if isinstance(train, CocoSpec) else train.path
+    states = _states(Path(folder))
+    if isinstance(train, CocoSpec) and (state := file_state(Path(train.annotations))):
+        states["annotations"] = state
+    what = f"training set {Path.cwd()} {train.model_dump_json()}"
+    return remembered(what, states, lambda: _samples(train))
+
+
+def _whole_files(files: list[Path], problems: list[str]) -> str:
+    if problems:
+        raise InputError.of(problems)
+    return digest_of(file_digests(files))
+
+
+def _samples(train: TrainData) -> str:
+    data = open_training_set(train)
+    if not isinstance(data, CaptionedImages):
+        raise TypeError(f"{type(data).__name__} is no set of files")
+    images = [data.root / name for name in data.images]
+    if data.captions is not None:
+        return digest_of([file_digests(images), data.captions])
+    return digest_of([file_digests(images), file_digests(image.with_suffix(".txt") for image in images)])
+
+
+def _states(root: Path) -> dict[str, State]:
+    """The states of all files below a folder but hidden ones, by relative name."""
+    found: dict[str, State] = {}
+    for folder, below, _ in os.walk(root, followlinks=True):
+        below[:] = sorted(name for name in below if not name.startswith("."))
+        prefix = os.path.relpath(folder, root)
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if not entry.name.startswith(".") and entry.is_file() and (state := file_state(entry)):
+                    found[f"{prefix}/{entry.name}"] = state
+    return found
