@@ -22,6 +22,7 @@ sys.path.insert(0, workflow.basedir)
 
 from add.config.load import load_ablations, load_baseline, load_scale
 from add.config.resolve import resolve
+from addbench.owner import free_dead_lock, note_owner
 from addbench.preflight.inputs import check_inputs_exist
 from addbench.workflow import (
     build_options,
@@ -42,6 +43,9 @@ from eval.stage import (
     SampleValues,
     ScoreValues,
 )
+
+if workflow.is_main_process:
+    free_dead_lock(Path(workflow.snakefile))
 
 SCALE = load_scale(scale_file(config.get("scale", "mini")))
 ABLATIONS = Path(config.get("ablations", "ablations"))
@@ -69,6 +73,10 @@ shell.prefix(
     f'export PATH="{Path(sys.executable).parent}:$PATH"; '
     "unset PYTHONDONTWRITEBYTECODE; "
 )
+
+
+onstart:
+    note_owner()
 
 
 report: "reports/captions/workflow.rst"

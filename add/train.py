@@ -8,6 +8,7 @@ a function of (seed, step), and a checkpoint holds all state that an update read
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import platform
 import shutil
@@ -42,6 +43,7 @@ from add.distributed import (
 )
 from add.errors import refuses
 from add.files import whole_directory, write_json
+from add.lock import only_writer
 from add.log import TrainLog
 from add.models.diffusion import save_student, trainable_unet
 from add.models.encoder_cache import open_cache
@@ -173,6 +175,15 @@ def train(
     shutil.rmtree(checkpoints, ignore_errors=True)
 
 
+def is_finished(run: Run, seed: int, out: Path, rank: Rank) -> bool:
+    """Whether `out` holds this very training, whole: its student, its log and its facts."""
+    facts = out / "train" / "train.json"
+    if not all(path.exists() for path in (facts, out / "train" / "log.jsonl", out / "student")):
+        return False
+    found = json.loads(facts.read_text(encoding="utf-8"))
+    return (found["spec_hash"], found["seed"], found["processes"]) == (spec_hash(run), seed, rank.processes)
+
+
 def make_deterministic(threads: int) -> None:
     """Let the same run give the same bits on the same machine."""
     torch.set_num_threads(threads)
@@ -219,7 +230,13 @@ def main() -> None:
     arguments = parser.parse_args()
     cache = CacheSpec(directory=arguments.cache, keep=tuple(arguments.keep)) if arguments.cache else None
     rank, device = join_processes(arguments.device)
-    train(load_run(arguments.spec), arguments.seed, arguments.out, device, rank, cache)
+    run, seed, out = load_run(arguments.spec), arguments.seed, arguments.out
+    # One process writes, so one takes the lock; the others wait for it in from_first.
+    with only_writer(out) if rank.first else nullcontext(False) as waited:
+        if from_first(rank, lambda: waited and is_finished(run, seed, out, rank)):
+            print(f"{out}: the process that wrote there has finished this very training", file=sys.stderr)
+        else:
+            train(run, seed, out, device, rank, cache)
     leave_processes(rank)
 
 

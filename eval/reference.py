@@ -23,6 +23,7 @@ from safetensors.numpy import load_file, save_file
 
 from add.errors import InputError, refuses
 from add.files import whole_file, write_json
+from add.lock import only_writer
 from add.models.weights import file_hash
 from eval.images import ReferenceImages, image_folder, named_images, photograph_folder, present
 from eval.metrics.features import Extractor
@@ -203,7 +204,8 @@ def main(arguments: list[str] | None = None) -> int:
 
     values = MeasureValues.read(options.scale)
     torch.set_num_threads(values.threads)
-    made = make_reference(values, options.out, options.device, options.present_only)
+    with only_writer(options.out):
+        made = make_reference(values, options.out, options.device, options.present_only)
     for entry in made.real:
         fid, subset = entry.metrics["fid"], entry.subset
         factor = entry.blur.factor if entry.blur else None

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from add.errors import InputError, refuses
 from add.files import write_json
+from add.lock import only_writer
 from eval.images import INDEX_COLUMNS, SampledImage
 from eval.prompts import Prompt, read_prompts
 from eval.stage import SampleValues, add_scale_option
@@ -151,14 +152,15 @@ def sample_set(
 def sample_sets(
     system: System, sampling: SamplingSpec, steps: Sequence[int], out: Path, only: Sequence[str] = ()
 ) -> None:
-    """Sample every prompt set (or those named in `only`) by each number of steps."""
-    for name, rule in sampling.prompts.items():
-        if only and name not in only:
-            continue
-        prompts = read_prompts(rule)
-        for k in steps:
-            folder = out / f"{name}-{k}step"
-            sample_set(system, prompts, k, sampling.seed, sampling.batch, folder, system.name)
+    """Sample every prompt set (or those named in `only`) by each number of steps, as the only process below `out`."""
+    with only_writer(out):
+        for name, rule in sampling.prompts.items():
+            if only and name not in only:
+                continue
+            prompts = read_prompts(rule)
+            for k in steps:
+                folder = out / f"{name}-{k}step"
+                sample_set(system, prompts, k, sampling.seed, sampling.batch, folder, system.name)
 
 
 @refuses

@@ -17,6 +17,7 @@ from typing import Any
 
 from add.errors import InputError, refuses
 from add.files import write_json
+from add.lock import only_writer
 from eval.images import SampleSet, read_samples
 from eval.metrics.measure import MetricNetworks, ReferenceFeatures, load_metric_networks, score_images
 from eval.prompts import Prompt, read_prompts
@@ -150,8 +151,9 @@ def main(arguments: list[str] | None = None) -> int:
     values = ScoreValues.read(options.scale)
     torch.set_num_threads(values.threads)
     reference = options.reference or options.run.resolve().parent.parent / "reference"
-    result = score_run(options.run, values, reference, options.device)
-    write_json(options.out, result.values())
+    with only_writer(options.out):
+        result = score_run(options.run, values, reference, options.device)
+        write_json(options.out, result.values())
     if values.notice:
         print(f"notice: {values.notice}", file=sys.stderr)
     return 0

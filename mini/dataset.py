@@ -15,6 +15,7 @@ from pathlib import Path
 from PIL import Image
 
 from add.files import whole_directory
+from add.lock import only_writer
 from mini.pretrain.classify import attribute_names
 from mini.render import RESOLUTION, render
 from mini.world import LAYOUTS, Scenes, Split, caption, draw_photographs, draw_scenes, is_alike
@@ -104,7 +105,8 @@ def main() -> None:
     parser.add_argument("--reference", type=int, default=4000, help="reference images of the FID")
     parser.add_argument("--prompts", type=int, default=160, help="prompts in PartiPrompts.tsv")
     arguments = parser.parse_args()
-    write_dataset(arguments.out, arguments.train, arguments.val, arguments.reference, arguments.prompts)
+    with only_writer(arguments.out):
+        write_dataset(arguments.out, arguments.train, arguments.val, arguments.reference, arguments.prompts)
 
 
 if __name__ == "__main__":

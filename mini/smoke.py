@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 
+from add.lock import only_writer
 from mini.dataset import write_dataset
 from mini.pretrain import classify, contrast, vae
 from mini.pretrain.diffusion import build_text_encoder, build_tokenizer, build_unet, save_pipeline
@@ -59,8 +60,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="directory to write")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    write_networks(arguments.out / "networks")
-    write_dataset(arguments.out, train=24, val=8, reference=8, prompts=12)
+    with only_writer(arguments.out):
+        write_networks(arguments.out / "networks")
+        write_dataset(arguments.out, train=24, val=8, reference=8, prompts=12)
 
 
 if __name__ == "__main__":

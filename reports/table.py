@@ -16,6 +16,7 @@ from add.config.load import BASELINE, load_ablations, load_baseline, load_scale
 from add.config.resolve import resolve
 from add.errors import refuses
 from add.files import write_whole
+from add.lock import only_writer
 from reports.cells import collect
 from reports.plots.figures import draw_figures, draw_ratings
 from reports.ratings import read_preferences
@@ -65,7 +66,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         baseline = load_baseline(options.ablations / f"{BASELINE}.yaml")
         table = resolve(scale, baseline, load_ablations(options.ablations))
         study = study_from_spec(scale, baseline, table)
-    make_report(study, options.results, options.out)
+    with only_writer(options.out):
+        make_report(study, options.results, options.out)
     return 0
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 
 from add.files import write_whole
+from add.lock import only_writer
 from mini.pretrain import classify, contrast, diffusion, vae
 from mini.pretrain.cards import add_teacher_quality, pin
 from mini.pretrain.loop import Recipe
@@ -121,7 +122,8 @@ def main() -> None:
     if arguments.stages:
         torch.set_num_threads(1)
         for name in arguments.stages:
-            STAGES[name](out)
+            with only_writer(out / name.replace("-", "/")):
+                STAGES[name](out)
         return
     logs = Path("logs")
     logs.mkdir(exist_ok=True)

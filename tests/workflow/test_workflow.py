@@ -11,12 +11,13 @@ import shlex
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from eval.preferences.reader import read_votes, write_votes
-from tests.support.workflow import copy_project, run_workflow, workflow_environment
+from tests.support.workflow import copy_project, run_workflow, workflow_command, workflow_environment
 
 TEACHER_STEPS = """\
 part: f
@@ -330,3 +331,36 @@ def test_gpu_jobs_never_run_two_at_a_time_whatever_the_cores(finished: Path, tmp
     (_, first), (second, _) = sorted(spans)
     # a process needs seconds to load; side by side, the later one's first image would follow at once
     assert second - first > 1.0
+
+
+def test_after_sigkill_the_next_command_goes_on_beside_the_orphan_and_loses_nothing(tmp_path: Path):
+    copy_project(tmp_path, ablations=("baseline",))
+    scale = tmp_path / "config/smoke.yaml"
+    scale.write_text(scale.read_text().replace("  steps: 3 ", "  steps: 60 ", 1))
+    out = tmp_path / "results/smoke/baseline/seed0"
+    target = "results/smoke/baseline/seed0/train/train.json"
+    first = subprocess.Popen(
+        workflow_command("--cores", "1", target),
+        cwd=tmp_path,
+        env=workflow_environment(tmp_path),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + 300
+    while not list((out / "train/checkpoints").glob("step-*.safetensors")):
+        assert time.monotonic() < deadline, "no checkpoint appeared"
+        assert first.poll() is None, "training ended before Snakemake could be killed"
+        time.sleep(0.02)
+    first.kill()
+    first.wait()
+    orphan, _ = (out.parent / ".seed0.lock").read_text().split()
+    result = snakemake(tmp_path, target)
+    said = result.stdout + result.stderr
+    assert result.returncode == 0, said
+    assert f"process {first.pid}, is dead" in said
+    log = (tmp_path / "results/smoke/logs/train-baseline-seed0.log").read_text()
+    assert f"process {orphan} on" in log
+    assert "has finished this very training" in log
+    assert len((out / "train/log.jsonl").read_text().splitlines()) == 60
+    assert (out / "student/model_index.json").exists()
+    assert planned(tmp_path, target) == set()

@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from add.errors import InputError, refuses
+from add.lock import only_writer
 from eval.metrics.alignment import Scene, read_scenes, scenes_of
 from eval.preferences.reader import write_votes
 from eval.preferences.record import UNKNOWN, Question, RaterKind, Vote, Winner
@@ -198,8 +199,9 @@ def main(arguments: list[str] | None = None) -> int:
 
     values = RaterValues.read(options.scale)
     torch.set_num_threads(values.threads)
-    votes = rate_automatically(values, read_sources(options.systems), options.reference, options.device)
-    write_votes(options.out, votes)
+    with only_writer(options.out):
+        votes = rate_automatically(values, read_sources(options.systems), options.reference, options.device)
+        write_votes(options.out, votes)
     raters = ", ".join(sorted({f"{vote.rater} ({vote.rater_kind})" for vote in votes}))
     print(f"{len(votes)} votes by {raters}", file=sys.stderr)
     return 0
