@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
 
 import torch
 
+from add.errors import refuses
 from add.lock import only_writer
 from mini.dataset import write_dataset
 from mini.pretrain import classify, contrast, vae
@@ -54,6 +56,7 @@ def write_networks(root: Path) -> None:
     contrast.save_evaluation_clip(root / "eval_clip", json.dumps(config), clip)
 
 
+@refuses
 def main() -> None:
     """Parse the command line and write."""
     parser = argparse.ArgumentParser(prog="python -m mini.smoke", description=__doc__)
@@ -66,4 +69,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
