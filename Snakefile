@@ -5,6 +5,8 @@
 #                \--> study_samples -> automatic -> ratings -/      (and the folder of people's votes -> ratings)
 #                          \--> study
 #
+# The report of each scale stays in reports/<scale>; reports/table.pdf is a copy of the last.
+#
 #     snakemake --cores all reports/table.pdf                 the table, on the mini scale
 #     snakemake --cores all --config scale=smoke              the same on another scale
 #     snakemake --cores all study                             the annotators' pages: results/<scale>/study/pages
@@ -53,6 +55,7 @@ check_inputs_exist(SCALE)
 BASELINE = load_baseline(ABLATIONS / "baseline.yaml")
 TABLE = resolve(SCALE, BASELINE, load_ablations(ABLATIONS))
 RESULTS = f"results/{SCALE.name}"
+REPORT = f"reports/{SCALE.name}"
 # A scale without a module that makes its data names files that are already there.
 DATA = (
     f"{SCALE.data.root}/dataset.json"
@@ -90,6 +93,7 @@ wildcard_constraints:
 localrules:
     all,
     systems,
+    latest,
 
 
 rule all:
@@ -314,7 +318,7 @@ rule ratings:
     output:
         json=f"{RESULTS}/ratings/ratings.json",
         csv=report(
-            "reports/ratings.csv",
+            f"{REPORT}/ratings.csv",
             caption="reports/captions/ratings.csv.rst",
             category="Ratings",
         ),
@@ -343,26 +347,28 @@ rule report:
         compared=STUDY.samples,
     output:
         pdf=report(
-            "reports/table.pdf",
+            f"{REPORT}/table.pdf",
             caption="reports/captions/table.pdf.rst",
             category="Table",
         ),
         csv=report(
-            "reports/table.csv",
+            f"{REPORT}/table.csv",
             caption="reports/captions/table.csv.rst",
             category="Table",
         ),
         markdown=report(
-            "reports/table.md",
+            f"{REPORT}/table.md",
             caption="reports/captions/table.md.rst",
             category="Table",
         ),
         latex=report(
-            "reports/table.tex",
+            f"{REPORT}/table.tex",
             caption="reports/captions/table.tex.rst",
             category="Table",
         ),
-        figures=report_figures(report, SCALE.sampling.steps, bool(STUDY.systems)),
+        figures=report_figures(
+            report, REPORT, SCALE.sampling.steps, bool(STUDY.systems)
+        ),
     log:
         f"{RESULTS}/logs/report.log",
     benchmark:
@@ -372,5 +378,28 @@ rule report:
     params:
         study=report_values(SCALE, BASELINE, TABLE),
         results=subpath(input.reference, ancestor=2),
+        out=subpath(output.pdf, parent=True),
     shell:
-        "python -m reports.table --study {params.study:q} --results {params.results} --out reports > {log} 2>&1"
+        "python -m reports.table --study {params.study:q} --results {params.results} --out {params.out} > {log} 2>&1"
+
+
+rule latest:
+    """The table of the scale that was made last, at one path. Snakemake removes a job's outputs before it runs it, so
+    a copy that waits for the whole report keeps the last one until then."""
+    input:
+        rules.report.output.pdf,
+        rules.report.output.csv,
+        rules.report.output.markdown,
+        rules.report.output.latex,
+    output:
+        "reports/table.pdf",
+        "reports/table.csv",
+        "reports/table.md",
+        "reports/table.tex",
+    log:
+        f"{RESULTS}/logs/latest.log",
+    conda:
+        "environment.yml"
+    shell:
+        "for file in {input}; do cp $file reports/.latest.partial; "
+        "mv reports/.latest.partial reports/${{file##*/}}; done 2> {log}"

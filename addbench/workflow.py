@@ -86,8 +86,8 @@ def gpu_jobs(setting: Any) -> int:
     return int(found if setting is None else setting)
 
 
-def report_figures(flag: Callable[..., Any], steps: Sequence[int], rated: bool) -> list[Any]:
-    """The report's figures as PNG, each flagged for `snakemake --report`, and as PDF.
+def report_figures(flag: Callable[..., Any], report: str, steps: Sequence[int], rated: bool) -> list[Any]:
+    """The figures of the report in the folder `report` as PNG, each flagged for `snakemake --report`, and as PDF.
 
     steps: the numbers of steps that are sampled. rated: whether the scale has a study, and so ratings.
     """
@@ -95,7 +95,7 @@ def report_figures(flag: Callable[..., Any], steps: Sequence[int], rated: bool) 
     captions |= {f"samples-{k}step": "samples" for k in (min(steps), max(steps))}
     files: list[Any] = []
     for figure, caption in captions.items():
-        text, file = f"reports/captions/{caption}.rst", f"reports/figures/{figure}"
+        text, file = f"reports/captions/{caption}.rst", f"{report}/figures/{figure}"
         files += [flag(f"{file}.png", caption=text, category="Figures"), f"{file}.pdf"]
     return files
 

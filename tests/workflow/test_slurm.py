@@ -29,7 +29,7 @@ PATIENCE = 3 * 3600.0
 """Seconds for anything that is waited for; a busy machine takes long."""
 GPU_RULES = {"reference", "train", "sample", "score", "study_samples", "automatic"}
 CPU_RULES = {"data", "study", "ratings", "report"}
-LOCAL_RULES = {"all", "systems"}
+LOCAL_RULES = {"all", "systems", "latest"}
 
 
 @pytest.fixture(scope="module")
@@ -165,7 +165,7 @@ def results(directory: Path) -> dict[str, Any]:
         for file in scale.glob(pattern):
             if file.is_file():
                 found[str(file.relative_to(directory))] = file.read_bytes()
-    for name in ("table.csv", "table.md", "table.tex", "ratings.csv"):
+    for name in ("table.csv", "table.md", "table.tex", "smoke/ratings.csv"):
         found[f"reports/{name}"] = (directory / "reports" / name).read_bytes()
     return found
 
