@@ -67,14 +67,17 @@ SEEDS = SCALE.training.seeds
 STUDY = study_plan(SCALE, TABLE, RESULTS)
 # A study is never made again in its place, since people may be answering it: give another directory.
 STUDY_DIRECTORY = config.get("study", f"{RESULTS}/study")
-# 1 where jobs use a GPU, else 0; profiles/default allows one such job at a time.
-GPU = gpu_jobs(config.get("gpu"))
+# 1 where jobs use a GPU, else 0; profiles/default allows one such job at a time. Each job holds a GPU of its own
+# (add/device.py), and where no rule asks for one, no job sees one.
+GPU = gpu_jobs(config.get("gpu"), SCALE)
+THREADS = SCALE.training.threads
 
 # The jobs' python is the one that runs Snakemake, also where its environment is not activated.
 # Where nothing compiled may be kept, every job compiles its libraries again, for 7 s each.
 shell.prefix(
     f'export PATH="{Path(sys.executable).parent}:$PATH"; '
     "unset PYTHONDONTWRITEBYTECODE; "
+    + ("" if GPU else "export CUDA_VISIBLE_DEVICES=; ")
 )
 
 
@@ -136,6 +139,7 @@ rule reference:
         f"{RESULTS}/benchmarks/reference.tsv"
     conda:
         "environment.yml"
+    threads: THREADS
     resources:
         gpu=GPU,
     params:
@@ -161,6 +165,7 @@ rule train:
     priority: 1
     conda:
         "environment.yml"
+    threads: THREADS
     resources:
         gpu=GPU,
         # A cache changes how fast training is and not its result, so it is no value: having one reruns nothing.
@@ -190,6 +195,7 @@ rule sample:
         f"{RESULTS}/benchmarks/sample-{{run}}-seed{{seed}}.tsv"
     conda:
         "environment.yml"
+    threads: THREADS
     resources:
         gpu=GPU,
     params:
@@ -214,6 +220,7 @@ rule score:
         f"{RESULTS}/benchmarks/score-{{run}}-seed{{seed}}.tsv"
     conda:
         "environment.yml"
+    threads: THREADS
     resources:
         gpu=GPU,
     params:
@@ -238,6 +245,7 @@ rule study_samples:
         f"{RESULTS}/benchmarks/study_samples.tsv"
     conda:
         "environment.yml"
+    threads: THREADS
     resources:
         gpu=GPU,
     params:
@@ -297,6 +305,7 @@ rule automatic:
         f"{RESULTS}/benchmarks/automatic.tsv"
     conda:
         "environment.yml"
+    threads: THREADS
     resources:
         gpu=GPU,
     params:

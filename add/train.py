@@ -29,6 +29,7 @@ from add.config.load import load_run
 from add.config.resolve import spec_hash
 from add.config.run import Run
 from add.data.training_set import open_training_set
+from add.device import add_device_option, make_deterministic, open_device
 from add.distributed import (
     ALONE,
     Rank,
@@ -68,7 +69,8 @@ def train(
     settings, options = run.training, performance_of(run)
     adversarial = run.variant.loss.adversarial > 0
     check_ranks(rank, settings.batch // settings.accumulate, settings.virtual_batch if adversarial else None)
-    make_deterministic(settings.threads)
+    torch.set_num_threads(settings.threads)
+    make_deterministic(device)
     started = time.perf_counter()
     weights = from_first(rank, lambda: check_networks(run))
     encoders = open_cache(cache, run.data.train)
@@ -184,14 +186,6 @@ def is_finished(run: Run, seed: int, out: Path, rank: Rank) -> bool:
     return (found["spec_hash"], found["seed"], found["processes"]) == (spec_hash(run), seed, rank.processes)
 
 
-def make_deterministic(threads: int) -> None:
-    """Let the same run give the same bits on the same machine."""
-    torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    # Nothing here reads memory before it is written; filling every new tensor costs 3 to 5% of a step.
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-
-
 def autocast(precision: str, device: str) -> AbstractContextManager[Any]:
     """Autocast to bf16 where `precision` is bf16."""
     if precision == "bf16":
@@ -222,15 +216,16 @@ def main() -> None:
     )
     parser.add_argument("--seed", type=int, default=0, help="training seed")
     parser.add_argument("--out", type=Path, required=True, help="directory of this run and seed")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    add_device_option(parser)
     parser.add_argument("--cache", metavar="DIRECTORY", help="keep the encoders' output there")
     parser.add_argument(
         "--keep", nargs="+", choices=CACHED, default=CACHED, help="kinds to keep (default: all)"
     )
     arguments = parser.parse_args()
     cache = CacheSpec(directory=arguments.cache, keep=tuple(arguments.keep)) if arguments.cache else None
-    rank, device = join_processes(arguments.device)
     run, seed, out = load_run(arguments.spec), arguments.seed, arguments.out
+    device = open_device(arguments.device, run.training.device, run.training.threads)
+    rank, device = join_processes(device)
     # One process writes, so one takes the lock; the others wait for it in from_first.
     with only_writer(out) if rank.first else nullcontext(False) as waited:
         if from_first(rank, lambda: waited and is_finished(run, seed, out, rank)):

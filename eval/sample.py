@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from add.device import add_device_option, open_device
 from add.errors import InputError, refuses
 from add.files import write_json
 from add.lock import only_writer
@@ -173,14 +174,10 @@ def main() -> None:
     parser.add_argument("--steps", type=int, nargs="*", help="numbers of steps (default: the scale's)")
     parser.add_argument("--prompts", nargs="*", default=(), help="prompt sets (default: all)")
     parser.add_argument("--guidance", type=float, default=1.0, help="for pipelines that are no student")
-    parser.add_argument("--device", help="default: cuda where there is one")
+    add_device_option(parser)
     arguments = parser.parse_args()
-
-    import torch
-
     values = SampleValues.read(arguments.scale)
-    torch.set_num_threads(values.threads)
-    device = arguments.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = open_device(arguments.device, values.device, values.threads)
     system = load_system(arguments.system, arguments.guidance, device)
     sampling = values.sampling
     sample_sets(system, sampling, arguments.steps or sampling.steps, arguments.out, arguments.prompts)

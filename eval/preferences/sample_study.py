@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
+from add.device import add_device_option, open_device
 from add.errors import InputError, refuses
 from add.models.hub import local_directory
 from add.models.weights import check_weights
@@ -68,14 +69,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m eval.preferences.sample_study", description=__doc__)
     add_scale_option(parser)
     parser.add_argument("--jobs", required=True, help="JSON list of what to sample")
-    parser.add_argument("--device", help="default: cuda where there is one")
+    add_device_option(parser)
     options = parser.parse_args(arguments)
-
-    import torch
-
     values = SampleValues.read(options.scale)
-    torch.set_num_threads(values.threads)
-    device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = open_device(options.device, values.device, values.threads)
     sample_jobs(values.sampling, read_jobs(options.jobs), device)
     return 0
 
