@@ -12,7 +12,9 @@ import torch
 
 from add.device import machine_gpus, open_device
 from add.errors import InputError
-from tests.support.smoke import REPOSITORY
+from add.models.features import resize, resize_by_products
+from add.train import train
+from tests.support.smoke import REPOSITORY, smoke_run
 
 HOLD = """\
 import os, sys, time
@@ -75,3 +77,23 @@ def test_settings_that_state_the_cpu_use_it_beside_a_gpu_and_hold_none(monkeypat
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr("add.device._hold_one", lambda gpus: pytest.fail("holds a GPU"))
     assert open_device(None, "cpu", 1) == "cpu"
+
+
+@pytest.mark.parametrize(("sides", "size"), [((64, 64), 28), ((32, 48), 64), ((20, 80), 40)])
+def test_resizing_by_products_is_resizing(sides: tuple[int, int], size: int):
+    images = torch.randn(2, 3, *sides, generator=torch.Generator().manual_seed(0))
+    by_products = resize_by_products(images, size, max(sides) > size)
+    torch.testing.assert_close(by_products, resize(images, size), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+def test_a_training_on_a_gpu_ends_in_the_same_bits_twice(smoke: Path, tmp_path: Path, precision: str):
+    # Breaks where an operation of the step has no deterministic kernel on a GPU: it is named in the error.
+    run = smoke_run(steps=6, log_every=1, precision=precision, augmentation=1.0)
+    students = []
+    for name in ("one", "two"):
+        train(run, 0, tmp_path / name, "cuda")
+        students.append((tmp_path / name / "student/unet/diffusion_pytorch_model.safetensors").read_bytes())
+    assert students[0] == students[1]
