@@ -51,5 +51,6 @@ lock: $(STAMP)
 	$(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-header \
 	  --no-emit-index-url --no-emit-find-links -o requirements.lock requirements.in
 
+# Removes what the project made and can make again; says what stays (your data, votes, keys of studies) and why.
 clean:
-	rm -rf results data reports/figures reports/table.pdf reports/table.csv reports/table.md reports/table.tex reports/ratings.csv .snakemake
+	$(PYTHON) -m addbench.clean

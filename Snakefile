@@ -5,6 +5,8 @@
 #                \--> study_samples -> automatic -> ratings -/      (and the folder of people's votes -> ratings)
 #                          \--> study
 #
+# The report of each scale stays in reports/<scale>; reports/table.pdf is a copy of the last.
+#
 #     snakemake --cores all reports/table.pdf                 the table, on the mini scale
 #     snakemake --cores all --config scale=smoke              the same on another scale
 #     snakemake --cores all study                             the annotators' pages: results/<scale>/study/pages
@@ -31,6 +33,7 @@ from addbench.identity import (
     settled,
     stage_identity,
 )
+from addbench.owner import free_dead_lock, note_owner
 from addbench.preflight.inputs import check_inputs_exist
 from addbench.workflow import (
     build_options,
@@ -52,6 +55,9 @@ from eval.stage import (
     ScoreValues,
 )
 
+if workflow.is_main_process:
+    free_dead_lock(Path(workflow.snakefile))
+
 SCALE = load_scale(scale_file(config.get("scale", "mini")))
 ABLATIONS = Path(config.get("ablations", "ablations"))
 check_inputs_exist(SCALE)
@@ -61,20 +67,28 @@ RESULTS = f"results/{SCALE.name}"
 # What the `data` stage makes. A scale without one names files that are already there: identities tell their change,
 # whatever their age.
 DATA = [f"{SCALE.data.root}/dataset.json"] if SCALE.data.build else []
+REPORT = f"reports/{SCALE.name}"
 SEEDS = SCALE.training.seeds
 # What people compare; its systems, and the votes that there are now.
 STUDY = study_plan(SCALE, TABLE, RESULTS)
 # A study is never made again in its place, since people may be answering it: give another directory.
 STUDY_DIRECTORY = config.get("study", f"{RESULTS}/study")
-# 1 where jobs use a GPU, else 0; profiles/default allows one such job at a time.
-GPU = gpu_jobs(config.get("gpu"))
+# 1 where jobs use a GPU, else 0; profiles/default allows one such job at a time. Each job holds a GPU of its own
+# (add/device.py), and where no rule asks for one, no job sees one.
+GPU = gpu_jobs(config.get("gpu"), SCALE)
+THREADS = SCALE.training.threads
 
 # The jobs' python is the one that runs Snakemake, also where its environment is not activated.
 # Where nothing compiled may be kept, every job compiles its libraries again, for 7 s each.
 shell.prefix(
     f'export PATH="{Path(sys.executable).parent}:$PATH"; '
     "unset PYTHONDONTWRITEBYTECODE; "
+    + ("" if GPU else "export CUDA_VISIBLE_DEVICES=; ")
 )
+
+
+onstart:
+    note_owner()
 
 
 report: "reports/captions/workflow.rst"
@@ -88,6 +102,7 @@ wildcard_constraints:
 localrules:
     all,
     systems,
+    latest,
 
 
 rule all:
@@ -131,6 +146,7 @@ rule reference:
         f"{RESULTS}/benchmarks/reference.tsv"
     conda:
         "environment.yml"
+    threads: THREADS
     resources:
         gpu=GPU,
     params:
@@ -157,6 +173,7 @@ rule train:
     priority: 1
     conda:
         "environment.yml"
+    threads: THREADS
     resources:
         gpu=GPU,
         # A cache changes how fast training is and not its result, so it is no value: having one reruns nothing.
@@ -193,6 +210,7 @@ rule sample:
         f"{RESULTS}/benchmarks/sample-{{run}}-seed{{seed}}.tsv"
     conda:
         "environment.yml"
+    threads: THREADS
     resources:
         gpu=GPU,
     params:
@@ -218,6 +236,7 @@ rule score:
         f"{RESULTS}/benchmarks/score-{{run}}-seed{{seed}}.tsv"
     conda:
         "environment.yml"
+    threads: THREADS
     resources:
         gpu=GPU,
     params:
@@ -244,6 +263,7 @@ rule study_samples:
         f"{RESULTS}/benchmarks/study_samples.tsv"
     conda:
         "environment.yml"
+    threads: THREADS
     resources:
         gpu=GPU,
     params:
@@ -305,6 +325,7 @@ rule automatic:
         f"{RESULTS}/benchmarks/automatic.tsv"
     conda:
         "environment.yml"
+    threads: THREADS
     resources:
         gpu=GPU,
     params:
@@ -327,7 +348,7 @@ rule ratings:
     output:
         json=f"{RESULTS}/ratings/ratings.json",
         csv=report(
-            "reports/ratings.csv",
+            f"{REPORT}/ratings.csv",
             caption="reports/captions/ratings.csv.rst",
             category="Ratings",
         ),
@@ -358,26 +379,28 @@ rule report:
         compared=STUDY.samples,
     output:
         pdf=report(
-            "reports/table.pdf",
+            f"{REPORT}/table.pdf",
             caption="reports/captions/table.pdf.rst",
             category="Table",
         ),
         csv=report(
-            "reports/table.csv",
+            f"{REPORT}/table.csv",
             caption="reports/captions/table.csv.rst",
             category="Table",
         ),
         markdown=report(
-            "reports/table.md",
+            f"{REPORT}/table.md",
             caption="reports/captions/table.md.rst",
             category="Table",
         ),
         latex=report(
-            "reports/table.tex",
+            f"{REPORT}/table.tex",
             caption="reports/captions/table.tex.rst",
             category="Table",
         ),
-        figures=report_figures(report, SCALE.sampling.steps, bool(STUDY.systems)),
+        figures=report_figures(
+            report, REPORT, SCALE.sampling.steps, bool(STUDY.systems)
+        ),
     log:
         f"{RESULTS}/logs/report.log",
     benchmark:
@@ -387,5 +410,28 @@ rule report:
     params:
         study=report_values(SCALE, BASELINE, TABLE),
         results=subpath(input.reference, ancestor=2),
+        out=subpath(output.pdf, parent=True),
     shell:
-        "python -m reports.table --study {params.study:q} --results {params.results} --out reports > {log} 2>&1"
+        "python -m reports.table --study {params.study:q} --results {params.results} --out {params.out} > {log} 2>&1"
+
+
+rule latest:
+    """The table of the scale that was made last, at one path. Snakemake removes a job's outputs before it runs it, so
+    a copy that waits for the whole report keeps the last one until then."""
+    input:
+        rules.report.output.pdf,
+        rules.report.output.csv,
+        rules.report.output.markdown,
+        rules.report.output.latex,
+    output:
+        "reports/table.pdf",
+        "reports/table.csv",
+        "reports/table.md",
+        "reports/table.tex",
+    log:
+        f"{RESULTS}/logs/latest.log",
+    conda:
+        "environment.yml"
+    shell:
+        "for file in {input}; do cp $file reports/.latest.partial; "
+        "mv reports/.latest.partial reports/${{file##*/}}; done 2> {log}"

@@ -17,7 +17,8 @@ from add.digests import State, digest_of, file_digest, file_state, remembered
 from add.models.hub import SMALL, is_hub_id, mirrored
 from add.models.weights import INDEX, weight_hashes, weight_names
 
-_HOUSEKEEPING = ("checkpoint_every", "log_every", "pictures_every")
+_HOUSEKEEPING = ("checkpoint_every", "log_every", "pictures_every", "device")
+"""The device is recorded with a result, as the processor is: each is another draw, and neither is a value."""
 _ADDRESSES = ("path", "revision", "sha256", "files", "family")
 _PLACES = ("images", "annotations", "path", "shards")
 _NOTES = ("_name_or_path", "_diffusers_version", "_commit_hash", "transformers_version")

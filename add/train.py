@@ -8,6 +8,7 @@ a function of (seed, step), and a checkpoint holds all state that an update read
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import platform
 import shutil
@@ -29,6 +30,7 @@ from add.config.run import Run
 from add.config.training import CACHED, CacheSpec, OptimiserSpec
 from add.data.contents import data_digest
 from add.data.training_set import open_training_set
+from add.device import add_device_option, make_deterministic, open_device
 from add.distributed import (
     ALONE,
     Rank,
@@ -47,6 +49,7 @@ from add.distributed import (
 from add.errors import InputError, refuses
 from add.files import whole_directory, write_json
 from add.identity import configuration_digest, networks_of, spec_hash
+from add.lock import only_writer
 from add.log import TrainLog
 from add.models.diffusion import save_student, trainable_unet
 from add.models.encoder_cache import open_cache
@@ -80,7 +83,8 @@ def train(
     settings, options = run.training, performance_of(run)
     adversarial = run.variant.loss.adversarial > 0
     check_ranks(rank, settings.batch // settings.accumulate, settings.virtual_batch if adversarial else None)
-    make_deterministic(settings.threads)
+    torch.set_num_threads(settings.threads)
+    make_deterministic(device)
     started = time.perf_counter()
     contents = from_first(rank, lambda: check_contents(run))
     encoders = open_cache(cache, run.data.train)
@@ -251,12 +255,13 @@ def check_contents(run: Run) -> dict[str, Any]:
     }
 
 
-def make_deterministic(threads: int) -> None:
-    """Let the same run give the same bits on the same machine."""
-    torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    # Nothing here reads memory before it is written; filling every new tensor costs 3 to 5% of a step.
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+def is_finished(run: Run, seed: int, out: Path, rank: Rank) -> bool:
+    """Whether `out` holds this very training, whole: its student, its log and its facts."""
+    facts = out / "train" / "train.json"
+    if not all(path.exists() for path in (facts, out / "train" / "log.jsonl", out / "student")):
+        return False
+    found = json.loads(facts.read_text(encoding="utf-8"))
+    return (found["spec_hash"], found["seed"], found["processes"]) == (spec_hash(run), seed, rank.processes)
 
 
 def autocast(precision: str, device: str) -> AbstractContextManager[Any]:
@@ -289,15 +294,22 @@ def main() -> None:
     )
     parser.add_argument("--seed", type=int, default=0, help="training seed")
     parser.add_argument("--out", type=Path, required=True, help="directory of this run and seed")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    add_device_option(parser)
     parser.add_argument("--cache", metavar="DIRECTORY", help="keep the encoders' output there")
     parser.add_argument(
         "--keep", nargs="+", choices=CACHED, default=CACHED, help="kinds to keep (default: all)"
     )
     arguments = parser.parse_args()
     cache = CacheSpec(directory=arguments.cache, keep=tuple(arguments.keep)) if arguments.cache else None
-    rank, device = join_processes(arguments.device)
-    train(load_run(arguments.spec), arguments.seed, arguments.out, device, rank, cache)
+    run, seed, out = load_run(arguments.spec), arguments.seed, arguments.out
+    device = open_device(arguments.device, run.training.device, run.training.threads)
+    rank, device = join_processes(device)
+    # One process writes, so one takes the lock; the others wait for it in from_first.
+    with only_writer(out) if rank.first else nullcontext(False) as waited:
+        if from_first(rank, lambda: waited and is_finished(run, seed, out, rank)):
+            print(f"{out}: the process that wrote there has finished this very training", file=sys.stderr)
+        else:
+            train(run, seed, out, device, rank, cache)
     leave_processes(rank)
 
 

@@ -161,7 +161,9 @@ def _decided(scale: Scale, value: Any) -> Any:
         own = network_identity(scale, value)
         return {**own, "scenes": file(scenes)} if scenes else own
     if isinstance(value, BaseModel):
-        return {name: _decided(scale, getattr(value, name)) for name in type(value).model_fields}
+        # The device is recorded with a result, as the processor is; it is no value.
+        fields = (name for name in type(value).model_fields if name != "device")
+        return {name: _decided(scale, getattr(value, name)) for name in fields}
     if isinstance(value, Mapping):
         return {key: _decided(scale, item) for key, item in value.items()}
     return [_decided(scale, item) for item in value] if isinstance(value, tuple | list) else value

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from add.config.load import load_scale
+from add.device import add_device_option, open_device
 from add.errors import InputError
 from add.files import write_json, write_whole
 from addbench.project import DEFAULT_SCALE, scale_path
@@ -40,7 +41,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     few = "only these of the file's protocols; the base is always among them"
     add("--only", metavar="NAME,NAME", help=few)
     add("--resamples", type=int, metavar="N", help="bootstrap resamples (default: the scale's)")
-    add("--device", default="cpu", help="torch device (default: cpu)")
+    add_device_option(command)
     files = "also write protocols.csv, protocols.md and protocols.json"
     add("--out", type=Path, metavar="DIRECTORY", help=files)
 
@@ -57,17 +58,15 @@ def protocols(options: argparse.Namespace) -> tuple[str, int]:
     own = _own_samples(options.samples_for)
     if options.resamples is not None and options.resamples < 2:
         raise InputError(f"--resamples: a deviation needs at least 2, not {options.resamples}")
-    import torch
-
     from eval.protocols.compare import text_table
     from eval.protocols.run import Request, score_protocols
 
-    torch.set_num_threads(scale.training.threads)
-    o = options
-    request = Request(o.samples, o.prompts, o.any_prompts, o.reference, own, o.device, o.resamples)
+    training, o = scale.training, options
+    device = open_device(o.device, training.device, training.threads)
+    request = Request(o.samples, o.prompts, o.any_prompts, o.reference, own, device, o.resamples)
     comparison = score_protocols(document, scale, request)
     if options.out is not None:
-        _write(options.out, comparison, options.device)
+        _write(options.out, comparison, device)
     return text_table(comparison), 0
 
 

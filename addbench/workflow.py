@@ -16,6 +16,7 @@ from add.config.scale import Scale
 from add.config.study import StudySpec, StudySystemSpec
 from add.config.training import CacheSpec, CocoSpec, ShardsSpec, TrainData
 from add.config.yaml import Loc, SpecError, dotted, nearest, raise_all
+from add.device import machine_gpus
 from eval.stage import MeasureValues, StageValues
 from reports.study import study_from_spec
 
@@ -83,14 +84,15 @@ def train_options(cache: CacheSpec | None) -> str:
     return "" if cache is None else shlex.join(["--cache", cache.directory, "--keep", *cache.keep])
 
 
-def gpu_jobs(setting: Any) -> int:
-    """1 where jobs run on a GPU, else 0: as set (`--config gpu=1`), or whether the machine has one."""
-    found = any(Path(device).exists() for device in ("/dev/nvidia0", "/dev/kfd"))
-    return int(found if setting is None else setting)
+def gpu_jobs(setting: Any, scale: Scale) -> int:
+    """1 where the scale's jobs use a GPU, else 0: as it states, as set (`--config gpu=1`), or whether there is one."""
+    if scale.training.device == "cpu":
+        return 0
+    return int(bool(machine_gpus()) if setting is None else setting)
 
 
-def report_figures(flag: Callable[..., Any], steps: Sequence[int], rated: bool) -> list[Any]:
-    """The report's figures as PNG, each flagged for `snakemake --report`, and as PDF.
+def report_figures(flag: Callable[..., Any], report: str, steps: Sequence[int], rated: bool) -> list[Any]:
+    """The figures of the report in the folder `report` as PNG, each flagged for `snakemake --report`, and as PDF.
 
     steps: the numbers of steps that are sampled. rated: whether the scale has a study, and so ratings.
     """
@@ -98,7 +100,7 @@ def report_figures(flag: Callable[..., Any], steps: Sequence[int], rated: bool) 
     captions |= {f"samples-{k}step": "samples" for k in (min(steps), max(steps))}
     files: list[Any] = []
     for figure, caption in captions.items():
-        text, file = f"reports/captions/{caption}.rst", f"reports/figures/{figure}"
+        text, file = f"reports/captions/{caption}.rst", f"{report}/figures/{figure}"
         files += [flag(f"{file}.png", caption=text, category="Figures"), f"{file}.pdf"]
     return files
 

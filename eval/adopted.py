@@ -21,6 +21,7 @@ from typing import Any
 from add.data.coco import read_captions
 from add.errors import InputError, refuses
 from add.files import write_json
+from add.lock import only_writer
 from eval.images import decode_image, image_folder, on_disk, photograph_folder
 from eval.prompts import read_prompts
 from eval.stage import MeasureValues, add_scale_option
@@ -151,8 +152,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True, help="data/<scale>")
     add_scale_option(parser)
     options = parser.parse_args(arguments)
-    facts, listing = inspect(MeasureValues.read(options.scale))
-    write_data(options.out, facts, listing)
+    with only_writer(options.out):
+        facts, listing = inspect(MeasureValues.read(options.scale))
+        write_data(options.out, facts, listing)
     print(json.dumps(facts, indent=2))
     return 0
 

@@ -21,8 +21,10 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
+from add.device import add_device_option, open_device
 from add.errors import InputError, refuses
 from add.files import whole_file, write_json
+from add.lock import only_writer
 from add.models.weights import file_hash
 from eval.images import Images, image_folder, named_images, on_disk, photograph_folder
 from eval.metrics.distances import frechet_distance, statistics
@@ -176,16 +178,15 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m eval.reference", description="Measure the real images.")
     add_scale_option(parser)
     parser.add_argument("--out", type=Path, required=True, help="directory for the two files")
-    parser.add_argument("--device", default="cpu", help="torch device (default: cpu)")
+    add_device_option(parser)
     parser.add_argument(
         "--present-only", action="store_true", help="measure those listed photographs that are on disk"
     )
     options = parser.parse_args(arguments)
-    import torch
-
     values = MeasureValues.read(options.scale)
-    torch.set_num_threads(values.threads)
-    made = make_reference(values, options.out, options.device, options.present_only)
+    device = open_device(options.device, values.device, values.threads)
+    with only_writer(options.out):
+        made = make_reference(values, options.out, device, options.present_only)
     for entry in made.real:
         fid, subset = entry.metrics["fid"], entry.subset
         factor = entry.blur.factor if entry.blur else None

@@ -22,8 +22,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from add.device import add_device_option, open_device
 from add.errors import InputError, refuses
 from add.files import write_json
+from add.lock import only_writer
 from eval.images import INDEX_COLUMNS, SampledImage
 from eval.prompts import Prompt, read_prompts
 from eval.stage import SampleValues, add_scale_option
@@ -148,14 +150,15 @@ def sample_set(
 def sample_sets(
     system: System, sampling: SamplingSpec, steps: Sequence[int], out: Path, only: Sequence[str] = ()
 ) -> None:
-    """Sample every prompt set (or those named in `only`) by each number of steps."""
-    for name, rule in sampling.prompts.items():
-        if only and name not in only:
-            continue
-        prompts = read_prompts(rule)
-        for k in steps:
-            folder = out / f"{name}-{k}step"
-            sample_set(system, prompts, k, sampling.seed, sampling.batch, folder, system.name)
+    """Sample every prompt set (or those named in `only`) by each number of steps, as the only process below `out`."""
+    with only_writer(out):
+        for name, rule in sampling.prompts.items():
+            if only and name not in only:
+                continue
+            prompts = read_prompts(rule)
+            for k in steps:
+                folder = out / f"{name}-{k}step"
+                sample_set(system, prompts, k, sampling.seed, sampling.batch, folder, system.name)
 
 
 @refuses
@@ -168,14 +171,10 @@ def main() -> None:
     parser.add_argument("--steps", type=int, nargs="*", help="numbers of steps (default: the scale's)")
     parser.add_argument("--prompts", nargs="*", default=(), help="prompt sets (default: all)")
     parser.add_argument("--guidance", type=float, default=1.0, help="for pipelines that are no student")
-    parser.add_argument("--device", help="default: cuda where there is one")
+    add_device_option(parser)
     arguments = parser.parse_args()
-
-    import torch
-
     values = SampleValues.read(arguments.scale)
-    torch.set_num_threads(values.threads)
-    device = arguments.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = open_device(arguments.device, values.device, values.threads)
     system = load_system(arguments.system, arguments.guidance, device)
     sampling = values.sampling
     sample_sets(system, sampling, arguments.steps or sampling.steps, arguments.out, arguments.prompts)

@@ -15,8 +15,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from add.device import add_device_option, open_device
 from add.errors import InputError, refuses
 from add.files import write_json
+from add.lock import only_writer
 from eval.images import SampleSet, read_samples
 from eval.metrics.measure import load_metric_networks, score_images
 from eval.prompts import Prompt, read_prompts
@@ -122,15 +124,14 @@ def main(arguments: list[str] | None = None) -> int:
     add_scale_option(parser)
     parser.add_argument("--out", type=Path, required=True, help="result.json")
     parser.add_argument("--reference", type=Path, help="default: results/<scale>/reference, beside the runs")
-    parser.add_argument("--device", default="cpu", help="torch device (default: cpu)")
+    add_device_option(parser)
     options = parser.parse_args(arguments)
-    import torch
-
     values = ScoreValues.read(options.scale)
-    torch.set_num_threads(values.threads)
+    device = open_device(options.device, values.device, values.threads)
     reference = options.reference or options.run.resolve().parent.parent / "reference"
-    result = score_run(options.run, values, reference, options.device)
-    write_json(options.out, result.values())
+    with only_writer(options.out):
+        result = score_run(options.run, values, reference, device)
+        write_json(options.out, result.values())
     if values.notice:
         print(f"notice: {values.notice}", file=sys.stderr)
     return 0

@@ -55,6 +55,7 @@ class SampleValues(StageValues):
     """For sampling: every field decides which images are drawn, or their bits."""
 
     threads: Count
+    device: Text | None = None
     sampling: SamplingSpec
 
 
@@ -64,6 +65,7 @@ class MeasureValues(StageValues):
     name: Name
     notice: Text | None
     threads: Count
+    device: Text | None = None
     seed: Seed
     prompts: dict[Name, PromptSet]
     evaluation: EvaluationSpec
@@ -80,6 +82,7 @@ class RaterValues(StageValues):
 
     name: Name
     threads: Count
+    device: Text | None = None
     evaluation: EvaluationSpec
     automatic: tuple[AutomaticRater, ...]
 
@@ -108,6 +111,7 @@ def _values_of(scale: Scale) -> dict[str, Any]:
         "name": scale.name,
         "notice": scale.notice,
         "threads": scale.training.threads,
+        "device": scale.training.device,
         "sampling": scale.sampling,
         "steps": scale.sampling.steps,
         "seed": scale.sampling.seed,

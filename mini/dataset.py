@@ -10,11 +10,14 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import sys
 from pathlib import Path
 
 from PIL import Image
 
+from add.errors import InputError, refuses
 from add.files import whole_directory
+from add.lock import only_writer
 from mini.pretrain.classify import attribute_names
 from mini.world import (
     LAYOUTS,
@@ -29,6 +32,8 @@ from mini.world import (
 )
 
 WRITTEN: tuple[Split, ...] = ("train", "val", "reference")
+ENTRIES = {*WRITTEN, "annotations", "scenes.json", "PartiPrompts.tsv", "dataset.json", "networks", "encoded"}
+"""What may stand in the data set's directory: what is written, the smoke scale's networks, the mini scale's cache."""
 
 
 def write_split(root: Path, split: Split, n: int) -> Scenes:
@@ -87,7 +92,15 @@ def write_prompts(root: Path, n: int, skip: int) -> dict[str, dict[str, str]]:
 
 
 def write_dataset(root: Path, train: int, val: int, reference: int, prompts: int) -> None:
-    """Write the data set to `root`, which appears whole or not at all and keeps its folder `networks`."""
+    """Write the data set to `root`, which appears whole or not at all and keeps its folder `networks`.
+
+    Raises InputError where `root` holds something else, which would be lost.
+    """
+    others = sorted({path.name for path in root.iterdir()} - ENTRIES) if root.exists() else []
+    if others:
+        raise InputError(
+            root, f"holds {', '.join(others)}, and is replaced as a whole; give another directory"
+        )
     counts = {"train": train, "val": val, "reference": reference, "prompts": prompts}
     graphs: dict[str, dict[str, str]] = {}
     with whole_directory(root) as partial:
@@ -104,6 +117,7 @@ def write_dataset(root: Path, train: int, val: int, reference: int, prompts: int
             (root / "networks").rename(partial / "networks")
 
 
+@refuses
 def main() -> None:
     """Parse the command line and write."""
     parser = argparse.ArgumentParser(prog="python -m mini.dataset", description=__doc__)
@@ -113,8 +127,9 @@ def main() -> None:
     parser.add_argument("--reference", type=int, default=4000, help="reference images of the FID")
     parser.add_argument("--prompts", type=int, default=160, help="prompts in PartiPrompts.tsv")
     arguments = parser.parse_args()
-    write_dataset(arguments.out, arguments.train, arguments.val, arguments.reference, arguments.prompts)
+    with only_writer(arguments.out):
+        write_dataset(arguments.out, arguments.train, arguments.val, arguments.reference, arguments.prompts)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

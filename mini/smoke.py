@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
 
 import torch
 
+from add.errors import refuses
+from add.lock import only_writer
 from mini.dataset import write_dataset
 from mini.pretrain import classify, contrast, vae
 from mini.pretrain.diffusion import build_text_encoder, build_tokenizer, build_unet, save_pipeline
@@ -55,15 +58,17 @@ def write_networks(root: Path) -> None:
     )
 
 
+@refuses
 def main() -> None:
     """Parse the command line and write."""
     parser = argparse.ArgumentParser(prog="python -m mini.smoke", description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="directory to write")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    write_networks(arguments.out / "networks")
-    write_dataset(arguments.out, train=24, val=8, reference=8, prompts=12)
+    with only_writer(arguments.out):
+        write_networks(arguments.out / "networks")
+        write_dataset(arguments.out, train=24, val=8, reference=8, prompts=12)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

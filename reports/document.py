@@ -1,4 +1,4 @@
-"""reports/table.pdf: the report, typeset. What a user wrote travels as JSON and is never markup."""
+"""table.pdf: the report, typeset. What a user wrote travels as JSON and is never markup."""
 
 from __future__ import annotations
 

@@ -163,7 +163,7 @@ def notes(preferences: Preferences) -> tuple[str, ...]:
     )
     if preferences.categories:
         listed = ", ".join(preferences.categories)
-        found.append(f"Ratings by PartiPrompts category ({listed}) are in reports/ratings.csv.")
+        found.append(f"Ratings by PartiPrompts category ({listed}) are in ratings.csv.")
     return tuple(found)
 
 

@@ -16,6 +16,7 @@ from add.config.load import BASELINE, load_ablations, load_baseline, load_scale
 from add.config.resolve import resolve
 from add.errors import refuses
 from add.files import write_whole
+from add.lock import only_writer
 from reports.cells import Report, collect
 from reports.document import write_document
 from reports.plots.ratings import plot_elo, plot_pairs, plot_winrates
@@ -94,7 +95,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         baseline = load_baseline(options.ablations / f"{BASELINE}.yaml")
         table = resolve(scale, baseline, load_ablations(options.ablations))
         study = study_from_spec(scale, baseline, table)
-    make_report(study, options.results, options.out)
+    with only_writer(options.out):
+        make_report(study, options.results, options.out)
 
 
 if __name__ == "__main__":

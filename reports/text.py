@@ -1,4 +1,4 @@
-"""Table 1 as text: reports/table.csv (every number with its protocol), table.md and table.tex (as it is printed)."""
+"""Table 1 as text: table.csv (every number with its protocol), table.md and table.tex (as it is printed)."""
 
 from __future__ import annotations
 

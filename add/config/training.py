@@ -229,6 +229,8 @@ class TrainingSpec(Frozen):
     resolution: Count | None = None
     """Side of the square training images in pixels; unset: the student's own, from its `sample_size` (SDXL: 1024)."""
     performance: PerformanceSpec | None = None
+    device: Literal["cpu", "cuda"] | None = None
+    """Where every stage computes; unset: on a GPU where there is one. The result's bits depend on it."""
 
     @field_validator("performance")
     @classmethod

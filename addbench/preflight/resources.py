@@ -63,8 +63,10 @@ def check_resources(
         found.left.append(f"memory, GPU memory: no shapes are known of {', '.join(shapes.absent)}")
         return
     peak = _peak(run, shapes)
-    _check_memory(found, scale, run, shapes, peak, bool(gpus))
-    _check_gpu(found, run, peak, gpus)
+    on_cpu = run.training.device == "cpu"
+    _check_memory(found, scale, run, shapes, peak, bool(gpus) and not on_cpu)
+    if not on_cpu:
+        _check_gpu(found, run, peak, gpus)
 
 
 def heaviest(table: Table, shapes: Shapes) -> Run | None:

@@ -19,6 +19,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from add.errors import refuses
+from add.lock import only_writer
 from eval.preferences.key import StudyKey, read_keys
 from eval.preferences.ratings.rate import rate
 from eval.preferences.ratings.result import write_ratings
@@ -101,10 +102,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         places, prompts = [Path(values.records)], read_prompts(values.compared)
         seed = values.rating_seed if options.seed is None else seed
     systems = [source.name for source in read_sources(options.systems)] if options.systems else None
-    votes = all_votes(places, systems, prompts, options.automatic, options.study)
     categories = {prompt.prompt_id: prompt.category or "" for prompt in prompts}
-    ratings = rate(votes, categories, seed=seed, resamples=options.resamples, shuffles=options.shuffles)
-    write_ratings(ratings, options.csv, options.json)
+    with only_writer(options.json):
+        votes = all_votes(places, systems, prompts, options.automatic, options.study)
+        ratings = rate(votes, categories, seed=seed, resamples=options.resamples, shuffles=options.shuffles)
+        write_ratings(ratings, options.csv, options.json)
     counts = Counter(vote.rater_kind for vote in votes)
     print(f"{len(votes)} votes ({', '.join(f'{count} {kind}' for kind, count in counts.items())})")
     for found in ratings:

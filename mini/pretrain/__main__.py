@@ -22,6 +22,7 @@ import torch
 
 from add.batch import to_tensor
 from add.files import write_json, write_whole
+from add.lock import only_writer
 from add.models.weights import weights_hash
 from mini.pretrain import classify, contrast, diffusion, vae
 from mini.pretrain.loop import Recipe
@@ -178,7 +179,8 @@ def main() -> None:
     if arguments.stages:
         torch.set_num_threads(1)
         for name in arguments.stages:
-            STAGES[name](out)
+            with only_writer(out / name.replace("-", "/")):
+                STAGES[name](out)
         return
     logs = Path("logs")
     logs.mkdir(exist_ok=True)

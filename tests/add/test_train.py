@@ -361,3 +361,21 @@ EXCHANGED = {
     ".json": lambda content: json.dumps(json.loads(content) | {"steps_offset": 0}).encode(),
     ".png": lambda content: png("red", size=(32, 32)),
 }
+
+
+def test_two_trainings_of_one_directory_are_one_training(smoke: Path, tmp_path: Path):
+    # As after SIGKILL of Snakemake, whose orphan trains on while the next one starts the same training.
+    run = smoke_run(steps=14, checkpoint_every=2, log_every=1)
+    spec, out = tmp_path / "spec.json", tmp_path / "seed1"
+    spec.write_text(run.model_dump_json())
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "add.train", "--spec", str(spec), "--seed", "1", "--out", str(out)]
+    both = [subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    said = [process.communicate()[1] for process in both]
+    assert [process.returncode for process in both] == [0, 0], said
+    (waiting,) = [text for text in said if "writes there; waiting" in text]
+    assert "has finished this very training" in waiting
+    train(run, 1, tmp_path / "alone")
+    assert student_bytes(out) == student_bytes(tmp_path / "alone")
+    log = Path("train/log.jsonl")
+    assert (out / log).read_text() == (tmp_path / "alone" / log).read_text()

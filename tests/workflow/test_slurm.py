@@ -7,6 +7,7 @@ import getpass
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import time
@@ -29,7 +30,7 @@ PATIENCE = 3 * 3600.0
 """Seconds for anything that is waited for; a busy machine takes long."""
 GPU_RULES = {"reference", "train", "sample", "score", "study_samples", "automatic"}
 CPU_RULES = {"data", "study", "ratings", "report"}
-LOCAL_RULES = {"all", "systems"}
+LOCAL_RULES = {"all", "systems", "latest"}
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +73,19 @@ def test_every_job_asks_for_memory_and_time_and_gpu_jobs_for_one_gpu(project: Pa
 def test_on_a_cluster_without_gpus_no_job_asks_for_one(project: Path):
     jobs = asked(project, *SLURM, config=("gpu=0",))
     assert {resources.get("gpu", "0") for resources in jobs.values()} == {"0"}
+
+
+def test_a_scale_that_states_the_cpu_asks_for_no_gpu_whatever_the_cluster_has(project: Path, tmp_path: Path):
+    shutil.copytree(project, tmp_path / "copy")
+    scale = tmp_path / "copy/config/smoke.yaml"
+    scale.write_text(scale.read_text().replace("  threads: 1 ", "  device: cpu\n  threads: 3 ", 1))
+    jobs = asked(tmp_path / "copy", *SLURM)
+    assert {resources.get("gpu", "0") for resources in jobs.values()} == {"0"}
+    # On one machine: the cores that a job uses, so that no two jobs crowd each other.
+    result = run_workflow(tmp_path / "copy", "reports/table.pdf", "--dry-run", "--cores", "4")
+    blocks = re.split(r"\n(?=rule |localrule )", result.stdout + result.stderr)[1:]
+    threads = {block.split()[1].rstrip(":"): "threads: 3" in block for block in blocks}
+    assert {rule for rule, several in threads.items() if several} == GPU_RULES
 
 
 def test_on_kubernetes_every_pod_names_its_gpu_and_limits(project: Path):
@@ -165,7 +179,7 @@ def results(directory: Path) -> dict[str, Any]:
         for file in scale.glob(pattern):
             if file.is_file():
                 found[str(file.relative_to(directory))] = file.read_bytes()
-    for name in ("table.csv", "table.md", "table.tex", "ratings.csv"):
+    for name in ("table.csv", "table.md", "table.tex", "smoke/ratings.csv"):
         found[f"reports/{name}"] = (directory / "reports" / name).read_bytes()
     return found
 

@@ -11,12 +11,13 @@ import shlex
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from eval.preferences.reader import read_votes, write_votes
-from tests.support.workflow import copy_project, run_workflow, workflow_environment
+from tests.support.workflow import copy_project, run_workflow, workflow_command, workflow_environment
 
 TEACHER_STEPS = """\
 part: f
@@ -55,7 +56,8 @@ def planned(directory: Path, *targets: str) -> set[str]:
             jobs.add(f"{rule[1]} {run[1]}" if run else rule[1])
     if not jobs:
         assert "Nothing to be done" in text
-    return jobs - {"all"}
+    assert ("latest" in jobs) == ("report" in jobs), "the copies follow the report"
+    return jobs - {"all", "latest"}
 
 
 def shell_command(directory: Path, rule: str) -> str:
@@ -177,7 +179,11 @@ def test_jobs_use_the_values_that_were_read_at_the_start_and_no_yaml(finished: P
         done = subprocess.run(["bash", "-c", command], cwd=copy, env=environment, check=False)
         log = "".join(f.read_text() for f in (copy / "results/smoke/logs").glob(f"{stage}*.log"))
         assert done.returncode == 0, f"{stage}: {log[-1500:]}"
-    for output in ("reports/table.csv", "reports/ratings.csv", "results/smoke/ratings/automatic.csv"):
+    for output in (
+        "reports/smoke/table.csv",
+        "reports/smoke/ratings.csv",
+        "results/smoke/ratings/automatic.csv",
+    ):
         assert (copy / output).read_bytes() == (finished / output).read_bytes()
 
 
@@ -306,7 +312,7 @@ def test_an_unknown_run_in_the_study_stops_before_anything_runs_and_says_where(f
 
 
 def ratings_of(directory: Path) -> list[dict[str, str]]:
-    with (directory / "reports" / "ratings.csv").open(newline="") as file:
+    with (directory / "reports/smoke/ratings.csv").open(newline="") as file:
         return list(csv.DictReader(file))
 
 
@@ -330,3 +336,71 @@ def test_gpu_jobs_never_run_two_at_a_time_whatever_the_cores(finished: Path, tmp
     (_, first), (second, _) = sorted(spans)
     # a process needs seconds to load; side by side, the later one's first image would follow at once
     assert second - first > 1.0
+
+
+def test_after_sigkill_the_next_command_goes_on_beside_the_orphan_and_loses_nothing(tmp_path: Path):
+    copy_project(tmp_path, ablations=("baseline",))
+    scale = tmp_path / "config/smoke.yaml"
+    scale.write_text(scale.read_text().replace("  steps: 3 ", "  steps: 60 ", 1))
+    out = tmp_path / "results/smoke/baseline/seed0"
+    target = "results/smoke/baseline/seed0/train/train.json"
+    first = subprocess.Popen(
+        workflow_command("--cores", "1", target),
+        cwd=tmp_path,
+        env=workflow_environment(tmp_path),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + 300
+    while not list((out / "train/checkpoints").glob("step-*.safetensors")):
+        assert time.monotonic() < deadline, "no checkpoint appeared"
+        assert first.poll() is None, "training ended before Snakemake could be killed"
+        time.sleep(0.02)
+    first.kill()
+    first.wait()
+    orphan, _ = (out.parent / ".seed0.lock").read_text().split()
+    result = snakemake(tmp_path, target)
+    said = result.stdout + result.stderr
+    assert result.returncode == 0, said
+    assert f"process {first.pid}, is dead" in said
+    log = (tmp_path / "results/smoke/logs/train-baseline-seed0.log").read_text()
+    assert f"process {orphan} on" in log
+    assert "has finished this very training" in log
+    assert len((out / "train/log.jsonl").read_text().splitlines()) == 60
+    assert (out / "student/model_index.json").exists()
+    assert planned(tmp_path, target) == set()
+
+
+def test_every_scale_keeps_its_report_and_a_report_that_fails_takes_none_away(finished: Path, tmp_path: Path):
+    copy = tmp_path / "copy"
+    shutil.copytree(finished, copy)
+    first = (copy / "reports/table.pdf").read_bytes()
+    kept = {file: file.read_bytes() for file in (copy / "reports/smoke").rglob("*") if file.is_file()}
+    assert {"ratings.csv", "table.pdf", "gap.png"} <= {file.name for file in kept}
+
+    # Another scale, whose report first fails in the last step.
+    text = (copy / "config/smoke.yaml").read_text().replace("name: smoke ", "name: other ", 1)
+    (copy / "config/other.yaml").write_text(text[: text.index("\nstudy:")])
+    other = [*workflow_command("--cores", "2", "reports/table.pdf")[:-1], "scale=other"]
+
+    def run_other() -> int:
+        environment = workflow_environment(copy)
+        return subprocess.run(other, cwd=copy, env=environment, check=False, capture_output=True).returncode
+
+    template = copy / "reports/render/document.typ"
+    page = template.read_text()
+    template.write_text("#panic()")
+    assert run_other() != 0
+    assert (copy / "reports/table.pdf").read_bytes() == first
+    template.write_text(page)
+    assert run_other() == 0
+    second = (copy / "reports/table.pdf").read_bytes()
+    assert second != first
+    assert (copy / "reports/other/table.pdf").read_bytes() == second
+    assert {file: file.read_bytes() for file in kept} == kept
+
+    # The first scale again: a copy, and nothing else runs.
+    result = snakemake(copy, "reports/table.pdf")
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "rule report" not in result.stdout + result.stderr
+    assert (copy / "reports/table.pdf").read_bytes() == first

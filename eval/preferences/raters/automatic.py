@@ -21,7 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from add.config.study import Hpsv2RaterSpec, PickScoreRaterSpec
+from add.device import add_device_option, open_device
 from add.errors import InputError, refuses
+from add.lock import only_writer
 from eval.metrics.alignment import Scene, scenes_of
 from eval.preferences.reader import write_votes
 from eval.preferences.record import UNKNOWN, Question, RaterKind, Vote, Winner
@@ -174,14 +176,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     add_scale_option(parser)
     parser.add_argument("--reference", type=Path, required=True, help="what eval.reference wrote")
     parser.add_argument("--out", type=Path, required=True, help="the preference file to write")
-    parser.add_argument("--device", default="cpu", help="torch device (default: cpu)")
+    add_device_option(parser)
     options = parser.parse_args(arguments)
-    import torch
-
     values = RaterValues.read(options.scale)
-    torch.set_num_threads(values.threads)
-    votes = rate_automatically(values, read_sources(options.systems), options.reference, options.device)
-    write_votes(options.out, votes)
+    device = open_device(options.device, values.device, values.threads)
+    with only_writer(options.out):
+        votes = rate_automatically(values, read_sources(options.systems), options.reference, device)
+        write_votes(options.out, votes)
     raters = ", ".join(sorted({f"{vote.rater} ({vote.rater_kind})" for vote in votes}))
     print(f"{len(votes)} votes by {raters}", file=sys.stderr)
 

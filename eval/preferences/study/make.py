@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from add.errors import InputError, refuses
+from add.lock import only_writer
 from eval.preferences.key import ATTENTION_CHECK as ATTENTION
 from eval.preferences.key import KEY_SUFFIX, StudyKey, write_key
 from eval.preferences.study.design import DesignSettings, PlannedComparison, design
@@ -159,7 +160,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     sources = read_sources(options.systems)
     prompts = prompts_of(sources, options.prompts, options.seed)
-    study = make_study(sources, prompts, settings, options.out, side=options.size, ties=not options.no_ties)
+    with only_writer(options.out):
+        study = make_study(
+            sources, prompts, settings, options.out, side=options.size, ties=not options.no_ties
+        )
     lengths = [len(trials) for trials in study.lists.values()]
     print(f"{study.study}: {len(lengths)} raters, {min(lengths)} to {max(lengths)} comparisons each")
     largest = max((options.out / "pages" / f"{name}.html").stat().st_size for name in study.lists)

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydantic import Field, TypeAdapter, ValidationError
 
+from add.device import add_device_option, open_device
 from add.errors import InputError, refuses
 from add.models.hub import local_directory
 from add.models.weights import check_weights
@@ -172,16 +173,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m eval.preferences.study.sources", description=__doc__)
     add_scale_option(parser)
     parser.add_argument("--jobs", required=True, help="JSON list of what to sample")
-    parser.add_argument("--device", help="default: cuda where there is one")
+    add_device_option(parser)
     options = parser.parse_args(arguments)
-
-    import torch
 
     from eval.sample import load_system, sample_sets
 
     values = SampleValues.read(options.scale)
-    torch.set_num_threads(values.threads)
-    device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = open_device(options.device, values.device, values.threads)
     for job in read_jobs(options.jobs):
         directory = local_directory(job.system, job.revision, job.files)
         if job.sha256 is not None or job.files is not None:
