@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from mini.dataset import write_dataset
 from tests.support.smoke import REPOSITORY
 
 
@@ -47,12 +48,7 @@ def plan(project: Path) -> subprocess.CompletedProcess[str]:
 
 
 def test_data_that_is_there_is_not_made(project: Path) -> None:
-    data = project / "data" / "smoke"
-    for folder in ("annotations", "train", "reference"):
-        (data / folder).mkdir(parents=True)
-    for file in ("annotations/captions_train.json", "annotations/captions_val.json", "scenes.json"):
-        (data / file).write_text("{}", encoding="utf-8")
-    (data / "PartiPrompts.tsv").touch()
+    write_dataset(project / "data" / "smoke", train=2, val=8, reference=8, prompts=12)
     result = plan(project)
     assert result.returncode == 0, result.stderr
     assert "rule train" in result.stdout + result.stderr
@@ -65,3 +61,11 @@ def test_data_that_is_missing_is_named(project: Path) -> None:
     assert result.returncode != 0
     for missing in ("annotations/captions_train.json", "annotations/captions_val.json", "PartiPrompts.tsv"):
         assert f"data/smoke/{missing}: no such file or directory" in result.stdout + result.stderr
+
+
+def test_training_data_with_a_fault_stop_the_plan(project: Path) -> None:
+    write_dataset(project / "data" / "smoke", train=2, val=8, reference=8, prompts=12)
+    (project / "data/smoke/train/000000000002.png").unlink()
+    result = plan(project)
+    assert result.returncode != 0
+    assert "1 of 2 images are missing, the first is 000000000002.png" in result.stdout + result.stderr

@@ -101,6 +101,12 @@ def test_again_there_is_nothing_to_do(finished: Path):
     assert planned(finished) == set()
 
 
+def test_a_copy_of_the_whole_directory_has_nothing_to_do(finished: Path, tmp_path: Path):
+    copy = tmp_path / "copy"
+    shutil.copytree(finished, copy, copy_function=shutil.copy)  # as `cp -r`: every file is as old as its copy
+    assert planned(copy) == set()
+
+
 def test_a_comment_reruns_nothing(finished: Path):
     for name in ("baseline", "teacher_steps"):
         file = finished / "ablations" / f"{name}.yaml"
@@ -136,6 +142,7 @@ def of_both(stage: str) -> set[str]:
     ("line", "changed", "jobs"),
     [
         ("  votes_per_pair: 2 ", "  votes_per_pair: 3 ", set()),
+        ("  log_every: 1 \n  pictures_every: 3 ", "  log_every: 2 \n  pictures_every: 4 ", {"report"}),
         ("  trials_per_rater: 40 \n  seed: 0 ", "  trials_per_rater: 40 \n  seed: 1 ", {"ratings", "report"}),
         (
             "  bootstrap: 10 ",
@@ -249,8 +256,9 @@ def test_a_preference_file_dropped_in_makes_the_ratings_and_the_report_anew_and_
     assert planned(finished) == set()
     assert {row["rater_kind"] for row in ratings_of(finished)} == {"human", "oracle"}
     assert (finished / "reports/table.pdf").read_bytes() != before
-    # Another vote in the same file, and a note beside it.
+    # Another vote in the same file, which looks older than the ratings, and a note beside it.
     write_votes(folder / "people.csv", people[:-1])
+    os.utime(folder / "people.csv", (1, 1))
     (folder / "README.md").write_text("notes")
     assert planned(finished) == {"ratings", "report"}
     write_votes(folder / "people.csv", people)
