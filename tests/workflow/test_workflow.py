@@ -395,7 +395,7 @@ def test_every_scale_keeps_its_report_and_a_report_that_fails_takes_none_away(fi
         environment = workflow_environment(copy)
         return subprocess.run(other, cwd=copy, env=environment, check=False, capture_output=True).returncode
 
-    template = copy / "reports/render/document.typ"
+    template = copy / "reports/document.typ"
     page = template.read_text()
     template.write_text("#panic()")
     assert run_other() != 0
