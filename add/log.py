@@ -56,7 +56,14 @@ class TrainLog:
             self.board.add_scalar(name, value, step)
 
     def pictures(self, step: int, rows: Mapping[str, Tensor]) -> None:
-        """Save rows of images, each (N, 3, H, W) in [-1, 1] and equally large, as one PNG; names in the file name."""
+        """Save rows of images, each (N, 3, H, W) in [-1, 1] and equally large, as one PNG; names in the file name.
+
+        Raises FloatingPointError with the names of rows that are not finite: as pixels they would look black.
+        """
+        if broken := [name for name, images in rows.items() if not images.isfinite().all()]:
+            raise FloatingPointError(
+                f"{self.directory}, step {step}: pictures not finite: {', '.join(broken)}"
+            )
         grid = image_grid(list(rows.values()))
         folder = self.directory / "pictures"
         folder.mkdir(exist_ok=True)

@@ -232,7 +232,10 @@ def decode_sample(path: Path, resolution: int) -> NDArray[np.uint8]:
         raise InputError(
             path, f"is {image.width}x{image.height}; {resolution}x{resolution} is to be measured"
         )
-    return np.asarray(image, dtype=np.uint8)
+    pixels = np.asarray(image, dtype=np.uint8)
+    if (pixels == pixels[0, 0]).all():
+        raise InputError(path, "is one colour, which no system draws; look at the system, and sample again")
+    return pixels
 
 
 def _sample(path: Path, line: int, row: list[str]) -> SampledImage:

@@ -28,7 +28,7 @@ from add.lock import only_writer
 from add.models.weights import file_hash
 from eval.images import Images, image_folder, named_images, on_disk, photograph_folder
 from eval.metrics.distances import frechet_distance, statistics
-from eval.metrics.features import Extractor, ImageBatch
+from eval.metrics.features import Extractor, ImageBatch, all_finite
 from eval.metrics.measure import (
     MetricNetworks,
     ReferenceFeatures,
@@ -114,7 +114,7 @@ def load_reference(directory: Path, evaluation: EvaluationSpec, extractor: Extra
     tensors = directory / FEATURES_FILE
     if not tensors.is_file() or file_hash(tensors) != made.features_sha256:
         raise InputError(tensors, "is missing, or is not what reference.json was made with; make both again")
-    return ReferenceFeatures(made.reference, load_file(tensors)["reference"])
+    return ReferenceFeatures(made.reference, all_finite(load_file(tensors)["reference"], str(tensors)))
 
 
 def _real(

@@ -26,6 +26,7 @@ from add.device import add_device_option, open_device
 from add.errors import InputError, refuses
 from add.files import write_json
 from add.lock import only_writer
+from eval.drawing import eight_bit, finite_outputs
 from eval.images import INDEX_COLUMNS, SampledImage
 from eval.prompts import Prompt, read_prompts
 from eval.stage import SampleValues, add_scale_option
@@ -50,7 +51,7 @@ class System:
     def images(self, prompts: Sequence[str], seeds: Sequence[int], steps: int) -> NDArray[np.uint8]:
         """RGB images (N, H, W, 3) uint8, one generator an image, so that none depends on its neighbours.
 
-        Raises InputError where a student has no timesteps for that many steps.
+        Raises InputError where a student has no timesteps for that many steps, and as `eight_bit` does.
         """
         import torch
 
@@ -64,15 +65,18 @@ class System:
             if [int(t) for t in scheduler.timesteps] != self.timesteps[steps]:
                 options["timesteps"] = self.timesteps[steps]
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-        output = self.pipeline(
-            prompt=list(prompts),
-            num_inference_steps=steps,
-            guidance_scale=self.guidance,
-            generator=generators,
-            output_type="pil",
-            **options,
-        )
-        return np.stack([np.asarray(image) for image in output.images])
+        with finite_outputs(self.pipeline) as decoded:
+            output = self.pipeline(
+                prompt=list(prompts),
+                num_inference_steps=steps,
+                guidance_scale=self.guidance,
+                generator=generators,
+                output_type="np",
+                **options,
+            )
+        flagged = getattr(output, "nsfw_content_detected", None)
+        names = [f"{self.name}: {p!r}, image seed {s}" for p, s in zip(prompts, seeds, strict=True)]
+        return eight_bit(output.images, decoded, flagged, names)
 
 
 def load_system(directory: str, guidance: float = 1.0, device: str = "cpu") -> System:

@@ -23,7 +23,7 @@ from add.errors import InputError
 from add.models.hub import named_file
 from add.models.weights import WeightsError, check_weights, file_hash
 from eval.metrics.distances import Estimated
-from eval.metrics.features import Extractor, ImageBatch, load_image_network
+from eval.metrics.features import Extractor, ImageBatch, all_finite, load_image_network
 from eval.metrics.protocol import NetworkIdentity, SourceIdentity
 
 if TYPE_CHECKING:
@@ -47,7 +47,10 @@ class Clip:
     device: str
 
     def cosines(self, images: NDArray[np.uint8], prompts: Sequence[str]) -> NDArray[np.float64]:
-        """Cosine similarity (n,) of each of the images uint8 (n, H, W, 3) with the prompt in its place."""
+        """Cosine similarity (n,) of each of the images uint8 (n, H, W, 3) with the prompt in its place.
+
+        Raises WeightsError where one is not finite.
+        """
         if len(images) != len(prompts):
             raise ValueError(f"{len(images)} images and {len(prompts)} prompts do not pair up")
         import torch
@@ -58,7 +61,8 @@ class Clip:
         with torch.inference_mode():
             x = _unit(self.model.encode_image(pixels.to(self.device)))
             y = _unit(self.model.encode_text(self.tokenizer(list(place)).to(self.device)))
-        return np.asarray(np.einsum("nd,nd->n", x, y[[place[prompt] for prompt in prompts]]))
+        cosines = np.asarray(np.einsum("nd,nd->n", x, y[[place[prompt] for prompt in prompts]]))
+        return all_finite(cosines, self.network.id)
 
 
 def clip_score(cosines: NDArray[np.float64]) -> Estimated:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
     from add.config.scale import ExtractorSpec as ExtractorSpec
     from add.config.scale import ImageNetworkSpec
+
+Numbers = TypeVar("Numbers", bound=NDArray[np.floating])
 
 RESIZE_FILTER = "clean-fid: Pillow bicubic, antialiased, floating point"
 INCEPTION_FILE = "inception-2015-12-05.pt"
@@ -64,12 +66,12 @@ class Extractor:
         return self.of_pixels(batch.resized(self.size))
 
     def of_pixels(self, pixels: torch.Tensor) -> NDArray[np.float32]:
-        """Features float32 (n, d) of float32 (n, 3, size, size), 0 to 255."""
+        """Features float32 (n, d) of float32 (n, 3, size, size), 0 to 255. Raises WeightsError where not finite."""
         import torch
 
         with torch.inference_mode():
             features = self.forward(pixels.to(self.device))
-        return np.asarray(features.float().cpu().numpy())
+        return all_finite(np.asarray(features.float().cpu().numpy()), self.network.id)
 
 
 def load_extractor(spec: ExtractorSpec, device: str = "cpu") -> Extractor:
@@ -155,6 +157,17 @@ def clean_resize(images: NDArray[np.uint8], size: int) -> torch.Tensor:
 
     resize = make_resizer("PIL", False, "bicubic", (size, size))
     return stacked([resize(image) for image in images])
+
+
+def all_finite(values: Numbers, network: str) -> Numbers:
+    """What a network makes of 8-bit images, (n, ...). Raises WeightsError where it is not finite for one of them."""
+    broken = np.flatnonzero(~np.isfinite(values).reshape(len(values), -1).all(axis=1))
+    if len(broken):
+        raise WeightsError(
+            f"{network}: its output is not finite for {len(broken)} of {len(values)} images (the first is number "
+            f"{broken[0] + 1} of its batch); are its weights whole?"
+        )
+    return values
 
 
 def stacked(images: Sequence[NDArray[np.float32]]) -> torch.Tensor:

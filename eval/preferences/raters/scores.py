@@ -14,6 +14,7 @@ from add.config.study import Hpsv2RaterSpec, PickScoreRaterSpec
 from add.errors import InputError
 from add.models.hub import local_directory, named_file
 from add.models.weights import WeightsError, check_weights
+from eval.metrics.features import all_finite, load_frozen, quiet
 
 Array = NDArray[np.float64]
 
@@ -88,11 +89,13 @@ class RewardModel:
     def scores(self, images: NDArray[np.uint8], prompts: Sequence[str]) -> NDArray[np.float64]:
         """Cosines (n,) of images uint8 (n, H, W, 3) and the prompts in their places.
 
-        PickScore and HPSv2 multiply them by one positive number, which changes no order.
+        PickScore and HPSv2 multiply them by one positive number, which changes no order. Raises WeightsError where one
+        is not finite.
         """
         if len(images) != len(prompts):
             raise ValueError(f"{len(images)} images and {len(prompts)} prompts do not pair up")
-        return np.asarray(np.einsum("nd,nd->n", self.embed_images(images), self.embed_prompts(list(prompts))))
+        cosines = np.einsum("nd,nd->n", self.embed_images(images), self.embed_prompts(list(prompts)))
+        return all_finite(np.asarray(cosines), "the reward model")
 
 
 def load_pickscore(spec: PickScoreRaterSpec, device: str = "cpu") -> RewardModel:
@@ -103,8 +106,6 @@ def load_pickscore(spec: PickScoreRaterSpec, device: str = "cpu") -> RewardModel
     import torch
     from PIL import Image
     from transformers import AutoProcessor, CLIPModel
-
-    from eval.metrics.features import load_frozen, quiet
 
     directory = local_directory(spec.path, spec.revision, spec.files)
     check_weights(directory, spec.sha256, spec.files)
