@@ -237,10 +237,13 @@ def _compared(scale: Scale, study: StudySpec, system: StudySystemSpec, results: 
     from addbench.identity import network_identity
 
     network = scale.networks.diffusion[system.pipeline or ""]
-    out = f"{results}/study_samples/{system.pipeline}-guidance{system.guidance:g}"
+    given = "".join(f"-{t}" for t in system.timesteps or ())
+    out = f"{results}/study_samples/{system.pipeline}-guidance{system.guidance:g}{given and f'-timesteps{given}'}"
     known = {"revision": network.revision, "sha256": network.sha256, "guidance": system.guidance}
     job = {"system": network.path, "prompts": study.prompts, **known, "steps": system.steps, "out": out}
     if network.files is not None:
         job["files"] = network.files
-    identity = [network_identity(scale, network), system.guidance]
+    if system.timesteps is not None:
+        job["timesteps"] = system.timesteps
+    identity = [network_identity(scale, network), system.guidance, system.timesteps]
     return Compared(system.label, f"{out}/{folder}", None, job, identity)

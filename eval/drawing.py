@@ -1,9 +1,10 @@
-"""What a pipeline draws, looked at before it becomes 8-bit pixels: a broken or blacked-out image is refused by name."""
+"""What a pipeline draws, and how: broken or blacked-out images are refused by name, the sampler is recorded."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -18,21 +19,43 @@ _REASONS = {
 }
 
 
-@contextmanager
-def finite_outputs(pipeline: Any) -> Iterator[list[NDArray[np.bool_]]]:
-    """Inside the block, whether each image that a decoder of the pipeline puts out is finite: one bool (n,) a call.
+@dataclass
+class Watched:
+    """What was seen inside a pipeline.
 
-    Pipelines clip a decoder's output to their range, after which an infinite value looks like white.
+    finite: whether each image that a decoder puts out is finite, one bool (n,) a call. timesteps: of each call of the
+    denoising network, in order; a call with guidance serves both prompts.
+    """
+
+    finite: list[NDArray[np.bool_]] = field(default_factory=list)
+    timesteps: list[float] = field(default_factory=list)
+
+
+@contextmanager
+def watched(pipeline: Any) -> Iterator[Watched]:
+    """Look at the pipeline's networks inside the block.
+
+    Pipelines clip a decoder's output to their range, after which an infinite value looks like white, and some
+    schedulers call the network more often than there are steps.
     """
     from torch import nn
 
-    found: list[NDArray[np.bool_]] = []
+    found = Watched()
 
     def look(_: Any, __: Any, output: Any) -> None:
-        found.append(output.isfinite().flatten(1).all(1).cpu().numpy())
+        found.finite.append(output.isfinite().flatten(1).all(1).cpu().numpy())
 
-    decoders = (getattr(part, "decoder", None) for part in pipeline.components.values())
+    def count(_: Any, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
+        time = arguments[1] if len(arguments) > 1 else named["timestep"]
+        found.timesteps.append(float(time.reshape(-1)[0] if hasattr(time, "reshape") else time))
+
+    parts = pipeline.components
+    decoders = (getattr(part, "decoder", None) for part in parts.values())
     hooks = [d.register_forward_hook(look) for d in decoders if isinstance(d, nn.Module)]
+    denoisers = (parts.get(name) for name in ("unet", "transformer"))
+    hooks += [
+        d.register_forward_pre_hook(count, with_kwargs=True) for d in denoisers if isinstance(d, nn.Module)
+    ]
     try:
         yield found
     finally:
@@ -48,8 +71,8 @@ def eight_bit(
 ) -> NDArray[np.uint8]:
     """uint8 (N, H, W, 3) of a pipeline's images (N, H, W, 3) in 0..1, rounded as diffusers rounds them.
 
-    decoded: as `finite_outputs` found them. blacked_out: what a safety checker flagged. Raises InputError with the
-    name of each image that is not finite, of one colour, or blacked out.
+    decoded: whether decoders' outputs were finite, as `watched`. blacked_out: what a safety checker flagged. Raises
+    InputError with the name of each image that is not finite, of one colour, or blacked out.
     """
     flagged = np.zeros(len(images), bool) if blacked_out is None else np.asarray(blacked_out, bool)
     finite = np.isfinite(images).all(axis=(1, 2, 3))
@@ -66,3 +89,50 @@ def eight_bit(
 
 def _first(*found: bool) -> str:
     return list(_REASONS)[found.index(True)]
+
+
+def sampler_facts(pipeline: Any, timesteps: Sequence[float], guidance: float) -> dict[str, Any]:
+    """How a pipeline sampled, for samples.json and the result.
+
+    timesteps: those that the denoising network was called with. `note` says where they begin far from pure noise, from
+    which sampling starts.
+    """
+    config = pipeline.scheduler.config
+    facts: dict[str, Any] = {
+        "pipeline": type(pipeline).__name__,
+        "scheduler": type(pipeline.scheduler).__name__,
+        "prediction_type": config.get("prediction_type"),
+        "timestep_spacing": config.get("timestep_spacing"),
+        "timesteps": list(timesteps),
+        "network_calls": len(timesteps),
+        "guidance": guidance,
+        "dtype": str(pipeline.dtype).removeprefix("torch."),
+        "safety_checker": getattr(pipeline, "safety_checker", None) is not None,
+    }
+    trained = config.get("num_train_timesteps")
+    if timesteps and trained and max(timesteps) < _LATE * trained:
+        facts["note"] = (
+            f"sampling starts from pure noise, but its first timestep is {max(timesteps):g} of {trained} "
+            f"(timestep_spacing {config.get('timestep_spacing')!r}); give `timesteps`, or another spacing"
+        )
+    return facts
+
+
+def truncated_prompts(pipeline: Any, prompts: Sequence[str]) -> int:
+    """The number of prompts that one of the pipeline's text encoders does not read to their end."""
+    tokenizers = [
+        part
+        for name, part in pipeline.components.items()
+        if name.startswith("tokenizer") and part is not None
+    ]
+    return sum(
+        any(
+            len(tokenizer(prompt, verbose=False).input_ids) > tokenizer.model_max_length
+            for tokenizer in tokenizers
+        )
+        for prompt in prompts
+    )
+
+
+_LATE = 0.9
+"""Share of the training timesteps below which a first timestep is noted: 4 steps spaced `leading` begin at 751."""

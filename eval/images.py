@@ -70,6 +70,8 @@ class SampleSet(Images):
     steps: int
     seconds: float
     samples: tuple[SampledImage, ...]
+    how: dict[str, Any]
+    """How it was sampled, as samples.json has it: `sampler` and `truncated_prompts`, where they are recorded."""
 
 
 def read_samples(directory: Path, resolution: int) -> SampleSet:
@@ -92,7 +94,8 @@ def read_samples(directory: Path, resolution: int) -> SampleSet:
         raise InputError(directory / name, "is not in index.csv; the directory holds more than one set")
     files = tuple(directory / sample.file for sample in samples)
     decode = partial(decode_sample, resolution=resolution)
-    return SampleSet(files, decode, directory, facts["steps"], float(facts["seconds"]), samples)
+    how: dict[str, Any] = {key: facts[key] for key in ("sampler", "truncated_prompts") if key in facts}
+    return SampleSet(files, decode, directory, facts["steps"], float(facts["seconds"]), samples, how)
 
 
 def image_folder(directory: Path, resolution: int, crop: Crop, count: int | None = None) -> Images:

@@ -54,7 +54,8 @@ class ResultSystem(_Part):
 class ResultProvenance(_Part):
     """What numbers were made with, and how long it took in seconds; hashes are SHA-256.
 
-    `train` is the run's train.json (seconds in `wall_seconds`); `sample_seconds` and `sample_sha256` are by sample set.
+    `train` is the run's train.json (seconds in `wall_seconds`); `sample_seconds`, `sample_sha256` and `sampling`
+    (scheduler, timesteps, network calls, guidance, dtype, truncated prompts) are by sample set.
     """
 
     versions: dict[str, Any] = {}
@@ -64,6 +65,7 @@ class ResultProvenance(_Part):
     train: dict[str, Any] = {}
     sample_seconds: Any = None
     sample_sha256: dict[str, str] = {}
+    sampling: dict[str, dict[str, Any]] = {}
     score_seconds: Any = None
     seconds: float | None = None
 

@@ -15,7 +15,7 @@ import shutil
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +26,7 @@ from add.device import add_device_option, open_device
 from add.errors import InputError, refuses
 from add.files import write_json
 from add.lock import only_writer
-from eval.drawing import eight_bit, finite_outputs
+from eval.drawing import eight_bit, sampler_facts, truncated_prompts, watched
 from eval.images import INDEX_COLUMNS, SampledImage
 from eval.prompts import Prompt, read_prompts
 from eval.stage import SampleValues, add_scale_option
@@ -39,19 +39,22 @@ if TYPE_CHECKING:
 class System:
     """A pipeline that turns prompts and seeds into images.
 
-    timesteps: for a student, its timesteps by number of steps; empty for other pipelines, whose scheduler
-    chooses. guidance: classifier-free guidance scale, 1 for none (a student has none; paper, section 4).
+    timesteps: by number of steps, a student's own or those that were given for a pipeline; empty for other pipelines,
+    whose scheduler chooses. guidance: classifier-free guidance scale, 1 for none (a student has none; paper,
+    section 4). called: the timesteps of the last call.
     """
 
     name: str
     pipeline: Any
     timesteps: dict[int, list[int]]
     guidance: float
+    called: list[float] = field(default_factory=list)
 
     def images(self, prompts: Sequence[str], seeds: Sequence[int], steps: int) -> NDArray[np.uint8]:
         """RGB images (N, H, W, 3) uint8, one generator an image, so that none depends on its neighbours.
 
-        Raises InputError where a student has no timesteps for that many steps, and as `eight_bit` does.
+        Raises InputError where there are no timesteps for that many steps, or the scheduler takes none, and as
+        `eight_bit` does.
         """
         import torch
 
@@ -65,24 +68,33 @@ class System:
             if [int(t) for t in scheduler.timesteps] != self.timesteps[steps]:
                 options["timesteps"] = self.timesteps[steps]
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-        with finite_outputs(self.pipeline) as decoded:
-            output = self.pipeline(
-                prompt=list(prompts),
-                num_inference_steps=steps,
-                guidance_scale=self.guidance,
-                generator=generators,
-                output_type="np",
-                **options,
-            )
+        with watched(self.pipeline) as seen:
+            try:
+                output = self.pipeline(
+                    prompt=list(prompts),
+                    num_inference_steps=steps,
+                    guidance_scale=self.guidance,
+                    generator=generators,
+                    output_type="np",
+                    **options,
+                )
+            except ValueError as error:
+                if "timestep" in str(error):  # this is how diffusers says that a scheduler takes none
+                    raise InputError(self.name, str(error).strip()) from error
+                raise
+        self.called[:] = seen.timesteps
         flagged = getattr(output, "nsfw_content_detected", None)
         names = [f"{self.name}: {p!r}, image seed {s}" for p, s in zip(prompts, seeds, strict=True)]
-        return eight_bit(output.images, decoded, flagged, names)
+        return eight_bit(output.images, seen.finite, flagged, names)
 
 
-def load_system(directory: str, guidance: float = 1.0, device: str = "cpu") -> System:
-    """Load the pipeline at `directory` (or hub id) in float32; `guidance` is for pipelines that are no student.
+def load_system(
+    directory: str, guidance: float = 1.0, device: str = "cpu", timesteps: Sequence[int] = ()
+) -> System:
+    """Load the pipeline at `directory` (or hub id) in float32.
 
-    Raises OSError where the directory is no diffusers pipeline.
+    guidance, timesteps: for pipelines that are no student; without timesteps the scheduler chooses. Raises OSError
+    where the directory is no diffusers pipeline, InputError where timesteps are given for a student.
     """
     import torch
     from diffusers import DiffusionPipeline
@@ -100,10 +112,13 @@ def load_system(directory: str, guidance: float = 1.0, device: str = "cpu") -> S
     pipeline.set_progress_bar_config(disable=True)
     file = Path(directory) / STUDENT_FILE
     if not file.exists():
-        return System(directory, pipeline, {}, guidance)
+        given = {len(timesteps): list(timesteps)} if timesteps else {}
+        return System(directory, pipeline, given, guidance)
+    if timesteps:
+        raise InputError(directory, "is a student, which has its own timesteps; leave them out")
     note = json.loads(file.read_text(encoding="utf-8"))
-    timesteps = {int(k): list(map(int, v)) for k, v in note["timesteps"].items()}
-    return System(directory, pipeline, timesteps, float(note["guidance_scale"]))
+    own = {int(k): list(map(int, v)) for k, v in note["timesteps"].items()}
+    return System(directory, pipeline, own, float(note["guidance_scale"]))
 
 
 def image_seed(prompt: Prompt, seed: int) -> int:
@@ -139,16 +154,20 @@ def sample_set(
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(INDEX_COLUMNS)
         writer.writerows(map(astuple, rows))
-    facts = {
+    facts: dict[str, Any] = {
         "system": name,
         "prompts": out.name.rsplit("-", 1)[0],
         "steps": steps,
         "guidance": system.guidance,
+        "sampler": sampler_facts(system.pipeline, system.called, system.guidance),
+        "truncated_prompts": truncated_prompts(system.pipeline, [prompt.prompt for prompt in prompts]),
         "count": len(rows),
         "seed": seed,
         "seconds": round(time.perf_counter() - started, 3),
     }
     write_json(out / "samples.json", facts)
+    if note := facts["sampler"].get("note"):
+        print(f"warning: {out}: {note}", file=sys.stderr)
 
 
 def sample_sets(
@@ -175,11 +194,18 @@ def main() -> None:
     parser.add_argument("--steps", type=int, nargs="*", help="numbers of steps (default: the scale's)")
     parser.add_argument("--prompts", nargs="*", default=(), help="prompt sets (default: all)")
     parser.add_argument("--guidance", type=float, default=1.0, help="for pipelines that are no student")
+    parser.add_argument(
+        "--timesteps",
+        type=int,
+        nargs="*",
+        default=(),
+        help="as many as --steps, for pipelines that are no student",
+    )
     add_device_option(parser)
     arguments = parser.parse_args()
     values = SampleValues.read(arguments.scale)
     device = open_device(arguments.device, values.device, values.threads)
-    system = load_system(arguments.system, arguments.guidance, device)
+    system = load_system(arguments.system, arguments.guidance, device, arguments.timesteps)
     sampling = values.sampling
     sample_sets(system, sampling, arguments.steps or sampling.steps, arguments.out, arguments.prompts)
 

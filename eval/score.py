@@ -76,6 +76,7 @@ def score_run(run: Path, values: ScoreValues, reference_directory: Path, device:
             networks.weights(),
             train=train,
             sample_seconds={samples.directory.name: samples.seconds for samples in sets.values()},
+            sampling={samples.directory.name: samples.how for samples in sets.values()},
             sample_sha256={samples.directory.name: samples.sha256() for samples in sets.values()},
             score_seconds=seconds_since(started),
         ),

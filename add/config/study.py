@@ -24,7 +24,8 @@ STUDENT_STEPS = (1, 2, 4)
 class StudySystemSpec(Frozen):
     """One system: a run of the table (with its training `seed`), or a pretrained `pipeline` with `guidance`.
 
-    `steps` is the number of sampling steps; `pipeline` names one of `networks.diffusion`.
+    `steps` is the number of sampling steps; `pipeline` names one of `networks.diffusion`, whose scheduler chooses the
+    timesteps unless they are given.
     """
 
     label: Label
@@ -33,6 +34,7 @@ class StudySystemSpec(Frozen):
     pipeline: Name | None = None
     steps: Count
     guidance: Positive | None = None
+    timesteps: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] | None = None
 
     @field_validator("label")
     @classmethod
@@ -53,6 +55,10 @@ class StudySystemSpec(Frozen):
             raise ValueError(f"a student is sampled by 1, 2 or 4 steps, not {self.steps}")
         if self.pipeline is not None and self.guidance is None:
             raise ValueError("a pipeline needs `guidance` (1.0 for none)")
+        if self.timesteps is not None and self.run is not None:
+            raise ValueError("a student has its own timesteps; leave `timesteps` out")
+        if self.timesteps is not None and len(self.timesteps) != self.steps:
+            raise ValueError(f"`timesteps` lists {len(self.timesteps)}, but `steps` is {self.steps}")
         if self.pipeline is not None and self.seed is not None:
             raise ValueError("a pipeline was not trained here; leave `seed` out")
         return self
@@ -136,7 +142,7 @@ class StudySpec(Frozen):
                 raise ValueError(f"entries {first + 1} and {index + 1} are both called '{system.label}'")
         made: dict[tuple[object, ...], str] = {}
         for system in value:
-            key = (system.run, system.seed, system.pipeline, system.steps, system.guidance)
+            key = (system.run, system.seed, system.pipeline, system.steps, system.guidance, system.timesteps)
             if (other := made.setdefault(key, system.label)) != system.label:
                 raise ValueError(f"'{other}' and '{system.label}' are the same system")
         return value

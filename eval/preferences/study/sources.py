@@ -3,9 +3,9 @@
     python -m eval.preferences.study.sources --scale config/mini.yaml --jobs '[{"system": ...}, ...]'
 
 samples the systems that only the study compares, in one process. A job is {"system": directory or hub id, "prompts":
-set, "steps": k, "out": folder} for a student, and besides "guidance", "revision" and "sha256" for a pretrained
-pipeline. Only that prompt set is sampled, by the scale's own seed and batch, so an image is the one that eval.sample
-makes.
+set, "steps": k, "out": folder} for a student, and besides "guidance", "timesteps", "revision" and "sha256" for a
+pretrained pipeline. Only that prompt set is sampled, by the scale's own seed and batch, so an image is the one that
+eval.sample makes.
 """
 
 from __future__ import annotations
@@ -56,6 +56,7 @@ class Job(Strict):
     revision: str | None = None
     sha256: str | None = None
     files: dict[str, str | None] | None = None
+    timesteps: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -184,7 +185,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         directory = local_directory(job.system, job.revision, job.files)
         if job.sha256 is not None or job.files is not None:
             check_weights(directory, job.sha256, job.files)
-        system = load_system(str(directory), job.guidance, device)
+        system = load_system(str(directory), job.guidance, device, job.timesteps)
         sample_sets(system, values.sampling, [job.steps], Path(job.out), [job.prompts])
 
 
