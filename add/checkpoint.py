@@ -193,8 +193,8 @@ def _latest_of(directory: Path, identity: Mapping[str, Any]) -> Path | None:
 
 def _free(path: Path) -> Path:
     """`path`, or where that exists with a number behind it, one that does not."""
-    names = (path, *(path.with_name(f"{path.name}-{k}") for k in itertools.count(2)))
-    return next(name for name in names if not name.exists())
+    more = (path.with_name(f"{path.name}-{k}") for k in itertools.count(2))
+    return next(name for name in itertools.chain([path], more) if not name.exists())
 
 
 def _changes(key: str, old: Any, new: Any) -> Iterator[tuple[str, Any, Any]]:
