@@ -28,7 +28,7 @@ from add.checkpoint import TrainingState
 from add.config.load import load_run
 from add.config.run import Run
 from add.config.training import CACHED, CacheSpec, OptimiserSpec
-from add.data.contents import data_digest
+from add.data.contents import check_samples, data_digest
 from add.data.training_set import open_training_set
 from add.device import add_device_option, make_deterministic, open_device
 from add.distributed import (
@@ -243,16 +243,15 @@ def update_average(average: Sequence[Tensor], module: nn.Module, decay: float) -
 def check_contents(run: Run) -> dict[str, Any]:
     """SHA-256 of what the run reads: `weights` and `configurations` by network, and the training `data`.
 
-    Raises WeightsError where weights are not those that the settings name, InputError where data are missing.
+    Raises WeightsError where weights are not those that the settings name, InputError with every sample of the training
+    data that is missing or cannot be used.
     """
     configurations = {
         name: configuration_digest(network_directory(network)) for name, network in networks_of(run).items()
     }
-    return {
-        "weights": check_networks(run),
-        "configurations": configurations,
-        "data": data_digest(run.data.train),
-    }
+    weights, data = check_networks(run), data_digest(run.data.train)
+    check_samples(run.data.train, data)
+    return {"weights": weights, "configurations": configurations, "data": data}
 
 
 def is_finished(run: Run, seed: int, out: Path, rank: Rank) -> bool:

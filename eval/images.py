@@ -17,6 +17,7 @@ from PIL import Image
 from add.data.images import decoded, decoded_rgb, file_bytes, json_object
 from add.errors import InputError
 
+REMEDY = "`addbench repair` lets the next `snakemake` sample the set again"
 Crop = Literal["none", "center"]
 PREFIX = "captions_"
 INDEX_COLUMNS = ("file", "prompt_id", "prompt", "seed", "image_seed")
@@ -89,7 +90,9 @@ def read_samples(directory: Path, resolution: int) -> SampleSet:
     listed = {s.file for s in samples}
     present = {f.name for f in directory.iterdir() if f.suffix.lower() in SUFFIXES}
     for name in sorted(listed - present):
-        raise InputError(directory / name, f"is missing ({len(listed - present)} of {len(listed)} are)")
+        raise InputError(
+            directory / name, f"is missing ({len(listed - present)} of {len(listed)} are); {REMEDY}"
+        )
     for name in sorted(present - listed):
         raise InputError(directory / name, "is not in index.csv; the directory holds more than one set")
     files = tuple(directory / sample.file for sample in samples)
@@ -141,7 +144,7 @@ def read_facts(path: Path) -> dict[str, Any]:
 def read_index(path: Path) -> tuple[SampledImage, ...]:
     """The lines of an index.csv, in order. Raises InputError with file and line."""
     if not path.is_file():
-        raise InputError(path, "is missing, though samples.json is there; sample again")
+        raise InputError(path, f"is missing, though samples.json is there; {REMEDY}")
     samples: list[SampledImage] = []
     seen: set[str] = set()
     with path.open(encoding="utf-8", newline="") as stream:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from add.config.training import CocoSpec, HuggingFaceSpec, ShardsSpec, TrainData
 from add.data.coco import CaptionedImages
 from add.data.huggingface import dataset_files
+from add.data.images import CaptionedSet, Sample, decoded_rgb
 from add.data.shards import shard_paths
 from add.data.training_set import open_training_set
 from add.digests import State, digest_of, file_digests, file_state, remembered
@@ -30,6 +32,44 @@ def data_digest(train: TrainData) -> str:
         states["annotations"] = state
     what = f"training set {Path.cwd()} {train.model_dump_json()}"
     return remembered(what, states, lambda: _samples(train))
+
+
+def check_samples(train: TrainData, digest: str) -> None:
+    """Decode every image and read every caption, once for each `data_digest`: a fault would end training later.
+
+    Raises InputError with every sample that cannot be used.
+    """
+    remembered(f"every sample of {digest} is whole", {}, lambda: _decode(open_training_set(train)))
+
+
+def _decode(data: CaptionedSet) -> str:
+    from tqdm import tqdm
+
+    problems: list[str] = []
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        for start in tqdm(range(0, len(data), _BLOCK), "checking images", disable=len(data) < 10 * _BLOCK):
+            samples: list[Sample] = []
+            for i in range(start, min(start + _BLOCK, len(data))):
+                try:
+                    samples += data.samples([i])
+                except InputError as error:
+                    problems += error.problems
+            problems += filter(None, pool.map(_fault, samples))
+    if problems:
+        raise InputError.of(problems)
+    return "whole"
+
+
+def _fault(sample: Sample) -> str | None:
+    try:
+        decoded_rgb(sample.image, sample.name)
+    except InputError as error:
+        return str(error)
+    return None
+
+
+_BLOCK = 512
+"""Samples that are in memory at a time, encoded."""
 
 
 def _whole_files(files: list[Path], problems: list[str]) -> str:

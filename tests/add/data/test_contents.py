@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from add import digests
-from add.data.contents import data_digest
+from add.data.contents import check_samples, data_digest
 from add.errors import InputError
 from tests.support.training_data import FORMS, png, write
 
@@ -73,3 +73,30 @@ def test_a_set_with_problems_has_no_digest(tmp_path: Path):
     (tmp_path / "set" / "000001.txt").unlink()
     with pytest.raises(InputError, match=r"000001\.png: an image without a caption"):
         data_digest(train)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_every_sample_is_looked_at_and_every_fault_named(tmp_path: Path, form: str):
+    images = [png(colour) for colour in COLOURS]
+    images[1], images[3] = images[1][:-20], b"no image"
+    train = write(form, tmp_path / "set", images, CAPTIONS)
+    with pytest.raises(InputError) as refused:
+        check_samples(train, data_digest(train))
+    assert len(refused.value.problems) == 2
+    if form in ("coco", "text"):
+        assert [Path(p.split(":")[0]).name for p in refused.value.problems] == ["000001.png", "000003.png"]
+
+
+def test_a_set_that_was_whole_is_not_decoded_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    train = write("coco", tmp_path / "set", [png(colour) for colour in COLOURS], CAPTIONS)
+    check_samples(train, data_digest(train))
+    monkeypatch.setattr("add.data.contents.decoded_rgb", lambda *_: pytest.fail("decoded again"))
+    check_samples(train, data_digest(train))
+
+
+def test_a_set_that_was_mended_is(tmp_path: Path):
+    train = write("coco", tmp_path / "set", [png("red"), b"no image"], CAPTIONS[:2])
+    with pytest.raises(InputError, match=r"000001\.png"):
+        check_samples(train, data_digest(train))
+    (tmp_path / "set" / "000001.png").write_bytes(png("blue"))
+    check_samples(train, data_digest(train))
