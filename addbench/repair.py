@@ -15,11 +15,12 @@ from pathlib import Path
 from add.errors import InputError
 from add.models.weights import PARTS
 from addbench.project import RESULTS, load_project
-from eval.images import read_samples
 
 
 def repair(options: argparse.Namespace) -> tuple[str, int]:
     """Let the next snakemake make again what lost files: sample sets and students that are not whole."""
+    from eval.images import read_samples
+
     root = RESULTS / load_project(options.scale).scale.name
     lines = []
     for student in sorted(root.glob("*/seed*/student")):
