@@ -29,9 +29,8 @@ from addbench.identity import (
     data_identity,
     files_identity,
     reference_identity,
-    run_identity,
-    settled,
     stage_identity,
+    train_identity,
 )
 from addbench.owner import free_dead_lock, note_owner
 from addbench.preflight.inputs import check_inputs_exist
@@ -179,10 +178,7 @@ rule train:
         # A cache changes how fast training is and not its result, so it is no value: having one reruns nothing.
         cache=train_options(SCALE.data.cache),
     params:
-        identity=lambda wildcards: settled(
-            Path(RESULTS, wildcards.run, f"seed{wildcards.seed}"),
-            run_identity(SCALE, TABLE.runs[wildcards.run]),
-        ),
+        identity=train_identity(SCALE, TABLE, RESULTS),
         spec=lambda wildcards, output: plain(TABLE.runs[wildcards.run]),
         out=subpath(output.student, parent=True),
     shell:

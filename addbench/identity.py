@@ -16,6 +16,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from add.config.load import load_run
+from add.config.resolve import Table
 from add.config.run import Run
 from add.config.scale import ClipSpec, CocoPromptsSpec, NetworkSpec, PartiPromptsSpec, ReferenceSpec, Scale
 from add.config.study import Hpsv2RaterSpec, PickScoreRaterSpec
@@ -32,10 +33,22 @@ from eval.stage import MeasureValues, StageValues
 BUILT = "made by the data stage"
 
 
-def run_identity(scale: Scale, run: Run) -> dict[str, Any]:
-    """A run's deciding values, and the content of its networks and training data as far as they are here."""
+def run_identity(scale: Scale, run: Run, data: str | None = None) -> dict[str, Any]:
+    """A run's deciding values, and the content of its networks and training data as far as they are here.
+
+    data: the digest of the scale's training data, where it was taken before.
+    """
     networks = {name: _network(scale, network) for name, network in networks_of(run).items()}
-    return {"values": deciding_values(run), "networks": networks, "data": _training_data(scale)}
+    return {"values": deciding_values(run), "networks": networks, "data": data or _training_data(scale)}
+
+
+def train_identity(scale: Scale, table: Table, results: str) -> Callable[[Any], str]:
+    """The identity of the `train` job of the wildcards `run` and `seed`. The data are looked at once for all jobs."""
+    data = cache(lambda: _training_data(scale))
+    now = cache(lambda name: run_identity(scale, table.runs[name], data()))
+    return lambda wildcards: settled(
+        Path(results, wildcards.run, f"seed{wildcards.seed}"), now(wildcards.run)
+    )
 
 
 def settled(folder: Path, now: Mapping[str, Any]) -> str:
@@ -97,8 +110,7 @@ def _changed(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[tuple[str,
 
 def stage_identity(stage: type[StageValues], scale: Scale) -> Callable[[Any], str]:
     """A stage's identity for `params`: a function of the wildcards, called for jobs that are planned."""
-    made = cache(lambda: _line(_decided(scale, stage.of(scale))))
-    return lambda wildcards: made()
+    return _once(lambda: _decided(scale, stage.of(scale)))
 
 
 def data_identity(scale: Scale) -> Callable[[Any], str]:
@@ -107,12 +119,12 @@ def data_identity(scale: Scale) -> Callable[[Any], str]:
 
     if scale.data.build != BUILD:
         return lambda wildcards: str(scale.data.build)
-    return lambda wildcards: _line([_all_photographs(scale), _decided(scale, scale.evaluation.reference)])
+    return _once(lambda: [_all_photographs(scale), _decided(scale, scale.evaluation.reference)])
 
 
 def reference_identity(scale: Scale) -> Callable[[Any], str]:
     """The identity of what measures the real images: the photographs too that the prompts describe."""
-    return lambda wildcards: _line([_all_photographs(scale), _decided(scale, MeasureValues.of(scale))])
+    return _once(lambda: [_all_photographs(scale), _decided(scale, MeasureValues.of(scale))])
 
 
 def network_identity(scale: Scale, network: NetworkSpec) -> dict[str, Any]:
@@ -234,6 +246,12 @@ def _built(scale: Scale, path: str) -> bool:
     if scale.data.build == BUILD:
         return Path(path) == Path(scale.data.root) / TRAINING_LIST
     return built_here(scale, path)
+
+
+def _once(identity: Callable[[], Any]) -> Callable[[Any], str]:
+    """A function for `params`, which Snakemake calls several times for each job: files are looked at once."""
+    made = cache(lambda: _line(identity()))
+    return lambda wildcards: made()
 
 
 def _line(value: Any) -> str:

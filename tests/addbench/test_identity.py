@@ -7,6 +7,7 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,6 +22,7 @@ from addbench.identity import (
     run_identity,
     settled,
     stage_identity,
+    train_identity,
 )
 from addbench.workflow import plain
 from eval.stage import RaterValues, RatingValues, SampleValues, ScoreValues
@@ -135,6 +137,21 @@ def test_what_the_data_stage_makes_is_not_read_before_it_is_made(here: Path):
     before = identities(scale)
     shutil.rmtree(here)
     assert identities(scale) == before
+
+
+def test_a_plan_looks_at_the_training_data_once(here: Path, monkeypatch: pytest.MonkeyPatch):
+    looks: list[Any] = []
+
+    def look(train: Any) -> str:
+        looks.append(train)
+        return "digest"
+
+    monkeypatch.setattr("addbench.identity.data_digest", look)
+    identity = train_identity(own_scale(), table_of(REPOSITORY, "smoke"), "results/smoke")
+    for run in ("baseline", "teacher_steps-2", "baseline"):
+        for seed in (0, 1):
+            assert json.loads(identity(SimpleNamespace(run=run, seed=seed)))["data"] == "digest"
+    assert len(looks) == 1
 
 
 def test_votes_count_by_their_bytes_in_any_order(tmp_path: Path):
