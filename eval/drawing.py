@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from add.errors import InputError
 
 _REASONS = {
-    "blacked out": "the pipeline's safety checker blacked it out; switch the checker off, which is recorded",
+    "blacked out": "the pipeline's safety checker blacked it out; save it without one (safety_checker=None)",
     "not finite": "the network's output is not finite; are its weights whole, and does its precision suffice?",
     "constant": "it is one colour; are the network's weights whole, and does its precision suffice?",
 }

@@ -24,6 +24,10 @@ INDEX_COLUMNS = ("file", "prompt_id", "prompt", "seed", "image_seed")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 
 
+class ForeignFileError(InputError):
+    """An image that sampling did not make lies in a sample directory, which sampling empties first."""
+
+
 @dataclass(frozen=True)
 class SampledImage:
     """One line of a sample directory's index.csv."""
@@ -89,12 +93,12 @@ def read_samples(directory: Path, resolution: int) -> SampleSet:
         raise InputError(finished, f"count is {facts['count']}, but index.csv lists {len(samples)} images")
     listed = {s.file for s in samples}
     present = {f.name for f in directory.iterdir() if f.suffix.lower() in SUFFIXES}
+    for name in sorted(present - listed):
+        raise ForeignFileError(directory / name, "is not in index.csv, so it is of no set here; move it away")
     for name in sorted(listed - present):
         raise InputError(
             directory / name, f"is missing ({len(listed - present)} of {len(listed)} are); {REMEDY}"
         )
-    for name in sorted(present - listed):
-        raise InputError(directory / name, "is not in index.csv; the directory holds more than one set")
     files = tuple(directory / sample.file for sample in samples)
     decode = partial(decode_sample, resolution=resolution)
     how: dict[str, Any] = {key: facts[key] for key in ("sampler", "truncated_prompts") if key in facts}

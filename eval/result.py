@@ -29,8 +29,8 @@ class _Part(BaseModel):
 class Metric(_Part):
     """One measured number, its interval, what the interval covers, and the protocol it stands under.
 
-    `note` says what a reader must know of the number; `stderr` is the CLIP score's standard error over images;
-    `groups` holds the alignment's accuracy by attribute group.
+    `note` says what a reader must know of the number; `stderr` is the CLIP score's standard error over images, and
+    `truncated_prompts` how many its tokenizer cut; `groups` holds the alignment's accuracy by attribute group.
     """
 
     value: Finite
@@ -38,6 +38,7 @@ class Metric(_Part):
     interval_covers: str | None = None
     note: str | None = None
     stderr: Finite | None = None
+    truncated_prompts: int | None = None
     groups: dict[str, Finite] = {}
     protocol: Hash12
 

@@ -94,23 +94,27 @@ def load_system(
     """Load the pipeline at `directory` (or hub id) in float32.
 
     guidance, timesteps: for pipelines that are no student; without timesteps the scheduler chooses. Raises OSError
-    where the directory is no diffusers pipeline, InputError where timesteps are given for a student.
+    where the directory is no diffusers pipeline, InputError where timesteps are given for a student, or it lost files.
     """
     import torch
     from diffusers import DiffusionPipeline
     from diffusers.utils import logging
 
     from add.models.diffusion import STUDENT_FILE
-    from add.models.weights import weight_variant
+    from add.models.weights import lost_files, weight_variant
 
     logging.disable_progress_bar()
+    file = Path(directory) / STUDENT_FILE
+    # A student that lost its own file must not be sampled as a pipeline with a scheduler's timesteps.
+    trained = file.exists() or Path(directory).with_name("train").joinpath("train.json").is_file()
+    if trained and (lost := next(lost_files(Path(directory)), None)):
+        raise InputError(lost, "`addbench repair` lets the next `snakemake` train the student again")
     unet = Path(directory) / "unet"
     options = {"variant": weight_variant(unet)} if unet.is_dir() else {}
     pipeline = DiffusionPipeline.from_pretrained(directory, torch_dtype=torch.float32, **options).to(device)
     if getattr(pipeline, "watermark", None) is not None:
         pipeline.watermark = None  # SDXL's pipeline marks images wherever a certain package is installed
     pipeline.set_progress_bar_config(disable=True)
-    file = Path(directory) / STUDENT_FILE
     if not file.exists():
         given = {len(timesteps): list(timesteps)} if timesteps else {}
         return System(directory, pipeline, given, guidance)

@@ -7,7 +7,7 @@ cannot mix two protocols. A stage is run again when one of its own values change
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING, Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationError
 
@@ -60,7 +60,10 @@ class SampleValues(StageValues):
 
 
 class MeasureValues(StageValues):
-    """For measuring images of any system. `seed` is the sampling seed, which protocols state."""
+    """For measuring images of any system. `seed` is the sampling seed, which protocols state.
+
+    identities: by which rule a protocol has its id; under another, what was measured is measured again.
+    """
 
     name: Name
     notice: Text | None
@@ -69,6 +72,7 @@ class MeasureValues(StageValues):
     seed: Seed
     prompts: dict[Name, PromptSet]
     evaluation: EvaluationSpec
+    identities: Literal[2] = 2
 
 
 class ScoreValues(MeasureValues):
@@ -117,6 +121,7 @@ def _values_of(scale: Scale) -> dict[str, Any]:
         "seed": scale.sampling.seed,
         "prompts": scale.sampling.prompts,
         "evaluation": scale.evaluation,
+        "identities": 2,
     }
     if scale.study is not None:
         values |= {

@@ -120,7 +120,7 @@ class ClipSpec(Frozen):
     """The CLIP of the CLIP score: `local-dir:PATH`, or an open_clip name with its `pretrained` tag.
 
     open_clip downloads the weights of a tag by itself. With `path` (a directory or a hub id, with its `revision`) the
-    weights are the safetensors `file` there, and the tag only describes them.
+    weights are the safetensors `file` there; the tag still says which activation and preprocessing belong to them.
     """
 
     model: Text

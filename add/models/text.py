@@ -234,11 +234,12 @@ def open_clip_condition(model: Any, tokenizer: Callable[[list[str]], Tensor]) ->
     """c_text of an open_clip CLIP, whose vision half is dropped."""
     del model.visual
     return TextCondition(
-        model, model.encode_text, lambda prompts: tokenizer(list(prompts)), _open_clip_vocabulary(tokenizer)
+        model, model.encode_text, lambda prompts: tokenizer(list(prompts)), open_clip_vocabulary(tokenizer)
     )
 
 
-def _open_clip_vocabulary(tokenizer: Any) -> str:
+def open_clip_vocabulary(tokenizer: Any) -> str:
+    """A text that identifies an open_clip tokenizer: its length, how it cleans a text, its vocabulary and rules."""
     wrapped = getattr(tokenizer, "tokenizer", None)  # a transformers tokenizer, or open_clip's own BPE
     words = wrapped.backend_tokenizer.to_str() if wrapped is not None else repr(list(tokenizer.bpe_ranks))
     cleaned = getattr(getattr(tokenizer, "clean_fn", None), "__qualname__", "")

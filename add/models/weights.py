@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -200,3 +200,29 @@ def read_header(file: Path) -> dict[str, TensorInfo]:
             return {name: TensorInfo(s.get_dtype(), tuple(s.get_shape())) for name, s in slices.items()}
     except (SafetensorError, OSError) as error:
         raise InputError(f"{file}: is not a whole safetensors file: {error}") from None
+
+
+def lost_files(student: Path) -> Iterator[str]:
+    """What a trained student's directory lacks: parts that its model_index.json lists, whole weights, its timesteps."""
+    contents = {}
+    for name in ("model_index.json", "student.json"):
+        try:
+            contents[name] = json.loads((student / name).read_bytes())
+        except (OSError, ValueError):
+            yield f"{student / name}: is missing or no JSON"
+            return
+    for part, value in contents["model_index.json"].items():
+        if isinstance(value, list) and None not in value:
+            files = [file for file in (student / part).glob("*") if file.stat().st_size]
+            weights = [file for file in files if file.suffix == ".safetensors"]
+            if not files:
+                yield f"{student / part}: is missing or empty"
+            elif part in PARTS and not weights:
+                yield f"{student / part}: holds no weights"
+            names = [f"{part}/{file.name}" for file in weights]
+            yield from (f"{student / shard}: is missing" for shard in missing_shards(student, names))
+            for file in weights:
+                try:
+                    read_header(file)
+                except InputError as error:
+                    yield str(error)

@@ -9,6 +9,7 @@ output is its answer. An image is right if every group that its scene states is 
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -64,70 +65,110 @@ class Clip:
         cosines = np.asarray(np.einsum("nd,nd->n", x, y[[place[prompt] for prompt in prompts]]))
         return all_finite(cosines, self.network.id)
 
+    def truncated(self, prompts: Sequence[str]) -> int:
+        """The number of prompts whose end the text encoder does not read: its tokenizer cuts them."""
+        length = self.tokenizer.context_length
+        longer = self.tokenizer(list(prompts), context_length=length + 1)[:, :length]
+        return int((longer != self.tokenizer(list(prompts))).any(dim=1).sum())
+
 
 def clip_score(cosines: NDArray[np.float64]) -> Estimated:
     """The mean of cosine similarities (n,), n >= 2, and its standard error."""
     if cosines.ndim != 1 or len(cosines) < 2:
         raise ValueError(f"a standard error needs at least 2 images as (n,), not {cosines.shape}")
-    if not np.isfinite(cosines).all():
-        raise ValueError(
-            f"the similarity of image {int(np.flatnonzero(~np.isfinite(cosines))[0])} is not finite"
-        )
+    if len(broken := np.flatnonzero(~np.isfinite(cosines))):
+        raise ValueError(f"the similarity of image {broken[0]} is not finite")
     return Estimated(float(cosines.mean()), float(cosines.std(ddof=1) / math.sqrt(len(cosines))))
 
 
 def load_clip(spec: ClipSpec, device: str = "cpu") -> Clip:
     """The CLIP that a scale names: 'local-dir:PATH' (config, safetensors, tokenizer in one directory) or an
-    open_clip name with its pretrained tag or file, or with the safetensors file of a directory or hub id. Raises
-    WeightsError where its weights are absent or others.
+    open_clip name with its pretrained tag or file, or with the safetensors file of a directory or hub id.
+
+    A tag states more than weights: its activation (`openai` means QuickGELU) and preprocessing hold wherever its file
+    comes from. Raises WeightsError where the weights are absent or others, or open_clip knows no such tag.
     """
+    import open_clip
+
+    from add.models.text import open_clip_vocabulary
+
+    config, tag = None, dict[str, Any]()
     if spec.model.startswith(LOCAL):
         directory = Path(spec.model.removeprefix(LOCAL))
         if spec.pretrained is not None:
             raise WeightsError(f"{spec.model}: a local directory holds its weights; leave `pretrained` null")
-        if not (directory / "open_clip_config.json").is_file():
+        if not (config := directory / "open_clip_config.json").is_file():
             raise WeightsError(
-                f"{directory}: holds no open_clip_config.json; check the path, or make the weights first"
+                f"{directory}: holds no {config.name}; check the path, or make the weights first"
             )
         sha256, pretrained = check_weights(directory, spec.sha256), None
     elif spec.path is not None and spec.file is not None:
+        tag = _tag(spec) if spec.pretrained is not None else {}
         file = named_file(spec.path, spec.revision, spec.file, spec.sha256)  # whatever the tag would lead to
         sha256, pretrained = check_weights(file, spec.sha256), str(file)
     else:
-        sha256, pretrained = check_weights(_tag_file(spec), spec.sha256), spec.pretrained
-    import open_clip
-
+        file, tag = _tag_file(spec)
+        sha256, pretrained = check_weights(file, spec.sha256), str(file)
+        tag = tag or _published(spec.model, sha256)
     try:
         model, preprocess = open_clip.create_model_from_pretrained(
-            spec.model, pretrained=pretrained, precision="fp32", device=device
+            spec.model,
+            pretrained=pretrained,
+            precision="fp32",
+            device=device,
+            force_quick_gelu=tag.get("quick_gelu", False),
+            **{f"image_{key}": tag.get(key) for key in ("mean", "std", "interpolation", "resize_mode")},
         )
         tokenizer = open_clip.get_tokenizer(spec.model)
     except (OSError, ValueError, RuntimeError) as error:
         raise WeightsError(f"{spec.model}: open_clip cannot load it: {error}") from error
-    network = NetworkIdentity(kind="open_clip", id=spec.model, revision=spec.pretrained, sha256=sha256)
+    if config is not None:
+        architecture = json.loads(config.read_bytes())["model_cfg"]
+    else:
+        architecture = open_clip.get_model_config(spec.model.replace("/", "-"))
+        architecture["quick_gelu"] = tag.get("quick_gelu") or architecture.get("quick_gelu")
+    network = NetworkIdentity.of_open_clip(
+        spec, sha256, architecture, model.visual.preprocess_cfg, open_clip_vocabulary(tokenizer)
+    )
     return Clip(network, model.eval().requires_grad_(False), preprocess, tokenizer, device)
 
 
-def _tag_file(spec: ClipSpec) -> Path:
-    """The one weights file; downloads it if open_clip must (its own cache, its own hub)."""
-    from open_clip.pretrained import download_pretrained, get_pretrained_cfg
+def _tag_file(spec: ClipSpec) -> tuple[Path, dict[str, Any]]:
+    """The one weights file, and what its tag states; open_clip downloads it if it must (its own cache and hub)."""
+    from open_clip.pretrained import download_pretrained
 
     if spec.pretrained is None:
         raise WeightsError(
             f"{spec.model}: an open_clip name needs a `pretrained` tag; random weights score nothing"
         )
-    file = Path(spec.pretrained)
-    if not file.is_file():
-        known = get_pretrained_cfg(spec.model.replace("/", "-"), spec.pretrained)
-        if not known:
-            raise WeightsError(
-                f"{spec.model}: open_clip knows no weights called {spec.pretrained!r}, nor is it a file"
-            )
-        try:
-            file = Path(download_pretrained(known))
-        except Exception as error:
-            raise WeightsError(f"{spec.model}, {spec.pretrained}: cannot be fetched: {error}") from error
-    return file
+    if Path(spec.pretrained).is_file():
+        return Path(spec.pretrained), {}
+    tag = _tag(spec)
+    try:
+        return Path(download_pretrained(tag)), tag
+    except Exception as error:
+        raise WeightsError(f"{spec.model}, {spec.pretrained}: cannot be fetched: {error}") from error
+
+
+def _tag(spec: ClipSpec) -> dict[str, Any]:
+    from open_clip.pretrained import get_pretrained_cfg
+
+    known: dict[str, Any] = get_pretrained_cfg(spec.model.replace("/", "-"), spec.pretrained)
+    if not known:
+        raise WeightsError(
+            f"{spec.model}: open_clip knows no weights called {spec.pretrained!r}, nor is it a file"
+        )
+    return known
+
+
+def _published(model: str, sha256: str) -> dict[str, Any]:
+    """What the tag states whose file has this hash; published addresses hold it, in full or its first 8 digits."""
+    from open_clip.pretrained import get_pretrained_cfg, list_pretrained_tags_by_model
+
+    name = model.replace("/", "-")
+    tags: list[dict[str, Any]] = [get_pretrained_cfg(name, t) for t in list_pretrained_tags_by_model(name)]
+    hashes = (f"/{sha256}/", f"-{sha256[:8]}.")
+    return next((tag for tag in tags if any(part in tag.get("url", "") for part in hashes)), {})
 
 
 def _unit(vectors: Any) -> NDArray[np.float64]:

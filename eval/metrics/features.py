@@ -109,15 +109,7 @@ def load_image_network(
             raise WeightsError(f"{directory}: {type(model).__name__} has no {output} to take as features")
         return torch.flatten(found, 1)
 
-    network = NetworkIdentity(
-        kind=kind,
-        id=spec.path,
-        revision=spec.revision,
-        sha256=sha256,
-        image_size=spec.image_size,
-        mean=spec.mean,
-        std=spec.std,
-    )
+    network = NetworkIdentity.of_transformers(spec, directory, sha256, kind)
     return Extractor(network, spec.image_size, forward, device), model
 
 

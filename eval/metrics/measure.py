@@ -227,7 +227,10 @@ def score_images(
         add("kid", distances.kid, network, to)
     if outputs.cosines is not None:
         score = clip_score(outputs.cosines)
-        add("clip_score", score, networks.clip.network, {}, stderr=score.error)
+        cut = networks.clip.truncated(prompts)
+        note = f"CLIP's tokenizer cut {cut} of {len(prompts)} prompts, whose ends the score does not see"
+        more = {"stderr": score.error, "truncated_prompts": cut, **({"note": note} if cut else {})}
+        add("clip_score", score, networks.clip.network, {}, **more)
     if oracle is not None and scenes is not None and outputs.answers is not None:
         right = alignment(outputs.answers, scenes)
         add("alignment", right, oracle.extractor.network, {"scenes": oracle.source}, groups=right.groups)

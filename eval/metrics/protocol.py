@@ -1,9 +1,10 @@
 """Under which protocol was a number measured? A figure never travels without it, nor into another's column.
 
 A protocol states everything that changes a figure without being a property of the system measured: prompts
-and caption rule, resolution, crop, filter, file format, extractor and the hash of its weights, reference,
-number of images, sampling seed. The number of student steps and the training seed are the system's, and are
-not here.
+and caption rule, resolution, crop, filter, file format, the measuring network (weights, architecture or
+configuration, preprocessing, tokenizer), reference, number of images, sampling seed. What a prompt set, a file or
+a network is called, and where it lies, changes nothing. The number of student steps and the training seed are the
+system's, and are not here.
 """
 
 from __future__ import annotations
@@ -11,16 +12,22 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from typing import Any, ClassVar, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
+from add.digests import digest_of
 from add.errors import InputError
+from add.identity import configuration_digest
+
+if TYPE_CHECKING:
+    from add.config.scale import ClipSpec, ImageNetworkSpec
 
 Sha256 = str
 
-LABELS = frozenset({"id", "revision", "file"})
-"""Fields that say where something was found: shown to the reader, but not part of the identity."""
+LABELS = frozenset({"id", "revision", "file", "name"})
+"""Fields that say how something is called or where it was found: shown to the reader, no part of the identity."""
 
 
 class ProtocolMismatchError(InputError):
@@ -85,7 +92,12 @@ class ImageRule(_Part):
 
 
 class NetworkIdentity(_Part):
-    """A measuring network: id and revision as configured, and the sha256 that makes it this network."""
+    """A measuring network: id and revision as configured, and what makes it this network.
+
+    sha256: of the weights, which many an architecture can load. configuration: `add.identity.configuration_digest` of a
+    transformers directory. For open_clip `architecture` is a digest of the configuration that the model was built by,
+    `preprocessing` what it does with an image, and `tokenizer` a digest of vocabulary, rules and length.
+    """
 
     kind: str
     id: str
@@ -94,6 +106,50 @@ class NetworkIdentity(_Part):
     image_size: int | None = None
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
+    configuration: Sha256 | None = None
+    architecture: Sha256 | None = None
+    preprocessing: dict[str, Any] | None = None
+    tokenizer: Sha256 | None = None
+
+    later = frozenset({"configuration", "architecture", "preprocessing", "tokenizer"})
+
+    @classmethod
+    def of_transformers(
+        cls, spec: ImageNetworkSpec, directory: Path, sha256: str, kind: str
+    ) -> NetworkIdentity:
+        """A transformers model for images out of `directory`, whose weights have the hash `sha256`."""
+        return cls(
+            kind=kind,
+            id=spec.path,
+            revision=spec.revision,
+            sha256=sha256,
+            image_size=spec.image_size,
+            mean=spec.mean,
+            std=spec.std,
+            configuration=configuration_digest(directory),
+        )
+
+    @classmethod
+    def of_open_clip(
+        cls,
+        spec: ClipSpec,
+        sha256: str,
+        architecture: Mapping[str, Any],
+        preprocessing: Mapping[str, Any],
+        vocabulary: str,
+    ) -> NetworkIdentity:
+        """An open_clip model as it was built: its model_cfg and preprocess_cfg, and a text that is its tokenizer."""
+        text = {k: v for k, v in architecture["text_cfg"].items() if k != "hf_tokenizer_name"}
+        built = {**architecture, "quick_gelu": bool(architecture.get("quick_gelu")), "text_cfg": text}
+        return cls(
+            kind="open_clip",
+            id=spec.model,
+            revision=spec.pretrained,
+            sha256=sha256,
+            architecture=digest_of(built),
+            preprocessing=dict(preprocessing),
+            tokenizer=digest_of(vocabulary),
+        )
 
 
 class SourceIdentity(_Part):

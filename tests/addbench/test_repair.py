@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from add.errors import InputError
 from addbench.__main__ import main
 from tests.support.evaluation import write_samples
 from tests.support.specs import copy_settings
@@ -20,6 +21,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(copy_settings(tmp_path))
     run = Path("results/mini/baseline/seed0")
     write_sd(run / "student")
+    (run / "student" / "student.json").write_text("{}")
     (run / "train").mkdir()
     (run / "train" / "train.json").write_text("{}")
     for name in ("coco-1step", "parti-1step"):
@@ -52,7 +54,7 @@ def test_a_sample_set_that_lost_a_file_is_unfinished(
     assert str(lost) in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("lost", ["unet/*.safetensors", "scheduler/*", "model_index.json"])
+@pytest.mark.parametrize("lost", ["unet/*.safetensors", "scheduler/*", "model_index.json", "student.json"])
 def test_a_student_that_lost_a_file_is_untrained(run: Path, capsys: pytest.CaptureFixture[str], lost: str):
     for file in (run / "student").glob(lost):
         file.unlink()
@@ -61,3 +63,30 @@ def test_a_student_that_lost_a_file_is_untrained(run: Path, capsys: pytest.Captu
     assert not (run / "train" / "train.json").exists()
     assert (run / "samples" / "coco-1step" / "samples.json").exists()
     assert str(run / "student" / lost.split("/")[0]) in capsys.readouterr().out
+
+
+def test_a_student_whose_weights_end_early_is_untrained(run: Path, capsys: pytest.CaptureFixture[str]):
+    (weights,) = (run / "student" / "vae").glob("*.safetensors")
+    weights.write_bytes(weights.read_bytes()[:-100])
+    assert main(["repair"]) == 0
+    assert not (run / "student").exists()
+    assert str(weights) in capsys.readouterr().out
+
+
+def test_a_file_of_another_set_is_left_to_its_owner(run: Path, capsys: pytest.CaptureFixture[str]):
+    """Sampling the set again would remove it."""
+    (run / "samples" / "coco-1step" / "mine.png").write_bytes(b"a picture of my own")
+    before = files(run)
+    assert main(["repair"]) == 1
+    assert files(run) == before
+    assert "mine.png: is not in index.csv" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("lost", ["vae/*.safetensors", "unet/*.safetensors", "student.json"])
+def test_a_student_that_lost_a_file_is_not_sampled(run: Path, lost: str):
+    from eval.sample import load_system
+
+    for file in (run / "student").glob(lost):
+        file.unlink()
+    with pytest.raises(InputError, match=rf"student/{lost.split('/')[0]}.*`addbench repair`"):
+        load_system(str(run / "student"))

@@ -271,3 +271,34 @@ def test_samples_of_another_size_are_refused(run: Path) -> None:
 def test_the_reference_command_refuses_with_one_line(tmp_path: Path, capsys) -> None:
     assert reference_main(["--scale", str(tmp_path / "absent.yaml"), "--out", str(tmp_path)]) == 1
     assert "absent.yaml" in capsys.readouterr().err
+
+
+def test_prompts_that_clips_tokenizer_cuts_are_counted_and_noted(world: tuple[Path, Scale]) -> None:
+    root, scale = world
+    networks = load_metric_networks(scale.evaluation)
+    reference = load_reference(root / "results/smoke/reference", scale.evaluation, networks.extractor)
+    images = np.stack([np.asarray(Image.open(f)) for f in sorted((root / "val").glob("*.png"))[:3]])
+    found = {}
+    for texts in (["a dog", "a cat", "a cow"], ["a dog", "a cat", "a cow " * 50]):
+        scored = score_images([images], texts, "parti", MeasureValues.of(scale), networks, reference)
+        found[texts[2]] = scored.metrics["clip_score"]
+    assert [(each.truncated_prompts, each.note is None) for each in found.values()] == [(0, True), (1, False)]
+    assert "CLIP's tokenizer cut 1 of 3 prompts" in str(found["a cow " * 50].note)
+
+
+def test_another_name_of_a_prompt_set_is_the_same_protocol(run: Path, world: tuple[Path, Scale]) -> None:
+    root, scale = world
+    sets = scale.sampling.prompts
+    renamed = scale.model_copy(
+        update={
+            "sampling": scale.sampling.model_copy(update={"prompts": {"captions": sets["coco"]}}),
+            "study": None,
+        }
+    )
+    for steps in (1, 4):
+        (run / f"samples/coco-{steps}step").rename(run / f"samples/captions-{steps}step")
+    found = score_run(run, ScoreValues.of(renamed), root / "results/smoke/reference")
+    real = json.loads((root / "results/smoke/reference/reference.json").read_text())["real"][0]
+    assert {k: v.protocol for k, v in found.systems[0].metrics.items()} == {
+        k: v["protocol"] for k, v in real["metrics"].items()
+    }

@@ -84,7 +84,7 @@ def test_a_local_tokenizer_is_used_where_the_config_names_one(directory: Path, t
     raw = Tokenizer(models.WordLevel(words, unk_token="<pad>"))
     raw.pre_tokenizer = pre_tokenizers.Whitespace()
     target = tmp_path / "model"
-    target.mkdir()
+    target.mkdir(parents=True)
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=raw, pad_token="<pad>", eos_token="<end>")
     tokenizer.save_pretrained(target)
     config = json.loads((directory / "open_clip_config.json").read_text())
@@ -124,3 +124,89 @@ def test_a_score_needs_numbers() -> None:
         clip_score(np.array([0.3]))
     with pytest.raises(ValueError, match="image 1 is not finite"):
         clip_score(np.array([0.3, np.nan]))
+
+
+@pytest.fixture
+def built_in(directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """open_clip's own model `tiny`, its twin with QuickGELU, and tags of one file: what `openai` is to ViT-B-32."""
+    import open_clip
+    from open_clip.pretrained import _PRETRAINED, _pcfg, _slpcfg
+
+    config = json.loads((directory / "open_clip_config.json").read_text())["model_cfg"]
+    registered = {"tiny": config, "tiny-quickgelu": {**config, "quick_gelu": True}}
+    monkeypatch.setattr(open_clip.factory, "_MODEL_CONFIGS", registered)
+    file = directory / "open_clip_model.safetensors"
+    here = {"file": str(file), "url": f"https://example.org/{weights_hash(file)}/tiny.pt"}
+    tags = {"openai": _pcfg(quick_gelu=True) | here, "plain": _pcfg(), "squashed": _slpcfg()}
+    monkeypatch.setitem(_PRETRAINED, "tiny", tags)
+    return file
+
+
+def loaded(file: Path, model: str = "tiny", **values: str) -> Clip:
+    return load_clip(ClipSpec(model=model, path=str(file.parent), file=file.name, **values))
+
+
+def id_of(clip: Clip) -> str:
+    from tests.eval.metrics.test_protocol import protocol
+
+    return protocol(network=clip.network).id()
+
+
+def test_one_file_under_two_architectures_has_two_identities(built_in: Path) -> None:
+    plain, quick = loaded(built_in), loaded(built_in, "tiny-quickgelu")
+    assert plain.network.sha256 == quick.network.sha256
+    assert abs(plain.cosines(images(), PROMPTS) - quick.cosines(images(), PROMPTS)).max() > 1e-6
+    assert id_of(plain) != id_of(quick)
+
+
+def test_a_tag_keeps_its_activation_wherever_its_file_comes_from(built_in: Path, tmp_path: Path) -> None:
+    quick = loaded(built_in, "tiny-quickgelu")
+    copy = tmp_path / "any name.safetensors"
+    copy.write_bytes(built_in.read_bytes())
+    for same in (
+        loaded(built_in, pretrained="openai"),
+        load_clip(ClipSpec(model="tiny", pretrained="openai")),
+        load_clip(ClipSpec(model="tiny", pretrained=str(copy))),  # known by its hash
+    ):
+        assert id_of(same) == id_of(quick)
+        np.testing.assert_array_equal(same.cosines(images(), PROMPTS), quick.cosines(images(), PROMPTS))
+    assert id_of(loaded(built_in, pretrained="plain")) == id_of(loaded(built_in)) != id_of(quick)
+
+
+def test_a_tag_keeps_its_preprocessing(built_in: Path) -> None:
+    plain, squashed = loaded(built_in), loaded(built_in, pretrained="squashed")
+    assert squashed.network.preprocessing is not None
+    assert (squashed.network.preprocessing["resize_mode"], squashed.network.preprocessing["mean"]) == (
+        "squash",
+        (0.5, 0.5, 0.5),
+    )
+    assert id_of(plain) != id_of(squashed)
+    with pytest.raises(WeightsError, match="knows no weights called 'opnai'"):
+        loaded(built_in, pretrained="opnai")
+
+
+def test_preprocessing_and_tokenizer_of_a_directory_are_its_identity(directory: Path, tmp_path: Path) -> None:
+    import shutil
+
+    def changed(name: str, **values: object) -> str:
+        shutil.copytree(directory, tmp_path / name)
+        file = tmp_path / name / "open_clip_config.json"
+        config = json.loads(file.read_text())
+        config["preprocess_cfg"] |= values
+        file.write_text(json.dumps(config, indent=4))  # formatting is no identity
+        return id_of(load_clip(ClipSpec(model=f"local-dir:{tmp_path / name}")))
+
+    own = id_of(load_clip(ClipSpec(model=f"local-dir:{directory}")))
+    assert changed("elsewhere") == own
+    assert changed("other mean", mean=[0.4, 0.5, 0.5]) != own
+    test_a_local_tokenizer_is_used_where_the_config_names_one(directory, tmp_path / "words")
+    assert id_of(load_clip(ClipSpec(model=f"local-dir:{tmp_path / 'words' / 'model'}"))) != own
+
+
+def test_prompts_that_the_tokenizer_cuts_are_counted(clip: Clip, directory: Path, tmp_path: Path) -> None:
+    fits, cut = "red " * 75, "red " * 76  # 77 tokens are 75 and two marks
+    assert clip.truncated([fits, cut, "a cat", "red " * 200]) == 2
+    assert clip.truncated(["a cat"]) == 0
+    mini = load_clip(ClipSpec(model="local-dir:mini/weights/eval_clip"))
+    length = mini.tokenizer.context_length
+    assert mini.truncated(["red " * (length - 2), "red " * (length + 3)]) == 1

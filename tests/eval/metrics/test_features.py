@@ -11,7 +11,7 @@ from torch import nn
 
 from add.config.scale import ExtractorSpec as ExtractorSpec
 from add.models.weights import WeightsError, weights_hash
-from eval.metrics.features import INCEPTION_FILE, ImageBatch, clean_resize, load_extractor
+from eval.metrics.features import INCEPTION_FILE, Extractor, ImageBatch, clean_resize, load_extractor
 from tests.support.evaluation import picture, save_classifier
 
 IMAGES = np.stack([picture(k, 20) for k in range(3)])
@@ -106,3 +106,28 @@ def test_inception_goes_through_clean_fids_wrapper(tmp_path: Path) -> None:
 def test_without_inceptions_weights_the_error_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match=f"download https://.*{INCEPTION_FILE}"):
         load_extractor(spec(tmp_path, kind="inception", image_size=299))
+
+
+def test_an_edited_configuration_is_another_network(tmp_path: Path) -> None:
+    """The same weights with another activation give other features: one hash of weights is no identity."""
+    import json
+    import shutil
+
+    from tests.eval.metrics.test_protocol import protocol
+
+    def extractor(directory: Path) -> Extractor:
+        middle = (0.5, 0.5, 0.5)
+        spec = ExtractorSpec(kind="transformers", path=str(directory), image_size=32, mean=middle, std=middle)
+        return load_extractor(spec)
+
+    one = save_classifier(tmp_path / "one")
+    other, moved = (Path(shutil.copytree(one, tmp_path / name)) for name in ("other", "moved"))
+    config = json.loads((other / "config.json").read_text())
+    (other / "config.json").write_text(json.dumps(config | {"hidden_act": "tanh"}))
+    (moved / "config.json").write_text(
+        json.dumps(config | {"transformers_version": "9", "_name_or_path": "x"})
+    )
+    networks = [extractor(directory).network for directory in (one, other, moved)]
+    assert len({network.sha256 for network in networks}) == 1
+    first, changed, same = (protocol(network=network).id() for network in networks)
+    assert first == same != changed

@@ -66,6 +66,10 @@ def altered(part: str, **changes: Any) -> Protocol:
         altered("image_rule", file_format="JPEG"),
         altered("network", sha256="d" * 64),
         altered("network", image_size=32),
+        altered("network", configuration="d" * 64),
+        altered("network", architecture="d" * 64),
+        altered("network", preprocessing={"resize_mode": "squash"}),
+        altered("network", tokenizer="d" * 64),
         altered("reference", sha256="d" * 64),
         altered("reference", count=5000),
     ],
@@ -83,6 +87,7 @@ def test_what_changes_a_figure_changes_the_id(other: Protocol) -> None:
         altered("network", id="/elsewhere/extractor", revision="main"),
         altered("reference", file="/elsewhere/reference"),
         altered("prompts", file="/elsewhere/captions.json"),
+        altered("prompts", name="captions"),
     ],
 )
 def test_an_address_is_not_an_identity(other: Protocol) -> None:
