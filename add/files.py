@@ -47,6 +47,14 @@ def write_whole(file: Path, content: str | bytes, durable: bool = False) -> None
         partial.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
 
 
+def files_below(root: Path) -> Iterator[str]:
+    """Relative POSIX paths of the files below a folder, with hidden ones; nothing in a hidden folder."""
+    for folder, below, names in os.walk(root, followlinks=True):
+        below[:] = sorted(name for name in below if not name.startswith("."))
+        prefix = Path(folder).relative_to(root).as_posix() + "/"
+        yield from (name if prefix == "./" else prefix + name for name in names)
+
+
 def user_cache() -> Path:
     """The folder for what the user's programs keep to save time: $XDG_CACHE_HOME/addbench, or below ~/.cache."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "addbench"

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from add.data.coco import read_captions, utf8_text
+from add.data.images import text_fault
 from add.errors import InputError
 from add.models.weights import file_hash
 from eval.images import stated_subset
@@ -156,8 +157,8 @@ def _parti_rows(file: Path) -> list[Prompt]:
             raise InputError(file, where, reason)
         text, category, challenge = (row[k] for k in places)
         for name, value in zip(PARTI_COLUMNS, (text, category, challenge), strict=True):
-            if not value.strip():
-                raise InputError(file, where, f"{name} is empty")
+            if fault := text_fault(value):
+                raise InputError(file, where, f"{name} {fault}")
         if text in first_line:
             raise InputError(file, where, f"the prompt is already in line {first_line[text]}: {text!r}")
         first_line[text] = reader.line_num

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from add.config.training import CocoSpec
-from add.data.images import CaptionedSet, Sample, caption_text, file_bytes
+from add.data.images import CaptionedSet, Sample, caption_text, file_bytes, kinds_of, text_fault
 from add.errors import InputError
 
 
@@ -24,6 +23,7 @@ class CaptionedImages(CaptionedSet):
     root: Path
     images: tuple[str, ...]
     captions: tuple[tuple[str, ...], ...] | None
+    left_out: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def blocks(self) -> Sequence[int]:
@@ -66,7 +66,8 @@ def scan_coco(train: CocoSpec) -> tuple[CaptionedImages, list[str]]:
         )
     ids = [i for i in sorted(names) if i in read.captions and names[i] in present]
     captions = tuple(tuple(read.texts(i)) for i in ids)
-    return CaptionedImages(root, tuple(names[i] for i in ids), captions), problems
+    used = {names[i] for i in ids}
+    return CaptionedImages(root, tuple(names[i] for i in ids), captions, kinds_of(present - used)), problems
 
 
 def read_captions(file: Path) -> CocoCaptions:
@@ -80,8 +81,7 @@ def read_captions(file: Path) -> CocoCaptions:
 def scan_captions(file: Path) -> tuple[CocoCaptions, list[str]]:
     """What is right in the file, and every problem by field. Raises InputError where it is not a JSON object.
 
-    Captions stay as they stand in the file; one that is blank or holds a control character (other than white space)
-    is a problem.
+    Captions stay as they stand in the file; one that cannot be used (`text_fault`) is a problem.
     """
     try:
         content = json.loads(utf8_text(file))
@@ -103,12 +103,8 @@ def scan_captions(file: Path) -> tuple[CocoCaptions, list[str]]:
         text = entry["caption"]
         if entry["image_id"] not in names:
             problems.append(f"{where}.image_id: no image has the id {entry['image_id']}")
-        elif not text.strip():
-            problems.append(f"{where}.caption: is empty")
-        elif control := _CONTROL.search(text):
-            problems.append(
-                f"{where}.caption: holds the control character U+{ord(control[0]):04X}; delete it"
-            )
+        elif fault := text_fault(text):
+            problems.append(f"{where}.caption: {fault}")
         captions.setdefault(entry["image_id"], []).append((entry["id"], text))
     problems += (f"{file}: annotations: image {i} has no caption" for i in names if i not in captions)
     return CocoCaptions(names, captions), problems
@@ -127,9 +123,6 @@ def utf8_text(file: Path) -> str:
         raise InputError(file, f"line {line}", reason) from error
 
 
-_CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f-\x9f]")
-
-
 def _entries(
     file: Path, content: dict[str, Any], section: str, fields: dict[str, type], problems: list[str]
 ) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -146,10 +139,10 @@ def _entries(
         if not isinstance(entry, dict):
             problems.append(f"{where}: is not an object")
             continue
-        wrong = [field for field, kind in fields.items() if type(entry.get(field)) is not kind]
-        for field in wrong:
-            found = repr(entry[field]) if field in entry else "missing"
-            problems.append(f"{where}.{field}: must be of type {fields[field].__name__}, is {found}")
+        wrong = [name for name, kind in fields.items() if type(entry.get(name)) is not kind]
+        for name in wrong:
+            found = repr(entry[name]) if name in entry else "missing"
+            problems.append(f"{where}.{name}: must be of type {fields[name].__name__}, is {found}")
         if wrong:
             continue
         if entry["id"] in seen:

@@ -5,15 +5,15 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from add.config.training import FolderSpec
 from add.data.coco import CaptionedImages
-from add.data.images import IMAGE_SUFFIXES, captions_of, file_bytes
+from add.data.images import IMAGE_SUFFIXES, captions_of, file_bytes, kinds_of
 from add.errors import InputError
+from add.files import files_below
 
 METADATA = ("metadata.csv", "metadata.jsonl")
 
@@ -23,7 +23,8 @@ def scan_folder(train: FolderSpec) -> tuple[CaptionedImages, list[str]]:
     root = Path(train.path)
     if not root.is_dir():
         return CaptionedImages(root, (), ()), [f"{root}: no such folder; it should hold the training images"]
-    files = set(_files(root))
+    every = set(files_below(root))
+    files = {name for name in every if not name.rpartition("/")[2].startswith(".")}
     problems = [
         f"{root / name}: a metadata file below the folder; keep one, in {root} itself"
         for name in sorted(files)
@@ -41,29 +42,26 @@ def scan_folder(train: FolderSpec) -> tuple[CaptionedImages, list[str]]:
             if name not in captions
         )
         kept = {name: captions[name] for name in images if captions.get(name)}
-        found = CaptionedImages(root, tuple(kept), tuple(kept.values()))
+        others = kinds_of(every - kept.keys() - {metadata[0]})
+        found = CaptionedImages(root, tuple(kept), tuple(kept.values()), others)
     else:
-        found = CaptionedImages(root, tuple(_with_text(root, images, files, problems)), None)
+        paired = tuple(_with_text(root, images, files, problems))
+        others = kinds_of(every - {*paired, *map(_text_of, paired)})
+        found = CaptionedImages(root, paired, None, others)
     if not images:
         problems.append(f"{root}: holds no image; they end in {', '.join(sorted(IMAGE_SUFFIXES))}")
     return found, problems
 
 
-def _files(root: Path) -> Iterator[str]:
-    """Relative POSIX paths of all files but hidden ones."""
-    for folder, below, names in os.walk(root, followlinks=True):
-        below[:] = [name for name in below if not name.startswith(".")]
-        prefix = Path(folder).relative_to(root).as_posix() + "/"
-        for name in names:
-            if not name.startswith("."):
-                yield name if prefix == "./" else prefix + name
+def _text_of(image: str) -> str:
+    return Path(image).with_suffix(".txt").as_posix()
 
 
 def _with_text(root: Path, images: list[str], files: set[str], problems: list[str]) -> Iterator[str]:
     """The images that have their own text file."""
     owners: dict[str, str] = {}
     for name in images:
-        text = Path(name).with_suffix(".txt").as_posix()
+        text = _text_of(name)
         if text not in files:
             problems.append(
                 f"{root / name}: an image without a caption: there is no {Path(text).name} beside it"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache, partial
 from itertools import accumulate
@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from add.config.training import HuggingFaceSpec
-from add.data.images import CaptionedSet, Sample, captions_of, file_bytes, json_object
+from add.data.images import CaptionedSet, Sample, captions_of, file_bytes, json_object, kinds_of
 from add.errors import InputError
+from add.files import files_below
 
 _NUMBERED = re.compile(r"(.+)-(\d+)-of-(\d+)\.parquet")
 """train-00000-of-00004.parquet"""
@@ -83,6 +84,9 @@ def _wrong_split(root: Path, split: str | None, splits: Any) -> str:
     return f"{root}: {asked}; it has {', '.join(sorted(map(str, splits)))}"
 
 
+_STATED = frozenset({"dataset_dict.json", "dataset_info.json", "state.json"})
+"""What `datasets` says about its files."""
+
 _FEWEST_HELD = 4
 _END_OF_STREAM = b"\xff\xff\xff\xff\x00\x00\x00\x00"
 
@@ -108,6 +112,7 @@ class ArrowImages(CaptionedSet):
     image_column: str
     caption_column: str
     held: int
+    left_out: Mapping[str, int]
 
     @property
     def blocks(self) -> Sequence[int]:
@@ -167,7 +172,12 @@ def scan_huggingface(train: HuggingFaceSpec) -> tuple[ArrowImages, list[str]]:
     if not blocks and not problems:
         problems.append(f"{train.path}: holds no row")
     held = max(_FEWEST_HELD, (train.window or 0) + 1)
-    return ArrowImages(tuple(blocks), train.image_column, train.caption_column, held), problems
+    root = Path(train.path)
+    read = {file.relative_to(root).as_posix() for file in files}
+    others = kinds_of(
+        name for name in files_below(root) if name not in read and Path(name).name not in _STATED
+    )
+    return ArrowImages(tuple(blocks), train.image_column, train.caption_column, held, others), problems
 
 
 def _parquet_blocks(file: Path, columns: list[str]) -> tuple[Any, list[tuple[int, Callable[..., Any]]]]:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import io
 import json
+import re
+import unicodedata
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,7 +35,12 @@ class Sample:
 
 
 class CaptionedSet(ABC):
-    """Captioned images with random access, in blocks that are each cheap to read; they are never all in memory."""
+    """Captioned images with random access, in blocks that are each cheap to read; they are never all in memory.
+
+    left_out: the files that lie in the set's place and are of no sample, counted by `kind_of`.
+    """
+
+    left_out: Mapping[str, int]
 
     @property
     @abstractmethod
@@ -56,14 +64,53 @@ class CaptionedSet(ABC):
         return [found[position] for position in range(len(indices))]
 
 
+def kinds_of(names: Iterable[str]) -> dict[str, int]:
+    """How many of these files are hidden, and how many of the others have each suffix; the most frequent first."""
+    kinds = (
+        "hidden" if (base := name.rpartition("/")[2]).startswith(".") else base.partition(".")[2].lower()
+        for name in names
+    )
+    return dict(Counter(f".{kind}" if kind != "hidden" else kind for kind in kinds).most_common())
+
+
+def left_out_line(data: CaptionedSet) -> str | None:
+    """What lies in the set's place and is of no sample, for people; None where nothing does."""
+    if not data.left_out:
+        return None
+    shown = [
+        f"{count:,} {'without a suffix' if kind == '.' else kind}" for kind, count in data.left_out.items()
+    ]
+    more = len(shown) - _SHOWN_KINDS
+    rest = [f"{more} other kinds"] if more > 0 else []
+    return f"{sum(data.left_out.values()):,} files are of no sample: {', '.join(shown[:_SHOWN_KINDS] + rest)}"
+
+
+_SHOWN_KINDS = 8
+_CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
+
+
+def text_fault(text: str) -> str | None:
+    """Why a caption or a prompt cannot be used; None where it can.
+
+    Refused: texts without a visible character, control characters other than white space, and half characters
+    (surrogates, which JSON can hold and no tokenizer takes).
+    """
+    if not any(not c.isspace() and unicodedata.category(c) != "Cf" for c in text):
+        return "is empty"
+    if found := _CONTROL.search(text):
+        kind = "half character" if found[0] >= "\ud800" else "control character"
+        return f"holds the {kind} U+{ord(found[0]):04X}; delete it"
+    return None
+
+
 def caption_text(raw: bytes | str, name: str) -> str:
-    """A caption without surrounding white space. Raises InputError where it is empty or not UTF-8."""
+    """A caption without surrounding white space. Raises InputError where it is not UTF-8, and by `text_fault`."""
     try:
         text = raw.decode("utf-8-sig") if isinstance(raw, bytes) else raw
     except UnicodeDecodeError as error:
         raise InputError(f"{name}: the caption is not UTF-8 (byte {error.start}); save it as UTF-8") from None
-    if not text.strip():
-        raise InputError(f"{name}: the caption is empty; every image needs one")
+    if fault := text_fault(text):
+        raise InputError(f"{name}: the caption {fault}")
     return text.strip()
 
 

@@ -7,13 +7,15 @@ Its indexed sibling wids accepts a truncated tar and builds its index again in e
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 import tarfile
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import BinaryIO
 
@@ -23,25 +25,37 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from add.config.training import ShardsSpec
-from add.data.images import IMAGE_SUFFIXES, CaptionedSet, Sample, caption_text, captions_of, json_object
+from add.data.images import (
+    IMAGE_SUFFIXES,
+    CaptionedSet,
+    Sample,
+    caption_text,
+    captions_of,
+    json_object,
+    kinds_of,
+)
 from add.errors import InputError
 from add.files import user_cache, write_whole
 
 COLUMNS = 4
 """Columns of an index: offset and size of the image, offset and size of the caption, int64. 32 bytes per sample."""
 
-_VERSION = 1
+_VERSION = 2
 _BLOCK = 512
 
 
 @dataclass(frozen=True)
 class ShardIndex:
-    """One shard: `places` (n, 4) int64 of its samples, in the order of members, and the file's state when indexed."""
+    """One shard: `places` (n, 4) int64 of its samples, in the order of members, and the file's state when indexed.
+
+    left_out: its members that are of no sample, by kind.
+    """
 
     path: Path
     size: int
     mtime: int
     places: NDArray[np.int64]
+    left_out: Mapping[str, int] = field(default_factory=dict)
 
 
 def shard_index(path: Path, caption_suffix: str) -> tuple[ShardIndex, list[str]]:
@@ -59,31 +73,35 @@ def shard_index(path: Path, caption_suffix: str) -> tuple[ShardIndex, list[str]]
     place = hashlib.sha256(str(path.parent.resolve()).encode()).hexdigest()[:16]
     folders = (path.parent / ".index", user_cache() / "index" / place)
     problems: list[str] = []
-    places = next((kept for folder in folders if (kept := _kept(folder / name)) is not None), None)
-    if places is None:
-        rows = list(_rows(path, caption_suffix, problems))
-        places = np.array(rows, np.int64).reshape(-1, COLUMNS)
+    found = next((kept for folder in folders if (kept := _kept(folder / name)) is not None), None)
+    if found is None:
+        others: list[str] = []
+        rows = list(_rows(path, caption_suffix, problems, others))
+        found = np.array(rows, np.int64).reshape(-1, COLUMNS), kinds_of(others)
         if not problems:
+            places, left_out = found
+            text = np.frombuffer(json.dumps(left_out).encode(), np.uint8)
             for folder in folders:  # the first that is writable; without one, it is made again next time
                 with suppress(OSError):
-                    write_whole(folder / name, save({"places": places}))
+                    write_whole(folder / name, save({"places": places, "left_out": text}))
                     break
-    return ShardIndex(path, state.st_size, state.st_mtime_ns, places), problems
+    return ShardIndex(path, state.st_size, state.st_mtime_ns, *found), problems
 
 
-def _rows(path: Path, caption_suffix: str, problems: list[str]) -> Iterator[tuple[int, int, int, int]]:
-    """The places of the samples that have both image and caption."""
+def _rows(
+    path: Path, caption_suffix: str, problems: list[str], others: list[str]
+) -> Iterator[tuple[int, int, int, int]]:
+    """The places of the samples that have both image and caption; `others` takes the names of other members."""
     images: dict[str, tuple[str, int, int]] = {}
     captions: dict[str, tuple[str, int, int]] = {}
     faults: list[str] = []
     for member in _members(path, faults):
         folder, _, base = member.name.rpartition("/")
         stem, _, suffix = base.partition(".")
-        if not stem:
-            continue  # hidden, such as what macOS adds
         kind = f".{suffix.lower()}"
         held = images if kind in IMAGE_SUFFIXES else captions if kind == caption_suffix else None
-        if held is None:
+        if held is None or not stem:  # without a stem it is hidden, such as what macOS adds
+            others.append(base)
             continue
         if (key := f"{folder}/{stem}") in held:
             problems.append(f"{path}: {member.name}: a second one beside {held[key][0]}")
@@ -130,10 +148,11 @@ def _members(path: Path, problems: list[str]) -> Iterator[tarfile.TarInfo]:
             )
 
 
-def _kept(file: Path) -> NDArray[np.int64] | None:
+def _kept(file: Path) -> tuple[NDArray[np.int64], dict[str, int]] | None:
     """The index on disk, or None where it is missing or damaged and must be made again."""
     try:
-        return load(file.read_bytes())["places"].reshape(-1, COLUMNS)
+        tensors = load(file.read_bytes())
+        return tensors["places"].reshape(-1, COLUMNS), json.loads(tensors["left_out"].tobytes())
     except (OSError, SafetensorError, KeyError, ValueError):
         return None
 
@@ -155,6 +174,11 @@ class ShardedImages(CaptionedSet):
         default_factory=lambda: lru_cache(_OPEN)(_opened), compare=False, repr=False
     )
     """The last used shards stay open. A reader has its own reference, so dropping one closes nothing in use."""
+
+    @cached_property
+    def left_out(self) -> Mapping[str, int]:  # type: ignore[override]
+        """The members of no sample, of all shards."""
+        return dict(sum((Counter(shard.left_out) for shard in self.shards), Counter[str]()).most_common())
 
     @property
     def blocks(self) -> Sequence[int]:
