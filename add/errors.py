@@ -7,6 +7,9 @@ from collections.abc import Callable, Iterable
 from functools import wraps
 from typing import Any, ParamSpec
 
+REFUSED = 3
+"""Exit status of a stage that refuses its input: a second try of the same ends in the same."""
+
 _SHOWN = 20
 _P = ParamSpec("_P")
 
@@ -36,14 +39,17 @@ class InputError(ValueError):
 
 
 def refuses(main: Callable[_P, int | None]) -> Callable[_P, int]:
-    """A stage's `main` that returns 1, with the reason on stderr, where input is refused; otherwise its own status."""
+    """A stage's `main` that returns REFUSED, with the reason on stderr, where input is refused; else its own status.
+
+    So does FloatingPointError: values that are not finite come from the settings and the seed, again and again.
+    """
 
     @wraps(main)
     def run(*args: _P.args, **kwargs: _P.kwargs) -> int:
         try:
             return main(*args, **kwargs) or 0
-        except InputError as error:
+        except (InputError, FloatingPointError) as error:
             print(f"error: {error}", file=sys.stderr)
-            return 1
+            return REFUSED
 
     return run

@@ -29,6 +29,7 @@ from add.config.load import load_run
 from add.config.run import Run
 from add.config.training import CACHED, CacheSpec, OptimiserSpec
 from add.data.contents import check_samples, data_digest
+from add.data.images import left_out_line
 from add.data.training_set import open_training_set
 from add.device import add_device_option, make_deterministic, open_device
 from add.distributed import (
@@ -91,6 +92,8 @@ def train(
     networks = load_frozen_networks(run, device, encoders)
     student = networks.student
     data = open_training_set(run.data.train)
+    if rank.first and (line := left_out_line(data)):
+        print(f"data.train: {line}", file=sys.stderr)
     unet = trainable_unet(student, run.variant.student_init, seed)
     heads = make_heads(run, networks, student.resolution, seed)
     release_unused(networks)
@@ -186,6 +189,7 @@ def train(
         "processes": rank.processes,
         "torch": torch.__version__,
         **contents,
+        "left_out": dict(data.left_out),
     }
     write_json(out / "train" / "train.json", summary)
     shutil.rmtree(checkpoints, ignore_errors=True)

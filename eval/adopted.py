@@ -147,7 +147,7 @@ def _training_list(found: AdoptedPhotographs) -> dict[str, Any]:
 
 @refuses
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; 1 and one line on stderr where the input is refused."""
+    """The command line; 3 and one line on stderr where the input is refused."""
     parser = argparse.ArgumentParser(prog="python -m eval.adopted", description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="data/<scale>")
     add_scale_option(parser)

@@ -174,7 +174,7 @@ def _blurred(folder: Images, size: int) -> Iterator[NDArray[np.uint8]]:
 
 @refuses
 def main(arguments: list[str] | None = None) -> int:
-    """The command line; 1 and one line on stderr where the input is refused."""
+    """The command line; 3 and one line on stderr where the input is refused."""
     parser = argparse.ArgumentParser(prog="python -m eval.reference", description="Measure the real images.")
     add_scale_option(parser)
     parser.add_argument("--out", type=Path, required=True, help="directory for the two files")

@@ -119,7 +119,7 @@ def check_prompts(samples: SampleSet, name: str, prompts: Sequence[Prompt], seed
 
 @refuses
 def main(arguments: list[str] | None = None) -> int:
-    """The command line; 1 and one line on stderr where the input is refused."""
+    """The command line; 3 and one line on stderr where the input is refused."""
     parser = argparse.ArgumentParser(prog="python -m eval.score", description="Score one run's samples.")
     parser.add_argument("--run", type=Path, required=True, help="results/<scale>/<run>/seed<k>")
     add_scale_option(parser)

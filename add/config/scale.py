@@ -14,6 +14,7 @@ from add.config.types import (
     Deviations,
     Document,
     Frozen,
+    ImageCount,
     Increasing,
     Name,
     Seed,
@@ -77,8 +78,8 @@ class CocoPromptsSpec(Frozen):
     annotations: Text
     caption_rule: Literal["first", "random"]
     rule_seed: Seed
-    count: Count
-    present: Count | None = None
+    count: ImageCount
+    present: ImageCount | None = None
 
 
 class PartiPromptsSpec(Frozen):
@@ -87,7 +88,7 @@ class PartiPromptsSpec(Frozen):
     kind: Literal["partiprompts"]
     file: Text
     exclude_challenges: tuple[Text, ...]
-    count: Count
+    count: ImageCount
     rule_seed: Seed
 
 
@@ -104,10 +105,10 @@ class SamplingSpec(Frozen):
 
 
 class ReferenceSpec(Frozen):
-    """The folder of real images that FID compares with; it holds exactly `count`."""
+    """The folder of real images that FID compares with: its first `count` by name."""
 
     images: Text
-    count: Count
+    count: ImageCount
 
 
 class ExtractorSpec(ImageNetworkSpec):
@@ -157,7 +158,7 @@ class EvaluationSpec(Frozen):
     resize: Literal["clean"]
     clip: ClipSpec
     oracle: OracleSpec | None
-    bootstrap: Count
+    bootstrap: Annotated[int, Field(ge=2)]
     batch: Count
 
 

@@ -17,7 +17,7 @@ from add.config.resolve import Table
 from add.config.scale import CocoPromptsSpec, PartiPromptsSpec, Scale
 from add.config.training import CocoSpec, ShardsSpec, TrainData
 from add.config.yaml import Loc, SpecError, raise_all
-from add.data.images import pixels
+from add.data.images import left_out_line, pixels
 from add.data.shards import shard_paths
 from add.data.training_set import scan_training_set
 from add.errors import InputError
@@ -85,6 +85,7 @@ def _check_training(found: Findings, scale: Scale, table: Table, networks: Check
         f"data.train: {report.samples:,} images with captions; {times}",
         f"data.train: {report.opened:,} opened, evenly spread: {modes}; {report.captions:,} captions",
     ]
+    found.facts += [f"data.train: {report.left_out}"] * (report.left_out is not None)
     if report.smaller:
         part = f"{report.smaller} of {report.opened} opened"
         found.facts.append(f"data.train: {part} are smaller than {resolution} pixels, and are enlarged")
@@ -108,7 +109,12 @@ def _check_prompts(found: Findings, scale: Scale, name: str) -> None:
     if folder is None:
         return
     there = {entry.name for entry in folder.iterdir()} if folder.is_dir() else set()
-    if absent := sorted({p.file_name or "" for p in prompts} - there):
+    listed = {p.file_name or "" for p in prompts}
+    if others := len(there - listed):
+        found.facts.append(
+            f"sampling.prompts.{name}: {others:,} other files in {folder}, which no prompt uses"
+        )
+    if absent := sorted(listed - there):
         what = f"{folder}: {len(absent)} of {len(prompts)} photographs are missing, the first is {absent[0]}"
         found.problem(where, what, f"{COMPLETE} (`present` states a part)")
 
@@ -125,7 +131,9 @@ def _check_reference(found: Findings, scale: Scale) -> None:
     asked = (images, evaluation.resolution, evaluation.crop, reference.count)
     folder = found.attempt(where, COMPLETE, image_folder, *asked, said=f"{name}: ")
     if folder is not None:
-        found.facts.append(f"{name}: {len(folder):,} photographs in {reference.images}")
+        more = sum(not entry.name.startswith(".") for entry in images.iterdir()) - len(folder)
+        part = f", the first by name; {more:,} more are not used" if more else ""
+        found.facts.append(f"{name}: {len(folder):,} photographs in {reference.images}{part}")
         found.left.append(f"{name}: whether every photograph can be decoded; the reference stage does")
 
 
@@ -199,6 +207,7 @@ class DataReport:
 
     samples: number with image and caption. captions: number among those opened. modes: Pillow's, and how often.
     smaller: number of opened images whose shorter side is below the resolution, so that training enlarges them.
+    left_out: a line that says what lies there and is of no sample (`add.data.images.left_out_line`).
     problems: all, by file.
     """
 
@@ -207,6 +216,7 @@ class DataReport:
     captions: int
     modes: Mapping[str, int]
     smaller: int
+    left_out: str | None
     problems: tuple[str, ...]
 
 
@@ -229,4 +239,5 @@ def check_training_data(train: TrainData, resolution: int, opened: int | None = 
             continue
         modes[mode] += 1
         smaller += side < resolution
-    return DataReport(n, count, captions, dict(modes.most_common()), smaller, tuple(problems))
+    left_out = left_out_line(data)
+    return DataReport(n, count, captions, dict(modes.most_common()), smaller, left_out, tuple(problems))

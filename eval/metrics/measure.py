@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from add.errors import InputError
 from eval.metrics.alignment import (
     Alignment,
     Clip,
@@ -40,6 +41,9 @@ from eval.result import Metric
 if TYPE_CHECKING:
     from add.config.scale import EvaluationSpec
     from eval.stage import MeasureValues
+
+FEWEST = 3
+"""Images that the jackknife of a distance needs."""
 
 Features = NDArray[np.float32]
 MetricName = Literal["fid", "kid", "clip_score", "alignment"]
@@ -244,9 +248,13 @@ def feature_distances(
 
     The bootstrap of FID is biased upwards (a resample has fewer distinct images, and FID falls with their
     number), so its percentiles would miss the value. FID's error is therefore the standard deviation of the
-    bootstrap values. It covers the images, neither the training seed nor the reference. Raises TooFewImagesError
-    where no extrapolation is possible.
+    bootstrap values. It covers the images, neither the training seed nor the reference. Raises InputError on fewer
+    images than 3 on either side, TooFewImagesError where no extrapolation is possible.
     """
+    if (fewest := min(len(features), len(reference.features))) < FEWEST:
+        raise InputError(
+            f"FID and KID with their intervals need {FEWEST} images or more, and a set has {fewest}"
+        )
     if infinity:
         fit = extrapolated(features, reference.statistics)
     else:

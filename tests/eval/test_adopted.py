@@ -13,7 +13,7 @@ from PIL import Image
 from add.config.load import load_ablations, load_baseline, load_scale
 from add.config.resolve import resolve
 from add.config.scale import CocoPromptsSpec, Scale
-from add.errors import InputError
+from add.errors import REFUSED, InputError
 from addbench.__main__ import main
 from eval.adopted import main as data_stage
 from eval.images import decode_image
@@ -76,7 +76,7 @@ def test_a_part_that_grew_shrank_or_is_not_stated_is_another_set(here: Path, cap
     photograph.unlink()
     with pytest.raises(InputError, match=r"holds 3 of the 6 photographs .* the scale states 4"):
         read_prompts(config)
-    assert data_stage(DATA) == 1
+    assert data_stage(DATA) == REFUSED
     for name in NAMES[:2]:
         (here / "mine/val2017" / name).write_bytes(data)
     with pytest.raises(InputError, match=r"holds 5 of the 6 photographs"):
@@ -85,7 +85,7 @@ def test_a_part_that_grew_shrank_or_is_not_stated_is_another_set(here: Path, cap
     file = here / "config/coco.yaml"
     file.write_text("".join(line for line in file.open() if "present:" not in line))
     capsys.readouterr()
-    assert data_stage(DATA) == 1
+    assert data_stage(DATA) == REFUSED
     assert (
         f"2 of the 6 photographs that captions_val2017.json lists are missing, the first is {NAMES[0]}"
         in (capsys.readouterr().err)

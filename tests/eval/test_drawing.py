@@ -13,7 +13,7 @@ from diffusers.image_processor import VaeImageProcessor
 from diffusers.pipelines.stable_diffusion import StableDiffusionSafetyChecker
 from transformers import CLIPConfig, CLIPImageProcessor
 
-from add.errors import InputError
+from add.errors import REFUSED, InputError
 from add.log import TrainLog
 from add.models.weights import WeightsError
 from eval.drawing import eight_bit
@@ -60,7 +60,7 @@ def test_a_broken_vae_ends_the_command_and_leaves_no_set(
     system = spoilt(tmp_path / "sd", "nan")
     command = ["sample", "--system", str(system), "--scale", values, "--out", str(tmp_path / "out")]
     monkeypatch.setattr(sys, "argv", [*command, "--steps", "1", "--device", "cpu"])
-    assert main() == 1
+    assert main() == REFUSED
     assert "'a scene called a', image seed" in capsys.readouterr().err
     assert not list((tmp_path / "out").rglob("samples.json"))
 

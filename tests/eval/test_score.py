@@ -13,7 +13,7 @@ from PIL import Image
 from safetensors.numpy import load_file
 
 from add.config.scale import Scale
-from add.errors import InputError
+from add.errors import REFUSED, InputError
 from eval.images import photograph_folder, read_samples
 from eval.metrics.distances import frechet_distance, statistics
 from eval.metrics.measure import load_metric_networks, measure, score_images
@@ -151,7 +151,7 @@ def test_a_run_that_is_not_whole_has_no_result(run: Path, world: tuple[Path, Sca
 def test_the_command_refuses_with_one_line_and_writes_nothing(run: Path, tmp_path: Path, capsys) -> None:
     out = tmp_path / "result.json"
     command = ["--run", str(run), "--scale", str(tmp_path / "absent.yaml"), "--out", str(out)]
-    assert main(command) == 1
+    assert main(command) == REFUSED
     assert "absent.yaml" in capsys.readouterr().err
     assert not out.exists()
 
@@ -269,7 +269,7 @@ def test_samples_of_another_size_are_refused(run: Path) -> None:
 
 
 def test_the_reference_command_refuses_with_one_line(tmp_path: Path, capsys) -> None:
-    assert reference_main(["--scale", str(tmp_path / "absent.yaml"), "--out", str(tmp_path)]) == 1
+    assert reference_main(["--scale", str(tmp_path / "absent.yaml"), "--out", str(tmp_path)]) == REFUSED
     assert "absent.yaml" in capsys.readouterr().err
 
 

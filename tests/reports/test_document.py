@@ -9,7 +9,7 @@ import pytest
 
 from add.config.load import load_ablations, load_baseline, load_scale
 from add.config.resolve import resolve
-from add.errors import InputError
+from add.errors import REFUSED, InputError
 from reports.cells import collect
 from reports.document import prepare
 from reports.plots.results import plot_ranks, plot_scatter, plot_steps
@@ -153,7 +153,7 @@ def test_the_command_line_makes_the_report_of_a_real_scale(tmp_path, capsys):
         shutil.copy(ROOT / "ablations" / name, ablations / name)
     arguments = ["--scale", str(ROOT / "config" / "smoke.yaml"), "--ablations", str(ablations)]
     arguments += ["--results", str(tmp_path / "results"), "--out", str(tmp_path / "out")]
-    assert main(arguments) == 1
+    assert main(arguments) == REFUSED
     assert "baseline/seed0/result.json" in capsys.readouterr().err
     write_results(resolved(ablations), tmp_path / "results", images=1)
     assert main(arguments) == 0

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import tarfile
 from pathlib import Path
 
 import pytest
 from pyarrow import parquet
 
 from add.config.training import FolderSpec, HuggingFaceSpec, ShardsSpec
+from add.data.images import left_out_line
 from add.data.training_set import open_training_set, scan_training_set
 from add.errors import InputError
 from tests.support.training_data import FORMS, png, table, write, write_saved, write_tar
@@ -230,3 +232,38 @@ def test_parquet_files_are_one_split_whole_and_complete(tmp_path: Path):
 
 def test_an_image_folder_is_a_folder(tmp_path: Path):
     assert "no such folder" in problems(FolderSpec(kind="folder", path=str(tmp_path / "x")))[0]
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(("text", "reason"), [
+    ("", "is empty"), (" \t", "is empty"), ("\u200b", "is empty"),
+    ("a\x01b", r"control character U\+0001"), ("caf\x82", r"control character U\+0082"),
+])  # fmt: skip
+def test_one_rule_for_captions_of_every_form(tmp_path: Path, form: str, text: str, reason: str):
+    train = write(form, tmp_path / "set", FOUR, ["a", "b", text, "d"])
+    with pytest.raises(InputError, match=reason):
+        open_training_set(train).samples([2])
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_what_lies_beside_the_samples_is_counted(tmp_path: Path, form: str):
+    """Breaks when a reader passes over files in silence: a suffix that it does not know looks like no data."""
+    train = write(form, tmp_path / "set", FOUR, list("abcd"))
+    assert not open_training_set(train).left_out
+    names = ["x.avif", "y.AVIF", "z.mask.png", ".DS_Store", "LICENSE"]
+    if form.endswith("shards"):
+        with tarfile.open(tmp_path / "set/set-001.tar", "a") as archive:
+            for name in names:
+                archive.addfile(tarfile.TarInfo(name))
+    else:
+        for name in names if form not in ("text", "csv", "jsonl") else [n for n in names if "mask" not in n]:
+            (tmp_path / "set" / name).write_bytes(b"")
+    data = open_training_set(train)
+    mask = {} if form in ("text", "csv", "jsonl") else {".mask.png": 1}
+    assert data.left_out == {".avif": 2, "hidden": 1, ".": 1} | mask
+    assert data.samples([0])[0].captions == ("a",)
+    line = left_out_line(data)
+    assert line is not None
+    assert line.startswith(f"{4 + len(mask) + 0} files are of no sample: 2 .avif")
+    assert "1 hidden" in line
+    assert "1 without a suffix" in line

@@ -9,8 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 from safetensors.numpy import save_file
 
+from add.config.load import load_scale
 from add.config.resolve import Table
 from add.config.scale import Scale
 from addbench.preflight import Findings
@@ -136,3 +138,20 @@ def test_data_that_are_still_to_be_made_are_no_problem(
     assert lines(found) == []
     assert any("`python -m mini.smoke --out data/smoke` has still to make" in line for line in found.facts)
     assert len(lines(check())) > 3, "without a module that makes it, it is missing"
+
+
+@pytest.mark.parametrize(("loc", "value"), [
+    (("evaluation", "reference", "count"), 1), (("evaluation", "reference", "count"), 2),
+    (("sampling", "prompts", "coco", "count"), 1), (("evaluation", "bootstrap"), 1),
+])  # fmt: skip
+def test_a_number_of_images_that_no_interval_can_be_had_of_is_refused(
+    loc: tuple[str, ...], value: int
+) -> None:
+    """Breaks when a scale passes that ends in a traceback after its training."""
+    content = load_scale(ROOT / "config/smoke.yaml").model_dump()
+    place = content
+    for key in loc[:-1]:
+        place = place[key]
+    place[loc[-1]] = value
+    with pytest.raises(ValidationError, match="greater than or equal to"):
+        Scale.model_validate(content)

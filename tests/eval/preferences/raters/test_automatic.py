@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from add.config.load import load_scale
-from add.errors import InputError
+from add.errors import REFUSED, InputError
 from eval.preferences.raters.automatic import Answers, attributes_right, main, rate_automatically, votes_of
 from eval.preferences.reader import read_votes, write_votes
 from eval.preferences.study.sources import ComparedSystem, read_sources
@@ -153,6 +153,6 @@ def test_systems_with_other_prompts_are_refused_before_any_network_is_loaded(
         read_sources(tmp_path / "systems.json")
     arguments = ["--systems", str(tmp_path / "systems.json"), "--out", str(tmp_path / "out.csv")]
     arguments += ["--scale", str(REPOSITORY / "config" / "smoke.yaml"), "--reference", str(tmp_path)]
-    assert main(arguments) == 1
+    assert main(arguments) == REFUSED
     assert "has no image for" in capsys.readouterr().err
     assert not (tmp_path / "out.csv").exists()

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from add.errors import InputError
+from add.errors import REFUSED, InputError
 from eval.preferences.rate_votes import main
 from eval.preferences.ratings.rate import rate
 from eval.preferences.ratings.result import COLUMNS, Ratings, read_ratings, write_ratings
@@ -239,7 +239,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     files = [str(folder / "two.csv"), str(folder / "one.csv")]
     assert main(["--votes", *files, *written, *settings]) == 0
     assert read_ratings(out / "ratings.json") == whole
-    assert main(["--votes", files[0], files[0], *written, *settings]) == 1
+    assert main(["--votes", files[0], files[0], *written, *settings]) == REFUSED
     write_votes(folder / "two.csv", [vote("x", "y", "a", 500)])
-    assert main(["--votes", str(folder), *written]) == 1
+    assert main(["--votes", str(folder), *written]) == REFUSED
     assert "island 2: x, y" in capsys.readouterr().err

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from add.errors import InputError
+from add.errors import REFUSED, InputError
 from eval.preferences.damage import cell_damage
 from eval.preferences.key import ATTENTION_CHECK, read_key
 from eval.preferences.reader import read_votes, write_votes
@@ -225,7 +225,7 @@ def test_what_cannot_be_compared_is_refused_and_nothing_is_left(
     change(tmp_path)
     before = sorted(tmp_path.rglob("*"))
     line = f"--systems {systems} --out {tmp_path / 'study'} --raters 1 --votes-per-pair 12 --seed 1 {options}"
-    assert main(line.split()) == 1
+    assert main(line.split()) == REFUSED
     error = capsys.readouterr().err
     assert error.startswith("error: ")
     assert error.count("\n") == 1

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from add.errors import InputError
+from add.errors import REFUSED, InputError
 from eval.preferences.key import read_keys
 from eval.preferences.reader import read_votes
 from eval.preferences.study.plan import StudyPlan
@@ -230,15 +230,15 @@ def test_a_file_of_another_study_is_refused_and_no_votes_are_no_file(
     other = study.model_copy(update={"study": "study-other"})
     Store(directory / "votes.sqlite3", other).close()
     line = ["--study", str(directory), "--export", str(tmp_path / "votes.csv")]
-    assert main(line) == 1
+    assert main(line) == REFUSED
     assert "holds votes of study-other" in capsys.readouterr().err
-    assert main([*line, "--votes", str(tmp_path / "new.sqlite3")]) == 1
+    assert main([*line, "--votes", str(tmp_path / "new.sqlite3")]) == REFUSED
     assert "nobody has voted yet" in capsys.readouterr().err
     assert not os.path.lexists(tmp_path / "votes.csv")
     (tmp_path / "text").write_text("not a database, but long enough to be looked at as one" * 20)
     with pytest.raises(InputError, match="is not a file of votes"):
         Store(tmp_path / "text", study)
-    assert main(["--study", str(tmp_path / "absent")]) == 1
+    assert main(["--study", str(tmp_path / "absent")]) == REFUSED
     assert "make the study first" in capsys.readouterr().err
 
 
