@@ -25,6 +25,7 @@ sys.path.insert(0, workflow.basedir)
 
 from add.config.load import load_ablations, load_baseline, load_scale
 from add.config.resolve import resolve
+from add.errors import REFUSED
 from addbench.identity import (
     data_identity,
     files_identity,
@@ -77,16 +78,27 @@ STUDY_DIRECTORY = config.get("study", f"{RESULTS}/study")
 GPU = gpu_jobs(config.get("gpu"), SCALE)
 THREADS = SCALE.training.threads
 
+# `stage LOG COMMAND...` runs a stage and keeps what it says. One that refuses its input (add.errors.REFUSED) is not tried
+# again where Snakemake retries, since it would refuse it again; `onstart` lets the next workflow try.
+STAGE = f"""stage() (
+    log=$1 code=0; shift
+    if [ -e "$log.refused" ]; then cp "$log.refused" "$log"; exit {REFUSED}; fi
+    "$@" > "$log" 2>&1 || code=$?
+    if [ $code = {REFUSED} ]; then cp "$log" "$log.refused"; fi
+    exit $code
+); """
 # The jobs' python is the one that runs Snakemake, also where its environment is not activated.
 # Where nothing compiled may be kept, every job compiles its libraries again, for 7 s each.
 shell.prefix(
-    f'export PATH="{Path(sys.executable).parent}:$PATH"; '
+    STAGE + f'export PATH="{Path(sys.executable).parent}:$PATH"; '
     "unset PYTHONDONTWRITEBYTECODE; "
     + ("" if GPU else "export CUDA_VISIBLE_DEVICES=; ")
 )
 
 
 onstart:
+    for refused in Path(RESULTS, "logs").glob("*.refused"):
+        refused.unlink()
     note_owner()
 
 
@@ -129,7 +141,7 @@ if SCALE.data.build:
             build=SCALE.data.build,
             root=subpath(output[0], parent=True),
         shell:
-            "python -m {params.build} --out {params.root} {resources.options} > {log} 2>&1"
+            "stage {log} python -m {params.build} --out {params.root} {resources.options}"
 
 
 rule reference:
@@ -153,7 +165,7 @@ rule reference:
         scale=stage_values(MeasureValues, SCALE),
         out=subpath(output.facts, parent=True),
     shell:
-        "python -m eval.reference --scale {params.scale:q} --out {params.out} > {log} 2>&1"
+        "stage {log} python -m eval.reference --scale {params.scale:q} --out {params.out}"
 
 
 rule train:
@@ -184,8 +196,7 @@ rule train:
     shell:
         "printf '%s\\n' {params.spec:q} > {output.spec} && "
         "printf '%s\\n' {params.identity:q} > {params.out}/train/identity.json && "
-        "python -m add.train --spec {output.spec} --seed {wildcards.seed} --out {params.out} {resources.cache} "
-        "> {log} 2>&1"
+        "stage {log} python -m add.train --spec {output.spec} --seed {wildcards.seed} --out {params.out} {resources.cache}"
 
 
 rule sample:
@@ -214,7 +225,7 @@ rule sample:
         scale=stage_values(SampleValues, SCALE),
         out=subpath(output[0], ancestor=2),
     shell:
-        "python -m eval.sample --system {input.student} --scale {params.scale:q} --out {params.out} > {log} 2>&1"
+        "stage {log} python -m eval.sample --system {input.student} --scale {params.scale:q} --out {params.out}"
 
 
 rule score:
@@ -241,8 +252,8 @@ rule score:
         run=subpath(output[0], parent=True),
         reference=subpath(input.reference, parent=True),
     shell:
-        "python -m eval.score --run {params.run} --scale {params.scale:q} --reference {params.reference} "
-        "--out {output} > {log} 2>&1"
+        "stage {log} python -m eval.score --run {params.run} --scale {params.scale:q} --reference {params.reference} "
+        "--out {output}"
 
 
 rule study_samples:
@@ -268,7 +279,7 @@ rule study_samples:
         jobs=lambda wildcards, output: STUDY.jobs,
         scale=stage_values(SampleValues, SCALE),
     shell:
-        "python -m eval.preferences.study.sources --scale {params.scale:q} --jobs {params.jobs:q} > {log} 2>&1"
+        "stage {log} python -m eval.preferences.study.sources --scale {params.scale:q} --jobs {params.jobs:q}"
 
 
 rule systems:
@@ -302,8 +313,8 @@ rule study:
         design=STUDY.options,
         out=subpath(output[0], strip_suffix=".made"),
     shell:
-        "python -m eval.preferences.study.make --systems {input.systems} --out {params.out} {params.design} "
-        "> {log} 2>&1 && cp {log} {output}"
+        "stage {log} python -m eval.preferences.study.make --systems {input.systems} --out {params.out} {params.design} "
+        "&& cp {log} {output}"
 
 
 rule automatic:
@@ -329,8 +340,8 @@ rule automatic:
         scale=stage_values(RaterValues, SCALE),
         reference=subpath(input.reference, parent=True),
     shell:
-        "python -m eval.preferences.raters.automatic --systems {input.systems} --scale {params.scale:q} "
-        "--reference {params.reference} --out {output} > {log} 2>&1"
+        "stage {log} python -m eval.preferences.raters.automatic --systems {input.systems} --scale {params.scale:q} "
+        "--reference {params.reference} --out {output}"
 
 
 rule ratings:
@@ -360,9 +371,8 @@ rule ratings:
         scale=stage_values(RatingValues, SCALE),
         study=STUDY_DIRECTORY,
     shell:
-        "python -m eval.preferences.rate_votes --scale {params.scale:q} --systems {input.systems} "
-        "--automatic {input.automatic} --study {params.study} --json {output.json} --csv {output.csv} "
-        "> {log} 2>&1"
+        "stage {log} python -m eval.preferences.rate_votes --scale {params.scale:q} --systems {input.systems} "
+        "--automatic {input.automatic} --study {params.study} --json {output.json} --csv {output.csv}"
 
 
 rule report:
@@ -408,7 +418,7 @@ rule report:
         results=subpath(input.reference, ancestor=2),
         out=subpath(output.pdf, parent=True),
     shell:
-        "python -m reports.table --study {params.study:q} --results {params.results} --out {params.out} > {log} 2>&1"
+        "stage {log} python -m reports.table --study {params.study:q} --results {params.results} --out {params.out}"
 
 
 rule latest:
