@@ -26,8 +26,10 @@ WeightFiles = Annotated[
     dict[Annotated[str, Field(pattern=r"^\w[^/\\]*(/\w[^/\\]*)*$")], Sha256 | None], Field(min_length=1)
 ]
 Count = Annotated[int, Field(ge=1)]
-ImageCount = Annotated[int, Field(ge=3)]
-"""A number of images that are measured: the jackknife of a distance needs three."""
+FEWEST_IMAGES = 3
+"""Images that the jackknife of a distance needs."""
+ImageCount = Annotated[int, Field(ge=FEWEST_IMAGES)]
+"""A number of images that are measured."""
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]

@@ -14,6 +14,7 @@ from add.data.shards import shard_paths
 from add.data.training_set import open_training_set
 from add.digests import State, digest_of, file_digests, file_state, remembered
 from add.errors import InputError
+from add.files import files_below
 
 
 def data_digest(train: TrainData) -> str:
@@ -95,12 +96,5 @@ def _samples(train: TrainData) -> str:
 
 def _states(root: Path) -> dict[str, State]:
     """The states of all files below a folder but hidden ones, by relative name."""
-    found: dict[str, State] = {}
-    for folder, below, _ in os.walk(root, followlinks=True):
-        below[:] = sorted(name for name in below if not name.startswith("."))
-        prefix = os.path.relpath(folder, root)
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                if not entry.name.startswith(".") and entry.is_file() and (state := file_state(entry)):
-                    found[f"{prefix}/{entry.name}"] = state
-    return found
+    names = (name for name in files_below(root) if not name.rpartition("/")[2].startswith("."))
+    return {name: state for name in names if (state := file_state(root / name))}

@@ -67,10 +67,12 @@ class CaptionedSet(ABC):
 def kinds_of(names: Iterable[str]) -> dict[str, int]:
     """How many of these files are hidden, and how many of the others have each suffix; the most frequent first."""
     kinds = (
-        "hidden" if (base := name.rpartition("/")[2]).startswith(".") else base.partition(".")[2].lower()
+        "hidden"
+        if (base := name.rpartition("/")[2]).startswith(".")
+        else f".{base.partition('.')[2].lower()}"
         for name in names
     )
-    return dict(Counter(f".{kind}" if kind != "hidden" else kind for kind in kinds).most_common())
+    return dict(Counter(kinds).most_common())
 
 
 def left_out_line(data: CaptionedSet) -> str | None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from add.config.types import FEWEST_IMAGES
 from add.errors import InputError
 from eval.metrics.alignment import (
     Alignment,
@@ -41,9 +42,6 @@ from eval.result import Metric
 if TYPE_CHECKING:
     from add.config.scale import EvaluationSpec
     from eval.stage import MeasureValues
-
-FEWEST = 3
-"""Images that the jackknife of a distance needs."""
 
 Features = NDArray[np.float32]
 MetricName = Literal["fid", "kid", "clip_score", "alignment"]
@@ -251,9 +249,9 @@ def feature_distances(
     bootstrap values. It covers the images, neither the training seed nor the reference. Raises InputError on fewer
     images than 3 on either side, TooFewImagesError where no extrapolation is possible.
     """
-    if (fewest := min(len(features), len(reference.features))) < FEWEST:
+    if (fewest := min(len(features), len(reference.features))) < FEWEST_IMAGES:
         raise InputError(
-            f"FID and KID with their intervals need {FEWEST} images or more, and a set has {fewest}"
+            f"FID and KID with their intervals need {FEWEST_IMAGES} images or more, and a set has {fewest}"
         )
     if infinity:
         fit = extrapolated(features, reference.statistics)

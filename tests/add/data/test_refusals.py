@@ -264,6 +264,6 @@ def test_what_lies_beside_the_samples_is_counted(tmp_path: Path, form: str):
     assert data.samples([0])[0].captions == ("a",)
     line = left_out_line(data)
     assert line is not None
-    assert line.startswith(f"{4 + len(mask) + 0} files are of no sample: 2 .avif")
+    assert line.startswith(f"{4 + len(mask)} files are of no sample: 2 .avif")
     assert "1 hidden" in line
     assert "1 without a suffix" in line
