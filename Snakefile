@@ -16,6 +16,7 @@
 # done reruns nothing. What the job itself is given is a function of its `output`, which Snakemake does not compare.
 # All of it is resolved before the first job starts: an edit while jobs run changes nothing of this workflow.
 import sys
+from itertools import product
 from pathlib import Path
 
 from snakemake.utils import min_version
@@ -29,9 +30,11 @@ from add.errors import REFUSED
 from addbench.identity import (
     data_identity,
     files_identity,
+    of_all,
     reference_identity,
     stage_identity,
     train_identity,
+    upstream,
 )
 from addbench.owner import free_dead_lock, note_owner
 from addbench.preflight.inputs import check_inputs_exist
@@ -77,6 +80,26 @@ STUDY_DIRECTORY = config.get("study", f"{RESULTS}/study")
 # (add/device.py), and where no rule asks for one, no job sees one.
 GPU = gpu_jobs(config.get("gpu"), SCALE)
 THREADS = SCALE.training.threads
+# What decides each stage. A job also compares what decides the stages before it (`upstream`).
+DATA_MADE = data_identity(SCALE)
+REFERENCE = reference_identity(SCALE)
+TRAIN = train_identity(SCALE, TABLE, RESULTS)
+SAMPLE = stage_identity(SampleValues, SCALE)
+SAMPLED = upstream(DATA_MADE, REFERENCE, TRAIN, SAMPLE)
+SCORE = stage_identity(ScoreValues, SCALE)
+COMPARED = upstream(
+    DATA_MADE,
+    REFERENCE,
+    SAMPLE,
+    of_all(TRAIN, STUDY.trained),
+    STUDY.identity,
+    STUDY.entries,
+)
+AUTOMATIC = stage_identity(RaterValues, SCALE)
+RATED = upstream(COMPARED, AUTOMATIC, files_identity((*STUDY.records, *STUDY.keys)))
+RATINGS = stage_identity(RatingValues, SCALE)
+SCORED = of_all(upstream(SAMPLED, SCORE), product(TABLE.runs, SEEDS))
+REPORTED = upstream(SCORED, RATED, RATINGS) if STUDY.systems else SCORED
 
 # `stage LOG COMMAND...` runs a stage and keeps what it says. One that refuses its input (add.errors.REFUSED) is not tried
 # again where Snakemake retries, since it would refuse it again; `onstart` lets the next workflow try.
@@ -137,7 +160,7 @@ if SCALE.data.build:
             # No value of the rule: another rule of evaluation leaves the data as they are.
             options=build_options(SCALE),
         params:
-            identity=data_identity(SCALE),
+            identity=DATA_MADE,
             build=SCALE.data.build,
             root=subpath(output[0], parent=True),
         shell:
@@ -161,7 +184,7 @@ rule reference:
     resources:
         gpu=GPU,
     params:
-        identity=reference_identity(SCALE),
+        identity=REFERENCE,
         scale=stage_values(MeasureValues, SCALE),
         out=subpath(output.facts, parent=True),
     shell:
@@ -190,7 +213,7 @@ rule train:
         # A cache changes how fast training is and not its result, so it is no value: having one reruns nothing.
         cache=train_options(SCALE.data.cache),
     params:
-        identity=train_identity(SCALE, TABLE, RESULTS),
+        identity=TRAIN,
         spec=lambda wildcards, output: plain(TABLE.runs[wildcards.run]),
         out=subpath(output.student, parent=True),
     shell:
@@ -221,7 +244,7 @@ rule sample:
     resources:
         gpu=GPU,
     params:
-        identity=stage_identity(SampleValues, SCALE),
+        identity=SAMPLE,
         scale=stage_values(SampleValues, SCALE),
         out=subpath(output[0], ancestor=2),
     shell:
@@ -247,7 +270,8 @@ rule score:
     resources:
         gpu=GPU,
     params:
-        identity=stage_identity(ScoreValues, SCALE),
+        identity=SCORE,
+        upstream=SAMPLED,
         scale=stage_values(ScoreValues, SCALE),
         run=subpath(output[0], parent=True),
         reference=subpath(input.reference, parent=True),
@@ -274,7 +298,7 @@ rule study_samples:
     resources:
         gpu=GPU,
     params:
-        identity=stage_identity(SampleValues, SCALE),
+        identity=SAMPLE,
         systems=STUDY.identity,
         jobs=lambda wildcards, output: STUDY.jobs,
         scale=stage_values(SampleValues, SCALE),
@@ -336,7 +360,8 @@ rule automatic:
     resources:
         gpu=GPU,
     params:
-        identity=stage_identity(RaterValues, SCALE),
+        identity=AUTOMATIC,
+        upstream=COMPARED,
         scale=stage_values(RaterValues, SCALE),
         reference=subpath(input.reference, parent=True),
     shell:
@@ -366,8 +391,8 @@ rule ratings:
     conda:
         "environment.yml"
     params:
-        identity=stage_identity(RatingValues, SCALE),
-        votes=files_identity((*STUDY.records, *STUDY.keys)),
+        identity=RATINGS,
+        upstream=RATED,
         scale=stage_values(RatingValues, SCALE),
         study=STUDY_DIRECTORY,
     shell:
@@ -415,10 +440,7 @@ rule report:
         "environment.yml"
     params:
         study=report_values(SCALE, BASELINE, TABLE),
-        # A stage that failed on changed files left no output, and a report older than the change: without these the
-        # next workflow would take that report for current.
-        votes=files_identity((*STUDY.records, *STUDY.keys)),
-        reference_images=reference_identity(SCALE),
+        upstream=REPORTED,
         results=subpath(input.reference, ancestor=2),
         out=subpath(output.pdf, parent=True),
     shell:
@@ -442,6 +464,9 @@ rule latest:
         f"{RESULTS}/logs/latest.log",
     conda:
         "environment.yml"
+    params:
+        study=report_values(SCALE, BASELINE, TABLE),
+        upstream=REPORTED,
     shell:
         "for file in {input}; do cp $file reports/.latest.partial; "
         "mv reports/.latest.partial reports/${{file##*/}}; done 2> {log}"

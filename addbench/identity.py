@@ -11,6 +11,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from pydantic import BaseModel
@@ -49,6 +50,21 @@ def train_identity(scale: Scale, table: Table, results: str) -> Callable[[Any], 
     return lambda wildcards: settled(
         Path(results, wildcards.run, f"seed{wildcards.seed}"), now(wildcards.run)
     )
+
+
+def upstream(*identities: Callable[[Any], str] | str) -> Callable[[Any], str]:
+    """One digest of what decides the stages before a job, for `params`.
+
+    A stage that fails leaves no output, and what was made from its last output stands: Snakemake does not miss a file
+    that lies between, and by the stage's own identity alone it would take the older result for current.
+    """
+    return lambda wildcards: digest_of([i if isinstance(i, str) else i(wildcards) for i in identities])
+
+
+def of_all(identity: Callable[[Any], str], jobs: Iterable[tuple[str, int]]) -> Callable[[Any], str]:
+    """The identities of the jobs of several (run, training seed) as one; `identity` is that of a job's wildcards."""
+    wildcards = [SimpleNamespace(run=run, seed=seed) for run, seed in jobs]
+    return _once(lambda: [identity(each) for each in wildcards])
 
 
 def settled(folder: Path, now: Mapping[str, Any]) -> str:

@@ -144,6 +144,12 @@ class StudyFiles:
         return [system.finished for system in self.systems]
 
     @property
+    def trained(self) -> list[tuple[str, int]]:
+        """(run, training seed) of every student that is compared, each once."""
+        students = dict.fromkeys(Path(system.student) for system in self.systems if system.student)
+        return [(s.parent.parent.name, int(s.parent.name.removeprefix("seed"))) for s in students]
+
+    @property
     def extra(self) -> list[Compared]:
         """The systems that are sampled for the study alone."""
         return [system for system in self.systems if system.job is not None]

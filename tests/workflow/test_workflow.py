@@ -12,6 +12,8 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -138,36 +140,67 @@ def of_both(stage: str) -> set[str]:
     return {f"{stage} baseline", f"{stage} teacher_steps-2"}
 
 
-@pytest.mark.parametrize(
-    ("line", "changed", "jobs"),
-    [
-        ("  votes_per_pair: 2 ", "  votes_per_pair: 3 ", set()),
-        ("  log_every: 1 \n  pictures_every: 3 ", "  log_every: 2 \n  pictures_every: 4 ", {"report"}),
-        ("  trials_per_rater: 40 \n  seed: 0 ", "  trials_per_rater: 40 \n  seed: 1 ", {"ratings", "report"}),
-        (
-            "  bootstrap: 10 ",
-            "  bootstrap: 11 ",
-            {"reference", "automatic", "ratings", "report"} | of_both("score"),
-        ),
-        (
-            "  seed: 0 \n  batch: 4 ",
-            "  seed: 0 \n  batch: 2 ",
-            {"study_samples", "automatic", "ratings", "report"} | of_both("sample") | of_both("score"),
-        ),
-    ],
-)
-def test_a_value_of_the_scale_reruns_exactly_the_stages_that_read_it(
-    finished: Path, line: str, changed: str, jobs: set[str]
-):
-    file = finished / "config" / "smoke.yaml"
+BATCH = ("  seed: 0 \n  batch: 4 ", "  seed: 0 \n  batch: 2 ")
+RESAMPLES = ("  bootstrap: 10 ", "  bootstrap: 11 ")
+PICTURES = ("  log_every: 1 \n  pictures_every: 3 ", "  log_every: 2 \n  pictures_every: 4 ")
+SHUFFLED = ("  trials_per_rater: 40 \n  seed: 0 ", "  trials_per_rater: 40 \n  seed: 1 ")
+AFTER_SAMPLING = {"automatic", "ratings", "report"}
+
+
+@contextmanager
+def another_value(directory: Path, line: str, changed: str) -> Iterator[None]:
+    """The smoke scale with a line of its text changed, without its comments."""
+    file = directory / "config" / "smoke.yaml"
     text = file.read_text()
     plain = re.sub(r" +#.*", " ", text)
     assert plain.count(line) == 1
     file.write_text(plain.replace(line, changed))
     try:
-        assert planned(finished) == jobs
+        yield
     finally:
         file.write_text(text)
+
+
+@pytest.mark.parametrize(
+    ("change", "jobs"),
+    [
+        (("  votes_per_pair: 2 ", "  votes_per_pair: 3 "), set()),
+        (PICTURES, {"report"}),
+        (SHUFFLED, {"ratings", "report"}),
+        (RESAMPLES, {"reference"} | AFTER_SAMPLING | of_both("score")),
+        (BATCH, {"study_samples"} | AFTER_SAMPLING | of_both("sample") | of_both("score")),
+    ],
+)
+def test_a_value_of_the_scale_reruns_exactly_the_stages_that_read_it(
+    finished: Path, change: tuple[str, str], jobs: set[str]
+):
+    with another_value(finished, *change):
+        assert planned(finished) == jobs
+
+
+@pytest.mark.parametrize(
+    ("change", "outputs", "jobs"),
+    [
+        (RESAMPLES, "results/smoke/reference", {"reference"} | AFTER_SAMPLING | of_both("score")),
+        (RESAMPLES, "results/smoke/baseline/seed0/result.json", {"score baseline", "report"}),
+        (RESAMPLES, "results/smoke/ratings/automatic.csv", AFTER_SAMPLING),
+        (BATCH, "results/smoke/baseline/seed0/samples", {"sample baseline", "score baseline", "report"}),
+        (BATCH, "results/smoke/study_samples", {"study_samples"} | AFTER_SAMPLING),
+        (SHUFFLED, "results/smoke/ratings/ratings.json", {"ratings", "report"}),
+        (PICTURES, "reports/smoke/table.pdf", {"report"}),
+    ],
+)
+def test_what_an_older_result_was_made_from_is_not_current_once_a_stage_failed_on_a_change(
+    finished: Path, tmp_path: Path, change: tuple[str, str], outputs: str, jobs: set[str]
+):
+    """Snakemake removes the outputs of a job that fails; what was made from them before still stands."""
+    missing = finished / outputs
+    missing.rename(tmp_path / "away")
+    try:
+        with another_value(finished, *change):
+            assert jobs <= planned(finished)
+    finally:
+        (tmp_path / "away").rename(missing)
 
 
 def test_jobs_use_the_values_that_were_read_at_the_start_and_no_yaml(finished: Path, tmp_path: Path):
