@@ -19,6 +19,7 @@ import sys
 from itertools import product
 from pathlib import Path
 
+from snakemake.exceptions import WorkflowError
 from snakemake.utils import min_version
 
 min_version("9.0")
@@ -26,7 +27,7 @@ sys.path.insert(0, workflow.basedir)
 
 from add.config.load import load_ablations, load_baseline, load_scale
 from add.config.resolve import resolve
-from add.errors import REFUSED
+from add.errors import REFUSED, InputError
 from addbench.identity import (
     data_identity,
     files_identity,
@@ -100,6 +101,12 @@ RATED = upstream(COMPARED, AUTOMATIC, files_identity((*STUDY.records, *STUDY.key
 RATINGS = stage_identity(RatingValues, SCALE)
 SCORED = of_all(upstream(SAMPLED, SCORE), product(TABLE.runs, SEEDS))
 REPORTED = upstream(SCORED, RATED, RATINGS) if STUDY.systems else SCORED
+# Asked here once, so that a fault in what people put there is said by itself, and not as one of a rule's function.
+if workflow.is_main_process:
+    try:
+        REPORTED(None)
+    except InputError as error:
+        raise WorkflowError(str(error)) from None
 
 # `stage LOG COMMAND...` runs a stage and keeps what it says. One that refuses its input (add.errors.REFUSED) is not tried
 # again where Snakemake retries, since it would refuse it again; `onstart` lets the next workflow try.

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -14,6 +17,8 @@ from add.config.run import Run
 from add.data.images import CaptionedSet, pixels
 from add.data.training_set import order_of
 from add.distributed import ALONE, Rank
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -33,6 +38,35 @@ class Batch:
     noise_t: Tensor
     draws: torch.Generator
     rank: Rank = ALONE
+
+    def to(self, device: str) -> Batch:
+        """The same with its tensors on the device; `draws` stays a generator of the CPU."""
+        return Batch(
+            real=self.real.to(device),
+            prompts=self.prompts,
+            s=self.s.to(device),
+            t=self.t.to(device),
+            noise=self.noise.to(device),
+            noise_t=self.noise_t.to(device),
+            draws=self.draws,
+            rank=self.rank,
+        )
+
+
+def prefetched(calls: Iterable[Callable[[], T]]) -> Iterator[T]:
+    """The results of `calls`, in order. While one is in use, a thread makes the next.
+
+    What a call raises is raised in its turn.
+    """
+    with ThreadPoolExecutor(1) as thread:
+        current: Future[T] | None = None
+        for call in calls:
+            following = thread.submit(call)
+            if current is not None:
+                yield current.result()
+            current = following
+        if current is not None:
+            yield current.result()
 
 
 def generator(seed: int, step: int, part: int, purpose: str) -> torch.Generator:
@@ -54,10 +88,9 @@ def draw_batch(
     seed: int,
     step: int,
     part: int,
-    device: str,
     rank: Rank = ALONE,
 ) -> Batch:
-    """Draw part `part` of the batch of `step` and read the images of this rank's slice.
+    """Draw part `part` of the batch of `step` and read the images of this rank's slice, into the CPU's memory.
 
     latent: shape (C, h, w) of the student's latents. Raises InputError naming a sample that cannot be read.
     """
@@ -75,12 +108,12 @@ def draw_batch(
     texts = [(sample.captions, u) for sample, u in zip(samples, caption, strict=True)]
     prompts = tuple(t[int(u * len(t))] for t, u in texts)
     return Batch(
-        real=to_tensor(images).to(device),
+        real=to_tensor(images),
         prompts=prompts,
-        s=rank.of(torch.tensor(settings.student_timesteps)[chosen]).to(device),
-        t=rank.of(torch.randint(low, high + 1, (size,), generator=draws)).to(device),
-        noise=rank.of(torch.randn(size, *latent, generator=draws)).to(device),
-        noise_t=rank.of(torch.randn(size, *latent, generator=draws)).to(device),
+        s=rank.of(torch.tensor(settings.student_timesteps)[chosen]),
+        t=rank.of(torch.randint(low, high + 1, (size,), generator=draws)),
+        noise=rank.of(torch.randn(size, *latent, generator=draws)),
+        noise_t=rank.of(torch.randn(size, *latent, generator=draws)),
         draws=generator(seed, step, part, "augmentation"),
         rank=rank,
     )

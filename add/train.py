@@ -16,6 +16,8 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from add.batch import Batch, draw_batch
+from add.batch import Batch, draw_batch, prefetched
 from add.checkpoint import TrainingState
 from add.config.load import load_run
 from add.config.run import Run
@@ -111,6 +113,10 @@ def train(
     state = TrainingState(unet, average, student_optimiser, heads, head_optimiser)
     step, seconds = state.resume(checkpoints, rank, identity)
 
+    form = (student.resolution, student.latent_shape)
+    parts = product(range(step, settings.steps), range(settings.accumulate))
+    batches = prefetched(partial(draw_batch, run, data, *form, seed, s, part, rank) for s, part in parts)
+
     setup_seconds = time.perf_counter() - started
     with (
         TrainLog(out / "train", step) if rank.first else nullcontext() as log,
@@ -120,10 +126,8 @@ def train(
             # Gradients, summed over the parts of the batch, averaged over the processes.
             tick = time.perf_counter()
             values: dict[str, Tensor] = {}
-            for part in range(settings.accumulate):
-                batch = draw_batch(
-                    run, data, student.resolution, student.latent_shape, seed, step, part, device, rank
-                )
+            for _ in range(settings.accumulate):
+                batch = next(batches).to(device)
                 with autocast(settings.precision, device):
                     student_loss, head_loss, part_values = losses(run, networks, unet, heads, batch)
                 (student_loss / settings.accumulate).backward()

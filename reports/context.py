@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import chain
 from typing import Any
 
 from add.errors import InputError
+from eval.result import ResultProvenance
 from reports.cells import Report
 from reports.layout import ABSENT, steps_text, style_of
 from reports.study import flatten
@@ -42,10 +43,18 @@ def provenance(report: Report) -> dict[str, Any]:
     return {
         "commits": ", ".join(sorted({source.commit or "not recorded" for source in sources})),
         "hardware": _merged(source.hardware for source in sources),
+        "sampling": _merged(how for source in sources for how in _sampled(source)),
         "training": [(f"training: {key}", value) for key, value in _merged(facts)],
         "versions": _merged(source.versions for source in sources),
         "weights": _weights(report),
     }
+
+
+def _sampled(source: ResultProvenance) -> Iterator[dict[str, Any]]:
+    """How each sample set was drawn, under its number of steps, and how many prompts its text encoders cut off."""
+    for name, how in source.sampling.items():
+        yield {name.rpartition("-")[2].replace("step", "-step"): how.get("sampler", {})}
+        yield {"prompts cut off": {name: how.get("truncated_prompts", ABSENT.value)}}
 
 
 def _weights(report: Report) -> Pairs:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
 import unicodedata
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -88,6 +90,7 @@ def left_out_line(data: CaptionedSet) -> str | None:
 
 
 _SHOWN_KINDS = 8
+_DECODERS = 8
 _CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
@@ -161,16 +164,19 @@ def pixels(
     if rule.crop != "random" or places is None:
         places = [(0.5, 0.5)] * len(samples)
     size, method = (resolution, resolution), Image.Resampling[rule.filter.upper()]
-    squares = []
-    for sample, place in zip(samples, places, strict=True):
+
+    def square(sample: Sample, place: tuple[float, float]) -> NDArray[np.uint8]:
         image = decoded_rgb(sample.image, sample.name)
         if image.size != size:
             whole = rule.crop == "none"
             image = (
                 image.resize(size, method) if whole else ImageOps.fit(image, size, method, centering=place)
             )
-        squares.append(np.asarray(image))
-    return np.stack(squares)
+        return np.asarray(image)
+
+    # Pillow decodes and resizes without the interpreter's lock.
+    with ThreadPoolExecutor(min(_DECODERS, os.cpu_count() or 1)) as threads:
+        return np.stack(list(threads.map(square, samples, places)))
 
 
 def decoded(data: bytes, name: object) -> Image.Image:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from add.batch import Batch, draw_batch
+from add.batch import Batch, draw_batch, prefetched
 from add.config.run import Run
 from add.config.training import ResizeSpec, RunDataSpec
 from add.data.training_set import open_training_set
@@ -28,7 +30,7 @@ def run_on(root: Path, form: str, resize: ResizeSpec | None = None) -> Run:
 
 
 def batch(run: Run, seed: int = 3, step: int = 5) -> Batch:
-    return draw_batch(run, open_training_set(run.data.train), 16, (4, 2, 2), seed, step, 0, "cpu")
+    return draw_batch(run, open_training_set(run.data.train), 16, (4, 2, 2), seed, step, 0)
 
 
 @pytest.mark.parametrize("form", [form for form in FORMS if form != "coco"])
@@ -50,3 +52,27 @@ def test_random_crops_are_a_function_of_seed_and_step(tmp_path: Path):
     # Six images, batches of four: the image of sample 0 of epoch 0 comes again in a later epoch, cropped elsewhere.
     crops = {image.numpy().tobytes() for step in range(6) for image in batch(run, step=step).real}
     assert len(crops) > len(IMAGES)
+
+
+def test_while_a_batch_is_in_use_the_next_is_read_and_no_more():
+    made: list[int] = []
+    second = threading.Event()
+
+    def make(number: int) -> int:
+        made.append(number)
+        if number == 1:
+            second.set()
+        return number
+
+    batches = prefetched(partial(make, number) for number in range(5))
+    assert next(batches) == 0
+    assert second.wait(10), "the next one is read only when it is asked for"
+    assert made == [0, 1], "memory for more than one batch ahead"
+    assert list(batches) == [1, 2, 3, 4]
+
+
+def test_a_batch_that_cannot_be_read_ends_the_step_that_needs_it_and_none_before():
+    batches = prefetched(partial(int, text) for text in ("0", "1", "one", "3"))
+    assert [next(batches), next(batches)] == [0, 1]
+    with pytest.raises(ValueError, match="one"):
+        next(batches)

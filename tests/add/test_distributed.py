@@ -35,8 +35,8 @@ def test_the_shares_of_a_batch_are_one_processs_batch(smoke: Path) -> None:
     # A process that drew for its own images alone would train on other noise, timesteps and captions.
     run = smoke_run(batch=8, accumulate=2)
     data = open_training_set(run.data.train)
-    whole = draw_batch(run, data, 32, (4, 8, 8), 1, 2, 1, "cpu")
-    parts = [draw_batch(run, data, 32, (4, 8, 8), 1, 2, 1, "cpu", share) for share in HALVES]
+    whole = draw_batch(run, data, 32, (4, 8, 8), 1, 2, 1)
+    parts = [draw_batch(run, data, 32, (4, 8, 8), 1, 2, 1, share) for share in HALVES]
     for name in ("real", "s", "t", "noise", "noise_t"):
         assert torch.equal(torch.cat([getattr(part, name) for part in parts]), getattr(whole, name)), name
     assert parts[0].prompts + parts[1].prompts == whole.prompts
@@ -125,7 +125,7 @@ def gradients(run: Run, share: Rank) -> dict[str, torch.Tensor]:
     unet = trainable_unet(networks.student, run.variant.student_init, 0)
     heads = make_heads(run, networks, 32, 0)
     assert heads is not None
-    batch = draw_batch(run, data, 32, networks.student.latent_shape, 0, 0, 0, "cpu", share)
+    batch = draw_batch(run, data, 32, networks.student.latent_shape, 0, 0, 0, share)
     student_loss, head_loss, _ = losses(run, networks, unet, heads, batch)
     assert head_loss is not None
     student_loss.backward()
@@ -194,7 +194,7 @@ def test_two_processes_killed_and_started_again_end_in_the_same_bits(smoke: Path
         member.send_signal(signal.SIGKILL)
     process.wait()
     assert not (tmp_path / "broken" / "student").exists(), "killed too late to test anything"
-    with pytest.raises(ValueError, match="belongs to processes 2, this run has 1"):
+    with pytest.raises(ValueError, match="was made with processes 2, now it is 1"):
         train(run, 0, tmp_path / "broken")
     launch(broken)
     launch(launched(2, run, tmp_path / "whole", "--multi_gpu"))

@@ -36,7 +36,7 @@ def parts(run: Run, seed: int = 0, step: int = 0):
     data = open_training_set(run.data.train)
     unet = trainable_unet(networks.student, run.variant.student_init, seed)
     heads = make_heads(run, networks, 32, seed)
-    batch = draw_batch(run, data, 32, LATENT, seed, step, 0, "cpu")
+    batch = draw_batch(run, data, 32, LATENT, seed, step, 0)
     return networks, unet, heads, batch
 
 
@@ -172,9 +172,9 @@ def test_the_student_starts_from_pure_noise_at_the_last_timestep(smoke: Path):
 def test_all_variants_of_one_seed_draw_the_same_data_timesteps_and_noise(smoke: Path):
     data_run, other = smoke_run(), smoke_run("loss_terms-l-adv")
     data = open_training_set(data_run.data.train)
-    a = draw_batch(data_run, data, 32, LATENT, 3, 7, 0, "cpu")
-    b = draw_batch(other, data, 32, LATENT, 3, 7, 0, "cpu")
-    c = draw_batch(other, data, 32, LATENT, 4, 7, 0, "cpu")
+    a = draw_batch(data_run, data, 32, LATENT, 3, 7, 0)
+    b = draw_batch(other, data, 32, LATENT, 3, 7, 0)
+    c = draw_batch(other, data, 32, LATENT, 4, 7, 0)
     for name in ("real", "s", "t", "noise", "noise_t"):
         assert torch.equal(getattr(a, name), getattr(b, name)), name
     assert a.prompts == b.prompts

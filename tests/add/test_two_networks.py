@@ -77,7 +77,7 @@ def test_null_and_negative_prompts_reach_an_sdxl_teacher_whole(
     teacher = networks.teacher
     assert teacher is not None
     data = open_training_set(run.data.train)
-    batch = draw_batch(run, data, 32, teacher.latent_shape, 0, 0, 0, "cpu")
+    batch = draw_batch(run, data, 32, teacher.latent_shape, 0, 0, 0)
     latents, images = student_output(run, networks, teacher.unet, batch)
     calls: list[tuple[torch.Tensor, torch.Tensor]] = []
     hook = teacher.unet.register_forward_pre_hook(

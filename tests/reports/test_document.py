@@ -165,3 +165,12 @@ def resolved(ablations: Path) -> ReportStudy:
     scale = load_scale(ROOT / "config" / "smoke.yaml")
     baseline = load_baseline(ablations / "baseline.yaml")
     return study_from_spec(scale, baseline, resolve(scale, baseline, load_ablations(ablations)))
+
+
+def test_how_images_were_sampled_stands_in_the_report(paper: Path):
+    data = json.loads((paper / "data.json").read_text())
+    assert dict(data["sampling"])["4-step.timesteps"] == "999, 749, 499, 249"
+    assert {"1-step.network_calls", "prompts cut off.coco-1step"} <= dict(data["sampling"]).keys()
+    assert "Sampling" in [
+        heading["body"]["text"] for heading in query(paper, "heading") if "text" in heading["body"]
+    ]

@@ -193,6 +193,14 @@ def result_of(study: ReportStudy, run: str, seed: int, images: int = 8) -> dict[
             "weights": {"sd21/unet": digest("unet", 64), "vit_s_dinov2": digest("vit", 64)},
             "train": {"wall_seconds": 60 + 30 * chance(run, seed), "steps": 200, "device": "cpu"},
             "sample_seconds": {"coco-1step": 2.4, "coco-4step": 5.0},
+            "sampling": {
+                f"{prompts}-{steps}step": {
+                    "sampler": {"scheduler": "LCMScheduler", "timesteps": timesteps, "network_calls": steps},
+                    "truncated_prompts": seed,
+                }
+                for prompts in ("coco", "parti")
+                for steps, timesteps in ((1, [999.0]), (4, [999.0, 749.0, 499.0, 249.0]))
+            },
             "score_seconds": 1.5,
         },
     }

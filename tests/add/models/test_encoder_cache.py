@@ -59,7 +59,7 @@ def test_everything_that_encoders_make_is_served_without_calling_them(smoke: Pat
 
     def made(cache: EncoderCache | None) -> list[torch.Tensor]:
         networks = load_frozen_networks(run, "cpu", cache)
-        batch = draw_batch(run, data, 32, LATENT, 0, 0, 0, "cpu")
+        batch = draw_batch(run, data, 32, LATENT, 0, 0, 0)
         given = networks.conditions(batch.real, batch.prompts)
         text = networks.student.embed(batch.prompts).embeddings
         if cache is not None:

@@ -34,7 +34,7 @@ def prepared(run: Run, options: PerformanceSpec) -> tuple[FrozenNetworks, Any, A
     unet = trainable_unet(networks.student, "pretrained", 0)
     heads = make_heads(run, networks, 32, 0)
     apply_options(options, networks, unet)
-    return networks, unet, heads, draw_batch(run, data, 32, (4, 8, 8), 0, 0, 0, "cpu")
+    return networks, unet, heads, draw_batch(run, data, 32, (4, 8, 8), 0, 0, 0)
 
 
 def step_gradients(run: Run, options: PerformanceSpec) -> tuple[dict[str, torch.Tensor], int]:

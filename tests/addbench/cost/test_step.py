@@ -38,7 +38,7 @@ def real_step(run: Run) -> tuple[int, int, Any, Any, Any]:
     data = open_training_set(run.data.train)
     unet = trainable_unet(networks.student, "pretrained", 0)
     heads = make_heads(run, networks, 32, 0)
-    batch = draw_batch(run, data, 32, networks.student.latent_shape, 0, 0, 0, "cpu")
+    batch = draw_batch(run, data, 32, networks.student.latent_shape, 0, 0, 0)
     with Flops() as flops, LiveBytes() as live:
         student_loss, head_loss, _ = losses(run, networks, unet, heads, batch)
         student_loss.backward()
@@ -138,7 +138,7 @@ def test_the_meter_finds_what_the_allocator_was_asked_for(smoke: Path) -> None:
     heads = make_heads(run, networks, 32, 0)
     assert heads is not None
     data = open_training_set(run.data.train)
-    batch = draw_batch(run, data, 32, networks.student.latent_shape, 0, 0, 0, "cpu")
+    batch = draw_batch(run, data, 32, networks.student.latent_shape, 0, 0, 0)
 
     def step() -> None:
         for player in (unet, heads):
@@ -180,7 +180,7 @@ def test_the_counted_losses_are_the_steps(smoke: Path) -> None:
     heads = make_heads(run, networks, 32, 0)
     assert heads is not None
     heads.eval()  # spectral norm's vectors stand still
-    batch = draw_batch(run, data, 32, networks.student.latent_shape, 0, 0, 0, "cpu")
+    batch = draw_batch(run, data, 32, networks.student.latent_shape, 0, 0, 0)
     counted, real = step_losses(run, networks, unet, heads, batch), losses(run, networks, unet, heads, batch)
     torch.testing.assert_close(counted[0], real[0])
     torch.testing.assert_close(counted[1], real[1])

@@ -14,7 +14,9 @@ from add.config.load import load_scale
 from add.config.scale import Scale
 from add.config.yaml import SpecError
 from addbench.preflight.inputs import check_inputs_exist
+from tests.support.evaluation import coco_file, parti_file
 from tests.support.specs import ROOT
+from tests.support.training_data import png
 from tests.support.workflow import copy_project, workflow_environment
 
 PAPER = ROOT / "config/paper.yaml"
@@ -32,8 +34,11 @@ def leave(root: Path) -> None:
         (root / folder).mkdir(parents=True)
     for number in range(64):
         (root / f"data/paper/train/{number:05d}.tar").touch()
-    for file in ("data/coco/annotations/captions_val2017.json", "data/PartiPrompts.tsv"):
-        (root / file).touch()
+    names = [f"{number:012d}.jpg" for number in range(3)]
+    coco_file(root / "data/coco/annotations/captions_val2017.json", {name: [name] for name in names})
+    for name in names:
+        (root / "data/coco/val2017" / name).write_bytes(png())
+    parti_file(root / "data/PartiPrompts.tsv", [("a tree", "Animals", "Basic")])
 
 
 def with_train(**train: Any) -> Scale:
@@ -118,3 +123,10 @@ def test_the_papers_workflow_is_planned_without_its_networks(tmp_path: Path) -> 
     counts = dict(re.findall(r"^(\w+) +(\d+)$", text, re.MULTILINE))
     stages = {name: int(counts[name]) for name in ("train", "sample", "score", "reference", "report")}
     assert stages == {"train": 17, "sample": 17, "score": 17, "reference": 1, "report": 1}
+    # A fault in a file that is there is said by itself, and not from within a rule.
+    (tmp_path / "data/coco/annotations/captions_val2017.json").write_text("{}")
+    code, text = dry_run(tmp_path)
+    assert code != 0
+    assert "captions_val2017.json: images: missing" in text
+    assert "in rule" not in text
+    assert "identity.py" not in text
