@@ -1,7 +1,7 @@
 """Remake the miniature's weights: `python -m mini.pretrain [STAGE ...]`, about four hours on two cores.
 
 Without arguments it runs every stage whose card is missing below --out, two processes at a time with one thread each.
-An interrupted stage starts from the beginning; a finished one is left alone.
+An interrupted stage goes on from its last checkpoint, in the same bits; a finished one is left alone.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ from mini.pretrain.loop import Recipe
 from mini.world import caption, draw_scenes
 
 WEIGHTS = Path("mini/weights")
+# All feature networks are of one trunk in two sizes; what they learnt from differs.
+_SMALL, _LARGE = (32, 64, 128), (48, 96, 192)
 
 
 def _sd21_vae(out: Path) -> None:
@@ -82,7 +84,7 @@ def _features(name: str, seed: int, steps: int, hidden: tuple[int, ...], instanc
 
 def _vit_l_clip(out: Path) -> None:
     recipe = Recipe(out / "vit_l_clip", seed=6, steps=1000, batch=128, lr=1e-3)
-    contrast.train_discriminator_clip(recipe, out / "clip_text")
+    contrast.train_discriminator_clip(recipe, out / "clip_text", hidden=_LARGE)
 
 
 STAGES: dict[str, Callable[[Path], None]] = {
@@ -93,9 +95,9 @@ STAGES: dict[str, Callable[[Path], None]] = {
     "oracle": _oracle,
     "eval_extractor": _eval_extractor,
     "eval_clip": _eval_clip,
-    "vit_s_dinov1": partial(_features, "vit_s_dinov1", 3, 1000, (24, 48, 96), False),
-    "vit_s_dinov2": partial(_features, "vit_s_dinov2", 4, 1200, (32, 64, 128), True),
-    "vit_l_dinov2": partial(_features, "vit_l_dinov2", 5, 800, (48, 96, 192), True),
+    "vit_s_dinov1": partial(_features, "vit_s_dinov1", 3, 1200, _SMALL, False),
+    "vit_s_dinov2": partial(_features, "vit_s_dinov2", 4, 1200, _SMALL, True),
+    "vit_l_dinov2": partial(_features, "vit_l_dinov2", 5, 800, _LARGE, True),
     "vit_l_clip": _vit_l_clip,
 }
 """Every stage, in the order in which two at a time end soonest. A stage is done if its folder has a card."""

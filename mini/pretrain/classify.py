@@ -164,9 +164,9 @@ def train(recipe: Recipe, *, nuisances: bool, vaes: Sequence[Path] = ()) -> None
     classes = len(label_names())
     decoded = reconstruct_in_turn(vaes, images) if vaes else images
     network = build(label_names() + list(NUISANCES) * nuisances)
-    batch, generator = recipe.batch, recipe.generator()
+    batch = recipe.batch
 
-    def loss(index: NDArray[np.int64]) -> torch.Tensor:
+    def loss(index: NDArray[np.int64], generator: torch.Generator) -> torch.Tensor:
         blur = torch.rand(batch, generator=generator) * (torch.rand(batch, generator=generator) < 0.5)
         x = images[index]
         if vaes:

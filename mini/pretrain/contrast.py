@@ -53,12 +53,11 @@ def train_features(recipe: Recipe, *, hidden: tuple[int, ...], instance: bool) -
     shots = [to_tensor(photographs("discriminator", recipe.n, shot)[2]) for shot in (0, 1)]
     network = build_features(hidden)
     heads = nn.ModuleDict({"scene": _projector(hidden[-1]), "instance": _projector(hidden[-1])})
-    generator = recipe.generator()
 
-    def view(images: torch.Tensor) -> torch.Tensor:
-        return enlarge(rotate_colours(jitter(images, generator), _COLOUR_ROTATION, generator))
+    def loss(index: NDArray[np.int64], generator: torch.Generator) -> torch.Tensor:
+        def view(images: torch.Tensor) -> torch.Tensor:
+            return enlarge(rotate_colours(jitter(images, generator), _COLOUR_ROTATION, generator))
 
-    def loss(index: NDArray[np.int64]) -> torch.Tensor:
         views = [view(shots[0][index]), view(shots[1][index])]
         if instance:
             views.append(view(shots[0][index]))
@@ -70,60 +69,53 @@ def train_features(recipe: Recipe, *, hidden: tuple[int, ...], instance: bool) -
         return value
 
     seconds = fit(recipe, [network, heads], loss)
-    network.eval()
-    quality = probe_card(network, build_features(hidden).eval())
-    network.half().save_pretrained(recipe.out)
     objective = "two photographs of one scene" + " and two views of one photograph" * instance
-    write_card(
-        recipe.out,
+    _save_features(
         recipe,
-        seconds,
-        network=f"{type(network).__name__} {hidden}, {network.num_parameters()} parameters",
+        network,
+        hidden,
+        seconds=seconds,
         how=f"InfoNCE between {objective}, colours rotated in {_COLOUR_ROTATION:.0%} of views; "
         f"{recipe}, seed {recipe.seed}",
         data=f"2 photographs of each of {recipe.n} scenes of the world's discriminator split",
-        quality=quality,
+        quality={},
     )
 
 
-def train_discriminator_clip(recipe: Recipe, text_out: Path) -> None:
-    """Train CLIP on the discriminator split; save the image encoder, and the text encoder (c_text) to `text_out`."""
-    from transformers import CLIPConfig, CLIPModel, CLIPTextModelWithProjection, CLIPVisionModel
+def train_discriminator_clip(recipe: Recipe, text_out: Path, *, hidden: tuple[int, ...]) -> None:
+    """Train CLIP on the discriminator split; save the image encoder, and the text encoder (c_text) to `text_out`.
+
+    The image encoder is of the same kind as `train_features` has: only the objective differs.
+    """
+    from transformers import CLIPTextConfig, CLIPTextModelWithProjection
 
     torch.manual_seed(recipe.seed)
     tokenizer = build_tokenizer()
-    vision_settings = {
-        "hidden_size": 128,
-        "intermediate_size": 512,
-        "num_hidden_layers": 6,
-        "num_attention_heads": 4,
-        "image_size": 64,
-        "patch_size": 8,
-        "projection_dim": 96,
-    }
-    settings = {"text_config": text_settings(96, 3, len(tokenizer)), "vision_config": vision_settings}
-    clip = CLIPModel(CLIPConfig(**settings, projection_dim=96))
+    text = CLIPTextModelWithProjection(CLIPTextConfig(**text_settings(96, 3, len(tokenizer))))
+    network, projection = build_features(hidden), nn.Linear(hidden[-1], 96, bias=False)
 
     def encode_image(x: torch.Tensor) -> torch.Tensor:
-        return clip.visual_projection(clip.vision_model(x).pooler_output)
+        return projection(network(x).pooler_output.flatten(1))
 
     def encode_text(ids: torch.Tensor) -> torch.Tensor:
-        return clip.text_projection(clip.text_model(ids).pooler_output)
+        return text(ids).text_embeds
 
-    card = _fit_clip(recipe, "discriminator", clip, encode_image, encode_text, tokenizer)
-    vision = CLIPVisionModel(clip.config.vision_config).eval()
-    vision.load_state_dict(_renamed(clip.vision_model, vision))
-    text = CLIPTextModelWithProjection(clip.config.text_config).eval()
-    projection = {"text_projection.weight": clip.text_projection.weight}
-    text.load_state_dict(_renamed(clip.text_model, text) | projection)
-    probes = probe_card(vision, CLIPVisionModel(clip.config.vision_config).eval())
-    vision.half().save_pretrained(recipe.out)
+    modules = [network, projection, text]
+    card = _fit_clip(recipe, "discriminator", modules, encode_image, encode_text, tokenizer)
     text.half().save_pretrained(text_out)
     tokenizer.save_pretrained(text_out)
-    write_card(text_out, network="CLIPTextModelWithProjection, 3 layers of 96", **card)
-    card["quality"] |= probes
-    network = f"CLIPVisionModel, 6 layers of 128, {vision.num_parameters()} parameters"
-    write_card(recipe.out, network=network, **card)
+    write_card(text_out, network="CLIPTextModelWithProjection, 3 layers of 96", recipe=recipe, **card)
+    _save_features(recipe, network, hidden, **card)
+
+
+def _save_features(
+    recipe: Recipe, network: Any, hidden: tuple[int, ...], *, quality: dict[str, Any], **card: Any
+) -> None:
+    """Save a feature network with its card, linear probes among its qualities."""
+    probes = probe_card(network.eval(), build_features(hidden).eval())
+    network.half().save_pretrained(recipe.out)
+    name = f"{type(network).__name__} {hidden}, {network.num_parameters()} parameters"
+    write_card(recipe.out, recipe=recipe, network=name, quality=quality | probes, **card)
 
 
 def train_evaluation_clip(recipe: Recipe) -> None:
@@ -135,29 +127,34 @@ def train_evaluation_clip(recipe: Recipe) -> None:
     tokenizer.save_pretrained(recipe.out)
     config = evaluation_clip_config(len(tokenizer))
     model = open_clip.CLIP(**config["model_cfg"]).train()
-    card = _fit_clip(recipe, "evaluation", model, model.encode_image, model.encode_text, tokenizer)
+    card = _fit_clip(recipe, "evaluation", [model], model.encode_image, model.encode_text, tokenizer)
     save_evaluation_clip(recipe.out, json.dumps(config, indent=2), model.half())
     size = sum(p.numel() for p in model.parameters())
-    write_card(recipe.out, network=f"open_clip CLIP, ResNet of width 16, {size} parameters", **card)
+    network = f"open_clip CLIP, ResNet of width 16, {size} parameters"
+    write_card(recipe.out, recipe=recipe, network=network, **card)
 
 
 def _fit_clip(
-    recipe: Recipe, split: Split, model: Any, encode_image: Encoder, encode_text: Encoder, tokenizer: Any
+    recipe: Recipe,
+    split: Split,
+    modules: list[nn.Module],
+    encode_image: Encoder,
+    encode_text: Encoder,
+    tokenizer: Any,
 ) -> dict[str, Any]:
-    """Train between photographs and their captions; returns the arguments of `write_card` but the network's name."""
+    """Train between photographs and their captions; returns arguments of `write_card`."""
     scenes, _, pictures = photographs(split, recipe.n, 2)
     images, ids = to_tensor(pictures), caption_tokens(tokenizer, scenes)
-    generator, sides = recipe.generator(), np.random.default_rng(recipe.seed)
 
-    def loss(index: NDArray[np.int64]) -> torch.Tensor:
-        side = (sides.random(recipe.batch) * 2).astype(np.int64)
+    def loss(index: NDArray[np.int64], generator: torch.Generator) -> torch.Tensor:
+        side = torch.randint(2, (recipe.batch,), generator=generator)
         x = enlarge(jitter(images[index], generator, shift=1))
         return info_nce(encode_image(x), encode_text(ids[index, side]), 0.07)
 
-    seconds = fit(recipe, [model], loss)
-    model.eval()
+    seconds = fit(recipe, modules, loss)
+    for module in modules:
+        module.eval()
     return {
-        "recipe": recipe,
         "seconds": seconds,
         "how": f"image-caption InfoNCE, {recipe}, seed {recipe.seed}",
         "data": f"{recipe.n} captioned photographs of the world's {split} split",
@@ -177,17 +174,6 @@ def retrieval(encode_image: Encoder, encode_text: Encoder, tokenizer: Any) -> fl
         best = (x @ y.T).argmax(1)
         found.append((ids[index[best]] == ids[index]).all(1).float())
     return round(float(torch.cat(found).mean()), 3)
-
-
-def _renamed(part: nn.Module, whole: nn.Module) -> dict[str, torch.Tensor]:
-    """State of `part` under the names it has inside `whole` (with or without its prefix)."""
-    state = part.state_dict()
-    return {
-        name: state[key]
-        for name in whole.state_dict()
-        for key in state
-        if name == key or name.endswith(f".{key}")
-    }
 
 
 def evaluation_clip_config(vocabulary: int, width: int = 16, text_width: int = 96) -> dict[str, Any]:

@@ -174,7 +174,7 @@ def train(
     from diffusers import AutoencoderKL, UNet2DConditionModel
     from transformers import CLIPTextModel, CLIPTokenizer
 
-    out, generator = recipe.out, recipe.generator()
+    out = recipe.out
     torch.manual_seed(recipe.seed)
     vae = AutoencoderKL.from_pretrained(out / "vae", torch_dtype=torch.float32).eval().requires_grad_(False)
     if resume:
@@ -193,12 +193,11 @@ def train(
     mean, std = (torch.cat(parts) for parts in zip(*moments, strict=True))
     alphas_cumprod = build_scheduler().alphas_cumprod
     alphas, sigmas = alphas_cumprod.sqrt(), (1 - alphas_cumprod).sqrt()
-    sides = np.random.default_rng(recipe.seed)
 
-    def loss(index: NDArray[np.int64]) -> torch.Tensor:
+    def loss(index: NDArray[np.int64], generator: torch.Generator) -> torch.Tensor:
         latents = mean[index] + std[index] * torch.randn(mean[index].shape, generator=generator)
-        other = paraphrases & (sides.random(recipe.batch) >= 0.5)
-        prompt = ids[index % recipe.n, other.astype(np.int64)]
+        other = (torch.rand(recipe.batch, generator=generator) >= 0.5).long() * paraphrases
+        prompt = ids[index % recipe.n, other]
         dropped = torch.rand(recipe.batch, generator=generator) < 0.1
         prompt = torch.where(dropped[:, None], null, prompt)
         t, noised, target = velocity_batch(alphas, sigmas, latents, generator)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
+import shutil
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +18,15 @@ from torch import nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
+from add.checkpoint import TrainingState
+from add.digests import digest_of
+from add.distributed import ALONE
 from add.files import whole_file, write_json
 from add.models.weights import weights_hash
 from mini.world import Photographs, Scenes, Split, draw_photographs, draw_scenes, render
 
 CACHE = Path("data/pretrain")
+_CHECKPOINT = 250
 
 
 @dataclass(frozen=True)
@@ -41,52 +47,74 @@ class Recipe:
     def __str__(self) -> str:
         return f"AdamW {self.lr} cosine, batch {self.batch}"
 
-    def generator(self) -> torch.Generator:
-        """A seeded generator for views and noise, separate from torch's global one."""
-        return torch.Generator().manual_seed(self.seed)
+
+Loss = Callable[[NDArray[np.int64], torch.Generator], torch.Tensor]
+"""The loss of the images numbered `index` (batch,); all that it draws comes from the generator, or from torch's own."""
 
 
 def fit(
     recipe: Recipe,
     modules: list[nn.Module],
-    loss: Callable[[NDArray[np.int64]], torch.Tensor],
+    loss: Loss,
     *,
     images: int | None = None,
     decay: float = 0.0,
     every_thousand: Callable[[], None] | None = None,
 ) -> float:
-    """Minimise `loss(index)` with AdamW and clipped gradients; returns the CPU seconds used.
+    """Minimise `loss` with AdamW and clipped gradients; returns the CPU seconds used.
 
-    index: (batch,) numbers below `images` (by default recipe.n), in the order of `batches`. decay: of the moving
-    average of the weights, which the modules end with; 0 keeps the last weights. every_thousand: called after each
-    1000 steps, with the average in place.
+    images: indices are below it (by default recipe.n), in the order of `batches`. decay: of the moving average of the
+    weights, which the modules end with; 0 keeps the last weights. every_thousand: called after each 1000 steps, with
+    the average in place.
+
+    What a step draws is a function of the recipe's seed and the step, and there is a checkpoint every _CHECKPOINT
+    steps: killed and started again, training ends in the same bits.
     """
     parameters = [p for module in modules for p in module.parameters()]
     decayed, plain = [p for p in parameters if p.ndim > 1], [p for p in parameters if p.ndim <= 1]
     groups = [{"params": decayed, "weight_decay": 0.01}, {"params": plain, "weight_decay": 0.0}]
     optimiser = torch.optim.AdamW(groups, lr=recipe.lr, betas=(0.9, 0.99), fused=True)
     ema = EMA(*modules, decay=decay)
+    state = TrainingState(nn.ModuleList(modules), ema.mean, optimiser, None, None)
+    checkpoints = recipe.out / "checkpoints"
+    identity = {"spec": digest_of({**asdict(recipe), "out": recipe.out.name})[:12]}
+    begun, seconds = state.resume(checkpoints, ALONE, identity)
     order = batches(images or recipe.n, recipe.batch, recipe.steps, recipe.seed)
-    started = time.process_time()
-    smooth = 0.0
-    with tqdm(range(recipe.steps), desc=str(recipe.out), mininterval=10, miniters=20) as bar:
-        for step in bar:
+    generator = torch.Generator()
+    smooth: float | None = None
+    with tqdm(total=recipe.steps, initial=begun, desc=str(recipe.out), mininterval=10, miniters=20) as bar:
+        for step in range(begun, recipe.steps):
+            started = time.process_time()
             for group in optimiser.param_groups:
                 group["lr"] = recipe.lr * warm_cosine(step, recipe.steps)
-            value = loss(order[step])
+            generator.manual_seed(draw_seed(recipe.seed, step))
+            torch.manual_seed(draw_seed(recipe.seed, step))
+            value = loss(order[step], generator)
             optimiser.zero_grad(set_to_none=True)
             value.backward()
             nn.utils.clip_grad_norm_(parameters, 1.0)
             optimiser.step()
             ema.update(step)
-            if every_thousand is not None and (step + 1) % 1000 == 0:
+            seconds += time.process_time() - started
+            done = step + 1
+            if every_thousand is not None and done % 1000 == 0:
                 ema.swap()
                 every_thousand()
                 ema.swap()
-            smooth += (value.item() - smooth) * (1.0 if step == 0 else 0.02)
+            if done % _CHECKPOINT == 0 and done < recipe.steps:
+                state.save(checkpoints, done, ALONE, {**identity, "seconds": seconds})
+            smooth = value.item() if smooth is None else smooth + 0.02 * (value.item() - smooth)
             bar.set_postfix_str(f"loss {smooth:.4f}", refresh=False)
+            bar.update()
     ema.swap()
-    return time.process_time() - started
+    shutil.rmtree(checkpoints, ignore_errors=True)
+    return seconds
+
+
+def draw_seed(seed: int, step: int) -> int:
+    """The seed of all that a training with `seed` draws in `step`, 0 .. 2^63 - 1."""
+    key = hashlib.sha256(f"{seed}/{step}".encode()).digest()
+    return int.from_bytes(key[:8], "big") >> 1
 
 
 def warm_cosine(step: int, steps: int, warmup: int = 100) -> float:

@@ -6,7 +6,9 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from add.batch import to_tensor
 from mini.pretrain.loop import Recipe, fit, gaussian_blur, photographs, write_card
@@ -72,10 +74,10 @@ def _fit(
     held_out = to_tensor(photographs("val", 1000)[2])
     vae = vae.to(memory_format=torch.channels_last)
 
-    def loss(index: Any) -> torch.Tensor:
+    def loss(index: NDArray[np.int64], generator: torch.Generator) -> torch.Tensor:
         x = images[index].contiguous(memory_format=torch.channels_last)
         posterior = vae.encode(x).latent_dist
-        difference = vae.decode(posterior.sample()).sample - x
+        difference = vae.decode(posterior.sample(generator)).sample - x
         kl = posterior.kl().mean() / posterior.mean[0].numel()
         return error(x, difference) + kl_weight * kl
 

@@ -13,7 +13,7 @@ from add.models.weights import weights_hash
 from mini.pretrain.__main__ import pin
 from mini.pretrain.classify import reconstruct_in_turn
 from mini.pretrain.diffusion import MAX_LENGTH, build_tokenizer, learn_merges
-from mini.pretrain.loop import EMA, batches, gaussian_blur, rotate_colours, warm_cosine
+from mini.pretrain.loop import EMA, Recipe, batches, fit, gaussian_blur, rotate_colours, warm_cosine
 from mini.pretrain.vae import build, fold_normalisation, object_weights
 from mini.world import captions, draw_scenes
 
@@ -140,3 +140,31 @@ def test_hashes_are_pinned_beside_their_paths_and_comments_stay(tmp_path: Path):
     assert lines[6] == f"  sha256: {weights_hash(tmp_path / 'mini/weights/two')}"
     assert lines[9] == "  sha256: null"
     assert pin("\n".join(lines) + "\n", tmp_path).splitlines() == lines
+
+
+def fitted(out: Path, killed_at: int | None = None) -> tuple[list[torch.Tensor], float]:
+    """The weights and batch statistics of a small network after `fit`, and the CPU seconds that it counts."""
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.BatchNorm1d(4), torch.nn.Linear(4, 1))
+    steps = 0
+
+    def loss(index: np.ndarray, generator: torch.Generator) -> torch.Tensor:
+        nonlocal steps
+        if steps == killed_at:
+            raise KeyboardInterrupt
+        steps += 1
+        x = torch.randn(len(index), 3, generator=generator) + torch.rand(len(index), 1)
+        return (network(x) - x.sum(1, keepdim=True)).square().mean()
+
+    seconds = fit(Recipe(out, seed=5, steps=600, batch=4, lr=1e-2, n=40), [network], loss, decay=0.9)
+    return [*network.parameters(), *network.buffers()], seconds
+
+
+def test_a_training_that_was_killed_ends_in_the_same_bits(tmp_path: Path):
+    expected, _ = fitted(tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        fitted(tmp_path / "broken", killed_at=420)
+    assert [file.name for file in (tmp_path / "broken/checkpoints").iterdir()] == ["step-0000250.safetensors"]
+    found, _ = fitted(tmp_path / "broken")
+    assert all(torch.equal(a, b) for a, b in zip(expected, found, strict=True))
+    assert not (tmp_path / "broken/checkpoints").exists()
