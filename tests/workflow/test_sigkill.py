@@ -9,7 +9,10 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
+from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +22,6 @@ import pytest
 from tests.support.workflow import copy_project, run_workflow, workflow_command, workflow_environment
 
 KILLS = 30
-# What says how long something took, when, or in which process; the rest is a function of values and seeds.
-UNSTABLE = {
-    "wall_seconds",
-    "setup_seconds",
-    "seconds_per_step",
-    "seconds",
-    "peak_bytes",
-    "created",
-    "resumed",
-}
 
 
 def contents(directory: Path) -> dict[str, Any]:
@@ -50,81 +43,82 @@ def contents(directory: Path) -> dict[str, Any]:
 def stable(value: Any) -> Any:
     """JSON values without times, floats to 12 digits: FID's last bits depend on the linear algebra's threads."""
     if isinstance(value, dict):
-        return {key: stable(item) for key, item in value.items() if key not in UNSTABLE}
+        return {key: stable(item) for key, item in value.items() if "seconds" not in key}
     if isinstance(value, list):
         return [stable(item) for item in value]
     return float(f"{value:.12g}") if isinstance(value, float) else value
 
 
-def stages_of(process: subprocess.Popen[Any]) -> list[psutil.Process]:
-    """The stages' python processes below a Snakemake."""
+def stages_of(process: subprocess.Popen[str]) -> list[tuple[str, psutil.Process]]:
+    """(module, process) of the stages that run below a Snakemake."""
     found = []
     for child in psutil.Process(process.pid).children(recursive=True):
-        try:
+        with suppress(psutil.Error):
             command = child.cmdline()
-        except psutil.Error:
-            continue
-        if "-m" in command and any(
-            part.startswith(("add.", "eval.", "reports.", "mini.")) for part in command
-        ):
-            found.append(child)
+            if "-m" in command[:3]:
+                found.append((command[command.index("-m") + 1], child))
     return found
 
 
 @pytest.mark.slow
 def test_thirty_random_kills_change_no_bit_and_lose_nothing(tmp_path: Path):
-    unbroken, broken = tmp_path / "unbroken", tmp_path / "broken"
-    for directory in (unbroken, broken):
-        directory.mkdir()
-        copy_project(directory)
+    unbroken = tmp_path / "unbroken"
+    unbroken.mkdir()
+    copy_project(unbroken)
     whole = run_workflow(unbroken, "--cores", "2")
     assert whole.returncode == 0, whole.stdout + whole.stderr
-
-    # A person's own files, beside what the workflow makes.
-    own = [broken / "results/smoke/preferences/notes.txt", broken / "data/smoke-notes.txt"]
-    for file in own:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text("mine")
+    expected = contents(unbroken)
     draw = random.Random(0)
     killed: list[str] = []
     while len(killed) < KILLS:
-        process = subprocess.Popen(
-            workflow_command("--cores", "2"),
-            cwd=broken,
-            env=workflow_environment(broken),
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        until = time.monotonic() + draw.uniform(3, 18)
-        while time.monotonic() < until and process.poll() is None:
-            time.sleep(0.05)
-        stages = stages_of(process) if process.poll() is None else []
-        if process.poll() is not None:
-            assert process.returncode == 0, "a kill needed more than the same command"
-            break
-        if stages and draw.random() < 0.5:
-            stage = draw.choice(stages)
-            try:
-                name = next(
-                    part
-                    for part in stage.cmdline()
-                    if part.startswith(("add.", "eval.", "reports.", "mini."))
-                )
-                stage.send_signal(signal.SIGKILL)
-            except (psutil.Error, StopIteration):
-                name = "a stage that had just ended"
+        broken = tmp_path / f"broken-{len(killed)}"
+        broken.mkdir()
+        copy_project(broken)
+        # A person's own files, beside what the workflow makes.
+        own = [broken / "results/smoke/preferences/README.md", broken / "data/smoke-notes.txt"]
+        for file in own:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text("mine")
+        while len(killed) < KILLS and (name := killed_once(broken, draw)):
             killed.append(name)
-            process.wait()  # the other jobs go on; it ends by itself
-        else:
-            process.kill()
-            process.wait()
-            killed.append("snakemake")
-    print(killed, file=sys.stderr)
-    last = run_workflow(broken, "--cores", "2")
-    assert last.returncode == 0, last.stdout + last.stderr
-    assert len(killed) == KILLS, f"the table was whole after {len(killed)} kills"
-    assert "Nothing to be done" in run_workflow(broken, "--cores", "2", "--dry-run").stdout
-    assert all(file.read_text() == "mine" for file in own)
-    expected, found = contents(unbroken), contents(broken)
-    assert expected.keys() == found.keys()
-    assert [name for name, value in expected.items() if found[name] != value] == []
+        last = run_workflow(broken, "--cores", "2")
+        assert last.returncode == 0, last.stdout + last.stderr
+        assert "Nothing to be done" in run_workflow(broken, "--cores", "2", "--dry-run").stdout
+        assert all(file.read_text() == "mine" for file in own)
+        found = contents(broken)
+        assert expected.keys() == found.keys()
+        assert [name for name, value in expected.items() if found[name] != value] == []
+    print(Counter(killed), file=sys.stderr)
+    assert {"snakemake", "add.train"} <= set(killed)
+
+
+def killed_once(directory: Path, draw: random.Random) -> str | None:
+    """Start the workflow, kill it or one of its stages some seconds later, and say which; None where it had ended."""
+    process = subprocess.Popen(
+        workflow_command("--cores", "2"),
+        cwd=directory,
+        env=workflow_environment(directory),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    said: list[str] = []
+    assert process.stdout is not None
+    reader = threading.Thread(target=lambda: said.extend(process.stdout or ()))
+    reader.start()
+    until = time.monotonic() + draw.uniform(4, 14)
+    while time.monotonic() < until and process.poll() is None:
+        time.sleep(0.05)
+    if process.poll() is not None:
+        assert process.returncode == 0, "a kill needed more than the same command: " + "".join(said)
+        return None
+    stages = stages_of(process)
+    if not stages or draw.random() < 0.5:
+        process.kill()
+        process.wait()
+        return "snakemake"
+    name, stage = draw.choice(stages)
+    with suppress(psutil.NoSuchProcess):
+        stage.send_signal(signal.SIGKILL)
+    process.wait()  # other jobs go on; it ends by itself
+    return name
