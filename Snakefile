@@ -5,10 +5,12 @@
 #                \--> study_samples -> automatic -> ratings -/      (and the folder of people's votes -> ratings)
 #                          \--> study
 #
-# The report of each scale stays in reports/<scale>; reports/table.pdf is a copy of the last.
+# The report of each scale stays in reports/<scale>, that of another folder of ablations in reports/<scale>-<folder>;
+# reports/table.pdf is a copy of the last.
 #
 #     snakemake --cores all reports/table.pdf                 the table, on the mini scale
 #     snakemake --cores all --config scale=smoke              the same on another scale
+#     snakemake --cores all --config ablations=ablations/ours  questions that the paper does not ask
 #     snakemake --cores all study                             the annotators' pages: results/<scale>/study/pages
 #
 # A rule's `identity` is what Snakemake compares: the values that decide its result, and digests of what people put
@@ -40,10 +42,13 @@ from addbench.identity import (
 from addbench.owner import free_dead_lock, note_owner
 from addbench.preflight.inputs import check_inputs_exist
 from addbench.workflow import (
+    DEFAULT_ABLATIONS,
+    baseline_file,
     build_options,
     gpu_jobs,
     plain,
     report_figures,
+    report_folder,
     report_values,
     scale_file,
     study_plan,
@@ -63,18 +68,18 @@ if workflow.is_main_process:
     free_dead_lock(Path(workflow.snakefile))
 
 SCALE = load_scale(scale_file(config.get("scale", "mini")))
-ABLATIONS = Path(config.get("ablations", "ablations"))
+ABLATIONS = Path(config.get("ablations", DEFAULT_ABLATIONS))
 check_inputs_exist(SCALE)
-BASELINE = load_baseline(ABLATIONS / "baseline.yaml")
+BASELINE = load_baseline(baseline_file(ABLATIONS))
 TABLE = resolve(SCALE, BASELINE, load_ablations(ABLATIONS))
 RESULTS = f"results/{SCALE.name}"
 # What the `data` stage makes. A scale without one names files that are already there: identities tell their change,
 # whatever their age.
 DATA = [f"{SCALE.data.root}/dataset.json"] if SCALE.data.build else []
-REPORT = f"reports/{SCALE.name}"
+REPORT = report_folder(SCALE, ABLATIONS)
 SEEDS = SCALE.training.seeds
 # What people compare; its systems, and the votes that there are now.
-STUDY = study_plan(SCALE, TABLE, RESULTS)
+STUDY = study_plan(SCALE, TABLE, RESULTS, whole=ABLATIONS == DEFAULT_ABLATIONS)
 # A study is never made again in its place, since people may be answering it: give another directory.
 STUDY_DIRECTORY = config.get("study", f"{RESULTS}/study")
 # 1 where jobs use a GPU, else 0; profiles/default allows one such job at a time. Each job holds a GPU of its own

@@ -15,11 +15,31 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
 
+from add.config.run import Given
 from add.models.features import FeatureShape
 
 TAPS = {1: 9, 2: 3}  # kernel side by number of spatial dimensions: nine taps in either case
 CONDITIONS = ("text", "image")
 SLOPE = 0.2
+_STEP = 10.0
+
+
+def given_conditions(conditions: Mapping[str, Tensor], given: Given, virtual_batch: int) -> dict[str, Tensor]:
+    """What the heads are told of each sample, (B, D) each: its own c, or for a control something else.
+
+    constant: one vector for all samples, whose form the heads have and from which they learn nothing. shuffled: the c
+    of the next sample of the same virtual batch, so that c is distributed as it is and says nothing of the sample.
+    """
+    if given == "own" or not conditions:
+        return dict(conditions)
+    if given == "constant":
+        return {name: torch.ones_like(c) for name, c in conditions.items()}
+    order: list[int] = []
+    for groups, samples in virtual_batches(len(next(iter(conditions.values()))), virtual_batch):
+        for _ in range(groups):
+            first = len(order)
+            order += [first + (k + 1) % samples for k in range(samples)]
+    return {name: c[order] for name, c in conditions.items()}
 
 
 def virtual_batches(batch: int, size: int) -> list[tuple[int, int]]:
@@ -82,6 +102,28 @@ class ConvBlock(nn.Module):
         return F.leaky_relu(self.norm(self.conv(x)), SLOPE)
 
 
+class ConditionMap(nn.Module):
+    """The linear map of c (B, D), of unit norm, to (B, width) at an equalised learning rate (StyleGAN-T's c-map).
+
+    scale: standard deviation of the output before training. An optimiser such as Adam moves every weight by about its
+    rate, whatever the gradient, so a plain layer's output moves the faster the larger D is, and an equalised one still
+    by sqrt(2 D / pi) rates. Here the weights are kept at another size than they act with, by a gain at run time, so
+    that for every D one update at rate r moves the output by at most _STEP r of `scale`. The paper does not publish its
+    c-map; StyleGAN-T's, for its c of 768 dimensions, moves by at most 22 r.
+    """
+
+    def __init__(self, inputs: int, outputs: int, scale: float) -> None:
+        super().__init__()
+        rate = _STEP * math.sqrt(math.pi / (2 * inputs))
+        self.gain = rate * scale
+        self.weight = nn.Parameter(torch.randn(outputs, inputs) / rate)
+        self.bias = nn.Parameter(torch.zeros(outputs))
+
+    def forward(self, c: Tensor) -> Tensor:
+        """(B, D) to (B, width)."""
+        return F.linear(c, self.weight * self.gain, self.bias)
+
+
 class Head(nn.Module):
     """One D_k: features (B, C, ...) and condition embeddings to one logit per position, (B, L)."""
 
@@ -99,21 +141,20 @@ class Head(nn.Module):
         self.point = ConvBlock(shape.channels, channels, dimensions, 1, virtual_batch)
         self.residual = ConvBlock(channels, channels, dimensions, taps, virtual_batch)
         self.project = spectral_norm(nn.Conv1d(channels, width if condition_dims else 1, 1))
-        self.maps = nn.ModuleDict({name: nn.Linear(dim, width) for name, dim in condition_dims.items()})
-        for linear in self.maps.values():
-            # The map of c has unit variance for every dimension of c: text and image have equal weight.
-            assert isinstance(linear, nn.Linear)
-            nn.init.normal_(linear.weight, std=1 / math.sqrt(linear.in_features * len(self.maps)))
-            nn.init.zeros_(linear.bias)
+        # Together of unit variance: text and image have equal weight.
+        scale = 1 / math.sqrt(max(1, len(condition_dims)))
+        self.maps = nn.ModuleDict(
+            {name: ConditionMap(dim, width, scale) for name, dim in condition_dims.items()}
+        )
 
     def forward(self, features: Tensor, conditions: Mapping[str, Tensor]) -> Tensor:
-        """features (B, C, L) or (B, C, H, W), conditions of normalised (B, D). Returns logits (B, L)."""
+        """features (B, C, L) or (B, C, H, W), conditions (B, D) of unit norm. Returns logits (B, L)."""
         h = self.point(features)
         h = (h + self.residual(h)) / math.sqrt(2)
         out = self.project(h.flatten(2))
         if not self.maps:
             return out[:, 0]
-        c = torch.stack([linear(conditions[name]) for name, linear in self.maps.items()]).sum(0)
+        c = torch.stack([mapped(conditions[name]) for name, mapped in self.maps.items()]).sum(0)
         return torch.einsum("bwl,bw->bl", out, c) / math.sqrt(out.shape[1])
 
 
@@ -155,8 +196,8 @@ class Discriminator(nn.Module):
     ) -> list[Tensor]:
         """Logits, one (B, L_k) per head, of features (B, C_k, ...) and conditions {"text": (B, D), ...}.
 
-        The conditions must be exactly the configured ones. Each embedding is normalised to zero mean and unit
-        variance over its elements, so that none dominates by its scale.
+        The conditions must be exactly the configured ones. Each embedding is scaled to unit norm, as in StyleGAN-T, so
+        that none dominates by its scale.
         Raises ValueError for missing, additional or wrongly sized conditions, and features of other shapes.
         """
         normalised = self._normalised(conditions or {})
@@ -182,4 +223,4 @@ class Discriminator(nn.Module):
                     f"discriminator: condition {name!r} has shape {tuple(conditions[name].shape)},"
                     f" not (B, {dim})"
                 )
-        return {name: F.layer_norm(conditions[name], (dim,)) for name, dim in self.condition_dims.items()}
+        return {name: F.normalize(conditions[name]) for name in self.condition_dims}

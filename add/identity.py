@@ -17,6 +17,9 @@ from add.digests import State, digest_of, file_digest, file_state, remembered
 from add.models.hub import SMALL, is_hub_id, mirrored
 from add.models.weights import INDEX, weight_hashes, weight_names
 
+METHOD = 2
+"""Counts the versions of the method's arithmetic: another number trains every run again, where equal values have come
+to mean another result. 2: the heads' map of c at an equalised learning rate."""
 _HOUSEKEEPING = ("checkpoint_every", "log_every", "pictures_every", "device")
 """The device is recorded with a result, as the processor is: each is another draw, and neither is a value."""
 _ADDRESSES = ("path", "revision", "sha256", "files", "family")
@@ -27,7 +30,7 @@ _NOTES = ("_name_or_path", "_diffusers_version", "_commit_hash", "transformers_v
 
 def deciding_values(run: Run) -> dict[str, Any]:
     """The run's values that reach the arithmetic, as JSON values; networks are there by name, without an address."""
-    values = run.model_dump(mode="json", exclude={"name"})
+    values = {"method": METHOD, **run.model_dump(mode="json", exclude={"name"})}
     _drop(values["training"], _HOUSEKEEPING)
     _drop(values["data"]["train"], _PLACES)
     networks = values["networks"]

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from add.diagnosis import diagnose
 from add.files import write_whole
 
 
@@ -73,6 +74,11 @@ class TrainLog:
         picture = Image.fromarray(grid.repeat(scale, 0).repeat(scale, 1))
         picture.save(folder / f"step-{step:06d}-{'-'.join(rows)}.png")
         self.board.add_image("/".join(rows), grid, step, dataformats="HWC")
+
+    def diagnosis(self) -> dict[str, Any]:
+        """`diagnose` of the whole log, of a run that has ended."""
+        lines = (self.directory / "log.jsonl").read_text(encoding="utf-8").splitlines()
+        return diagnose([json.loads(line) for line in lines])
 
     def __enter__(self) -> TrainLog:
         return self

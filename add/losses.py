@@ -3,7 +3,8 @@
 Reductions, without which the weights lambda and gamma have no meaning:
   hinge         sum over heads; mean over batch and over a head's tokens
   R1            sum over heads and over an input's elements; mean over batch
-  distillation  sum over channels and over the pixels of a latent position; mean over positions and over batch
+  distillation  mean over batch; of one sample, `loss.reduction`: sum over channels and over the pixels of a latent
+                position and mean over positions (`positions`), mean over all elements, or their sum
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from add.config.run import Reduction
 from add.config.training import NfsdSpec
 from add.noise import NoiseSchedule, coefficients, ddim_step, ddim_timesteps, epsilon_from, x0_from
 
@@ -39,6 +41,18 @@ def hinge_discriminator(real: Sequence[Tensor], fake: Sequence[Tensor]) -> Tenso
 def logit_gaps(real: Sequence[Tensor], fake: Sequence[Tensor]) -> Tensor:
     """mean(real_k) - mean(fake_k) for each head (K,), detached: positive where a head separates them."""
     return torch.stack([(r.mean() - f.mean()).detach() for r, f in zip(real, fake, strict=True)])
+
+
+def share_ranked(real: Sequence[Tensor], fake: Sequence[Tensor]) -> Tensor:
+    """Share of samples whose real image has the larger logit than the generated one of the same c. Scalar.
+
+    A sample's logit is the mean over a head's positions, and over heads. 0.5 is chance. Unlike a gap, it has one scale
+    for all heads.
+    """
+    difference = torch.stack(
+        [(r - f).detach().float().mean(1) for r, f in zip(real, fake, strict=True)]
+    ).mean(0)
+    return (difference > 0).float().mean() + 0.5 * (difference == 0).float().mean()
 
 
 def r1_penalty(logits: Sequence[Tensor], inputs: Sequence[Tensor]) -> Tensor:
@@ -78,16 +92,19 @@ def distillation_weight(schedule: NoiseSchedule, t: Tensor, form: DistillationFo
     raise ValueError(f"distillation form {form!r} is not one of exponential, sds, nfsd")
 
 
-def distillation_loss(x: Tensor, target: Tensor, weights: Tensor, positions: int) -> Tensor:
-    """mean_b c_b ||x_b - sg(target_b)||^2 / positions, the square summed over channels and pixels. Scalar.
+def distillation_loss(
+    x: Tensor, target: Tensor, weights: Tensor, reduction: Reduction, positions: int
+) -> Tensor:
+    """mean_b c_b ||x_b - sg(target_b)||^2 / n, the square summed over channels and pixels. Scalar.
 
-    x, target: (B, C, ...), latents or images; weights: (B,); positions: of the latents, h * w, in both cases.
-    The paper does not publish the reduction. Per latent position, a distance has the same weight for every VAE factor,
-    and lambda = 2.5 matters beside the adversarial loss; averaged over pixels, it does not.
+    x, target: (B, C, ...), latents or images; weights: (B,). reduction: n is 1 (`sum`), the number of elements of x_b
+    (`mean`), or `positions`, those of the latents, h * w, in both spaces. The paper does not publish it. Per latent
+    position, a distance has the same weight for every VAE factor, and lambda = 2.5 matters beside the adversarial loss;
+    averaged over pixels, it does not.
 
     No gradient reaches the target. In latent space with the SDS weight, d loss / d x = w(t) (eps_psi - eps')
-    / (B * positions), the SDS gradient up to that constant. Raises ValueError when the shapes differ
-    (broadcasting would hide it).
+    / (B * n), the SDS gradient up to that constant. Raises ValueError when the shapes differ (broadcasting would hide
+    it).
     """
     if x.shape != target.shape or weights.shape != x.shape[:1]:
         raise ValueError(
@@ -97,7 +114,8 @@ def distillation_loss(x: Tensor, target: Tensor, weights: Tensor, positions: int
     difference = x - target.detach()
     # Half precision would lose most of the sum.
     squares = difference.to(torch.promote_types(difference.dtype, torch.float32)).square()
-    return (weights * squares.flatten(1).sum(1) / positions).mean()
+    elements = {"sum": 1, "mean": x[0].numel(), "positions": positions}[reduction]
+    return (weights * squares.flatten(1).sum(1) / elements).mean()
 
 
 def nfsd_direction(

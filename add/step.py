@@ -11,7 +11,7 @@ from torch import Tensor
 from add.augment import augment, random_crop
 from add.batch import Batch
 from add.config.run import Run
-from add.discriminator import Discriminator
+from add.discriminator import Discriminator, given_conditions
 from add.losses import (
     Conditioning,
     distillation_loss,
@@ -20,6 +20,7 @@ from add.losses import (
     hinge_generator,
     logit_gaps,
     r1_penalty,
+    share_ranked,
     teacher_target,
 )
 from add.models.diffusion import student_x0
@@ -32,6 +33,10 @@ def losses(
 ) -> tuple[Tensor, Tensor | None, dict[str, Tensor]]:
     """The student's loss, the heads' loss (None without them) and detached values to log, all scalars.
 
+    The values get `gradient_distill` and `gradient_adversarial` once the student's loss was differentiated: the norms
+    of what either loss adds to the gradient of the student's output, in the space that distillation compares in. Their
+    ratio is what lambda means, whatever the reduction.
+
     The student's output is decoded once, and the heads see the generated images once, for both losses. Both losses
     use the parameters from the start of the step. Neither puts a gradient into the other's parameters.
     """
@@ -40,14 +45,21 @@ def losses(
     student_loss = torch.zeros((), device=images.device)
     head_loss: Tensor | None = None
     values: dict[str, Tensor] = {}
+    output = images if variant.loss.space == "pixel" else latents
+    distilled = watch_gradients(output, values)
     if variant.loss.distillation != "none":
         target, weight = target_of(run, networks, latents, images, batch)
-        output = images if variant.loss.space == "pixel" else latents
-        distillation = distillation_loss(output, target, weight, positions=latents[0, 0].numel())
+        distillation = distillation_loss(
+            distilled, target, weight, variant.loss.reduction, positions=latents[0, 0].numel()
+        )
         student_loss = student_loss + variant.loss.distillation_weight * distillation
         values["loss_distill"] = distillation.detach()
     if heads is not None and networks.features is not None:
-        conditions = networks.conditions(batch.real, batch.prompts)
+        conditions = given_conditions(
+            networks.conditions(batch.real, batch.prompts),
+            variant.discriminator.given,
+            run.training.virtual_batch,
+        )
         fake = discriminator_features(run, images, networks.features, batch)
         with torch.no_grad():
             real = discriminator_features(run, batch.real, networks.features, batch)
@@ -56,6 +68,28 @@ def losses(
         values |= {"loss_g_adv": adversarial.detach(), **head_values}
     values["loss_g"] = student_loss.detach()
     return student_loss, head_loss, values
+
+
+def watch_gradients(output: Tensor, values: dict[str, Tensor]) -> Tensor:
+    """A view of the student's output for the distillation loss; the rest of its gradient is the adversarial loss's.
+
+    When `output` gets its gradient, the norms of both parts are put into `values`.
+    """
+    view = output.view_as(output)
+    parts: list[Tensor] = []
+
+    def of_view(gradient: Tensor) -> None:
+        parts.append(gradient.detach())
+
+    def of_output(gradient: Tensor) -> None:
+        distilled = parts.pop() if parts else torch.zeros_like(gradient)
+        values["gradient_distill"] = distilled.norm()
+        values["gradient_adversarial"] = (gradient.detach() - distilled).norm()
+
+    if view.requires_grad:
+        view.register_hook(of_view)
+        output.register_hook(of_output)
+    return view
 
 
 def student_output(run: Run, networks: FrozenNetworks, unet: Any, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -149,6 +183,7 @@ def discriminator_loss(
     r1 = r1_penalty(real_logits, inputs)
     gaps = logit_gaps(real_logits, fake_logits)
     values = {"loss_d": hinge.detach(), "r1": r1.detach(), "gap": gaps.mean()}
+    values["ranked"] = share_ranked(real_logits, fake_logits)
     values |= {f"gap_{k}": gap for k, gap in enumerate(gaps)}
     return hinge + run.variant.discriminator.r1_gamma * r1, values
 

@@ -51,7 +51,7 @@ from add.distributed import (
 )
 from add.errors import InputError, refuses
 from add.files import whole_directory, write_json
-from add.identity import configuration_digest, networks_of, spec_hash
+from add.identity import METHOD, configuration_digest, networks_of, spec_hash
 from add.lock import only_writer
 from add.log import TrainLog
 from add.models.diffusion import save_student, trainable_unet
@@ -149,7 +149,8 @@ def train(
             # Update the student, the heads and the student's average.
             rates = update(student_optimiser, unet, settings.student_optimiser, step, settings.steps)
             if heads is not None and head_optimiser is not None:
-                update(head_optimiser, heads, settings.head_optimiser, step, settings.steps)
+                of_heads = update(head_optimiser, heads, settings.head_optimiser, step, settings.steps)
+                rates["head_grad_norm"] = of_heads["grad_norm"]
             update_average(average, unet, settings.ema)
             step += 1
             seconds += time.perf_counter() - tick
@@ -188,11 +189,13 @@ def train(
         "images": settings.steps * settings.batch,
         "seed": seed,
         "spec_hash": identity["spec"],
+        "method": METHOD,
         "device": torch.cuda.get_device_name() if device.startswith("cuda") else platform.machine(),
         "threads": settings.threads,
         "processes": rank.processes,
         "torch": torch.__version__,
         **contents,
+        **({"diagnosis": log.diagnosis()} if log is not None else {}),
         "left_out": dict(data.left_out),
     }
     write_json(out / "train" / "train.json", summary)

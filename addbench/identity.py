@@ -31,6 +31,8 @@ from eval.metrics.alignment import LOCAL
 from eval.preferences.raters.scores import PREPARATION
 from eval.stage import MeasureValues, StageValues
 
+FIRST_METHOD = 1
+"""Of trainings that do not record `add.identity.METHOD`."""
 BUILT = "made by the data stage"
 
 
@@ -86,6 +88,15 @@ def changed_contents(folder: Path, now: Mapping[str, Any]) -> list[tuple[str, st
     return [] if then is None else [entry for entry in _changed(then, now) if entry[0] != "values"]
 
 
+def recorded_method(folder: Path) -> dict[str, int]:
+    """{"method": the version of the method that trained the run in `folder`}; empty where no training has finished."""
+    try:
+        facts = json.loads((folder / "train" / "train.json").read_bytes())
+        return {"method": facts.get("method", FIRST_METHOD)}
+    except (OSError, ValueError, AttributeError):
+        return {}
+
+
 def _recorded(folder: Path) -> dict[str, Any] | None:
     """The identity of a finished training by its own record; None where there is none."""
     try:
@@ -99,7 +110,8 @@ def _recorded(folder: Path) -> dict[str, Any] | None:
             }
             for name, network in networks_of(run).items()
         }
-        return {"values": deciding_values(run), "networks": networks, "data": facts.get("data")}
+        values = deciding_values(run) | recorded_method(folder)
+        return {"values": values, "networks": networks, "data": facts.get("data")}
     except (OSError, ValueError, KeyError, AttributeError):
         return None
 

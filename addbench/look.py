@@ -149,7 +149,7 @@ def explain(options: argparse.Namespace) -> tuple[str, int]:
 
 
 def _changed(directory: Path, run: Run, now: dict[str, Any]) -> list[str]:
-    from addbench.identity import changed_contents
+    from addbench.identity import changed_contents, recorded_method
 
     place = directory.as_posix()
     recorded = directory / "spec.json"
@@ -157,7 +157,8 @@ def _changed(directory: Path, run: Run, now: dict[str, Any]) -> list[str]:
         return [f"{place}: never ran (it holds no spec.json)"]
     spec = _read(recorded)
     try:
-        found = changes(flat(deciding_values(load_run(recorded))), flat(now["values"]))
+        then = deciding_values(load_run(recorded)) | recorded_method(directory)
+        found = changes(flat(then), flat(now["values"]))
     except SpecError:  # of another version: it is compared as it stands
         found = changes(flat(spec), values(run))
     lines = [f"  {key}: {old} -> {new}" for key, old, new in [*found, *changed_contents(directory, now)]]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shlex
+import sys
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,10 @@ from add.device import machine_gpus
 from eval.stage import MeasureValues, StageValues
 from reports.study import study_from_spec
 
-FIGURES = ("ranks", "steps", "scatter", "gap", "losses")
+DEFAULT_ABLATIONS = Path("ablations")
+"""The paper's questions."""
+
+FIGURES = ("ranks", "steps", "scatter", "gap", "losses", "ratio")
 """Figures of the report beside the samples, each with a caption of the same name under reports/captions."""
 
 RATING_FIGURES = ("winrates", "elo", "pairs")
@@ -30,6 +34,18 @@ RATING_FIGURES = ("winrates", "elo", "pairs")
 def scale_file(scale: str) -> str:
     """config/<scale>.yaml for a scale's name; a path to a YAML file stands for itself."""
     return scale if scale.endswith((".yaml", ".yml")) else f"config/{scale}.yaml"
+
+
+def baseline_file(ablations: Path) -> Path:
+    """The shared default of a folder of ablations: its own baseline.yaml, or that of the project's folder."""
+    own = ablations / "baseline.yaml"
+    return own if own.is_file() else DEFAULT_ABLATIONS / own.name
+
+
+def report_folder(scale: Scale, ablations: Path) -> str:
+    """Where a table's report stays: another folder of ablations is another table, and replaces no report."""
+    name = scale.name if ablations == DEFAULT_ABLATIONS else f"{scale.name}-{ablations.name}"
+    return f"reports/{name}"
 
 
 def plain(run: Run) -> str:
@@ -188,10 +204,18 @@ class StudyFiles:
         return json.dumps([{"name": s.label, "samples": s.samples} for s in self.systems])
 
 
-def study_plan(scale: Scale, table: Table, results: str) -> StudyFiles:
-    """The scale's study as files below `results`. Raises SpecError with every unknown name."""
+def study_plan(scale: Scale, table: Table, results: str, whole: bool = True) -> StudyFiles:
+    """The scale's study as files below `results`. Raises SpecError with every unknown name.
+
+    whole: whether the table is that of the project's folder. A study's systems are runs of that table; another table
+    that lacks some of them has no ratings, and says so on stderr.
+    """
     study = scale.study
     if study is None:
+        return StudyFiles()
+    lacking = sorted({system.run for system in study.systems if system.run} - set(table.runs))
+    if lacking and not whole:
+        print(f"This report has no ratings: the study compares {', '.join(lacking)}.", file=sys.stderr)
         return StudyFiles()
     raise_all(_unknown(scale, study, table))
     folder = Path(study.records)
@@ -249,6 +273,9 @@ def _compared(scale: Scale, study: StudySpec, system: StudySystemSpec, results: 
     job = {"system": network.path, "prompts": study.prompts, **known, "steps": system.steps, "out": out}
     if network.files is not None:
         job["files"] = network.files
+    told = {"original_size": network.original_size, "target_size": network.target_size}
+    if sizes := {name: side for name, side in told.items() if side is not None}:
+        job["sizes"] = sizes
     if system.timesteps is not None:
         job["timesteps"] = system.timesteps
     identity = [network_identity(scale, network), system.guidance, system.timesteps]

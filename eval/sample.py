@@ -14,7 +14,7 @@ import json
 import shutil
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,13 +35,17 @@ if TYPE_CHECKING:
     from add.config.scale import SamplingSpec
 
 
+SIZES = ("original_size", "target_size")
+
+
 @dataclass(frozen=True)
 class System:
     """A pipeline that turns prompts and seeds into images.
 
     timesteps: by number of steps, a student's own or those that were given for a pipeline; empty for other pipelines,
     whose scheduler chooses. guidance: classifier-free guidance scale, 1 for none (a student has none; paper,
-    section 4). called: the timesteps of the last call.
+    section 4). called: the timesteps of the last call. sizes: `original_size` and `target_size`, sides in pixels, that
+    an SDXL pipeline is told; without them it takes its resolution.
     """
 
     name: str
@@ -49,6 +53,7 @@ class System:
     timesteps: dict[int, list[int]]
     guidance: float
     called: list[float] = field(default_factory=list)
+    sizes: Mapping[str, int] = field(default_factory=dict)
 
     def images(self, prompts: Sequence[str], seeds: Sequence[int], steps: int) -> NDArray[np.uint8]:
         """RGB images (N, H, W, 3) uint8, one generator an image, so that none depends on its neighbours.
@@ -58,7 +63,7 @@ class System:
         """
         import torch
 
-        options: dict[str, Any] = {}
+        options: dict[str, Any] = {name: (side, side) for name, side in self.sizes.items()}
         if self.timesteps:
             if steps not in self.timesteps:
                 known = ", ".join(map(str, self.timesteps))
@@ -89,12 +94,17 @@ class System:
 
 
 def load_system(
-    directory: str, guidance: float = 1.0, device: str = "cpu", timesteps: Sequence[int] = ()
+    directory: str,
+    guidance: float = 1.0,
+    device: str = "cpu",
+    timesteps: Sequence[int] = (),
+    sizes: Mapping[str, int] | None = None,
 ) -> System:
     """Load the pipeline at `directory` (or hub id) in float32.
 
-    guidance, timesteps: for pipelines that are no student; without timesteps the scheduler chooses. Raises OSError
-    where the directory is no diffusers pipeline, InputError where timesteps are given for a student, or it lost files.
+    guidance, timesteps, sizes: for pipelines that are no student; without timesteps the scheduler chooses. Raises
+    OSError where the directory is no diffusers pipeline, InputError where timesteps are given for a student, or it
+    lost files.
     """
     import torch
     from diffusers import DiffusionPipeline
@@ -117,12 +127,13 @@ def load_system(
     pipeline.set_progress_bar_config(disable=True)
     if not file.exists():
         given = {len(timesteps): list(timesteps)} if timesteps else {}
-        return System(directory, pipeline, given, guidance)
+        return System(directory, pipeline, given, guidance, sizes=sizes or {})
     if timesteps:
         raise InputError(directory, "is a student, which has its own timesteps; leave them out")
     note = json.loads(file.read_text(encoding="utf-8"))
     own = {int(k): list(map(int, v)) for k, v in note["timesteps"].items()}
-    return System(directory, pipeline, own, float(note["guidance_scale"]))
+    told = {name: int(note[name]) for name in SIZES if name in note}
+    return System(directory, pipeline, own, float(note["guidance_scale"]), sizes=told)
 
 
 def image_seed(prompt: Prompt, seed: int) -> int:
@@ -205,11 +216,14 @@ def main() -> None:
         default=(),
         help="as many as --steps, for pipelines that are no student",
     )
+    for name in SIZES:
+        parser.add_argument(f"--{name.replace('_', '-')}", type=int, help="in pixels, for an SDXL pipeline")
     add_device_option(parser)
     arguments = parser.parse_args()
+    sizes = {name: side for name in SIZES if (side := getattr(arguments, name)) is not None}
     values = SampleValues.read(arguments.scale)
     device = open_device(arguments.device, values.device, values.threads)
-    system = load_system(arguments.system, arguments.guidance, device, arguments.timesteps)
+    system = load_system(arguments.system, arguments.guidance, device, arguments.timesteps, sizes)
     sampling = values.sampling
     sample_sets(system, sampling, arguments.steps or sampling.steps, arguments.out, arguments.prompts)
 

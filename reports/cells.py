@@ -74,6 +74,15 @@ class Report:
         """The metrics measured in a slice, in the order of all outputs."""
         return in_order({name for run in self.study.runs for name in self.measurements[run, where].metrics})
 
+    def diagnoses(self, run: str) -> tuple[dict[str, Any], ...]:
+        """What each seed's training found of its losses (`add.diagnosis`); empty for results that lack it."""
+        found = (self.results[run, seed].provenance.train.get("diagnosis") for seed in self.study.seeds)
+        return tuple(each for each in found if isinstance(each, dict))
+
+    def is_dead(self, run: str) -> bool:
+        """Whether a discriminator of this run did not tell real from generated images, with any seed."""
+        return any(each.get("heads_separate") is False for each in self.diagnoses(run))
+
     def floors(self, where: Slice) -> dict[str, float]:
         """What real images score in a slice, by metric, if they were measured under the column's protocol."""
         sets = self.reference.real if self.reference else ()

@@ -95,6 +95,7 @@ def document_data(report: Report) -> Data:
         "chosen_settings": study.chosen,
         "reference": _reference(report),
         **provenance(report),
+        "diagnoses": _diagnoses(report),
         "times": _by_run(report, times(report)),
         "total_time": training_time(report),
     }
@@ -119,8 +120,13 @@ def _table(report: Report) -> Data:
                 "part": sub.part,
                 "question": sub.question,
                 "rows": [
-                    {"label": _pieces(row.label), "default": row.default, "cells": list(map(_cell, cells))}
-                    for row, cells in zip(sub.rows, sub.cells, strict=True)
+                    {
+                        "label": _pieces(row.label),
+                        "default": row.default,
+                        "marks": mark,
+                        "cells": list(map(_cell, cells)),
+                    }
+                    for row, mark, cells in zip(sub.rows, sub.marks, sub.cells, strict=True)
                 ],
             }
             for sub in table.parts
@@ -149,6 +155,28 @@ def _label(report: Report, run: str) -> Data:
 def _by_run(report: Report, cells: Mapping[str, Iterable[Any]]) -> list[Data]:
     """The lines of a table with one line for each run."""
     return [{"label": _label(report, run), "cells": list(line)} for run, line in cells.items()]
+
+
+def _diagnoses(report: Report) -> Data | None:
+    """What the trainings found of their losses, means over seeds; None where no result says."""
+    heads = {
+        "ranked": "ranked right",
+        "gap": "logit gap",
+        "heads_above_zero": "heads above zero",
+        "gradient_ratio": "gradient ratio",
+    }
+    cells = {}
+    for run in report.study.runs:
+        found = report.diagnoses(run)
+        line = []
+        for key in heads:
+            values = [each[key] for each in found if key in each]
+            line.append(layout.fixed(sum(values) / len(values), 3) if values else layout.ABSENT.value)
+        lost = [sum(each["no_gradient"].values()) for each in found if "no_gradient" in each]
+        cells[run] = [*line, f"{100 * max(lost):.0f}%" if lost else layout.ABSENT.value]
+    if not any(report.diagnoses(run) for run in report.study.runs):
+        return None
+    return {"heads": [*heads.values(), "no gradient"], "rows": _by_run(report, cells)}
 
 
 def _measurements(report: Report, where: Slice) -> Data:

@@ -118,13 +118,20 @@ class Shown:
 ABSENT = Shown("\N{EN DASH}")
 
 
+DEFAULT = "\N{DAGGER}"
+"""Marks the shared default."""
+DEAD = "\N{DOUBLE DAGGER}"
+"""Marks a row whose discriminator does not work."""
+
+
 @dataclass(frozen=True)
 class SubTable:
-    """One question: its rows, and the cells of each row, one for each column."""
+    """One question: its rows, the marks behind their labels, and the cells of each row, one for each column."""
 
     part: str
     question: str
     rows: tuple[ReportRow, ...]
+    marks: tuple[str, ...]
     cells: tuple[tuple[Shown, ...], ...]
 
 
@@ -154,7 +161,8 @@ def table_one(report: Report, *, compact: bool = False) -> TableOne:
     parts = []
     for part, rows in report.study.parts.items():
         cells = zip(*(_column_cells(report, column, rows) for column in columns), strict=True)
-        parts.append(SubTable(part, rows[0].question, rows, tuple(cells)))
+        marks = tuple(DEFAULT * row.default + DEAD * report.is_dead(row.run) for row in rows)
+        parts.append(SubTable(part, rows[0].question, rows, marks, tuple(cells)))
     return TableOne(tuple(columns), tuple(parts))
 
 
@@ -212,6 +220,12 @@ def reading_notes(report: Report) -> tuple[str, ...]:
         "Bold: the best value of a column within its sub-table, compared as printed. Dagger: the shared "
         "default, which is the same run in every sub-table.",
     ]
+    if dead := [run for run in study.runs if report.is_dead(run)]:
+        names = "; ".join(plain_label(study.name_of(run)) for run in dead)
+        notes.append(
+            "Double dagger: the discriminator's heads do not tell real from generated images, so the row does not "
+            f"answer its question ({names})."
+        )
     if floors := report.floors(first):
         styles = [(style_of(metric), value) for metric, value in floors.items()]
         values = ", ".join(f"{style.title} {fixed(value, style.decimals)}" for style, value in styles)

@@ -22,7 +22,7 @@ from reports.document import write_document
 from reports.plots.ratings import plot_elo, plot_pairs, plot_winrates
 from reports.plots.results import plot_ranks, plot_samples, plot_scatter, plot_steps
 from reports.plots.style import Drawn, save, styled
-from reports.plots.training import plot_gap, plot_losses, read_curves
+from reports.plots.training import plot_gap, plot_losses, plot_ratio, read_curves
 from reports.ratings import Preferences, read_preferences
 from reports.samples import first_and_last
 from reports.study import ReportStudy, study_from_spec
@@ -60,6 +60,7 @@ def draw_figures(report: Report, results: Path, folder: Path) -> tuple[Drawn, ..
         if other in metrics:
             figures["scatter"] = plot_scatter(report, other)
         figures |= {"gap": plot_gap(report, logs), "losses": plot_losses(report, logs)}
+        figures["ratio"] = plot_ratio(report, logs)
         drawn = [save(figure, folder, name, "figures") for name, figure in figures.items()]
         for samples in montages:
             # The document has a sample page of its own.

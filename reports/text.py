@@ -12,7 +12,7 @@ from reports.cells import Estimate, Report, in_order
 from reports.layout import Column, Shown, SubTable, reading_notes, split_label, steps_text, table_one
 
 LEADING = ("part", "question", "row", "default", "run", "steps", "prompts")
-TRAILING = ("published_fid", "published_clip_score", "seeds", "images")
+TRAILING = ("published_fid", "published_clip_score", "heads_separate", "seeds", "images")
 
 
 def render_csv(report: Report) -> str:
@@ -34,6 +34,8 @@ def render_csv(report: Report) -> str:
         measurement, default = report.measurements[row.run, where], str(row.default).lower()
         leading = (row.part, row.question, row.label, default, row.run, str(where.steps), where.prompts)
         line = dict(zip(LEADING, leading, strict=True))
+        dead = [each["heads_separate"] for each in report.diagnoses(row.run) if "heads_separate" in each]
+        line["heads_separate"] = str(all(dead)).lower() if dead else ""
         line |= {"seeds": str(len(report.study.seeds)), "images": str(measurement.images)}
         if where.steps == 1 and where.prompts == report.first.prompts:
             line["published_fid"] = _number(row.published_fid)
@@ -92,8 +94,8 @@ def escape_markdown(text: str) -> str:
 def _markdown_table(sub: SubTable, columns: tuple[Column, ...]) -> list[str]:
     heads = [f"{escape_markdown(column.title)}<br>{_source(column, 'paper')}" for column in columns]
     lines = [["", *heads], ["---", *("---:" for _ in columns)]]
-    for row, cells in zip(sub.rows, sub.cells, strict=True):
-        label = escape_markdown(row.label) + (" †" if row.default else "")
+    for row, mark, cells in zip(sub.rows, sub.marks, sub.cells, strict=True):
+        label = f"{escape_markdown(row.label)} {mark}".rstrip()
         lines.append([label, *(_markdown_cell(cell) for cell in cells)])
     title = f"## ({escape_markdown(sub.part)}) {escape_markdown(sub.question)}"
     return [title, "", *(f"| {' | '.join(line)} |" for line in lines)]
@@ -148,6 +150,7 @@ _TO_LATEX = str.maketrans(
         "\N{MINUS SIGN}": r"$-$",
         "\N{EN DASH}": "--",
         "†": r"$^\dagger$",
+        "‡": r"$^\ddagger$",
         "λ": r"$\lambda$",
         "\N{GREEK SMALL LETTER GAMMA}": r"$\gamma$",
         "↓": r"$\downarrow$",
@@ -178,9 +181,9 @@ def latex_label(text: str) -> str:
 def _latex_rows(sub: SubTable, columns: int) -> list[str]:
     heading = f"\\textit{{({escape_latex(sub.part)}) {escape_latex(sub.question)}}}"
     lines = [f"    \\multicolumn{{{columns + 1}}}{{@{{}}l}}{{{heading}}} \\\\"]
-    for row, cells in zip(sub.rows, sub.cells, strict=True):
-        mark = "$^\\dagger$" if row.default else ""
-        lines.append(_latex_line([latex_label(row.label) + mark, *(_latex_cell(cell) for cell in cells)]))
+    for row, mark, cells in zip(sub.rows, sub.marks, sub.cells, strict=True):
+        label = latex_label(row.label) + escape_latex(mark)
+        lines.append(_latex_line([label, *(_latex_cell(cell) for cell in cells)]))
     return lines
 
 

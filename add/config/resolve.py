@@ -194,10 +194,24 @@ def conflicts(scale: Scale, variant: Variant, training: TrainingSpec) -> Iterato
     """Contradictions between values that are each valid on their own."""
     yield from _missing_networks(scale, variant)
     yield from _latents(scale, variant)
+    yield from _vanishing_delta(variant, training)
     trained, asked = len(training.student_timesteps), max(scale.sampling.steps)
     if asked > trained:
         message = f"{trained} timesteps are trained, but the scale's sampling.steps asks for {asked} steps"
         yield (("training", "student_timesteps"),), message
+
+
+def _vanishing_delta(variant: Variant, training: TrainingSpec) -> Iterator[Conflict]:
+    """NFSD without its delta_D is no NFSD: the direction is guidance alone."""
+    nfsd, lowest = training.nfsd, training.distillation_timesteps[0] // variant.teacher_steps
+    if variant.loss.distillation == "nfsd" and not nfsd.negative_prompt and lowest >= nfsd.threshold:
+        message = (
+            f"nfsd's delta_D is zero for every sample: without a negative prompt it is above the threshold of "
+            f"{nfsd.threshold}, and the teacher's last timestep is never below {lowest}; state "
+            "training.nfsd.negative_prompt, or let training.distillation_timesteps begin below the threshold"
+        )
+        places = ("nfsd", "negative_prompt"), ("nfsd", "threshold"), ("distillation_timesteps",)
+        yield (("variant", "loss", "distillation"), *(("training", *place) for place in places)), message
 
 
 def used(variant: Variant, networks: NetworksSpec) -> NetworksSpec:

@@ -19,9 +19,16 @@ from add.config.scale import DiffusionNetworkSpec, NetworksSpec
 from add.config.training import RunDataSpec, TrainingSpec
 from add.config.types import Document, Frozen, Name, NonNegative, Positive, StepCount, Text, distinct
 
+Given = Literal["own", "shuffled", "constant"]
+Reduction = Literal["positions", "mean", "sum"]
+
 
 class DiscriminatorSpec(Frozen):
-    """The discriminator's frozen features and conditioning; `r1_gamma` weighs R1, the paper's gamma."""
+    """The discriminator's frozen features and conditioning; `r1_gamma` weighs R1, the paper's gamma.
+
+    given: the c that the heads are told of a sample: its `own`, or for a control one of another sample (`shuffled`) or
+    one `constant` vector, which tell what c says apart from what the conditional head's form does.
+    """
 
     features: Name
     conditioning: Annotated[
@@ -31,16 +38,22 @@ class DiscriminatorSpec(Frozen):
             lambda names: tuple(sorted(names, reverse=True))
         ),  # text first, however it was written
     ]
+    given: Given = "own"
     r1_gamma: NonNegative
 
 
 class LossSpec(Frozen):
-    """adversarial * L_adv + distillation_weight (lambda) * L_distill, with L_distill in pixel or latent `space`."""
+    """adversarial * L_adv + distillation_weight (lambda) * L_distill, with L_distill in pixel or latent `space`.
+
+    reduction: of the squared distance of one sample, without which lambda has no meaning and which the paper does not
+    publish: its `sum`, its `mean` over all elements, or its sum over channels and pixels by latent `positions`.
+    """
 
     adversarial: NonNegative
     distillation: Literal["none", "exponential", "sds", "nfsd"]
     distillation_weight: NonNegative
     space: Literal["pixel", "latent"]
+    reduction: Reduction = "positions"
 
     @model_validator(mode="after")
     def _trains(self) -> LossSpec:

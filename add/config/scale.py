@@ -39,10 +39,15 @@ class NetworkSpec(Frozen):
 
 
 class DiffusionNetworkSpec(NetworkSpec):
-    """A Stable Diffusion or SDXL pipeline; networks with equal `latents` share one VAE: their latents compare."""
+    """A Stable Diffusion or SDXL pipeline; networks with equal `latents` share one VAE: their latents compare.
+
+    original_size, target_size: what SDXL is told of its images, sides in pixels; unset: the resolution that it runs at.
+    """
 
     family: Text
     latents: Name | None = None
+    original_size: Count | None = None
+    target_size: Count | None = None
 
 
 class ImageNetworkSpec(NetworkSpec):

@@ -37,9 +37,11 @@ class DiffusionNetwork:
     """One pipeline's parts. `unet` alone is ever trained; the rest is frozen.
 
     resolution: pixels of the square images that it is run at, a property of the run; a network may have been
-    trained at another (SDXL at 1024, as a student at 512).
+    trained at another (SDXL at 1024, as a student at 512). original_size, target_size: what SDXL is told of its
+    images, in pixels; None for the resolution.
 
-    Raises InputError where the parts do not belong together, or the VAE cannot have latents for that resolution.
+    Raises InputError where the parts do not belong together, where the VAE cannot have latents for that resolution,
+    and for sizes of a network that takes none.
     """
 
     unet: Any
@@ -48,13 +50,18 @@ class DiffusionNetwork:
     schedule: NoiseSchedule
     scheduler_config: dict[str, Any]
     resolution: int
+    original_size: int | None = None
+    target_size: int | None = None
 
     def __post_init__(self) -> None:
+        keep_output_in_float32(self.unet)
         encoders = [encoder.config for encoder in self.text.encoders]
         wrong = incompatibilities(dict(self.unet.config), encoders, dict(self.vae.config))
         factor = downsampling(self.vae.config)
         if self.resolution % factor:
             wrong.append(f"resolution {self.resolution} is not a multiple of the VAE's factor {factor}")
+        if len(encoders) == 1 and (self.original_size or self.target_size):
+            wrong.append("original_size and target_size are told to SDXL alone; leave them out")
         if wrong:
             raise InputError("; ".join(wrong))
 
@@ -64,11 +71,16 @@ class DiffusionNetwork:
 
     def embed(self, prompts: Sequence[str]) -> TextConditioning:
         """The conditioning of B prompts, padded and truncated to the tokenizers' length."""
-        return self.text.embed(prompts, self.resolution)
+        return self.text.embed(prompts, *self.sizes)
 
     def null(self) -> TextConditioning:
         """The null conditioning of classifier-free guidance, for one image."""
-        return self.text.null(self.resolution)
+        return self.text.null(*self.sizes)
+
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """Original and target size in pixels that SDXL is told."""
+        return self.original_size or self.resolution, self.target_size or self.resolution
 
     def encode(self, images: Tensor, noise: Tensor | None = None) -> Tensor:
         """Scaled latents (B, C, h, w) of images (B, 3, H, W) in [-1, 1]; the mean, or with `noise` a sample."""
@@ -95,6 +107,25 @@ class DiffusionNetwork:
     def device(self) -> torch.device:
         """The device that the network lives on. The VAE's: an unused UNet may have been released."""
         return next(self.vae.parameters()).device
+
+
+class Float32Convolution(nn.Conv2d):
+    """A convolution that computes in float32 under autocast too.
+
+    A UNet's last one: x_0 = (x_t - sigma epsilon) / alpha magnifies the rounding of epsilon by 1 / alpha, 14.6 times
+    at the last timestep of Stable Diffusion's schedule.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(B, C, h, w) of any dtype to (B, C', h, w) float32."""
+        with torch.autocast(input.device.type, enabled=False):
+            bias = None if self.bias is None else self.bias.float()
+            return self._conv_forward(input.float(), self.weight.float(), bias)
+
+
+def keep_output_in_float32(unet: Any) -> None:
+    """Make a UNet's last convolution a `Float32Convolution`, in place; its weights and their names stay."""
+    unet.conv_out.__class__ = Float32Convolution
 
 
 def downsampling(vae: Mapping[str, Any]) -> int:
@@ -136,6 +167,7 @@ def trainable_unet(network: DiffusionNetwork, init: str, seed: int) -> Any:
     elif init == "random":
         torch.manual_seed(seed)
         unet = type(network.unet).from_config(network.unet.config).to(network.device)
+        keep_output_in_float32(unet)
     else:
         raise ValueError(f"student_init {init!r} is neither 'pretrained' nor 'random'")
     # Diffusion UNets have no dropout here; eval mode states that a student's output is a function of its input.
@@ -157,10 +189,17 @@ STUDENT_FILE = "student.json"
 _EXACT_LCM_SCALING = 1e6  # large enough that LCM's boundary terms c_skip, c_out are 0 and 1 in float32
 
 
-def load_diffusion(path: str, device: str = "cpu", resolution: int | None = None) -> DiffusionNetwork:
+def load_diffusion(
+    path: str,
+    device: str = "cpu",
+    resolution: int | None = None,
+    original_size: int | None = None,
+    target_size: int | None = None,
+) -> DiffusionNetwork:
     """Load the pipeline at `path` (directory or hub id) in float32, frozen, in eval mode.
 
-    resolution: image side in pixels at which it runs; None for the UNet's own, from its `sample_size`.
+    resolution: image side in pixels at which it runs; None for the UNet's own, from its `sample_size`. original_size,
+    target_size: as `DiffusionNetwork` has them.
     float32 holds for the VAE in particular: SDXL's overflows in float16 (its config's `force_upcast`).
 
     Raises WeightsError or OSError where a part or some of its weights are missing, InputError for a pipeline of
@@ -199,6 +238,8 @@ def load_diffusion(path: str, device: str = "cpu", resolution: int | None = None
             schedule=NoiseSchedule.from_scheduler(scheduler).to(device),
             scheduler_config=scheduler,
             resolution=resolution or native_resolution(unet.config, vae.config),
+            original_size=original_size,
+            target_size=target_size,
         )
     except ValueError as error:
         raise InputError(path, error) from error
@@ -268,4 +309,7 @@ def save_student(network: DiffusionNetwork, unet: Any, timesteps: Sequence[int],
         pipeline = StableDiffusionPipeline(**parts, safety_checker=None, requires_safety_checker=False)
     pipeline.save_pretrained(out)
     chosen = {str(k): sampling_timesteps(timesteps, k) for k in (1, 2, 4) if k <= len(timesteps)}
-    (out / STUDENT_FILE).write_text(json.dumps({"timesteps": chosen, "guidance_scale": 1.0}, indent=2) + "\n")
+    note: dict[str, Any] = {"timesteps": chosen, "guidance_scale": 1.0}
+    told = {"original_size": network.original_size, "target_size": network.target_size}
+    note |= {name: size for name, size in told.items() if size is not None}
+    (out / STUDENT_FILE).write_text(json.dumps(note, indent=2) + "\n")

@@ -15,7 +15,7 @@ import hashlib
 import json
 import platform
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -94,7 +94,7 @@ class EncoderCache:
 class RememberingNetwork(DiffusionNetwork):
     """A diffusion network that remembers the latents of images and the conditioning of prompts."""
 
-    cache: EncoderCache
+    cache: EncoderCache = field(kw_only=True)
 
     def encode(self, images: Tensor, noise: Tensor | None = None) -> Tensor:
         """As `DiffusionNetwork.encode`; a sample of the posterior (`noise`) is not remembered."""
@@ -112,7 +112,7 @@ class RememberingNetwork(DiffusionNetwork):
             named = {part.name: getattr(made, part.name) for part in fields(made)}
             return {name: tensor for name, tensor in named.items() if tensor is not None}
 
-        made_by = (*self.text.encoders, *self.text.tokenizers, f"at {self.resolution}")
+        made_by = (*self.text.encoders, *self.text.tokenizers, f"at {self.sizes}")
         return TextConditioning(**self.cache.rows("text", made_by, prompts, parts))
 
 

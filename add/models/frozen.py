@@ -21,7 +21,7 @@ from add.config.training import PerformanceSpec
 from add.discriminator import Discriminator
 from add.distributed import Rank
 from add.identity import networks_of
-from add.models.diffusion import DiffusionNetwork, check_one_vae, load_diffusion
+from add.models.diffusion import DiffusionNetwork, Float32Convolution, check_one_vae, load_diffusion
 from add.models.encoder_cache import (
     EncoderCache,
     RememberingImageCondition,
@@ -137,7 +137,9 @@ def make_heads(run: Run, networks: FrozenNetworks, resolution: int, seed: int) -
 
 
 def _load_diffusion(network: DiffusionNetworkSpec, device: str, resolution: int | None) -> DiffusionNetwork:
-    return load_diffusion(str(network_directory(network)), device=device, resolution=resolution)
+    return load_diffusion(
+        str(network_directory(network)), device, resolution, network.original_size, network.target_size
+    )
 
 
 def _load_features(network: ImageNetworkSpec, device: str) -> FeatureNetwork:
@@ -167,8 +169,8 @@ def apply_options(options: PerformanceSpec, networks: FrozenNetworks, unet: Any)
     frozen: list[nn.Module] = [m for p in pipelines for m in (p.unet, p.vae, *p.text.encoders)] + side
     convolutional: list[nn.Module] = [unet, *(m for p in pipelines for m in (p.unet, p.vae)), *vision]
     if options.frozen_precision == "bf16":
-        for module in frozen:  # not by diffusers' own `to`: it warns even without parts to keep in float32
-            nn.Module.to(module, torch.bfloat16)
+        for module in frozen:
+            to_bf16(module)
     if options.channels_last:
         for module in convolutional:
             module.to(memory_format=torch.channels_last)
@@ -181,6 +183,15 @@ def apply_options(options: PerformanceSpec, networks: FrozenNetworks, unet: Any)
     if options.compile:
         for module in compiled_modules(networks, unet):
             module.compile(dynamic=False)
+
+
+def to_bf16(module: nn.Module) -> None:
+    """Cast a module's weights to bf16, in place, but those of a `Float32Convolution`."""
+    if isinstance(module, Float32Convolution):
+        return
+    module._apply(lambda x: x.to(torch.bfloat16) if x.is_floating_point() else x, recurse=False)
+    for part in module.children():
+        to_bf16(part)
 
 
 def compiled_modules(networks: FrozenNetworks, unet: Any) -> list[nn.Module]:
@@ -234,6 +245,6 @@ def plain_student(
     """
     if run.training.performance is None and not rank.sharded:
         return student, unet
-    fresh = load_diffusion(str(network_directory(run.student)), resolution=student.resolution)
+    fresh = _load_diffusion(run.student, "cpu", student.resolution)
     fresh.unet.load_state_dict(state)
     return fresh, fresh.unet

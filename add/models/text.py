@@ -72,11 +72,11 @@ class TextEncoders:
     tokenizers: tuple[Any, ...]
     zero_null: bool = False
 
-    def embed(self, prompts: Sequence[str], resolution: int) -> TextConditioning:
-        """Encode prompts, padded and truncated to the tokenizers' lengths, for square images of `resolution`.
+    def embed(self, prompts: Sequence[str], original: int, target: int) -> TextConditioning:
+        """Encode prompts, padded and truncated to the tokenizers' lengths.
 
-        Original and target size are the resolution, and the crop is at 0, 0, as in a pipeline's call by default. The
-        paper does not publish the sizes that it gave SDXL.
+        original, target: sides in pixels that SDXL is told of its square images (arXiv 2307.01952, section 2.2); the
+        crop is at 0, 0, as in a pipeline's call by default. The paper does not publish what it told SDXL.
         """
         device = next(self.encoders[0].parameters()).device
         with torch.no_grad():
@@ -88,13 +88,13 @@ class TextEncoders:
                 for encoder, tokenizer in zip(self.encoders, self.tokenizers, strict=True)
             ]
         embeddings = torch.cat([output.hidden_states[-2] for output in outputs], dim=-1)
-        sizes = torch.tensor([resolution, resolution, 0, 0, resolution, resolution], dtype=torch.float32)
+        sizes = torch.tensor([original, original, 0, 0, target, target], dtype=torch.float32)
         time_ids = sizes.to(device).expand(len(prompts), _SIZES)
         return TextConditioning(embeddings, outputs[1].text_embeds, time_ids)
 
-    def null(self, resolution: int) -> TextConditioning:
+    def null(self, original: int, target: int) -> TextConditioning:
         """The null conditioning of classifier-free guidance, for one image."""
-        empty = self.embed([""], resolution)
+        empty = self.embed([""], original, target)
         if not self.zero_null:
             return empty
         pooled = None if empty.pooled is None else torch.zeros_like(empty.pooled)

@@ -8,13 +8,14 @@ allocated, and a forward pass checks shapes only.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from add.config.run import Run
-from add.config.scale import FeatureNetworkSpec, ImageNetworkSpec, NetworkSpec
+from add.config.scale import DiffusionNetworkSpec, FeatureNetworkSpec, ImageNetworkSpec, NetworkSpec
 from add.errors import InputError
 from add.models.diffusion import DiffusionNetwork, native_resolution, scheduler_config
 from add.models.features import FeatureNetwork
@@ -69,8 +70,9 @@ def build_frozen_networks(
             model = CLIPTextModelWithProjection(config)
         return transformers_condition(model, clip_tokenizer(length=config.max_position_embeddings))
 
-    def diffusion(network: NetworkSpec, device: str, resolution: int | None) -> DiffusionNetwork:
-        return build_diffusion(directory(network), device, resolution)
+    def diffusion(network: DiffusionNetworkSpec, device: str, resolution: int | None) -> DiffusionNetwork:
+        made = build_diffusion(directory(network), device, resolution)
+        return replace(made, original_size=network.original_size, target_size=network.target_size)
 
     return load_frozen_networks(run, device, loaders=Loaders(diffusion, features, c_text))
 

@@ -89,7 +89,8 @@ def step_losses(
             outputs = [teacher.predict(x0, batch.t, text) for _ in range(teacher_passes(run))]
             target = teacher.decode(outputs[-1]) if variant.loss.space == "pixel" else outputs[-1]
         ours = images if variant.loss.space == "pixel" else latents
-        loss = loss + distillation_loss(ours, target, torch.ones(len(ours)), positions=latents[0, 0].numel())
+        ones = torch.ones(len(ours))
+        loss = loss + distillation_loss(ours, target, ones, variant.loss.reduction, latents[0, 0].numel())
     if heads is None or networks.features is None:
         return loss, None
     given = networks.conditions(batch.real, batch.prompts)

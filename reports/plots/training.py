@@ -113,8 +113,26 @@ def plot_losses(report: Report, logs: Logs) -> Figure:
     return figure
 
 
-def _grid(report: Report, quantity: str) -> tuple[Figure, dict[str, Axes]]:
-    """A figure with one titled panel for each run, with a line at 0; all panels share their axes."""
+def plot_ratio(report: Report, logs: Logs) -> Figure:
+    """Gradient of the distillation loss in the student's output over that of the adversarial loss, smoothed."""
+    figure, panels = _grid(report, "gradient of distillation over adversarial", line=1.0)
+    for run, axes in panels.items():
+        for seed in report.study.seeds:
+            log = logs[run, seed]
+            both = [log.values.get(name) for name in ("gradient_distill", "gradient_adversarial")]
+            with np.errstate(divide="ignore", invalid="ignore"):
+                ratio = None if both[0] is None or both[1] is None else np.log10(both[0] / both[1])
+            if ratio is None or not np.isfinite(ratio).any():
+                middle: Any = {"transform": axes.transAxes, "ha": "center", "va": "center"}
+                axes.text(0.5, 0.7, "one loss alone", **middle, size=7, color=GREY)
+            else:
+                axes.plot(log.step, 10 ** smooth(np.where(np.isfinite(ratio), ratio, np.nan)), color=BLUE)
+        axes.set_yscale("log")
+    return figure
+
+
+def _grid(report: Report, quantity: str, line: float = 0.0) -> tuple[Figure, dict[str, Axes]]:
+    """A figure with one titled panel for each run, with a line at `line`; all panels share their axes."""
     runs = report.study.runs
     lines = -(-len(runs) // _COLUMNS)
     figure = new_figure(height := 0.92 * lines + 0.6)
@@ -134,7 +152,7 @@ def _grid(report: Report, quantity: str) -> tuple[Figure, dict[str, Axes]]:
         )
         axes.grid(True, color=FAINT, linewidth=0.4)
         axes.tick_params(labelsize=7, labelleft=i % _COLUMNS == 0, labelbottom=i + _COLUMNS >= len(runs))
-        axes.axhline(0, color=GREY, linewidth=0.6)
+        axes.axhline(line, color=GREY, linewidth=0.6)
         panels[run] = axes
     figure.supxlabel("training step", size=8.5, y=0.01)
     figure.supylabel(quantity, size=8.5, x=0.004)

@@ -7,7 +7,13 @@ from hypothesis import strategies as st
 from safetensors.torch import load, save
 from torch import nn
 
-from add.discriminator import Discriminator, LocalBatchNorm, virtual_batches
+from add.discriminator import (
+    ConditionMap,
+    Discriminator,
+    LocalBatchNorm,
+    given_conditions,
+    virtual_batches,
+)
 from add.losses import r1_penalty
 from add.models.features import FeatureShape
 
@@ -103,8 +109,43 @@ def test_no_condition_dominates_by_its_scale():
 def test_text_and_image_weigh_alike_whatever_their_dimensions():
     torch.manual_seed(0)
     head = Discriminator([TOKENS], {"text": 1280, "image": 96}, width=512).heads[0]
-    spread = [head.maps[n](torch.randn(400, d)).std().item() for n, d in (("text", 1280), ("image", 96))]
+    unit = {d: torch.nn.functional.normalize(torch.randn(400, d)) for d in (1280, 96)}
+    spread = [head.maps[n](unit[d]).std().item() for n, d in (("text", 1280), ("image", 96))]
     assert spread == pytest.approx([0.5**0.5] * 2, rel=0.05)
+
+
+def functional_step(dimensions: int, scale: float, *, plain: bool = False) -> float:
+    """By how much one update of StyleGAN-T's optimiser moves the map's output, as a share of its deviation."""
+    torch.manual_seed(0)
+    c = torch.nn.functional.normalize(torch.randn(1, dimensions))
+    mapped: torch.nn.Module = ConditionMap(dimensions, 256, scale)
+    if plain:
+        mapped, c = torch.nn.Linear(dimensions, 256), c * dimensions**0.5
+        torch.nn.init.normal_(mapped.weight, std=scale / dimensions**0.5)
+    optimiser = torch.optim.Adam(mapped.parameters(), lr=2e-3, betas=(0.0, 0.99))
+    before = mapped(c)
+    before.sum().backward()
+    optimiser.step()
+    return float((mapped(c) - before).abs().mean() / scale)
+
+
+def test_one_update_moves_the_map_of_c_by_the_same_small_share_for_every_dimension():
+    """Breaks when the map learns the faster the larger c is: part (b) of the table would compare learning rates."""
+    small, large = (functional_step(dimensions, 0.5**0.5) for dimensions in (96, 1024))
+    assert [small, large] == pytest.approx([0.02, 0.02], rel=0.2)
+    assert functional_step(1024, 0.5**0.5, plain=True) > 20 * large
+
+
+def test_controls_tell_the_heads_another_c_or_the_same_for_all():
+    c = {"text": torch.randn(19, 5), "image": torch.randn(19, 7)}
+    own, constant, shuffled = (given_conditions(c, form, 8) for form in ("own", "constant", "shuffled"))
+    assert all(own[name] is c[name] for name in c)
+    assert {name: value.shape for name, value in constant.items()} == {k: v.shape for k, v in c.items()}
+    assert len(torch.cat([constant["text"], constant["image"]], 1).unique(dim=0)) == 1
+    # 19 samples in virtual batches of 8 are 7 + 6 + 6: each sees another sample of its own.
+    order = [(first + (k + 1) % n) for first, n in ((0, 7), (7, 6), (13, 6)) for k in range(n)]
+    assert all(torch.equal(shuffled[name], c[name][order]) for name in c)
+    assert given_conditions({}, "shuffled", 8) == {}
 
 
 def test_wrong_conditions_and_features_are_refused():

@@ -138,7 +138,7 @@ def test_distillation_loss_is_a_sum_per_latent_position():
     target = torch.randn(B, C, S, S, requires_grad=True)
     weights = torch.tensor([0.5, 1.0, 2.0])
     positions = S * S // 4  # as of images that a VAE halves
-    loss = distillation_loss(x, target, weights, positions)
+    loss = distillation_loss(x, target, weights, "positions", positions)
     expected = sum(
         weights[b] * ((x[b, :, i, j] - target[b, :, i, j]) ** 2).sum() / positions
         for b in range(B)
@@ -149,8 +149,11 @@ def test_distillation_loss_is_a_sum_per_latent_position():
     loss.backward()
     assert x.grad is not None
     assert target.grad is None
+    squares = (weights.view(B, 1, 1, 1) * (x - target).square()).detach()
+    for reduction, stated in (("mean", squares.mean()), ("sum", squares.sum() / B)):
+        torch.testing.assert_close(distillation_loss(x, target, weights, reduction, positions), stated)
     with pytest.raises(ValueError, match="do not belong together"):
-        distillation_loss(x, target[:, :1], weights, positions)
+        distillation_loss(x, target[:, :1], weights, "positions", positions)
 
 
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample"])
@@ -160,7 +163,7 @@ def test_sds_weight_gives_the_sds_gradient(batch, prediction):
     x0, noise, t = batch
     x0.requires_grad_()
     target = teacher_target(teacher, s, x0, noise, t, form="sds")
-    distillation_loss(x0, target, distillation_weight(s, t, "sds"), positions=S * S).backward()
+    distillation_loss(x0, target, distillation_weight(s, t, "sds"), "positions", S * S).backward()
     x_t = diffuse(s, x0.detach(), noise, t)
     eps = epsilon_from(s, teacher(x_t, t, "text"), x_t, t)
     w = s.sigmas[t].square().view(-1, 1, 1, 1)
@@ -262,7 +265,7 @@ def test_nfsd_gradient(batch):
     x0, noise, t = batch
     x0.requires_grad_()
     target = teacher_target(Teacher(), s, x0, noise, t, form="nfsd", nfsd=settings)
-    distillation_loss(x0, target, distillation_weight(s, t, "nfsd"), positions=S * S).backward()
+    distillation_loss(x0, target, distillation_weight(s, t, "nfsd"), "positions", S * S).backward()
     ratio = (s.alphas / s.sigmas)[t].view(-1, 1, 1, 1)
     direction = (x0.detach() - nfsd_by_hand(s, x0.detach(), noise, t, settings)) * ratio
     w = s.sigmas[t].square().view(-1, 1, 1, 1)

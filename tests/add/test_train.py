@@ -96,7 +96,7 @@ def test_one_pass_of_the_heads_gives_the_gradients_of_a_pass_for_each_player(smo
     batch.draws.set_state(draws)
     latents, images = student_output(run, networks, unet, batch)
     target, weight = target_of(run, networks, latents, images, batch)
-    distil = distillation_loss(images, target, weight, positions=latents[0, 0].numel())
+    distil = distillation_loss(images, target, weight, "positions", latents[0, 0].numel())
     fake = discriminator_features(run, images, networks.features, batch)
     given = networks.conditions(batch.real, batch.prompts)
     adversarial = hinge_generator(heads(fake, given))

@@ -11,7 +11,7 @@ from ruamel.yaml import YAML
 
 from add.config.load import load_run
 from add.config.types import WITH_NULLS
-from add.identity import spec_hash
+from add.identity import METHOD, spec_hash
 from addbench.__main__ import main
 from addbench.project import NOT_SET, aligned, changes, scalar
 from tests.support.specs import ONE_ROW, ROOT, copy_settings, edit, table_of
@@ -43,7 +43,7 @@ def record(root, run="baseline", seed=0, scale="mini", finished=True):
     spec = directory / "spec.json"
     spec.write_text(table_of(root, scale).runs[run].model_dump_json(indent=2))
     if finished:
-        (directory / "train/train.json").write_text("{}")
+        (directory / "train/train.json").write_text(json.dumps({"method": METHOD}))
     return spec
 
 

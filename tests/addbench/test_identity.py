@@ -14,10 +14,12 @@ import pytest
 
 from add import digests
 from add.config.scale import Scale
+from add.identity import METHOD
 from addbench.identity import (
     changed_contents,
     data_identity,
     files_identity,
+    recorded_method,
     reference_identity,
     run_identity,
     settled,
@@ -172,11 +174,23 @@ def record(folder: Path, scale: Scale, **facts: Any) -> dict[str, Any]:
     (folder / "train").mkdir(parents=True)
     (folder / "spec.json").write_text(plain(run) + "\n")
     weights = {name: facts.get(name, "1" * 64) for name in now["networks"]}
-    (folder / "train" / "train.json").write_text(json.dumps({"weights": weights}))
+    (folder / "train" / "train.json").write_text(json.dumps({"weights": weights, "method": METHOD}))
     return now
 
 
-def test_results_of_0_1_stay_valid_until_something_that_decides_changes(here: Path, tmp_path: Path):
+def test_results_of_an_older_method_are_made_again_and_explained(here: Path, tmp_path: Path):
+    """Breaks when a finished run is taken for current although equal values now train another student."""
+    folder = tmp_path / "seed0"
+    now = record(folder, changed_scale("smoke")[0])
+    assert settled(folder, now) == (folder / "spec.json").read_text().rstrip("\n")
+    (folder / "train" / "train.json").write_text(
+        json.dumps({"weights": dict.fromkeys(now["networks"], "1" * 64)})
+    )
+    assert settled(folder, now) == json.dumps(now, sort_keys=True)
+    assert recorded_method(folder) == {"method": 1}
+
+
+def test_results_stay_valid_until_something_that_decides_changes(here: Path, tmp_path: Path):
     scale = changed_scale("smoke")[0]
     folder = tmp_path / "seed0"
     now = record(folder, scale)

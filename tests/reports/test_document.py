@@ -1,5 +1,7 @@
 """The typeset report: same bytes twice, its scale on every page, strings that are never markup."""
 
+import csv
+import io
 import json
 import shutil
 import time
@@ -16,6 +18,7 @@ from reports.plots.results import plot_ranks, plot_scatter, plot_steps
 from reports.plots.style import styled
 from reports.study import ReportRow, ReportStudy, study_from_spec
 from reports.table import main, make_report
+from reports.text import render_csv, render_latex, render_markdown
 from tests.support.report_fixture import paper_study, study_of, write_results
 
 ROOT = Path(__file__).parents[2]
@@ -57,7 +60,7 @@ def test_the_whole_report_has_the_same_bytes_when_made_again_later(tmp_path):
         for out in ("one", "two")
     )
     assert first == second
-    figures = ("ranks", "steps", "scatter", "gap", "losses", "samples-1step", "samples-4step")
+    figures = ("ranks", "steps", "scatter", "gap", "losses", "ratio", "samples-1step", "samples-4step")
     assert sorted(map(str, first)) == sorted(
         [f"table.{kind}" for kind in ("csv", "md", "pdf", "tex")]
         + [f"figures/{name}.{kind}" for name in figures for kind in ("pdf", "png")]
@@ -165,6 +168,25 @@ def resolved(ablations: Path) -> ReportStudy:
     scale = load_scale(ROOT / "config" / "smoke.yaml")
     baseline = load_baseline(ablations / "baseline.yaml")
     return study_from_spec(scale, baseline, resolve(scale, baseline, load_ablations(ablations)))
+
+
+def test_a_dead_discriminator_is_marked_in_every_form_of_the_table(paper: Path):
+    data = json.loads((paper / "data.json").read_text())
+    rows = {
+        "".join(p["text"] for p in row["label"]): row["marks"] for row in data["table"]["parts"][0]["rows"]
+    }
+    assert rows == {"ViT-S DINOv1": "", "ViT-S DINOv2": "†", "ViT-L DINOv2": "", "ViT-L CLIP": "‡"}
+    assert any("Double dagger" in note and "ViT-L CLIP" in note for note in data["notes"])
+    assert data["diagnoses"]["heads"] == [
+        *("ranked right", "logit gap", "heads above zero", "gradient ratio", "no gradient")
+    ]
+    line = next(row for row in data["diagnoses"]["rows"] if "CLIP" in str(row["label"]))
+    assert line["cells"] == ["0.500", "0.200", "1.000", "3.000", "0%"]
+    report = collect(paper_study(), paper.parent / "results")
+    assert "| ViT-L CLIP ‡ |" in render_markdown(report)
+    assert r"ViT-L CLIP$^\ddagger$" in render_latex(report)
+    lines = list(csv.DictReader(io.StringIO(render_csv(report))))
+    assert {line["run"] for line in lines if line["heads_separate"] == "false"} == {"features-clip"}
 
 
 def test_how_images_were_sampled_stands_in_the_report(paper: Path):

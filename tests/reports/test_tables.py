@@ -55,7 +55,7 @@ def test_csv_golden(paper):
         "alignment,alignment_low,alignment_high,alignment_covers,alignment_seed_sd,"
         "alignment_background,alignment_colour_0,alignment_colour_1,alignment_layout,"
         "alignment_shape_0,alignment_shape_1,alignment_size_0,alignment_size_1,"
-        "published_fid,published_clip_score,seeds,images,"
+        "published_fid,published_clip_score,heads_separate,seeds,images,"
         "fid_protocol,kid_protocol,clip_score_protocol,alignment_protocol"
     )
     row = next(csv.DictReader(io.StringIO(render_csv(paper))))

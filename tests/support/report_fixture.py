@@ -14,6 +14,9 @@ from eval.metrics.protocol import protocol_id
 from reports.study import ReportRow, ReportStudy
 from tests.support.ratings_fixture import write_fixture_ratings
 
+DEAD = "features-clip"
+"""The run whose discriminator does not work."""
+
 # part, question, ((label, run or None for the default, published FID, published CLIP score), ...)
 PAPER = (
     (
@@ -191,7 +194,20 @@ def result_of(study: ReportStudy, run: str, seed: int, images: int = 8) -> dict[
             "commit": "0123456789abcdef",
             "hardware": {"processor": "an invented CPU", "cores": 2},
             "weights": {"sd21/unet": digest("unet", 64), "vit_s_dinov2": digest("vit", 64)},
-            "train": {"wall_seconds": 60 + 30 * chance(run, seed), "steps": 200, "device": "cpu"},
+            "train": {
+                "wall_seconds": 60 + 30 * chance(run, seed),
+                "steps": 200,
+                "device": "cpu",
+                "diagnosis": {
+                    "steps": 20,
+                    "ranked": 0.5 if run == DEAD else 0.7,
+                    "gap": 0.2,
+                    "heads_above_zero": 1.0,
+                    "heads_separate": run != DEAD,
+                    "gradient_ratio": 3.0,
+                    "no_gradient": {"distillation": 0.0, "adversarial": 0.0},
+                },
+            },
             "sample_seconds": {"coco-1step": 2.4, "coco-4step": 5.0},
             "sampling": {
                 f"{prompts}-{steps}step": {

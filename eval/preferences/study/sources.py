@@ -3,8 +3,8 @@
     python -m eval.preferences.study.sources --scale config/mini.yaml --jobs '[{"system": ...}, ...]'
 
 samples the systems that only the study compares, in one process. A job is {"system": directory or hub id, "prompts":
-set, "steps": k, "out": folder} for a student, and besides "guidance", "timesteps", "revision" and "sha256" for a
-pretrained pipeline. Only that prompt set is sampled, by the scale's own seed and batch, so an image is the one that
+set, "steps": k, "out": folder} for a student, and besides "guidance", "timesteps", "sizes", "revision" and "sha256" for
+a pretrained pipeline. Only that prompt set is sampled, by the scale's own seed and batch, so an image is the one that
 eval.sample makes.
 """
 
@@ -57,6 +57,7 @@ class Job(Strict):
     sha256: str | None = None
     files: dict[str, str | None] | None = None
     timesteps: tuple[int, ...] = ()
+    sizes: dict[str, int] = Field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -185,7 +186,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         directory = local_directory(job.system, job.revision, job.files)
         if job.sha256 is not None or job.files is not None:
             check_weights(directory, job.sha256, job.files)
-        system = load_system(str(directory), job.guidance, device, job.timesteps)
+        system = load_system(str(directory), job.guidance, device, job.timesteps, job.sizes)
         sample_sets(system, values.sampling, [job.steps], Path(job.out), [job.prompts])
 
 

@@ -145,7 +145,7 @@ BAD = [
     ("timesteps out of order", MINI, "[249, 499,", "[499, 249,", 0, "strictly increasing"),
     ("timestep twice", MINI, "[249, 499,", "[249, 249,", 0, "strictly increasing"),
     ("weights and timesteps", MINI, "[1.0, 1.0, 1.0, 2.0]", "[1.0, 3.0]", 0, "holds 2 weights for 4"),
-    ("distillation from t = 0", MINI, "[200, 979]", "[0, 979]", 0, "0 < first < last <= 999"),
+    ("distillation from t = 0", MINI, "[20, 979]", "[0, 979]", 0, "0 < first < last <= 999"),
     ("accumulation", MINI, "accumulate: 1", "accumulate: 3", 0, "a batch of 40 does not split into 3"),
     ("seed twice", MINI, "seeds: [0]", "seeds: [0, 0]", 0, "names a seed twice"),
     ("hash", MINI, "sha256: ", "sha256: abc  # ", 0, "should match pattern"),

@@ -324,3 +324,12 @@ def test_every_override_key_is_known_and_reaches_the_run(tmp_path):
     table = resolve(scale, baseline, load_ablations(root / "ablations"))
     assert set(table.runs) == {"baseline"}
     assert len(table.cells) == len(keys)
+
+
+def test_our_own_questions_resolve_and_are_no_runs_of_the_papers_table():
+    scale, baseline = load_scale(ROOT / "config/mini.yaml"), load_baseline(ROOT / "ablations/baseline.yaml")
+    ours = resolve(scale, baseline, load_ablations(ROOT / "ablations/ours"))
+    theirs = resolve(scale, baseline, load_ablations(ROOT / "ablations"))
+    assert set(ours.runs) & set(theirs.runs) == {"baseline"}
+    assert all(cell.source == "ours" and cell.published is None for cell in ours.cells)
+    assert {cell.part for cell in ours.cells}.isdisjoint(cell.part for cell in theirs.cells)
