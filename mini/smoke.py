@@ -16,7 +16,13 @@ from add.errors import refuses
 from add.lock import only_writer
 from mini.dataset import write_dataset
 from mini.pretrain import classify, contrast, vae
-from mini.pretrain.diffusion import build_text_encoder, build_tokenizer, build_unet, save_pipeline
+from mini.pretrain.diffusion import (
+    build_scheduler,
+    build_text_encoder,
+    build_tokenizer,
+    build_unet,
+    save_pipeline,
+)
 
 
 def write_networks(root: Path) -> None:
@@ -29,7 +35,8 @@ def write_networks(root: Path) -> None:
     for name, channels, width in (("sd21", (8, 16), 16), ("sdxl", (16, 16), 24)):
         text_encoder = build_text_encoder(width, 1, len(tokenizer))
         unet = build_unet(channels, width)
-        save_pipeline(root / name, vae.build((8, 8, 8), 4), text_encoder, tokenizer, unet)
+        scheduler = build_scheduler("v_prediction")
+        save_pipeline(root / name, vae.build((8, 8, 8), 4), text_encoder, tokenizer, unet, scheduler)
     for name, hidden in (
         ("vit_s_dinov1", (8, 8, 16)),
         ("vit_s_dinov2", (8, 16, 16)),

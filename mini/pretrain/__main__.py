@@ -10,10 +10,12 @@ import argparse
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -33,35 +35,27 @@ WEIGHTS = Path("mini/weights")
 _SMALL, _LARGE = (32, 64, 128), (48, 96, 192)
 
 
-def _sd21_vae(out: Path) -> None:
-    here = out / "sd21" / "vae"
-    vae.train(Recipe(here, seed=21, steps=6000, batch=32, lr=2e-3))
-    vae.refine(Recipe(here, seed=11, steps=2600, batch=32, lr=1.2e-3))
+def _vae(name: str, first: Recipe, *more: tuple[Recipe, float], out: Path) -> None:
+    """Train the VAE of a pipeline, and refine it with one emphasis after the other; phases are kept until the end."""
+    here = out / name / "vae"
+    places = [here.with_name(f"vae-{k}") for k in range(len(more))] + [here]
+    if not (places[0] / "CARD.json").exists():
+        vae.train(replace(first, out=places[0]))
+    for (recipe, emphasis), start, place in zip(more, places, places[1:], strict=False):
+        if not (place / "CARD.json").exists():
+            vae.refine(replace(recipe, out=place), start, emphasis)
+    for place in places[:-1]:
+        shutil.rmtree(place, ignore_errors=True)
 
 
-def _sdxl_vae(out: Path) -> None:
-    here = out / "sdxl" / "vae"
-    vae.train(Recipe(here, seed=42, steps=6000, batch=32, lr=2e-3))
-    vae.refine(Recipe(here, seed=12, steps=2600, batch=32, lr=1.2e-3))
-    vae.refine(Recipe(here, seed=13, steps=4500, batch=32, lr=1.2e-3), emphasis=20.0)
+def _unet(
+    name: str, seed: int, steps: int, lr: float, channels: tuple[int, int], text: int, out: Path
+) -> None:
+    diffusion.train(Recipe(out / name, seed, steps, 32, lr), channels=channels, text=(text, 3))
 
 
-# The committed UNets started on the latents of the VAEs before these were refined (their cards tell the order). When
-# everything is remade, the VAEs are refined first, so the UNets see one kind of latents.
-def _sd21(out: Path) -> None:
-    here, channels, text = out / "sd21", (32, 64), (96, 3)
-    first = Recipe(here, seed=21, steps=7700, batch=64, lr=1e-3)
-    diffusion.train(first, channels=channels, text=text, paraphrases=True)
-    for seed, steps, lr in ((1021, 8000, 1e-3), (2021, 12000, 1e-3), (3021, 10000, 8e-4), (4021, 8500, 8e-4)):
-        diffusion.train(Recipe(here, seed, steps, 32, lr), channels=channels, text=text, resume=True)
-
-
-def _sdxl(out: Path) -> None:
-    here, channels, text = out / "sdxl", (48, 96), (128, 3)
-    diffusion.train(Recipe(here, seed=42, steps=8000, batch=32, lr=1.2e-3), channels=channels, text=text)
-    # The committed one also had 3000 steps of a phase that was broken off, between the next two.
-    for seed, steps, lr in ((1042, 9000, 1.2e-3), (3042, 7000, 1e-3), (4042, 7000, 1e-3)):
-        diffusion.train(Recipe(here, seed, steps, 32, lr), channels=channels, text=text, resume=True)
+def _phase(seed: int, steps: int, lr: float = 1.2e-3) -> Recipe:
+    return Recipe(Path(), seed, steps, batch=32, lr=lr)
 
 
 def _oracle(out: Path) -> None:
@@ -87,11 +81,13 @@ def _vit_l_clip(out: Path) -> None:
     contrast.train_discriminator_clip(recipe, out / "clip_text", hidden=_LARGE)
 
 
-STAGES: dict[str, Callable[[Path], None]] = {
-    "sd21-vae": _sd21_vae,
-    "sdxl-vae": _sdxl_vae,
-    "sd21": _sd21,
-    "sdxl": _sdxl,
+STAGES: dict[str, Callable[..., None]] = {
+    "sd21-vae": partial(_vae, "sd21", _phase(21, 6000, 2e-3), (_phase(11, 2600), 12.0)),
+    "sdxl-vae": partial(
+        _vae, "sdxl", _phase(42, 6000, 2e-3), (_phase(12, 2600), 12.0), (_phase(13, 4500), 20.0)
+    ),
+    "sd21": partial(_unet, "sd21", 21, 54000, 1e-3, (32, 64), 96),
+    "sdxl": partial(_unet, "sdxl", 42, 34000, 1.2e-3, (48, 96), 128),
     "oracle": _oracle,
     "eval_extractor": _eval_extractor,
     "eval_clip": _eval_clip,
@@ -182,7 +178,7 @@ def main() -> None:
         torch.set_num_threads(1)
         for name in arguments.stages:
             with only_writer(out / name.replace("-", "/")):
-                STAGES[name](out)
+                STAGES[name](out=out)
         return
     logs = Path("logs")
     logs.mkdir(exist_ok=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable
 from itertools import pairwise
@@ -16,11 +15,14 @@ from torch import nn
 from torch.nn import functional as F
 
 from add.batch import to_tensor
-from mini.pretrain.loop import Recipe, fit, photographs, write_card
+from add.noise import NoiseSchedule, coefficients, diffuse
+from mini.pretrain.loop import Recipe, fit, gaussian_blur, photographs, write_card
 from mini.pretrain.vae import encode
 from mini.world import Scenes, captions, draw_scenes
 
-MAX_LENGTH = 16  # the longest caption has 13 words, and two tokens enclose it
+MAX_LENGTH = 16  # the longest caption has 13 words and DEGRADED before them, and two tokens enclose it
+DEGRADED = "blurred"
+"""The word that begins the captions of degraded pictures: alone, it is the negative prompt."""
 _BOS, _EOS = "<|startoftext|>", "<|endoftext|>"
 
 
@@ -56,17 +58,21 @@ def build_tokenizer() -> Any:
     from transformers import CLIPTokenizer
 
     scenes = draw_scenes("train", 4000)
-    merges = learn_merges(word for i in range(len(scenes)) for c in captions(scenes, i) for word in c.split())
+    words = {word for i in range(len(scenes)) for c in captions(scenes, i) for word in c.split()}
+    merges = learn_merges(words | {DEGRADED})
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     tokens = [*alphabet, *(f"{letter}</w>" for letter in alphabet), *("".join(pair) for pair in merges)]
     vocabulary = {token: i for i, token in enumerate([*dict.fromkeys(tokens), _BOS, _EOS])}
     return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=MAX_LENGTH)
 
 
-def caption_tokens(tokenizer: Any, scenes: Scenes) -> torch.Tensor:
-    """Token ids of the caption and the paraphrase of each scene, (N, 2, length) int64; equal if it has only one."""
+def caption_tokens(tokenizer: Any, scenes: Scenes, prefix: str = "") -> torch.Tensor:
+    """Token ids of the caption and the paraphrase of each scene, (N, 2, length) int64; equal if it has only one.
+
+    prefix: a word before each, with its space.
+    """
     texts = [captions(scenes, i) for i in range(len(scenes))]
-    flat = [t for pair in texts for t in (pair[0], pair[-1])]
+    flat = [prefix + t for pair in texts for t in (pair[0], pair[-1])]
     ids = tokenizer(flat, padding="max_length", truncation=True, return_tensors="pt").input_ids
     return ids.reshape(len(scenes), 2, -1)
 
@@ -112,8 +118,8 @@ def build_unet(channels: tuple[int, int], text_width: int) -> Any:
     )
 
 
-def build_scheduler() -> Any:
-    """The DDIMScheduler of all pipelines: v-prediction, zero terminal SNR."""
+def build_scheduler(prediction: str) -> Any:
+    """A DDIMScheduler: Stable Diffusion's own schedule for `epsilon`, with zero terminal SNR for `v_prediction`."""
     from diffusers import DDIMScheduler
 
     return DDIMScheduler(
@@ -121,8 +127,8 @@ def build_scheduler() -> Any:
         beta_start=0.00085,
         beta_end=0.012,
         beta_schedule="scaled_linear",
-        prediction_type="v_prediction",
-        rescale_betas_zero_snr=True,
+        prediction_type=prediction,
+        rescale_betas_zero_snr=prediction == "v_prediction",
         timestep_spacing="trailing",
         clip_sample=False,
         set_alpha_to_one=True,
@@ -130,8 +136,10 @@ def build_scheduler() -> Any:
     )
 
 
-def save_pipeline(out: Path, vae: Any, text_encoder: nn.Module, tokenizer: Any, unet: nn.Module) -> None:
-    """Save the parts, with the scheduler, as a StableDiffusionPipeline directory."""
+def save_pipeline(
+    out: Path, vae: Any, text_encoder: nn.Module, tokenizer: Any, unet: nn.Module, scheduler: Any
+) -> None:
+    """Save the parts as a StableDiffusionPipeline directory."""
     from diffusers import StableDiffusionPipeline
 
     StableDiffusionPipeline(
@@ -139,88 +147,81 @@ def save_pipeline(out: Path, vae: Any, text_encoder: nn.Module, tokenizer: Any, 
         text_encoder=text_encoder,
         tokenizer=tokenizer,
         unet=unet,
-        scheduler=build_scheduler(),
+        scheduler=scheduler,
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,
     ).save_pretrained(out)
 
 
-def velocity_batch(
-    alphas: torch.Tensor, sigmas: torch.Tensor, latents: torch.Tensor, generator: torch.Generator
+def noised_batch(
+    schedule: NoiseSchedule, latents: torch.Tensor, generator: torch.Generator
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Stratified timesteps, noised latents and the v target (alpha eps - sigma x_0) of one batch."""
+    """Stratified timesteps (N,), noised latents, and the target of the schedule's prediction, of one batch."""
     n = len(latents)
     u = (torch.rand(1, generator=generator) + torch.arange(n) / n) % 1
-    t = (u * len(alphas)).long()[torch.randperm(n, generator=generator)]
-    a, s = alphas[t].view(-1, 1, 1, 1), sigmas[t].view(-1, 1, 1, 1)
+    t = (u * len(schedule)).long()[torch.randperm(n, generator=generator)]
     noise = torch.randn(latents.shape, generator=generator)
-    return t, a * latents + s * noise, a * noise - s * latents
+    alpha, sigma = coefficients(schedule, t, latents.ndim)
+    target = noise if schedule.prediction == "epsilon" else alpha * noise - sigma * latents
+    return t, diffuse(schedule, latents, noise, t), target
+
+
+def degrade(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Images (N, 3, H, W) in [-1, 1], each blurred by 0.8 to 1.6 pixels and with its contrast lowered by a third."""
+    sigma = 0.8 + 0.8 * torch.rand(len(images), generator=generator)
+    return gaussian_blur(images, sigma) * (2 / 3)
 
 
 def train(
-    recipe: Recipe,
-    *,
-    channels: tuple[int, int],
-    text: tuple[int, int],
-    paraphrases: bool = False,
-    resume: bool = False,
+    recipe: Recipe, *, channels: tuple[int, int], text: tuple[int, int], prediction: str = "epsilon"
 ) -> None:
     """Train a UNet and a text encoder (width, layers) on the latents of recipe.out/vae; save the pipeline.
 
-    resume: start from the pipeline at recipe.out instead of from nothing. paraphrases: draw one of a scene's two
-    captions instead of taking the first.
+    Captions are a scene's caption or its paraphrase. One picture in eleven is degraded, and its caption says so: that
+    is what a negative prompt can name. A tenth of the captions are dropped; of a degraded picture's, the word stays.
     """
-    from diffusers import AutoencoderKL, UNet2DConditionModel
-    from transformers import CLIPTextModel, CLIPTokenizer
+    from diffusers import AutoencoderKL
 
     out = recipe.out
     torch.manual_seed(recipe.seed)
     vae = AutoencoderKL.from_pretrained(out / "vae", torch_dtype=torch.float32).eval().requires_grad_(False)
-    if resume:
-        earlier = {"start": json.loads((out / "CARD.json").read_text(encoding="utf-8"))}
-        # A tokenizer built anew may number two tokens differently from the one that this text encoder learnt with.
-        tokenizer = CLIPTokenizer.from_pretrained(out, subfolder="tokenizer")
-        text_encoder = CLIPTextModel.from_pretrained(out, subfolder="text_encoder", dtype=torch.float32)
-        unet = UNet2DConditionModel.from_pretrained(out, subfolder="unet", torch_dtype=torch.float32)
-    else:
-        earlier, tokenizer = {}, build_tokenizer()
-        text_encoder, unet = build_text_encoder(*text, len(tokenizer)), build_unet(channels, text[0])
-    shots = [photographs("train", recipe.n, shot) for shot in (0, 1)]
-    ids = caption_tokens(tokenizer, shots[0][0])  # both photographs of a scene have its captions
-    null = tokenizer([""], padding="max_length", return_tensors="pt").input_ids
-    moments = [encode(vae, to_tensor(pictures)) for _, _, pictures in shots]
+    tokenizer, scheduler = build_tokenizer(), build_scheduler(prediction)
+    schedule = NoiseSchedule.from_scheduler(dict(scheduler.config))
+    text_encoder, unet = build_text_encoder(*text, len(tokenizer)), build_unet(channels, text[0])
+    (scenes, _, first), (_, _, second) = (photographs("train", recipe.n, shot) for shot in (0, 1))
+    few = recipe.n // 5
+    pictures = [to_tensor(first), to_tensor(second)]
+    pictures.append(degrade(pictures[0][:few], torch.Generator().manual_seed(recipe.seed)))
+    moments = [encode(vae, images) for images in pictures]
     mean, std = (torch.cat(parts) for parts in zip(*moments, strict=True))
-    alphas_cumprod = build_scheduler().alphas_cumprod
-    alphas, sigmas = alphas_cumprod.sqrt(), (1 - alphas_cumprod).sqrt()
+    # Both photographs of a scene have its captions.
+    ids = caption_tokens(tokenizer, scenes)
+    said = caption_tokens(tokenizer, scenes, f"{DEGRADED} ")[:few]
+    prompts = torch.cat([ids, ids, said])
+    empty = tokenizer(["", DEGRADED], padding="max_length", return_tensors="pt").input_ids
 
     def loss(index: NDArray[np.int64], generator: torch.Generator) -> torch.Tensor:
         latents = mean[index] + std[index] * torch.randn(mean[index].shape, generator=generator)
-        other = (torch.rand(recipe.batch, generator=generator) >= 0.5).long() * paraphrases
-        prompt = ids[index % recipe.n, other]
+        prompt = prompts[index, torch.randint(2, (recipe.batch,), generator=generator)]
         dropped = torch.rand(recipe.batch, generator=generator) < 0.1
-        prompt = torch.where(dropped[:, None], null, prompt)
-        t, noised, target = velocity_batch(alphas, sigmas, latents, generator)
-        states = text_encoder(prompt).last_hidden_state
+        nothing = empty[torch.from_numpy(index >= 2 * recipe.n).long()]
+        t, noised, target = noised_batch(schedule, latents, generator)
+        states = text_encoder(torch.where(dropped[:, None], nothing, prompt)).last_hidden_state
         return F.mse_loss(unet(noised, t, states).sample, target)
 
-    def save() -> None:
-        save_pipeline(out, vae, text_encoder, tokenizer, unet)
-
-    seconds = fit(recipe, [unet, text_encoder], loss, images=len(mean), decay=0.999, every_thousand=save)
+    seconds = fit(recipe, [unet, text_encoder], loss, images=len(mean), decay=0.999)
     for module in (vae, unet, text_encoder):
         module.half()
-    save()
+    save_pipeline(out, vae, text_encoder, tokenizer, unet, scheduler)
     size = [sum(p.numel() for p in module.parameters()) for module in (unet, text_encoder)]
     write_card(
         out,
         recipe,
         seconds,
         network=f"StableDiffusionPipeline: UNet {channels} of {size[0]}, text encoder of {size[1]} parameters",
-        how="v-prediction, zero terminal SNR, AdamW with cosine decay, captions dropped 10%, "
-        f"moving average .999, UNet and text encoder trained together, seed {recipe.seed}",
-        data=f"2 photographs of each of {recipe.n} scenes of the world's train split",
-        steps=f"{recipe.steps} of batch {recipe.batch} at {recipe.lr}{' with paraphrases' * paraphrases}",
+        how=f"{prediction}, {recipe}, captions dropped 10%, moving average .999, UNet and text encoder together, "
+        f"seed {recipe.seed}",
+        data=f"2 photographs of each of {recipe.n} scenes of the world's train split, and {few} degraded ones",
         quality={},
-        **earlier,
     )

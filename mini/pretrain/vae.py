@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -42,8 +43,8 @@ def train(recipe: Recipe) -> None:
     _fit(recipe, build(), error, 2e-5, "MSE + 0.09 L1 + 2e-5 KL", network=network)
 
 
-def refine(recipe: Recipe, emphasis: float = 12.0) -> None:
-    """Continue the training of the VAE at recipe.out with errors weighted by `object_weights`, and replace it.
+def refine(recipe: Recipe, start: Path, emphasis: float = 12.0) -> None:
+    """Continue the training of the VAE at `start` with errors weighted by `object_weights`.
 
     The mean squared error alone spends the latents on the background's texture: one small cross in twenty came back
     as a diamond.
@@ -51,8 +52,8 @@ def refine(recipe: Recipe, emphasis: float = 12.0) -> None:
     from diffusers import AutoencoderKL
 
     torch.manual_seed(recipe.seed)
-    earlier = json.loads((recipe.out / "CARD.json").read_text(encoding="utf-8"))
-    vae = AutoencoderKL.from_pretrained(recipe.out, torch_dtype=torch.float32)
+    earlier = json.loads((start / "CARD.json").read_text(encoding="utf-8"))
+    vae = AutoencoderKL.from_pretrained(start, torch_dtype=torch.float32)
 
     def error(x: torch.Tensor, difference: torch.Tensor) -> torch.Tensor:
         return (object_weights(x, emphasis) * (difference.square() + 0.09 * difference.abs())).mean()

@@ -10,9 +10,18 @@ import torch
 from scipy.ndimage import gaussian_filter
 
 from add.models.weights import weights_hash
-from mini.pretrain.__main__ import pin
+from add.noise import NoiseSchedule, x0_from
+from mini.pretrain.__main__ import STAGES, pin
 from mini.pretrain.classify import reconstruct_in_turn
-from mini.pretrain.diffusion import MAX_LENGTH, build_tokenizer, learn_merges
+from mini.pretrain.diffusion import (
+    DEGRADED,
+    MAX_LENGTH,
+    build_scheduler,
+    build_tokenizer,
+    degrade,
+    learn_merges,
+    noised_batch,
+)
 from mini.pretrain.loop import EMA, Recipe, batches, fit, gaussian_blur, rotate_colours, warm_cosine
 from mini.pretrain.vae import build, fold_normalisation, object_weights
 from mini.world import captions, draw_scenes
@@ -63,8 +72,9 @@ def test_every_word_of_the_world_is_one_token_and_captions_fit():
     scenes = draw_scenes("reference", 300)
     for i in range(300):
         for text in captions(scenes, i):
-            ids = tokenizer(text).input_ids
-            assert len(ids) == len(text.split()) + 2 <= MAX_LENGTH
+            for whole in (text, f"{DEGRADED} {text}"):
+                ids = tokenizer(whole).input_ids
+                assert len(ids) == len(whole.split()) + 2 <= MAX_LENGTH
     assert (
         tokenizer.decode(tokenizer("Zebra!").input_ids, skip_special_tokens=True).replace(" ", "") == "zebra!"
     )
@@ -168,3 +178,44 @@ def test_a_training_that_was_killed_ends_in_the_same_bits(tmp_path: Path):
     found, _ = fitted(tmp_path / "broken")
     assert all(torch.equal(a, b) for a, b in zip(expected, found, strict=True))
     assert not (tmp_path / "broken/checkpoints").exists()
+
+
+@pytest.mark.parametrize(("prediction", "last"), [("epsilon", 0.0683), ("v_prediction", 0.0)])
+def test_targets_are_what_the_schedules_prediction_means(prediction: str, last: float):
+    """Breaks when a network learns another quantity than the scheduler that is saved with it says."""
+    schedule = NoiseSchedule.from_scheduler(dict(build_scheduler(prediction).config))
+    assert float(schedule.alphas[-1]) == pytest.approx(last, abs=1e-4)
+    latents = torch.randn(64, 4, 8, 8)
+    t, noised, target = noised_batch(schedule, latents, torch.Generator().manual_seed(0))
+    assert len(t.unique()) > 60, "stratified"
+    early = t < 900  # later, epsilon's x_0 is a difference of large numbers
+    found = x0_from(schedule, target, noised, t)
+    torch.testing.assert_close(found[early], latents[early], atol=1e-3, rtol=1e-3)
+
+
+def test_degraded_pictures_are_smoother_and_paler():
+    images = torch.rand(8, 3, 32, 32) * 2 - 1
+    worse = degrade(images, torch.Generator().manual_seed(0))
+    edges = [float((x[..., 1:] - x[..., :-1]).abs().mean()) for x in (images, worse)]
+    assert edges[1] < 0.4 * edges[0]
+    assert float(worse.mean()) == pytest.approx(float(images.mean()) * 2 / 3, abs=0.02)
+
+
+def test_a_vae_goes_on_with_the_phase_that_it_was_stopped_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    done: list[str] = []
+
+    def phase(recipe: Recipe, *rest: object) -> None:
+        done.append(f"{recipe.out.name} from {rest[0].name}" if rest else recipe.out.name)  # type: ignore[attr-defined]
+        if len(done) == 2:
+            raise KeyboardInterrupt
+        recipe.out.mkdir(parents=True, exist_ok=True)
+        (recipe.out / "CARD.json").write_text("{}")
+
+    monkeypatch.setattr("mini.pretrain.vae.train", phase)
+    monkeypatch.setattr("mini.pretrain.vae.refine", phase)
+    with pytest.raises(KeyboardInterrupt):
+        STAGES["sdxl-vae"](out=tmp_path)
+    assert not (tmp_path / "sdxl/vae/CARD.json").exists(), "the stage would count as done"
+    STAGES["sdxl-vae"](out=tmp_path)
+    assert done == ["vae-0", "vae-1 from vae-0", "vae-1 from vae-0", "vae from vae-1"]
+    assert [place.name for place in (tmp_path / "sdxl").iterdir()] == ["vae"]
