@@ -33,9 +33,9 @@ def losses(
 ) -> tuple[Tensor, Tensor | None, dict[str, Tensor]]:
     """The student's loss, the heads' loss (None without them) and detached values to log, all scalars.
 
-    The values get `gradient_distill` and `gradient_adversarial` once the student's loss was differentiated: the norms
-    of what either loss adds to the gradient of the student's output, in the space that distillation compares in. Their
-    ratio is what lambda means, whatever the reduction.
+    The values get `gradient_distill` and `gradient_adversarial` once the student's loss was differentiated: the norm of
+    what either loss adds to the gradient of a sample's output, mean over samples, in the space that distillation
+    compares in. Their ratio is what lambda means, whatever the reduction.
 
     The student's output is decoded once, and the heads see the generated images once, for both losses. Both losses
     use the parameters from the start of the step. Neither puts a gradient into the other's parameters.
@@ -78,13 +78,17 @@ def watch_gradients(output: Tensor, values: dict[str, Tensor]) -> Tensor:
     view = output.view_as(output)
     parts: list[Tensor] = []
 
+    def of_a_sample(gradient: Tensor) -> Tensor:
+        # The loss is a mean over samples, here of the process's share.
+        return len(gradient) * gradient.flatten(1).norm(dim=1).mean()
+
     def of_view(gradient: Tensor) -> None:
         parts.append(gradient.detach())
 
     def of_output(gradient: Tensor) -> None:
         distilled = parts.pop() if parts else torch.zeros_like(gradient)
-        values["gradient_distill"] = distilled.norm()
-        values["gradient_adversarial"] = (gradient.detach() - distilled).norm()
+        values["gradient_distill"] = of_a_sample(distilled)
+        values["gradient_adversarial"] = of_a_sample(gradient.detach() - distilled)
 
     if view.requires_grad:
         view.register_hook(of_view)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -118,7 +119,9 @@ class Float32Convolution(nn.Conv2d):
 
     def forward(self, input: Tensor) -> Tensor:
         """(B, C, h, w) of any dtype to (B, C', h, w) float32."""
-        with torch.autocast(input.device.type, enabled=False):
+        device = input.device.type
+        known = torch.amp.is_autocast_available(device)  # `meta` has none
+        with torch.autocast(device, enabled=False) if known else nullcontext():
             bias = None if self.bias is None else self.bias.float()
             return self._conv_forward(input.float(), self.weight.float(), bias)
 

@@ -147,19 +147,19 @@ def test_the_gradient_of_a_batch_is_the_mean_of_its_shares(smoke: Path) -> None:
 
 
 def assert_same_student(found: Path, expected: Path, run: Run) -> None:
-    """Weights to 1e-5, but for parameters that do nothing: a group norm of one channel a group removes a constant.
-
-    Their gradient is rounding noise, which Adam turns into steps of full length, in any two computations.
+    """What training changed to 1%, but for parameters that do nothing: a group norm of one channel a group removes a
+    constant. Their gradient is rounding noise, which Adam turns into steps of full length, in any two computations.
     """
     one, two = load_file(expected / STUDENT), load_file(found / STUDENT)
     assert set(one) == set(two)
     scale = {name: float(g.abs().max()) for name, g in gradients(run, Rank()).items() if name in one}
     noise = {name for name in scale if scale[name] < 1e-6 * max(scale.values())}
-    apart = {name: float((two[name] - one[name]).abs().max()) for name in one if name not in noise}
-    assert len(apart) > len(one) / 2
-    assert max(apart.values()) <= 1e-5, sorted(apart.items(), key=lambda item: -item[1])[:5]
     start = load_file(Path(run.student.path) / "unet" / "diffusion_pytorch_model.safetensors")
-    assert max(float((one[name] - start[name]).abs().max()) for name in apart) > 1e-4, "nothing was trained"
+    changes = {name: float((one[name] - start[name]).norm()) for name in one if name not in noise}
+    apart = {name: float((two[name] - one[name]).norm()) / change for name, change in changes.items()}
+    assert len(apart) > len(one) / 2
+    assert max(changes.values()) > 1e-3, "nothing was trained"
+    assert max(apart.values()) <= 0.01, sorted(apart.items(), key=lambda item: -item[1])[:5]
 
 
 def test_two_processes_train_the_student_of_one(smoke: Path, tmp_path: Path) -> None:

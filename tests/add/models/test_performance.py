@@ -99,11 +99,17 @@ def test_checkpointed_training_in_bf16_ends_in_the_same_bits(
     assert (tmp_path / "again" / STUDENT).read_bytes() == (tmp_path / "plain" / STUDENT).read_bytes()
 
 
+def assert_same_gradients(found: dict[str, torch.Tensor], plain: dict[str, torch.Tensor]) -> None:
+    """Every parameter's gradient to 0.1%, but for those whose gradient is rounding noise."""
+    largest = max(float(gradient.norm()) for gradient in plain.values())
+    for name, gradient in plain.items():
+        assert float((found[name] - gradient).norm()) <= 1e-3 * float(gradient.norm()) + 1e-6 * largest, name
+
+
 def test_channels_last_gives_the_same_gradients(smoke: Path) -> None:
     plain, _ = step_gradients(smoke_run(), PerformanceSpec())
     found, _ = step_gradients(smoke_run(), PerformanceSpec(channels_last=True))
-    for name, gradient in plain.items():
-        torch.testing.assert_close(found[name], gradient, rtol=1e-3, atol=1e-5)
+    assert_same_gradients(found, plain)
     networks, unet, _, batch = prepared(smoke_run(), PerformanceSpec(channels_last=True))
     _, images = student_output(smoke_run(), networks, unet, batch)
     for tensor in (unet.conv_in.weight, unet.mid_block.resnets[0].conv1.weight.detach(), images):
@@ -122,8 +128,7 @@ def test_compiled_networks_give_the_same_gradients(
     torch._dynamo.utils.counters.clear()
     found, _ = step_gradients(smoke_run(), PerformanceSpec(compile=True))
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > 0, "nothing was compiled"
-    for name, gradient in plain.items():
-        torch.testing.assert_close(found[name], gradient, rtol=1e-3, atol=1e-5)
+    assert_same_gradients(found, plain)
 
 
 def test_frozen_networks_in_bf16_take_half_the_memory_and_change_gradients_little(smoke: Path) -> None:
