@@ -80,6 +80,10 @@ class ReportStudy:
         return any(row.default for row in self.rows if row.run == run)
 
 
+NOT_PUBLISHED = ("loss.reduction",)
+"""Values of the shared default that the paper does not state."""
+
+
 def study_from_spec(scale: Scale, baseline: Variant, resolved: Table) -> ReportStudy:
     """The study that a resolved specification describes."""
     rows = tuple(
@@ -95,6 +99,7 @@ def study_from_spec(scale: Scale, baseline: Variant, resolved: Table) -> ReportS
         for cell in resolved.cells
     )
     # The page of ratings states the study itself.
+    default = flatten(baseline.model_dump(mode="json"))
     settings = scale.model_dump(mode="json", exclude={"name", "description", "notice", "study"})
     return ReportStudy(
         scale=scale.name,
@@ -103,8 +108,8 @@ def study_from_spec(scale: Scale, baseline: Variant, resolved: Table) -> ReportS
         seeds=tuple(scale.training.seeds),
         rows=rows,
         spec_hashes={name: spec_hash(run) for name, run in resolved.runs.items()},
-        published=flatten(baseline.model_dump(mode="json")),
-        chosen=flatten(settings),
+        published=tuple(pair for pair in default if pair[0] not in NOT_PUBLISHED),
+        chosen=(*(pair for pair in default if pair[0] in NOT_PUBLISHED), *flatten(settings)),
         focus=scale.study.focus if scale.study is not None else (),
     )
 

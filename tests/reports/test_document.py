@@ -196,3 +196,11 @@ def test_how_images_were_sampled_stands_in_the_report(paper: Path):
     assert "Sampling" in [
         heading["body"]["text"] for heading in query(paper, "heading") if "text" in heading["body"]
     ]
+
+
+def test_what_the_paper_does_not_state_is_never_called_published():
+    scale, baseline = load_scale(ROOT / "config/mini.yaml"), load_baseline(ROOT / "ablations/baseline.yaml")
+    study = study_from_spec(scale, baseline, resolve(scale, baseline, ()))
+    assert dict(study.chosen)["loss.reduction"] == "positions"
+    assert "loss.reduction" not in dict(study.published)
+    assert dict(study.published)["loss.distillation_weight"] == "2.5"
