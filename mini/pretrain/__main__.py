@@ -76,6 +76,10 @@ def _features(name: str, seed: int, steps: int, hidden: tuple[int, ...], instanc
     contrast.train_features(recipe, hidden=hidden, instance=instance)
 
 
+def _untrained(out: Path) -> None:
+    contrast.save_untrained(Recipe(out / "untrained", seed=8, steps=60, batch=128, lr=1e-3), hidden=_SMALL)
+
+
 def _vit_l_clip(out: Path) -> None:
     recipe = Recipe(out / "vit_l_clip", seed=6, steps=1000, batch=128, lr=1e-3)
     contrast.train_discriminator_clip(recipe, out / "clip_text", hidden=_LARGE)
@@ -95,6 +99,7 @@ STAGES: dict[str, Callable[..., None]] = {
     "vit_s_dinov2": partial(_features, "vit_s_dinov2", 4, 1200, _SMALL, True),
     "vit_l_dinov2": partial(_features, "vit_l_dinov2", 5, 800, _LARGE, True),
     "vit_l_clip": _vit_l_clip,
+    "untrained": _untrained,
 }
 """Every stage, in the order in which two at a time end soonest. A stage is done if its folder has a card."""
 NEED_VAES = ("sd21", "sdxl", "oracle")

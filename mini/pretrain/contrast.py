@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from add.batch import to_tensor
 from mini.pretrain.classify import enlarge, probe_card, residual_config
 from mini.pretrain.diffusion import MAX_LENGTH, build_tokenizer, caption_tokens, text_settings
-from mini.pretrain.loop import Recipe, fit, jitter, photographs, rotate_colours, write_card
+from mini.pretrain.loop import Recipe, batches, fit, jitter, photographs, rotate_colours, write_card
 from mini.world import Split
 
 _COLOUR_ROTATION = 0.4  # the fraction of views with rotated colours
@@ -78,6 +78,28 @@ def train_features(recipe: Recipe, *, hidden: tuple[int, ...], instance: bool) -
         how=f"InfoNCE between {objective}, colours rotated in {_COLOUR_ROTATION:.0%} of views; "
         f"{recipe}, seed {recipe.seed}",
         data=f"2 photographs of each of {recipe.n} scenes of the world's discriminator split",
+        quality={},
+    )
+
+
+def save_untrained(recipe: Recipe, *, hidden: tuple[int, ...]) -> None:
+    """Save a feature network with random weights and the batch statistics of `recipe.steps` batches, a rival to all.
+
+    Random convolutions keep colour, place and texture. Without their statistics, layers would differ by their scale.
+    """
+    torch.manual_seed(recipe.seed)
+    images = to_tensor(photographs("discriminator", recipe.n, 0)[2])
+    network = build_features(hidden).train()
+    with torch.no_grad():
+        for index in batches(recipe.n, recipe.batch, recipe.steps, recipe.seed):
+            network(enlarge(images[index]))
+    _save_features(
+        recipe,
+        network,
+        hidden,
+        seconds=0.0,
+        how=f"untrained, seed {recipe.seed}",
+        data=f"batch statistics of {recipe.steps * recipe.batch} photographs of the discriminator split",
         quality={},
     )
 
