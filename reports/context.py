@@ -35,7 +35,7 @@ def provenance(report: Report) -> dict[str, Any]:
     Raises InputError where the weights of one network have two hashes.
     """
     sources = [result.provenance for result in report.results.values()]
-    left_out = {"versions", "weights", "seed", "spec_hash"}
+    left_out = {"versions", "weights", "seed", "spec_hash", "diagnosis"}  # the last has a table of its own
     facts = (
         {key: value for key, value in source.train.items() if key not in left_out and "seconds" not in key}
         for source in sources

@@ -12,7 +12,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, SymmetricalLogLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, SymmetricalLogLocator
 from numpy.typing import NDArray
 
 from add.errors import InputError
@@ -128,6 +128,9 @@ def plot_ratio(report: Report, logs: Logs) -> Figure:
             else:
                 axes.plot(log.step, 10 ** smooth(np.where(np.isfinite(ratio), ratio, np.nan)), color=BLUE)
         axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(base=10, subs=(1, 3)))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.yaxis.set_minor_formatter(NullFormatter())
     return figure
 
 
