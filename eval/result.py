@@ -141,11 +141,13 @@ def seed_directory(results: Path, run: str, seed: int) -> Path:
 
 
 def read_json(path: Path) -> Any:
-    """A JSON file's value. Raises InputError with the file and line where it is not JSON."""
+    """A JSON file's value. Raises InputError with the file and line where it is not JSON in UTF-8."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
         raise InputError(f"{path}:{error.lineno}: not JSON: {error.msg}") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not UTF-8 (byte {error.start})") from error
 
 
 def require(paths: Iterable[Path]) -> None:

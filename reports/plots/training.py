@@ -39,7 +39,11 @@ def read_curves(report: Report, results: Path) -> dict[tuple[str, int], Curves]:
 def read_log(path: Path) -> Curves:
     """One log.jsonl. Raises InputError with file and line where a line is not an object with a numeric step."""
     lines: list[dict[str, float]] = []
-    for number, text in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    try:
+        whole = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not UTF-8 (byte {error.start})") from error
+    for number, text in enumerate(whole.splitlines(), start=1):
         try:
             line = json.loads(text)
         except json.JSONDecodeError as error:

@@ -134,6 +134,9 @@ def test_broken_json_is_refused_with_file_and_line(tmp_path):
     (tmp_path / "other/seed0/result.json").write_text('{\n"schema": 1,\n oops}')
     with pytest.raises(InputError, match=r"result\.json:3: not JSON"):
         collect(study, tmp_path)
+    (tmp_path / "other/seed0/result.json").write_bytes(b'{"schema": "\xff"}')
+    with pytest.raises(InputError, match=r"result\.json: not UTF-8 \(byte 12\)"):
+        collect(study, tmp_path)
 
 
 def test_headline_is_the_prompt_set_with_an_fid(tmp_path):

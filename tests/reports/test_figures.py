@@ -111,6 +111,9 @@ def test_a_broken_log_is_refused_with_file_and_line(tmp_path):
     log.write_text('{"step": 1}\n{"step": 2\n')
     with pytest.raises(InputError, match=r"log\.jsonl:2: not JSON"):
         read_log(log)
+    log.write_bytes(b"\xff")
+    with pytest.raises(InputError, match=r"log\.jsonl: not UTF-8 \(byte 0\)"):
+        read_log(log)
 
 
 def test_missing_logs_are_all_named(small, tmp_path):

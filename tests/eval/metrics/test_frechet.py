@@ -63,8 +63,9 @@ def test_the_closed_form_of_diagonal_covariances(rows: list[tuple[float, float, 
     s1, s2, m1, m2 = np.array(rows).T
     a, b = Statistics(m1, np.diag(s1**2), 9), Statistics(m2, np.diag(s2**2), 9)
     expected = np.square(m1 - m2).sum() + np.square(s1 - s2).sum()
+    # An eigenvalue that should be 0 is one of rounding, 1e-16 of the largest, and its root 1e-8.
     assert frechet_distance(a, b) == pytest.approx(
-        expected, rel=1e-8, abs=1e-9 * (1 + s1.max() + s2.max()) ** 2
+        expected, rel=1e-8, abs=1e-7 * (1 + s1.max() + s2.max()) ** 2
     )
 
 
