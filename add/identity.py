@@ -24,6 +24,8 @@ _HOUSEKEEPING = ("checkpoint_every", "log_every", "pictures_every", "device")
 """The device is recorded with a result, as the processor is: each is another draw, and neither is a value."""
 _ADDRESSES = ("path", "revision", "sha256", "files", "family")
 _PLACES = ("images", "annotations", "path", "shards")
+_ABOUT = ("CARD.json", "LICENSE.txt", "README.txt", "NOTICE.txt")
+"""Files beside a network that no loader reads."""
 _NOTES = ("_name_or_path", "_diffusers_version", "_commit_hash", "transformers_version")
 """Keys of a network's configuration that say where it came from."""
 
@@ -86,7 +88,8 @@ def local_weights(path: Path, files: Mapping[str, str | None] | None = None) -> 
 def configuration_digest(path: Path) -> str | None:
     """sha256 over a network's configurations and tokenizers, by relative name; None for a single file.
 
-    Where a configuration says that it came from, and by which version it was saved, does not count.
+    Where a configuration says that it came from, and by which version it was saved, does not count, nor what is written
+    about the network.
     """
     if not path.is_dir():
         return None
@@ -103,7 +106,8 @@ def _small_files(root: Path) -> Iterator[tuple[str, Path]]:
     for folder in (root, *(entry for entry in root.iterdir() if entry.is_dir())):
         for file in folder.iterdir():
             hidden = file.name.startswith(".") or folder.name.startswith(".")
-            if file.suffix in SMALL and not hidden and not file.name.endswith(INDEX):
+            note = file.name in _ABOUT or file.name.endswith(INDEX)
+            if file.suffix in SMALL and not hidden and not note:
                 yield file.relative_to(root).as_posix(), file
 
 

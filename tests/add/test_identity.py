@@ -73,7 +73,11 @@ def test_the_right_hash_another_place_and_notes_of_origin_change_no_content(netw
     file.write_text(
         json.dumps(json.loads(file.read_text()) | {"_name_or_path": "x", "_diffusers_version": "9"})
     )
+    (copy / "CARD.json").write_text('{"quality": {}}')
+    (copy / "LICENSE.txt").write_text("yours")
     assert network_content(NetworkSpec(path=str(copy))) == unpinned
+    (copy / "tokenizer" / "merges.txt").write_text("a b")
+    assert network_content(NetworkSpec(path=str(copy))) != unpinned
 
 
 def test_other_weights_and_another_schedule_in_place_are_another_network(network: Path):
