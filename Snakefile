@@ -41,8 +41,8 @@ from addbench.identity import (
 )
 from addbench.owner import free_dead_lock, note_owner
 from addbench.preflight.inputs import check_inputs_exist
+from addbench.workflow import ABLATIONS as DEFAULT_ABLATIONS
 from addbench.workflow import (
-    DEFAULT_ABLATIONS,
     baseline_file,
     build_options,
     gpu_jobs,
@@ -77,6 +77,7 @@ RESULTS = f"results/{SCALE.name}"
 # whatever their age.
 DATA = [f"{SCALE.data.root}/dataset.json"] if SCALE.data.build else []
 REPORT = report_folder(SCALE, ABLATIONS)
+REPORT_VALUES = report_values(SCALE, BASELINE, TABLE)
 SEEDS = SCALE.training.seeds
 # What people compare; its systems, and the votes that there are now.
 STUDY = study_plan(SCALE, TABLE, RESULTS, whole=ABLATIONS == DEFAULT_ABLATIONS)
@@ -451,7 +452,7 @@ rule report:
     conda:
         "environment.yml"
     params:
-        study=report_values(SCALE, BASELINE, TABLE),
+        study=REPORT_VALUES,
         upstream=REPORTED,
         results=subpath(input.reference, ancestor=2),
         out=subpath(output.pdf, parent=True),
@@ -477,7 +478,7 @@ rule latest:
     conda:
         "environment.yml"
     params:
-        study=report_values(SCALE, BASELINE, TABLE),
+        study=REPORT_VALUES,
         upstream=REPORTED,
     shell:
         "for file in {input}; do cp $file reports/.latest.partial; "

@@ -46,12 +46,11 @@ def run_identity(scale: Scale, run: Run, data: str | None = None) -> dict[str, A
 
 
 def train_identity(scale: Scale, table: Table, results: str) -> Callable[[Any], str]:
-    """The identity of the `train` job of the wildcards `run` and `seed`. The data are looked at once for all jobs."""
+    """The identity of the `train` job of the wildcards `run` and `seed`. Data and records are looked at once a plan."""
     data = cache(lambda: _training_data(scale))
     now = cache(lambda name: run_identity(scale, table.runs[name], data()))
-    return lambda wildcards: settled(
-        Path(results, wildcards.run, f"seed{wildcards.seed}"), now(wildcards.run)
-    )
+    job = cache(lambda run, seed: settled(Path(results, run, f"seed{seed}"), now(run)))
+    return lambda wildcards: job(wildcards.run, str(wildcards.seed))
 
 
 def upstream(*identities: Callable[[Any], str] | str) -> Callable[[Any], str]:
@@ -110,7 +109,7 @@ def _recorded(folder: Path) -> dict[str, Any] | None:
             }
             for name, network in networks_of(run).items()
         }
-        values = deciding_values(run) | recorded_method(folder)
+        values = deciding_values(run) | {"method": facts.get("method", FIRST_METHOD)}
         return {"values": values, "networks": networks, "data": facts.get("data")}
     except (OSError, ValueError, KeyError, AttributeError):
         return None

@@ -14,7 +14,6 @@ from add.config.types import WITH_NULLS
 from add.config.yaml import SpecError, raise_all
 from add.identity import deciding_values, spec_hash
 from addbench.project import (
-    ABLATIONS,
     CONFIG,
     RESULTS,
     Project,
@@ -29,7 +28,7 @@ from addbench.project import (
     walk,
     yaml_line,
 )
-from addbench.workflow import plain, study_plan
+from addbench.workflow import ABLATIONS, plain, study_plan
 from eval.protocols.spec import load_protocols
 
 

@@ -15,9 +15,8 @@ from add.config.run import Run
 from add.config.scale import Scale
 from add.config.yaml import SpecError, nearest, raise_all
 from add.errors import InputError
-from addbench.workflow import scale_file
+from addbench.workflow import ABLATIONS, scale_file
 
-ABLATIONS = Path("ablations")
 CONFIG = Path("config")
 RESULTS = Path("results")
 DEFAULT_SCALE = "mini"

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from add.config.load import BASELINE
 from add.config.resolve import Table
 from add.config.run import Run, Variant
 from add.config.scale import Scale
@@ -21,8 +22,8 @@ from add.device import machine_gpus
 from eval.stage import MeasureValues, StageValues
 from reports.study import study_from_spec
 
-DEFAULT_ABLATIONS = Path("ablations")
-"""The paper's questions."""
+ABLATIONS = Path("ablations")
+"""The folder of the paper's questions."""
 
 FIGURES = ("ranks", "steps", "scatter", "gap", "losses", "ratio")
 """Figures of the report beside the samples, each with a caption of the same name under reports/captions."""
@@ -38,13 +39,13 @@ def scale_file(scale: str) -> str:
 
 def baseline_file(ablations: Path) -> Path:
     """The shared default of a folder of ablations: its own baseline.yaml, or that of the project's folder."""
-    own = ablations / "baseline.yaml"
-    return own if own.is_file() else DEFAULT_ABLATIONS / own.name
+    own = ablations / f"{BASELINE}.yaml"
+    return own if own.is_file() else ABLATIONS / own.name
 
 
 def report_folder(scale: Scale, ablations: Path) -> str:
     """Where a table's report stays: another folder of ablations is another table, and replaces no report."""
-    name = scale.name if ablations == DEFAULT_ABLATIONS else f"{scale.name}-{ablations.name}"
+    name = scale.name if ablations == ABLATIONS else f"{scale.name}-{ablations.name}"
     return f"reports/{name}"
 
 
@@ -273,8 +274,7 @@ def _compared(scale: Scale, study: StudySpec, system: StudySystemSpec, results: 
     job = {"system": network.path, "prompts": study.prompts, **known, "steps": system.steps, "out": out}
     if network.files is not None:
         job["files"] = network.files
-    told = {"original_size": network.original_size, "target_size": network.target_size}
-    if sizes := {name: side for name, side in told.items() if side is not None}:
+    if sizes := network.model_dump(include={"original_size", "target_size"}, exclude_none=True):
         job["sizes"] = sizes
     if system.timesteps is not None:
         job["timesteps"] = system.timesteps
