@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from add.diagnosis import diagnose
 from add.files import write_whole
 
 
@@ -75,11 +74,6 @@ class TrainLog:
         picture.save(folder / f"step-{step:06d}-{'-'.join(rows)}.png")
         self.board.add_image("/".join(rows), grid, step, dataformats="HWC")
 
-    def diagnosis(self) -> dict[str, Any]:
-        """`diagnose` of the whole log, of a run that has ended."""
-        lines = (self.directory / "log.jsonl").read_text(encoding="utf-8").splitlines()
-        return diagnose([json.loads(line) for line in lines])
-
     def __enter__(self) -> TrainLog:
         return self
 
@@ -90,6 +84,12 @@ class TrainLog:
         self.board.close()
         if kind is None:
             write_whole(self.directory / "log.jsonl", self.file.read_text(encoding="utf-8"))
+
+
+def read_log(directory: Path) -> list[dict[str, float]]:
+    """The records of a run that has ended, in order."""
+    lines = (directory / "log.jsonl").read_text(encoding="utf-8").splitlines()
+    return [json.loads(line) for line in lines]
 
 
 def image_grid(rows: Sequence[Tensor]) -> np.ndarray[Any, np.dtype[np.uint8]]:

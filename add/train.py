@@ -34,6 +34,7 @@ from add.data.contents import check_samples, data_digest
 from add.data.images import left_out_line
 from add.data.training_set import open_training_set
 from add.device import add_device_option, make_deterministic, open_device
+from add.diagnosis import diagnose
 from add.distributed import (
     ALONE,
     Rank,
@@ -53,7 +54,7 @@ from add.errors import InputError, refuses
 from add.files import whole_directory, write_json
 from add.identity import METHOD, configuration_digest, networks_of, spec_hash
 from add.lock import only_writer
-from add.log import TrainLog
+from add.log import TrainLog, read_log
 from add.models.diffusion import save_student, trainable_unet
 from add.models.encoder_cache import open_cache
 from add.models.frozen import (
@@ -195,7 +196,7 @@ def train(
         "processes": rank.processes,
         "torch": torch.__version__,
         **contents,
-        **({"diagnosis": log.diagnosis()} if log is not None else {}),
+        "diagnosis": diagnose(read_log(out / "train")),
         "left_out": dict(data.left_out),
     }
     write_json(out / "train" / "train.json", summary)

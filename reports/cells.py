@@ -79,9 +79,10 @@ class Report:
         found = (self.results[run, seed].provenance.train.get("diagnosis") for seed in self.study.seeds)
         return tuple(each for each in found if isinstance(each, dict))
 
-    def is_dead(self, run: str) -> bool:
-        """Whether a discriminator of this run did not tell real from generated images, with any seed."""
-        return any(each.get("heads_separate") is False for each in self.diagnoses(run))
+    def heads_separate(self, run: str) -> bool | None:
+        """Whether the run's discriminators told real from generated images, with every seed; None where none says."""
+        found = [each["heads_separate"] for each in self.diagnoses(run) if "heads_separate" in each]
+        return all(found) if found else None
 
     def floors(self, where: Slice) -> dict[str, float]:
         """What real images score in a slice, by metric, if they were measured under the column's protocol."""

@@ -161,7 +161,9 @@ def table_one(report: Report, *, compact: bool = False) -> TableOne:
     parts = []
     for part, rows in report.study.parts.items():
         cells = zip(*(_column_cells(report, column, rows) for column in columns), strict=True)
-        marks = tuple(DEFAULT * row.default + DEAD * report.is_dead(row.run) for row in rows)
+        marks = tuple(
+            DEFAULT * row.default + DEAD * (report.heads_separate(row.run) is False) for row in rows
+        )
         parts.append(SubTable(part, rows[0].question, rows, marks, tuple(cells)))
     return TableOne(tuple(columns), tuple(parts))
 
@@ -220,7 +222,7 @@ def reading_notes(report: Report) -> tuple[str, ...]:
         "Bold: the best value of a column within its sub-table, compared as printed. Dagger: the shared "
         "default, which is the same run in every sub-table.",
     ]
-    if dead := [run for run in study.runs if report.is_dead(run)]:
+    if dead := [run for run in study.runs if report.heads_separate(run) is False]:
         names = "; ".join(plain_label(study.name_of(run)) for run in dead)
         notes.append(
             "Double dagger: the discriminator's heads do not tell real from generated images, so the row does not "

@@ -34,8 +34,8 @@ def render_csv(report: Report) -> str:
         measurement, default = report.measurements[row.run, where], str(row.default).lower()
         leading = (row.part, row.question, row.label, default, row.run, str(where.steps), where.prompts)
         line = dict(zip(LEADING, leading, strict=True))
-        dead = [each["heads_separate"] for each in report.diagnoses(row.run) if "heads_separate" in each]
-        line["heads_separate"] = str(all(dead)).lower() if dead else ""
+        separate = report.heads_separate(row.run)
+        line["heads_separate"] = "" if separate is None else str(separate).lower()
         line |= {"seeds": str(len(report.study.seeds)), "images": str(measurement.images)}
         if where.steps == 1 and where.prompts == report.first.prompts:
             line["published_fid"] = _number(row.published_fid)

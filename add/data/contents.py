@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from add.config.training import CocoSpec, HuggingFaceSpec, ShardsSpec, TrainData
 from add.data.coco import CaptionedImages
 from add.data.huggingface import dataset_files
-from add.data.images import CaptionedSet, Sample, decoded_rgb
+from add.data.images import CaptionedSet, Sample, decoded_rgb, decoders
 from add.data.shards import shard_paths
 from add.data.training_set import open_training_set
 from add.digests import State, digest_of, file_digests, file_state, remembered
@@ -49,7 +47,7 @@ def _decode(data: CaptionedSet) -> str:
     from tqdm import tqdm
 
     problems: list[str] = []
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+    with decoders() as pool:
         for start in tqdm(range(0, len(data), _BLOCK), "checking images", disable=len(data) < 10 * _BLOCK):
             samples: list[Sample] = []
             for i in range(start, min(start + _BLOCK, len(data))):

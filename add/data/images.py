@@ -175,8 +175,13 @@ def pixels(
         return np.asarray(image)
 
     # Pillow decodes and resizes without the interpreter's lock.
-    with ThreadPoolExecutor(min(_DECODERS, os.cpu_count() or 1)) as threads:
+    with decoders() as threads:
         return np.stack(list(threads.map(square, samples, places)))
+
+
+def decoders() -> ThreadPoolExecutor:
+    """Threads that decode images."""
+    return ThreadPoolExecutor(min(_DECODERS, os.cpu_count() or 1))
 
 
 def decoded(data: bytes, name: object) -> Image.Image:

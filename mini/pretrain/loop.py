@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import shutil
 import time
@@ -18,6 +17,7 @@ from torch import nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
+from add.batch import generator
 from add.checkpoint import TrainingState
 from add.digests import digest_of
 from add.distributed import ALONE
@@ -80,16 +80,14 @@ def fit(
     identity = {"spec": digest_of({**asdict(recipe), "out": recipe.out.name})[:12]}
     begun, seconds = state.resume(checkpoints, ALONE, identity)
     order = batches(images or recipe.n, recipe.batch, recipe.steps, recipe.seed)
-    generator = torch.Generator()
     smooth: float | None = None
     with tqdm(total=recipe.steps, initial=begun, desc=str(recipe.out), mininterval=10, miniters=20) as bar:
         for step in range(begun, recipe.steps):
             started = time.process_time()
             for group in optimiser.param_groups:
                 group["lr"] = recipe.lr * warm_cosine(step, recipe.steps)
-            generator.manual_seed(draw_seed(recipe.seed, step))
-            torch.manual_seed(draw_seed(recipe.seed, step))
-            value = loss(order[step], generator)
+            torch.manual_seed(generator(recipe.seed, step, 0, "global").initial_seed())
+            value = loss(order[step], generator(recipe.seed, step, 0, "loss"))
             optimiser.zero_grad(set_to_none=True)
             value.backward()
             nn.utils.clip_grad_norm_(parameters, 1.0)
@@ -109,12 +107,6 @@ def fit(
     ema.swap()
     shutil.rmtree(checkpoints, ignore_errors=True)
     return seconds
-
-
-def draw_seed(seed: int, step: int) -> int:
-    """The seed of all that a training with `seed` draws in `step`, 0 .. 2^63 - 1."""
-    key = hashlib.sha256(f"{seed}/{step}".encode()).digest()
-    return int.from_bytes(key[:8], "big") >> 1
 
 
 def warm_cosine(step: int, steps: int, warmup: int = 100) -> float:
