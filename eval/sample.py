@@ -128,8 +128,8 @@ def load_system(
     if not file.exists():
         given = {len(timesteps): list(timesteps)} if timesteps else {}
         return System(directory, pipeline, given, guidance, sizes=sizes or {})
-    if timesteps:
-        raise InputError(directory, "is a student, which has its own timesteps; leave them out")
+    if timesteps or sizes:
+        raise InputError(directory, "is a student, which has its own timesteps and sizes; leave them out")
     note = json.loads(file.read_text(encoding="utf-8"))
     own = {int(k): list(map(int, v)) for k, v in note["timesteps"].items()}
     told = {name: int(note[name]) for name in SIZES if name in note}

@@ -165,7 +165,8 @@ def pixels(
         places = [(0.5, 0.5)] * len(samples)
     size, method = (resolution, resolution), Image.Resampling[rule.filter.upper()]
 
-    def square(sample: Sample, place: tuple[float, float]) -> NDArray[np.uint8]:
+    def square(placed: tuple[Sample, tuple[float, float]]) -> NDArray[np.uint8]:
+        sample, place = placed
         image = decoded_rgb(sample.image, sample.name)
         if image.size != size:
             whole = rule.crop == "none"
@@ -176,7 +177,7 @@ def pixels(
 
     # Pillow decodes and resizes without the interpreter's lock.
     with decoders() as threads:
-        return np.stack(list(threads.map(square, samples, places)))
+        return np.stack(list(threads.map(square, zip(samples, places, strict=True))))
 
 
 def decoders() -> ThreadPoolExecutor:

@@ -14,6 +14,7 @@ from PIL import Image
 from add.batch import Batch, draw_batch, prefetched
 from add.config.run import Run
 from add.config.training import ResizeSpec, RunDataSpec
+from add.data.images import Sample, pixels
 from add.data.training_set import open_training_set
 from tests.support.smoke import smoke_run
 from tests.support.training_data import FORMS, encoded, write
@@ -76,3 +77,9 @@ def test_a_batch_that_cannot_be_read_ends_the_step_that_needs_it_and_none_before
     assert [next(batches), next(batches)] == [0, 1]
     with pytest.raises(ValueError, match="one"):
         next(batches)
+
+
+def test_a_sample_without_a_place_is_no_sample_less():
+    sample = Sample("x", IMAGES[0], ("a",))
+    with pytest.raises(ValueError, match="shorter"):
+        pixels([sample, sample], 16, ResizeSpec(crop="random"), [(0.5, 0.5)])
