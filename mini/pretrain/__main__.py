@@ -1,34 +1,25 @@
-"""Remake the miniature's weights: `python -m mini.pretrain [STAGE ...]`, about four hours on two cores.
+"""One stage of the miniature's weights: `python -m mini.pretrain STAGE`; mini/pretrain/Snakefile runs them in order.
 
-Without arguments it runs every stage whose card is missing below --out, two processes at a time with one thread each.
-An interrupted stage goes on from its last checkpoint, in the same bits; a finished one is left alone.
+An interrupted stage goes on from its last checkpoint, in the same bits. Its card is written last: then it is done.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import re
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import torch
 
-from add.batch import to_tensor
-from add.files import write_json, write_whole
+from add.files import write_whole
 from add.lock import only_writer
 from add.models.weights import weights_hash
 from mini.pretrain import classify, contrast, diffusion, vae
 from mini.pretrain.loop import Recipe
-from mini.world import caption, draw_scenes
 
 WEIGHTS = Path("mini/weights")
 # All feature networks are of one trunk in two sizes; what they learnt from differs.
@@ -49,9 +40,26 @@ def _vae(name: str, first: Recipe, *more: tuple[Recipe, float], out: Path) -> No
 
 
 def _unet(
-    name: str, seed: int, steps: int, lr: float, channels: tuple[int, int], text: int, out: Path
+    name: str,
+    seed: int,
+    steps: int,
+    lr: float,
+    channels: tuple[int, int],
+    layers: int,
+    text: int,
+    out: Path,
 ) -> None:
-    diffusion.train(Recipe(out / name, seed, steps, 32, lr), channels=channels, text=(text, 3))
+    recipe = Recipe(out / name, seed, steps, 32, lr)
+    diffusion.train(recipe, channels=channels, layers=layers, text=(text, 3), judges=_judges(out))
+
+
+def _epsilon(out: Path) -> None:
+    recipe = Recipe(out / "sd21_epsilon", seed=22, steps=12000, batch=32, lr=7e-4)
+    diffusion.train_epsilon(recipe, out / "sd21", judges=_judges(out))
+
+
+def _judges(out: Path) -> classify.Judges:
+    return classify.Judges(out / "oracle", out / "eval_extractor")
 
 
 def _phase(seed: int, steps: int, lr: float = 1.2e-3) -> Recipe:
@@ -86,12 +94,13 @@ def _vit_l_clip(out: Path) -> None:
 
 
 STAGES: dict[str, Callable[..., None]] = {
-    "sd21-vae": partial(_vae, "sd21", _phase(21, 6000, 2e-3), (_phase(11, 2600), 12.0)),
-    "sdxl-vae": partial(
+    "sd21/vae": partial(_vae, "sd21", _phase(21, 6000, 2e-3), (_phase(11, 2600), 12.0)),
+    "sdxl/vae": partial(
         _vae, "sdxl", _phase(42, 6000, 2e-3), (_phase(12, 2600), 12.0), (_phase(13, 4500), 20.0)
     ),
-    "sd21": partial(_unet, "sd21", 21, 54000, 1e-3, (32, 64), 96),
-    "sdxl": partial(_unet, "sdxl", 42, 34000, 1.2e-3, (48, 96), 128),
+    "sd21": partial(_unet, "sd21", 21, 30000, 1e-3, (32, 64), 1, 96),
+    "sdxl": partial(_unet, "sdxl", 42, 24000, 1.2e-3, (48, 96), 2, 128),
+    "sd21_epsilon": _epsilon,
     "oracle": _oracle,
     "eval_extractor": _eval_extractor,
     "eval_clip": _eval_clip,
@@ -101,40 +110,7 @@ STAGES: dict[str, Callable[..., None]] = {
     "vit_l_clip": _vit_l_clip,
     "untrained": _untrained,
 }
-"""Every stage, in the order in which two at a time end soonest. A stage is done if its folder has a card."""
-NEED_VAES = ("sd21", "sdxl", "oracle")
-
-
-def add_teacher_quality(directory: Path, oracle_directory: Path, n: int = 1000, steps: int = 25) -> None:
-    """Add to a pipeline's card the fraction of its samples in which the oracle finds all attributes right.
-
-    The samples are of the first `n` validation captions, without guidance and with a scale of 2.
-    """
-    from diffusers import DiffusionPipeline
-    from transformers import AutoModelForImageClassification
-
-    from eval.sample import System
-
-    oracle = AutoModelForImageClassification.from_pretrained(oracle_directory, dtype=torch.float32).eval()
-    pipeline = DiffusionPipeline.from_pretrained(directory, torch_dtype=torch.float32)
-    pipeline.set_progress_bar_config(disable=True)
-    scenes = draw_scenes("val", n)
-    prompts = [caption(scenes, i) for i in range(n)]
-    samples = []
-    for guidance in (1.0, 2.0):
-        system = System("teacher", pipeline, {}, guidance)
-        parts = [
-            system.images(prompts[i : i + 50], list(range(i, min(i + 50, n))), steps) for i in range(0, n, 50)
-        ]
-        labels = classify.attribute_labels(scenes)
-        share = classify.all_right(oracle, to_tensor(np.concatenate(parts)), labels)
-        sampler = f"DDIM, {steps} steps, trailing"
-        samples.append({"sampler": sampler, "guidance": guidance, "images": n, "all_right": share})
-    file = directory / "CARD.json"
-    card = json.loads(file.read_text(encoding="utf-8"))
-    vae_card = json.loads((directory / "vae" / "CARD.json").read_text(encoding="utf-8"))
-    card["quality"] = {"vae": vae_card["quality"], "samples": samples}
-    write_json(file, card)
+"""What makes the weights in each folder; vit_l_clip makes clip_text too."""
 
 
 _PLACE = re.compile(r'^\s+(?:path|model):\s*"?(?:local-dir:)?(mini/weights/\w+)"?')
@@ -161,42 +137,21 @@ def pin(text: str, root: Path) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _run_apart(name: str, out: Path, logs: Path) -> None:
-    log = logs / f"pretrain-{name}.log"
-    print(f"{name}: started, see {log}", flush=True)
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    with log.open("w", encoding="utf-8") as stream:
-        command = [sys.executable, "-m", "mini.pretrain", name, "--out", str(out)]
-        subprocess.run(command, check=True, stdout=stream, stderr=subprocess.STDOUT, env=environment)
-    print(f"{name}: done", flush=True)
-
-
 def main() -> None:
-    """Run the named stages here, or all missing ones in processes of their own."""
+    """Run one stage, or enter the hashes of all weights in the miniature's scale."""
     parser = argparse.ArgumentParser(prog="python -m mini.pretrain", description=__doc__)
-    parser.add_argument("stages", nargs="*", choices=[[], *STAGES], help=f"of {', '.join(STAGES)}")
+    parser.add_argument("stage", choices=[*STAGES, "pin"], help="`pin` enters all hashes in config/mini.yaml")
     parser.add_argument("--out", type=Path, default=WEIGHTS, help="directory of the weights")
-    parser.add_argument("--jobs", type=int, default=2, help="processes at a time")
     arguments = parser.parse_args()
-    out: Path = arguments.out
-    if arguments.stages:
-        torch.set_num_threads(1)
-        for name in arguments.stages:
-            with only_writer(out / name.replace("-", "/")):
-                STAGES[name](out=out)
-        return
-    logs = Path("logs")
-    logs.mkdir(exist_ok=True)
-    missing = [name for name in STAGES if not (out / name.replace("-", "/") / "CARD.json").exists()]
-    with ThreadPoolExecutor(arguments.jobs) as pool:
-        for later in (False, True):
-            wave = [name for name in missing if (name in NEED_VAES) is later]
-            list(pool.map(lambda name: _run_apart(name, out, logs), wave))
-    for name in ("sd21", "sdxl"):
-        add_teacher_quality(out / name, out / "oracle")
-    if out == WEIGHTS:
+    if arguments.stage == "pin":
+        if arguments.out != WEIGHTS:
+            return  # a trial: the scale goes on with the weights that it names
         file = Path("config/mini.yaml")
         write_whole(file, pin(file.read_text(encoding="utf-8"), Path()))
+        return
+    torch.set_num_threads(1)
+    with only_writer(arguments.out / arguments.stage):
+        STAGES[arguments.stage](out=arguments.out)
 
 
 if __name__ == "__main__":

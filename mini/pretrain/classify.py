@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +95,7 @@ def nuisance_values(photos: Photographs) -> torch.Tensor:
 
 
 INPUT = 64
-"""Side in pixels to which every feature network's input is enlarged: a ResNet's stem divides by four."""
+"""Side in pixels to which a network's input is enlarged, unless told otherwise: a ResNet's stem divides by four."""
 
 
 def residual_config(hidden: tuple[int, ...], depths: tuple[int, ...], **more: Any) -> Any:
@@ -111,9 +112,9 @@ def residual_config(hidden: tuple[int, ...], depths: tuple[int, ...], **more: An
     )
 
 
-def enlarge(images: torch.Tensor) -> torch.Tensor:
-    """Resize to INPUT x INPUT, bilinearly. Images are in [-1, 1], as a mean and a deviation of 0.5 make them."""
-    return F.interpolate(images, size=(INPUT, INPUT), mode="bilinear", align_corners=False)
+def enlarge(images: torch.Tensor, side: int = INPUT) -> torch.Tensor:
+    """Resize to side x side, bilinearly. Images are in [-1, 1], as a mean and a deviation of 0.5 make them."""
+    return F.interpolate(images, size=(side, side), mode="bilinear", align_corners=False)
 
 
 def build(
@@ -137,6 +138,32 @@ def all_right(network: Any, images: torch.Tensor, labels: torch.Tensor) -> float
     """Fraction of `images` (N, 3, H, W) in which the classifier finds every attribute of `labels` (N, groups)."""
     hits = attribute_hits(classified(network, images), labels)
     return round(float(hits.all(1).float().mean()), 4)
+
+
+@dataclass(frozen=True)
+class Judges:
+    """The folders of the two networks that measure generated images of the validation scenes."""
+
+    oracle: Path
+    extractor: Path
+
+    @torch.no_grad()
+    def __call__(self, images: torch.Tensor, scenes: Scenes) -> dict[str, float]:
+        """The fraction of `images` (N, 3, H, W) with every attribute right, and their FID against 4000 photographs."""
+        from transformers import AutoModel, AutoModelForImageClassification
+
+        from eval.metrics.distances import frechet_distance, statistics
+
+        oracle = AutoModelForImageClassification.from_pretrained(self.oracle, dtype=torch.float32).eval()
+        extractor = AutoModel.from_pretrained(self.extractor, dtype=torch.float32).eval()
+        real = to_tensor(photographs("reference", 4000)[2])
+        both = (
+            torch.cat([extractor(enlarge(part)).pooler_output.flatten(1) for part in x.split(200)])
+            for x in (images, real)
+        )
+        found, true = (statistics(features.numpy()) for features in both)
+        right = all_right(oracle, images, attribute_labels(scenes))
+        return {"all_right": right, "fid": round(frechet_distance(found, true), 1)}
 
 
 def reconstruct_in_turn(vaes: Sequence[Path], images: torch.Tensor) -> torch.Tensor:
@@ -222,29 +249,23 @@ def _quality(network: Any, nuisances: bool, vaes: Sequence[Path]) -> dict[str, A
 
 
 @torch.no_grad()
-def _features(network: nn.Module, images: torch.Tensor) -> torch.Tensor:
+def _features(network: nn.Module, images: torch.Tensor, side: int) -> torch.Tensor:
     parts = []
     for part in images.split(200):
-        output = network(enlarge(part))
-        last = output.last_hidden_state
-        if last.ndim == 3:  # tokens: the class token and a 2x2 map of the patches
-            side = int((last.shape[1] - 1) ** 0.5)
-            grid = last[:, 1:].transpose(1, 2).reshape(len(part), -1, side, side)
-            pooled = last[:, 0]
-        else:
-            grid, pooled = last, output.pooler_output.flatten(1)
-        parts.append(torch.cat([pooled, F.adaptive_avg_pool2d(grid, 2).flatten(1)], 1))
+        output = network(enlarge(part, side))
+        pooled, quarters = output.pooler_output, F.adaptive_avg_pool2d(output.last_hidden_state, 2)
+        parts.append(torch.cat([pooled.flatten(1), quarters.flatten(1)], 1))
     return torch.cat(parts)
 
 
-def linear_probe(network: nn.Module, n: int = 4000) -> dict[str, float]:
-    """Accuracy of linear classifiers for each attribute group, and mean R^2 for texture and light.
+def linear_probe(network: nn.Module, side: int, n: int = 4000) -> dict[str, float]:
+    """Accuracy of linear classifiers for each attribute group, and mean R^2 for texture and light, of a ResNetModel.
 
     They are trained on `n` photographs of the discriminator split and tested on 1000 of the validation split.
     """
     scenes, photos, pictures = photographs("discriminator", 30000)
     test_scenes, test_photos, test_pictures = photographs("val", 1000)
-    x, z = _features(network, to_tensor(pictures[:n])), _features(network, to_tensor(test_pictures))
+    x, z = (_features(network, to_tensor(images), side) for images in (pictures[:n], test_pictures))
     mean, std = x.mean(0), x.std(0) + 1e-4
     x, z = (x - mean) / std, (z - mean) / std
     labels = attribute_labels(scenes)[:n]
@@ -272,6 +293,9 @@ def linear_probe(network: nn.Module, n: int = 4000) -> dict[str, float]:
     return quality
 
 
-def probe_card(network: nn.Module, untrained: nn.Module) -> dict[str, dict[str, float]]:
+def probe_card(network: nn.Module, untrained: nn.Module, side: int) -> dict[str, dict[str, float]]:
     """The card's quality entry: the network's linear probe, beside that of the same architecture untrained."""
-    return {"linear_probe": linear_probe(network), "untrained_linear_probe": linear_probe(untrained)}
+    return {
+        "linear_probe": linear_probe(network, side),
+        "untrained_linear_probe": linear_probe(untrained, side),
+    }

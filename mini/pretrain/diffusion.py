@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections import Counter
 from collections.abc import Iterable
 from itertools import pairwise
@@ -12,13 +14,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
-from torch.nn import functional as F
 
 from add.batch import to_tensor
 from add.noise import NoiseSchedule, coefficients, diffuse
+from mini.pretrain import classify
 from mini.pretrain.loop import Recipe, fit, gaussian_blur, photographs, write_card
 from mini.pretrain.vae import encode
-from mini.world import Scenes, captions, draw_scenes
+from mini.world import Scenes, caption, captions, draw_scenes
 
 MAX_LENGTH = 16  # the longest caption has 13 words and DEGRADED before them, and two tokens enclose it
 DEGRADED = "blurred"
@@ -100,8 +102,11 @@ def build_text_encoder(width: int, layers: int, vocabulary: int) -> Any:
     return CLIPTextModel(CLIPTextConfig(**text_settings(width, layers, vocabulary)))
 
 
-def build_unet(channels: tuple[int, int], text_width: int) -> Any:
-    """An untrained UNet2DConditionModel on 4x8x8 latents, with attention at both resolutions."""
+def build_unet(channels: tuple[int, int], text_width: int, layers: int = 2) -> Any:
+    """An untrained UNet2DConditionModel on 4x8x8 latents, with attention at both resolutions.
+
+    layers: residual blocks (each with attention or without) at a resolution, on the way down.
+    """
     from diffusers import UNet2DConditionModel
 
     return UNet2DConditionModel(
@@ -109,7 +114,7 @@ def build_unet(channels: tuple[int, int], text_width: int) -> Any:
         in_channels=4,
         out_channels=4,
         block_out_channels=channels,
-        layers_per_block=2,
+        layers_per_block=layers,
         down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
         up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
         cross_attention_dim=text_width,
@@ -156,15 +161,21 @@ def save_pipeline(
 
 def noised_batch(
     schedule: NoiseSchedule, latents: torch.Tensor, generator: torch.Generator
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Stratified timesteps (N,), noised latents, and the target of the schedule's prediction, of one batch."""
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Of one batch: stratified timesteps (N,), noised latents, what the network predicts, and its error's weight.
+
+    The weight (N, 1, 1, 1) makes the squared error that of v for either prediction. An error of epsilon is alpha times
+    that of v, and unweighted it leaves x_0 at the schedule's end, where a student starts, almost untrained.
+    """
     n = len(latents)
     u = (torch.rand(1, generator=generator) + torch.arange(n) / n) % 1
     t = (u * len(schedule)).long()[torch.randperm(n, generator=generator)]
     noise = torch.randn(latents.shape, generator=generator)
     alpha, sigma = coefficients(schedule, t, latents.ndim)
-    target = noise if schedule.prediction == "epsilon" else alpha * noise - sigma * latents
-    return t, diffuse(schedule, latents, noise, t), target
+    noised = diffuse(schedule, latents, noise, t)
+    if schedule.prediction == "epsilon":
+        return t, noised, noise, alpha.square().reciprocal()
+    return t, noised, alpha * noise - sigma * latents, torch.ones_like(alpha)
 
 
 def degrade(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
@@ -174,9 +185,42 @@ def degrade(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
 
 
 def train(
-    recipe: Recipe, *, channels: tuple[int, int], text: tuple[int, int], prediction: str = "epsilon"
+    recipe: Recipe, *, channels: tuple[int, int], layers: int, text: tuple[int, int], judges: classify.Judges
 ) -> None:
-    """Train a UNet and a text encoder (width, layers) on the latents of recipe.out/vae; save the pipeline.
+    """Train a UNet and a text encoder (width, layers) on the latents of recipe.out/vae, to predict v; save all.
+
+    The schedule ends at pure noise (zero terminal SNR). judges: measure the pipeline's samples for its card.
+    """
+    torch.manual_seed(recipe.seed)
+    tokenizer = build_tokenizer()
+    text_encoder = build_text_encoder(*text, len(tokenizer))
+    unet = build_unet(channels, text[0], layers)
+    _fit(recipe, unet, text_encoder, tokenizer, build_scheduler("v_prediction"), judges, start="nothing")
+
+
+def train_epsilon(recipe: Recipe, start: Path, *, judges: classify.Judges) -> None:
+    """Train the v-prediction pipeline at `start` on, to predict epsilon with Stable Diffusion's own schedule."""
+    from diffusers import StableDiffusionPipeline
+
+    torch.manual_seed(recipe.seed)
+    shutil.copytree(start / "vae", recipe.out / "vae", dirs_exist_ok=True)
+    pipeline = StableDiffusionPipeline.from_pretrained(start, torch_dtype=torch.float32)
+    scheduler = build_scheduler("epsilon")
+    parts = pipeline.unet.train(), pipeline.text_encoder.train(), pipeline.tokenizer
+    _fit(recipe, *parts, scheduler, judges, start=start.name)
+
+
+def _fit(
+    recipe: Recipe,
+    unet: Any,
+    text_encoder: Any,
+    tokenizer: Any,
+    scheduler: Any,
+    judges: classify.Judges,
+    *,
+    start: str,
+) -> None:
+    """Train on the latents of recipe.out/vae, save the pipeline, and measure it for its card.
 
     Captions are a scene's caption or its paraphrase. One picture in eleven is degraded, and its caption says so: that
     is what a negative prompt can name. A tenth of the captions are dropped; of a degraded picture's, the word stays.
@@ -184,11 +228,8 @@ def train(
     from diffusers import AutoencoderKL
 
     out = recipe.out
-    torch.manual_seed(recipe.seed)
     vae = AutoencoderKL.from_pretrained(out / "vae", torch_dtype=torch.float32).eval().requires_grad_(False)
-    tokenizer, scheduler = build_tokenizer(), build_scheduler(prediction)
     schedule = NoiseSchedule.from_scheduler(dict(scheduler.config))
-    text_encoder, unet = build_text_encoder(*text, len(tokenizer)), build_unet(channels, text[0])
     (scenes, _, first), (_, _, second) = (photographs("train", recipe.n, shot) for shot in (0, 1))
     few = recipe.n // 5
     pictures = [to_tensor(first), to_tensor(second)]
@@ -206,22 +247,52 @@ def train(
         prompt = prompts[index, torch.randint(2, (recipe.batch,), generator=generator)]
         dropped = torch.rand(recipe.batch, generator=generator) < 0.1
         nothing = empty[torch.from_numpy(index >= 2 * recipe.n).long()]
-        t, noised, target = noised_batch(schedule, latents, generator)
+        t, noised, target, weight = noised_batch(schedule, latents, generator)
         states = text_encoder(torch.where(dropped[:, None], nothing, prompt)).last_hidden_state
-        return F.mse_loss(unet(noised, t, states).sample, target)
+        return (weight * (unet(noised, t, states).sample - target).square()).mean()
 
     seconds = fit(recipe, [unet, text_encoder], loss, images=len(mean), decay=0.999)
     for module in (vae, unet, text_encoder):
         module.half()
     save_pipeline(out, vae, text_encoder, tokenizer, unet, scheduler)
     size = [sum(p.numel() for p in module.parameters()) for module in (unet, text_encoder)]
+    channels, layers = tuple(unet.config.block_out_channels), unet.config.layers_per_block
     write_card(
         out,
         recipe,
         seconds,
-        network=f"StableDiffusionPipeline: UNet {channels} of {size[0]}, text encoder of {size[1]} parameters",
-        how=f"{prediction}, {recipe}, captions dropped 10%, moving average .999, UNet and text encoder together, "
-        f"seed {recipe.seed}",
+        network=f"StableDiffusionPipeline: UNet {channels}, {layers} blocks a resolution, of {size[0]} parameters, "
+        f"text encoder of {size[1]}",
+        how=f"{schedule.prediction} from {start}, {recipe}, captions dropped 10%, moving average .999, UNet and text "
+        f"encoder together, seed {recipe.seed}",
         data=f"2 photographs of each of {recipe.n} scenes of the world's train split, and {few} degraded ones",
-        quality={},
+        quality=pipeline_quality(out, judges),
     )
+
+
+def pipeline_quality(
+    directory: Path, judges: classify.Judges, n: int = 1000, steps: int = 25
+) -> dict[str, Any]:
+    """What the judges find in a pipeline's samples of the first `n` validation captions, at guidance 1 and 2.
+
+    `all_right` is the fraction with every attribute right. `fid` compares them with 4000 photographs.
+    """
+    from diffusers import DiffusionPipeline
+
+    from eval.sample import System
+
+    pipeline = DiffusionPipeline.from_pretrained(directory, torch_dtype=torch.float32)
+    pipeline.set_progress_bar_config(disable=True)
+    scenes = draw_scenes("val", n)
+    prompts = [caption(scenes, i) for i in range(n)]
+    vae_card = json.loads((directory / "vae" / "CARD.json").read_text(encoding="utf-8"))
+    samples = []
+    for guidance in (1.0, 2.0):
+        system = System("teacher", pipeline, {}, guidance)
+        parts = [
+            system.images(prompts[i : i + 50], list(range(i, min(i + 50, n))), steps) for i in range(0, n, 50)
+        ]
+        found = judges(to_tensor(np.concatenate(parts)), scenes)
+        sampler = f"DDIM, {steps} steps, trailing"
+        samples.append({"sampler": sampler, "guidance": guidance, "images": n, **found})
+    return {"vae": vae_card["quality"], "samples": samples}

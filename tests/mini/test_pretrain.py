@@ -10,7 +10,7 @@ import torch
 from scipy.ndimage import gaussian_filter
 
 from add.models.weights import weights_hash
-from add.noise import NoiseSchedule, x0_from
+from add.noise import NoiseSchedule, coefficients, x0_from
 from mini.pretrain.__main__ import STAGES, pin
 from mini.pretrain.classify import reconstruct_in_turn
 from mini.pretrain.diffusion import (
@@ -186,8 +186,12 @@ def test_targets_are_what_the_schedules_prediction_means(prediction: str, last: 
     schedule = NoiseSchedule.from_scheduler(dict(build_scheduler(prediction).config))
     assert float(schedule.alphas[-1]) == pytest.approx(last, abs=1e-4)
     latents = torch.randn(64, 4, 8, 8)
-    t, noised, target = noised_batch(schedule, latents, torch.Generator().manual_seed(0))
+    t, noised, target, weight = noised_batch(schedule, latents, torch.Generator().manual_seed(0))
     assert len(t.unique()) > 60, "stratified"
+    # One error of v, as either prediction makes it: its weighted square is the same.
+    alpha = coefficients(schedule, t, 4)[0]
+    error = alpha if prediction == "epsilon" else torch.ones_like(alpha)
+    torch.testing.assert_close(weight * error.square(), torch.ones_like(alpha))
     early = t < 900  # later, epsilon's x_0 is a difference of large numbers
     found = x0_from(schedule, target, noised, t)
     torch.testing.assert_close(found[early], latents[early], atol=1e-3, rtol=1e-3)
@@ -214,8 +218,19 @@ def test_a_vae_goes_on_with_the_phase_that_it_was_stopped_in(tmp_path: Path, mon
     monkeypatch.setattr("mini.pretrain.vae.train", phase)
     monkeypatch.setattr("mini.pretrain.vae.refine", phase)
     with pytest.raises(KeyboardInterrupt):
-        STAGES["sdxl-vae"](out=tmp_path)
+        STAGES["sdxl/vae"](out=tmp_path)
     assert not (tmp_path / "sdxl/vae/CARD.json").exists(), "the stage would count as done"
-    STAGES["sdxl-vae"](out=tmp_path)
+    STAGES["sdxl/vae"](out=tmp_path)
     assert done == ["vae-0", "vae-1 from vae-0", "vae-1 from vae-0", "vae from vae-1"]
     assert [place.name for place in (tmp_path / "sdxl").iterdir()] == ["vae"]
+
+
+def test_every_stage_has_its_place_in_the_workflow(tmp_path: Path):
+    """Breaks when a stage is known to the program and not to `make pretrain`, or before what it needs."""
+    places: dict[str, object] = {"config": {"out": str(tmp_path)}}
+    text = Path("mini/pretrain/Snakefile").read_text(encoding="utf-8").partition("rule all:")[0]
+    exec(text, places)
+    needs = places["STAGES"]
+    assert isinstance(needs, dict)
+    assert set(needs) == set(STAGES)
+    assert all(set(needed) <= set(list(needs)[: list(needs).index(stage)]) for stage, needed in needs.items())
