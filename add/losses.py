@@ -92,6 +92,13 @@ def distillation_weight(schedule: NoiseSchedule, t: Tensor, form: DistillationFo
     raise ValueError(f"distillation form {form!r} is not one of exponential, sds, nfsd")
 
 
+def weight_factor(schedule: NoiseSchedule, drawn: tuple[int, int], form: DistillationForm) -> float:
+    """What c(t) of a form is multiplied by to have the exponential weight's mean over t in `drawn`, both ends in it."""
+    t = torch.arange(drawn[0], drawn[1] + 1)
+    means = [distillation_weight(schedule, t, weight).double().mean() for weight in ("exponential", form)]
+    return float(means[0] / means[1])
+
+
 def distillation_loss(
     x: Tensor, target: Tensor, weights: Tensor, reduction: Reduction, positions: int
 ) -> Tensor:

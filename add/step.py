@@ -22,6 +22,7 @@ from add.losses import (
     r1_penalty,
     share_ranked,
     teacher_target,
+    weight_factor,
 )
 from add.models.diffusion import student_x0
 from add.models.features import FeatureNetwork
@@ -141,7 +142,10 @@ def target_of(
         )
         if variant.loss.space == "pixel":
             target = teacher.decode(target)
-    return target, distillation_weight(teacher.schedule, batch.t, form)
+    weight = distillation_weight(teacher.schedule, batch.t, form)
+    if variant.loss.mean_weight == "exponential":
+        weight = weight * weight_factor(teacher.schedule, settings.distillation_timesteps, form)
+    return target, weight
 
 
 def discriminator_features(run: Run, images: Tensor, features: FeatureNetwork, batch: Batch) -> list[Tensor]:

@@ -80,7 +80,7 @@ class ReportStudy:
         return any(row.default for row in self.rows if row.run == run)
 
 
-NOT_PUBLISHED = ("loss.reduction",)
+NOT_PUBLISHED = ("loss.reduction", "loss.mean_weight")
 """Values of the shared default that the paper does not state."""
 
 

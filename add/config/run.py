@@ -21,6 +21,7 @@ from add.config.types import Document, Frozen, Name, NonNegative, Positive, Step
 
 Given = Literal["own", "shuffled", "constant"]
 Reduction = Literal["positions", "mean", "sum"]
+MeanWeight = Literal["own", "exponential"]
 
 
 class DiscriminatorSpec(Frozen):
@@ -47,6 +48,8 @@ class LossSpec(Frozen):
 
     reduction: of the squared distance of one sample, without which lambda has no meaning and which the paper does not
     publish: its `sum`, its `mean` over all elements, or its sum over channels and pixels by latent `positions`.
+    mean_weight: the weight c(t) as it is (`own`), or times the number that gives it the mean of the exponential weight
+    over the timesteps drawn. The paper's c(t) differ in their mean too, as a larger lambda does.
     """
 
     adversarial: NonNegative
@@ -54,6 +57,7 @@ class LossSpec(Frozen):
     distillation_weight: NonNegative
     space: Literal["pixel", "latent"]
     reduction: Reduction = "positions"
+    mean_weight: MeanWeight = "own"
 
     @model_validator(mode="after")
     def _trains(self) -> LossSpec:
