@@ -94,7 +94,7 @@ def _vit_l_clip(out: Path) -> None:
 
 
 STAGES: dict[str, Callable[..., None]] = {
-    "sd21/vae": partial(_vae, "sd21", _phase(21, 6000, 2e-3), (_phase(11, 2600), 12.0)),
+    "sd21/vae": partial(_vae, "sd21", _phase(24, 6000, 2e-3), (_phase(11, 2600), 12.0)),
     "sdxl/vae": partial(
         _vae, "sdxl", _phase(42, 6000, 2e-3), (_phase(12, 2600), 12.0), (_phase(13, 4500), 20.0)
     ),
