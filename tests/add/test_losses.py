@@ -13,6 +13,7 @@ from add.losses import (
     logit_gaps,
     r1_penalty,
     teacher_target,
+    weight_factor,
 )
 from add.noise import NoiseSchedule, diffuse, epsilon_from, x0_from
 
@@ -130,6 +131,16 @@ def test_distillation_weights_against_the_table(t, alpha, sigma):
     assert weight("nfsd") == weight("sds")
     with pytest.raises(ValueError, match="'l2'"):
         weight("l2")
+
+
+def test_the_sds_weight_at_the_exponential_weights_mean():
+    """Breaks when the row that takes lambda out of SDS against exponential has another mean weight than it says."""
+    drawn = torch.arange(20, 980)
+    factor = weight_factor(schedule(), (20, 979), "sds")
+    assert factor == pytest.approx(0.5295 / 0.1661, rel=1e-3)
+    means = [distillation_weight(schedule(), drawn, form).mean() for form in ("sds", "exponential")]
+    torch.testing.assert_close(factor * means[0], means[1])
+    assert weight_factor(schedule(), (20, 979), "exponential") == 1
 
 
 def test_distillation_loss_is_a_sum_per_latent_position():

@@ -20,7 +20,7 @@ from add.config.run import Run
 from add.data.training_set import open_training_set
 from add.errors import InputError
 from add.identity import spec_hash
-from add.losses import distillation_loss, hinge_discriminator, hinge_generator, r1_penalty
+from add.losses import distillation_loss, hinge_discriminator, hinge_generator, r1_penalty, weight_factor
 from add.models.diffusion import trainable_unet
 from add.models.frozen import FrozenNetworks, load_frozen_networks, make_heads
 from add.step import discriminator_features, losses, student_output, target_of
@@ -141,6 +141,21 @@ def test_the_teacher_sees_the_diffused_student_output_and_never_the_real_image(s
     torch.testing.assert_close(calls[0], a * latents.detach() + s * batch.noise_t)
     real = networks.student.encode(batch.real)
     assert not torch.allclose(calls[0], a * real + s * batch.noise_t, atol=1e-2)
+
+
+def test_a_mean_weight_as_the_exponential_ones_multiplies_the_weight_alone(smoke: Path):
+    run = smoke_run("loss_terms-l-adv-lambda-l-distill-sds")
+    loss = run.variant.loss.model_copy(update={"mean_weight": "exponential"})
+    scaled = run.model_copy(update={"variant": run.variant.model_copy(update={"loss": loss})})
+    networks, unet, _, batch = parts(run)
+    latents, images = student_output(run, networks, unet, batch)
+    (target, weight), (same, more) = (
+        target_of(each, networks, latents, images, batch) for each in (run, scaled)
+    )
+    torch.testing.assert_close(same, target)
+    factor = weight_factor(networks.teacher.schedule, run.training.distillation_timesteps, "sds")
+    torch.testing.assert_close(more, factor * weight)
+    assert factor > 2
 
 
 def test_a_teacher_with_another_vae_sees_the_decoded_image_in_its_own_latents(smoke: Path):
