@@ -1,0 +1,185 @@
+"""How far apart are two rows, and how sure is that? Runs with different seeds -> means, intervals, contrasts.
+
+One observation is one trained run's value of one metric: FID as its logarithm, so that a difference is a ratio, and shares
+and means as they are. The model is y = row + processor + error. Errors are independent: the same seed on another processor,
+or in another row, is another draw (measured: common seeds give no correlation worth using). Their variance is pooled over
+the rows, but for those that spread more than the others (an F test at WIDER, the widest row first), which keep their own.
+Pooled without exception, intervals of a row that spreads twice as far would hold in 88% of cases; with each row's own,
+those of 8 runs a row would be a sixth wider at the level of a page of claims.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import fdtrc, stdtr, stdtrit
+
+Array = NDArray[np.float64]
+WIDER = 0.1
+"""Level of the test by which a row keeps a variance of its own."""
+
+
+@dataclass(frozen=True)
+class Observation:
+    """One run's value of one metric, transformed (`transformed`)."""
+
+    row: str
+    seed: int
+    processor: str
+    value: float
+
+
+@dataclass(frozen=True)
+class Variance:
+    """A variance between runs and the degrees of freedom that it was estimated with."""
+
+    value: float
+    freedom: float
+
+
+@dataclass(frozen=True)
+class Spread:
+    """How far runs of one variant spread: `pooled` over rows, but for the rows in `own`."""
+
+    pooled: Variance
+    own: Mapping[str, Variance]
+
+    def of(self, row: str) -> Variance:
+        """Of one run of a row."""
+        return self.own.get(row, self.pooled)
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """A difference of two rows, or one row's mean: estimate, standard error, degrees of freedom."""
+
+    estimate: float
+    error: float
+    freedom: float
+
+    def interval(self, level: float = 0.95) -> tuple[float, float]:
+        """Student's interval."""
+        half = quantile(0.5 + level / 2, self.freedom) * self.error
+        return self.estimate - half, self.estimate + half
+
+    def above(self, bound: float) -> float:
+        """One-sided p of `the difference is at most bound`: small where it is above."""
+        return tail((self.estimate - bound) / self.error, self.freedom)
+
+    def below(self, bound: float) -> float:
+        """One-sided p of `the difference is at least bound`: small where it is below."""
+        return tail((bound - self.estimate) / self.error, self.freedom)
+
+
+@dataclass(frozen=True)
+class Fit:
+    """All rows' means with what is needed for contrasts between them.
+
+    weights: by row, the weight of each observation in the row's mean, (observations,). of: each observation's row.
+    """
+
+    rows: tuple[str, ...]
+    means: Mapping[str, float]
+    weights: Mapping[str, Array]
+    of: tuple[str, ...]
+    runs: Mapping[str, int]
+    spread: Spread
+
+    def mean(self, row: str) -> Contrast:
+        """One row's mean, on the first processor where there are several."""
+        return self._linear(self.means[row], self.weights[row])
+
+    def difference(self, row: str, other: str) -> Contrast:
+        """row - other."""
+        return self._linear(self.means[row] - self.means[other], self.weights[row] - self.weights[other])
+
+    def _linear(self, estimate: float, weights: Array) -> Contrast:
+        """The variance is a sum of parts, one of each variance that is estimated; Satterthwaite's degrees of freedom."""
+        parts = {"": 0.0}  # what is of the pooled variance, and by row
+        for row, weight in zip(self.of, weights, strict=True):
+            place = row if row in self.spread.own else ""
+            parts[place] = parts.get(place, 0.0) + weight * weight * self.spread.of(row).value
+        total = sum(parts.values())
+        if total == 0:
+            return Contrast(estimate, 0.0, math.inf)
+        freedoms = {place: self.spread.of(place).freedom for place in parts}
+        inverse = sum((part / total) ** 2 / freedoms[place] for place, part in parts.items())
+        return Contrast(estimate, math.sqrt(total), 1 / inverse)
+
+
+def fit(observations: Sequence[Observation], spread: Spread | None = None) -> Fit:
+    """Fit rows and processors to the observations of one metric.
+
+    spread: of a larger study, by which few runs are judged; otherwise it is estimated here. Raises ValueError where no
+    row has two runs and no spread is given, or rows and processors cannot be told apart.
+    """
+    if not observations:
+        raise ValueError("there are no observations")
+    rows = tuple(dict.fromkeys(o.row for o in observations))
+    processors = tuple(dict.fromkeys(o.processor for o in observations))
+    y = np.array([o.value for o in observations])
+    design = np.zeros((len(y), len(rows) + len(processors) - 1))
+    for k, o in enumerate(observations):
+        design[k, rows.index(o.row)] = 1
+        if place := processors.index(o.processor):
+            design[k, len(rows) + place - 1] = 1
+    if np.linalg.matrix_rank(design) < design.shape[1]:
+        raise ValueError("rows were run on different processors only: rows and processors cannot be told apart")
+    weights = np.linalg.pinv(design)
+    if spread is None:
+        residuals = y - design @ (weights @ y)
+        leverage = np.einsum("np,pn->n", design, weights)
+        index = np.array([rows.index(o.row) for o in observations])
+        # A row's share of the residual degrees of freedom: with one processor, its runs less one.
+        own = {
+            row: Variance(float(np.square(residuals[index == k]).sum()), float((1 - leverage[index == k]).sum()))
+            for k, row in enumerate(rows)
+        }
+        spread = _spread({row: Variance(v.value / v.freedom, v.freedom) for row, v in own.items() if v.freedom > 1e-9})
+    return Fit(
+        rows=rows,
+        means=dict(zip(rows, (weights @ y)[: len(rows)].tolist(), strict=True)),
+        weights={row: weights[k] for k, row in enumerate(rows)},
+        of=tuple(o.row for o in observations),
+        runs={row: sum(o.row == row for o in observations) for row in rows},
+        spread=spread,
+    )
+
+
+def _spread(variances: Mapping[str, Variance]) -> Spread:
+    """The pooled variance of the rows, without those that spread more than the others."""
+    if not any(v.value > 0 for v in variances.values()):
+        raise ValueError(
+            "no row has two different runs, so nothing says how far runs spread; give more seeds, or the spread of "
+            "another study"
+        )
+    alike, own = dict(variances), dict[str, Variance]()
+    while len(alike) > 1:
+        p = {}
+        for row, v in alike.items():
+            others = _pooled([w for other, w in alike.items() if other != row])
+            p[row] = float(fdtrc(v.freedom, others.freedom, v.value / others.value)) if others.value > 0 else 1.0
+        widest = min(p, key=lambda row: p[row])
+        if p[widest] >= WIDER:
+            break
+        own[widest] = alike.pop(widest)
+    return Spread(_pooled(list(alike.values())), own)
+
+
+def _pooled(variances: Sequence[Variance]) -> Variance:
+    freedom = sum(v.freedom for v in variances)
+    return Variance(sum(v.freedom * v.value for v in variances) / freedom, freedom)
+
+
+def quantile(p: float, freedom: float) -> float:
+    """Student's quantile; the normal one at infinite degrees of freedom."""
+    return float(stdtrit(min(freedom, 1e9), p))
+
+
+def tail(t: float, freedom: float) -> float:
+    """P(T > t)."""
+    return float(stdtr(min(freedom, 1e9), -t))

@@ -1,0 +1,126 @@
+"""Means and contrasts of runs with different seeds: exact cases, and whether 95% intervals hold in 95% of studies."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from eval.findings.contrasts import Observation, Spread, Variance, fit
+
+ROWS = [f"r{k}" for k in range(17)]
+RUNS = {row: 16 if row == "r0" else 8 for row in ROWS}
+
+
+def study(rng: np.random.Generator, runs: dict[str, int], sd: dict[str, float] | None = None, **more: float):
+    """Runs whose rows do not differ. more: a processor's shift, by name; seeds alternate between them."""
+    processors = list(more) or ["one"]
+    return [
+        Observation(
+            row,
+            seed,
+            processors[seed % len(processors)],
+            (sd or {}).get(row, 1.0) * rng.standard_normal() + more.get(processors[seed % len(processors)], 0.0),
+        )
+        for row, n in runs.items()
+        for seed in range(n)
+    ]
+
+
+def test_two_rows_alike_are_students_test():
+    """Against SciPy's two-sample test with a pooled variance."""
+    rng = np.random.default_rng(0)
+    runs = study(rng, {"a": 9, "b": 9})
+    a, b = ([o.value for o in runs if o.row == row] for row in "ab")
+    assert max(np.var(a), np.var(b)) / min(np.var(a), np.var(b)) < 2, "the rows spread alike"
+    found = fit(runs).difference("a", "b")
+    expected = stats.ttest_ind(a, b)
+    assert found.freedom == pytest.approx(16)
+    assert found.interval() == pytest.approx(tuple(expected.confidence_interval()))
+    assert 2 * min(found.above(0), found.below(0)) == pytest.approx(expected.pvalue)
+
+
+def test_a_row_that_spreads_more_keeps_its_own_variance():
+    """Then it is Welch's test, against SciPy's."""
+    rng = np.random.default_rng(1)
+    runs = study(rng, {"a": 12, "b": 12}, {"b": 20.0})
+    a, b = ([o.value for o in runs if o.row == row] for row in "ab")
+    result = fit(runs)
+    assert list(result.spread.own) == ["b"]
+    expected = stats.ttest_ind(a, b, equal_var=False)
+    assert result.difference("a", "b").interval() == pytest.approx(tuple(expected.confidence_interval()))
+
+
+def test_a_hand_computed_contrast():
+    values = {"a": (1.0, 3.0), "b": (4.0, 6.0), "c": (7.0,)}
+    runs = [Observation(row, k, "p", v) for row, found in values.items() for k, v in enumerate(found)]
+    result = fit(runs)
+    # Both pairs have variance 2, pooled with 2 degrees of freedom; c has one run and the pooled variance.
+    assert result.spread.pooled.value == pytest.approx(2.0)
+    assert result.spread.pooled.freedom == pytest.approx(2.0)
+    difference = result.difference("c", "a")
+    assert difference.estimate == pytest.approx(5.0)
+    assert difference.error == pytest.approx(math.sqrt(2 * (1 + 1 / 2)))
+    half = 4.302653 * math.sqrt(3)  # Student's .975 quantile at 2 degrees of freedom
+    assert difference.interval() == pytest.approx((5 - half, 5 + half), abs=1e-5)
+    assert result.mean("a").error == pytest.approx(1.0)
+
+
+def test_a_processor_is_a_factor():
+    """Breaks when a row that was run mostly on a processor of high values is called worse for it."""
+    rng = np.random.default_rng(2)
+    runs = study(rng, {"a": 12, "b": 12}, old=0.0, new=100.0)
+    kept = [o for o in runs if o.row == "a" or o.processor == "new" or o.seed == 0]
+    result = fit(kept)
+    assert abs(result.difference("a", "b").estimate) < 2
+    assert result.difference("a", "b").error < 1
+    plain = fit([Observation(o.row, o.seed, "one", o.value) for o in kept])
+    assert abs(plain.difference("a", "b").estimate) > 20
+    with pytest.raises(ValueError, match="cannot be told apart"):
+        fit([o for o in runs if (o.row == "a") == (o.processor == "new")])
+
+
+def test_a_second_processor_widens_an_unbalanced_comparison_and_not_a_balanced_one():
+    rng = np.random.default_rng(3)
+    runs = study(rng, {"a": 12, "b": 12}, old=0.0, new=0.0)
+    one = fit([Observation(o.row, o.seed, "one", o.value) for o in runs]).difference("a", "b").error
+    assert fit(runs).difference("a", "b").error == pytest.approx(one, rel=0.1)
+    uneven = [o for o in runs if not (o.row == "b" and o.processor == "old" and o.seed > 0)]
+    same = [Observation(o.row, o.seed, "one", o.value) for o in uneven]
+    assert fit(uneven).difference("a", "b").error > 1.02 * fit(same).difference("a", "b").error
+
+
+def test_one_run_a_row_is_judged_by_another_studys_spread():
+    runs = [Observation("a", 0, "p", 1.0), Observation("b", 0, "p", 2.0)]
+    with pytest.raises(ValueError, match="no row has two different runs"):
+        fit(runs)
+    found = fit(runs, Spread(Variance(0.5, 100.0), {"b": Variance(1.5, 7.0)})).difference("b", "a")
+    assert found.error == pytest.approx(math.sqrt(2.0))
+    assert found.freedom == pytest.approx(2.0**2 / (0.5**2 / 100 + 1.5**2 / 7))
+
+
+@pytest.mark.parametrize(
+    ("sd", "processors"),
+    [
+        ({}, {}),
+        ({}, {"old": 0.0, "new": 3.0}),
+        ({"r5": 2.0}, {}),
+        ({"r5": 6.0}, {}),
+        ({row: 0.7 + 0.6 * (k % 2) for k, row in enumerate(ROWS)}, {}),
+    ],
+    ids=["alike", "two processors", "one row twice", "one row six times", "two kinds of rows"],
+)
+def test_intervals_hold_in_95_of_100_studies(sd: dict[str, float], processors: dict[str, float]):
+    """A difference of two common rows, of the default (16 runs) and another one, and of the row that spreads more."""
+    rng = np.random.default_rng(4)
+    pairs = [("r0", "r1"), ("r2", "r5"), ("r7", "r16")]
+    held = np.zeros((2500, len(pairs)))
+    for study_number in range(len(held)):
+        result = fit(study(rng, RUNS, sd, **processors))
+        for k, pair in enumerate(pairs):
+            low, high = result.difference(*pair).interval()
+            held[study_number, k] = low < 0 < high
+    coverage = held.mean(0)
+    assert ((coverage > 0.93) & (coverage < 0.97)).all(), coverage

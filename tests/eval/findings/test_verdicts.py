@@ -1,0 +1,175 @@
+"""Verdicts of a page of claims: by hand, and how often they are false by simulation."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from eval.findings.contrasts import Contrast, Fit, Observation, Spread, Variance, fit
+from eval.findings.verdicts import FIRST_LOOK, LEVEL, Claim, holm, judge, look, transformed
+
+ROWS = [f"r{k}" for k in range(17)]
+MARGIN = 3.0
+
+
+def claims(margin: float = MARGIN) -> list[Claim]:
+    """As many claims, of as many kinds, as the paper's page has."""
+    better = [Claim(f"better {k}", ("r0",), "better", (f"r{k}",), margin, False) for k in range(1, 9)]
+    best = [Claim("best", ("r0",), "better", ("r1", "r2", "r3"), margin, False)]
+    worse = [Claim("worse", ("r9",), "worse", ("r0",), margin, True)]
+    same = [Claim(f"same {k}", ("r0",), "equivalent", (f"r{k}",), margin, False) for k in (10, 11)]
+    no = [Claim(f"no better {k}", (f"r{k}",), "not_better", ("r0",), margin, False) for k in (12, 13)]
+    return [*better, *best, *worse, *same, *no]
+
+
+def runs_of(rng: np.random.Generator, runs: int, means: dict[str, float] | None = None) -> list[Observation]:
+    return [
+        Observation(row, seed, "one", (means or {}).get(row, 0.0) + rng.standard_normal())
+        for row in ROWS
+        for seed in range(2 * runs if row == "r0" else runs)
+    ]
+
+
+def page(observations: list[Observation], asked: list[Claim], level: float = LEVEL):
+    result = fit(observations)
+    return judge(asked, [result] * len(asked), level)
+
+
+def exact(difference: float, error: float = 1.0, freedom: float = math.inf) -> Fit:
+    """Two rows, a and b, whose means differ by `difference` with this standard error."""
+    spread = Spread(Variance(error**2 / 2, freedom), {})
+    return fit([Observation("a", 0, "p", difference), Observation("b", 0, "p", 0.0)], spread)
+
+
+@pytest.mark.parametrize(
+    ("relation", "larger", "difference", "favoured", "p"),
+    [
+        ("better", True, 3.0, "reproduced", 2 * stats.norm.sf(3)),
+        ("better", False, 3.0, "contradicted", 2 * stats.norm.sf(3)),
+        ("worse", False, 3.0, "reproduced", 2 * stats.norm.sf(3)),
+        ("better", True, 0.5, "equivalent", stats.norm.sf(3.5)),
+        ("equivalent", True, -0.5, "reproduced", stats.norm.sf(3.5)),
+        ("equivalent", True, 7.0, "contradicted", 2 * stats.norm.sf(3)),
+        ("not_better", True, 1.0, "reproduced", 2 * stats.norm.sf(3)),
+        ("not_better", True, 7.0, "contradicted", 2 * stats.norm.sf(3)),
+        ("not_better", False, -7.0, "contradicted", 2 * stats.norm.sf(3)),
+    ],
+)
+def test_one_pair_by_hand(relation, larger, difference, favoured, p):
+    claim = Claim("a and b", ("a",), relation, ("b",), 4.0, larger)
+    (found,) = judge([claim], [exact(difference)])
+    assert found.favoured == favoured
+    assert found.p == pytest.approx(p, rel=1e-6)
+    assert found.verdict == favoured
+    assert found.contrast.estimate == pytest.approx(difference)
+
+
+def test_a_claim_of_several_pairs_is_as_strong_as_its_weakest():
+    rows = {"a": 0.0, "b": 5.0, "c": 2.1}
+    spread = Spread(Variance(0.5, math.inf), {})
+    result = fit([Observation(row, 0, "p", value) for row, value in rows.items()], spread)
+    (best,) = judge([Claim("a is best", ("a",), "better", ("b", "c"), 0.01, False)], [result])
+    assert best.pair == ("a", "c")
+    assert best.p == pytest.approx(2 * stats.norm.sf(2.1))
+    # One pair contradicts it, at the price of having looked at two.
+    (not_best,) = judge([Claim("b is best", ("b",), "better", ("a", "c"), 0.01, False)], [result])
+    assert (not_best.verdict, not_best.pair) == ("contradicted", ("b", "a"))
+    assert not_best.p == pytest.approx(2 * 2 * stats.norm.sf(5.0))
+
+
+def test_holm_against_a_worked_example():
+    """Holm (1979): the ordered p-values are multiplied by 4, 3, 2, 1, and never fall."""
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+
+
+def test_what_would_be_detected_and_how_many_more_runs():
+    claim = Claim("a and b", ("a",), "better", ("b",), 0.1, True)
+    (found,) = judge([claim], [exact(1.0)])
+    assert found.verdict == "undecided"
+    assert found.detectable == pytest.approx(1.959964 + 0.841621, abs=1e-5)
+    assert found.more == pytest.approx((1.959964 + 0.841621) ** 2, rel=1e-5)
+    (never,) = judge([claim], [exact(0.1)])  # on the margin: neither side would be shown
+    assert never.more is None
+
+
+def test_the_predicted_number_of_runs_decides_with_the_stated_power():
+    """Breaks when the plan and the test disagree: what should be found in 80 of 100 studies is found in 60."""
+    rng = np.random.default_rng(0)
+    claim = Claim("a is better", ("a",), "better", ("b",), 0.001, True)
+    (found,) = judge([claim], [exact(0.5, error=math.sqrt(2 / 8), freedom=14)])
+    assert found.more is not None
+    runs = math.ceil(8 * found.more)
+    decided = []
+    for _ in range(800):
+        sample = [Observation("a", k, "p", 0.5 + rng.standard_normal()) for k in range(runs)]
+        sample += [Observation("b", k, "p", rng.standard_normal()) for k in range(runs)]
+        decided.append(judge([claim], [fit(sample)])[0].verdict == "reproduced")
+    assert np.mean(decided) == pytest.approx(0.8, abs=0.06)
+
+
+def test_pages_where_nothing_differs_are_rarely_decided():
+    rng = np.random.default_rng(1)
+    wrong = [
+        any(each.verdict in ("reproduced", "contradicted") for each in page(runs_of(rng, 8), claims()[:10]))
+        for _ in range(1500)
+    ]
+    assert np.mean(wrong) < LEVEL
+
+
+def test_a_difference_as_large_as_the_margin_is_rarely_called_equivalent():
+    rng = np.random.default_rng(2)
+    means = {row: MARGIN for row in ROWS if row != "r0"}
+    same = [c for c in claims() if c.relation == "equivalent"]
+    wrong = [any(each.verdict == "reproduced" for each in page(runs_of(rng, 40, means), same)) for _ in range(800)]
+    assert 0.01 < np.mean(wrong) < LEVEL
+
+
+def test_adding_runs_until_something_is_decided_decides_nothing_falsely():
+    """Looks after each further four runs a row, as an impatient reader would; most of them see no more."""
+    rng = np.random.default_rng(3)
+    asked = claims()[:10]
+    wrong = []
+    for _ in range(600):
+        everything = runs_of(rng, 32)
+        false = False
+        for runs in range(4, 33, 4):
+            there = [o for o in everything if o.seed < (2 * runs if o.row == "r0" else runs)]
+            seen, level = look(there, asked[0])
+            if level:
+                # All rows have as many runs, so every claim is at the same look.
+                judged = judge(asked, [fit(seen)] * len(asked), level)
+                false = false or any(each.verdict in ("reproduced", "contradicted") for each in judged)
+        wrong.append(false)
+    assert np.mean(wrong) < LEVEL
+
+
+def test_a_look_sees_whole_doublings_alone():
+    rng = np.random.default_rng(4)
+    claim = Claim("r0 and r1", ("r0",), "better", ("r1",), MARGIN, False)
+    everything = runs_of(rng, 40)
+    levels = []
+    for runs in (4, 8, 15, 16, 31, 32):
+        there = [o for o in everything if o.seed < (40 if o.row == "r0" else runs)]
+        seen, level = look(there, claim)
+        levels.append(level)
+        if level:
+            most = 2 * FIRST_LOOK * 2 ** int(math.log2(runs / FIRST_LOOK))
+            assert sum(o.row == "r0" for o in seen) == min(40, most)
+            assert {o.seed for o in seen if o.row == "r1"} == set(range(min(runs, most)))
+    assert levels == pytest.approx([0, 0.04, 0.04, 0.008, 0.008, 0.0016])
+
+
+def test_the_logarithm_of_a_distance_and_its_refusal():
+    assert transformed("fid", math.e) == pytest.approx(1.0)
+    assert transformed("alignment", 0.9) == 0.9
+    with pytest.raises(ValueError, match="fid is 0, which has no logarithm"):
+        transformed("fid", 0.0)
+
+
+def test_a_contrasts_tails_are_students():
+    found = Contrast(1.0, 0.5, 7.0)
+    assert found.above(0) == pytest.approx(stats.t.sf(2.0, 7))
+    assert found.below(0) == pytest.approx(stats.t.cdf(2.0, 7))
