@@ -11,7 +11,7 @@ from typing import TypeVar
 from add.config.run import Ablation, Run, Variant
 from add.config.scale import Scale
 from add.config.types import Document
-from add.config.yaml import SpecError, raise_all, read_json, read_model
+from add.config.yaml import SpecError, nearest, raise_all, read_json, read_model
 
 BASELINE = "baseline"
 """Name of the baseline's file in `ablations/`, and of its run."""
@@ -47,7 +47,7 @@ def load_ablations(directory: str | Path) -> tuple[Ablation, ...]:
                 message = "rename it to lower-case letters, digits and '_', ending in .yaml: it names runs"
                 raise SpecError(path.as_posix(), 1, message)
             ablations.append(load_document(Ablation, path))
-            problems += _label_problems(ablations[-1])
+            problems += (*_label_problems(ablations[-1]), *_finding_problems(ablations[-1]))
         except SpecError as error:
             problems.append(error)
     ablations.sort(key=lambda ablation: (ablation.part, ablation.name))
@@ -85,3 +85,19 @@ def _label_problems(ablation: Ablation) -> Iterator[SpecError]:
             what = "duplicate label" if other == row.label else "label too close to another:"
             message = f"{what} '{row.label}'; line {line} has '{other}', and both name runs '-{row.slug}'"
             yield ablation.origin.error(loc, message)
+
+
+def _finding_problems(ablation: Ablation) -> Iterator[SpecError]:
+    """Findings about rows that the file does not have."""
+    labels = [row.label for row in ablation.rows]
+    for index, finding in enumerate(ablation.findings):
+        for key in ("rows", "than"):
+            for place, label in enumerate(getattr(finding, key)):
+                if label not in labels:
+                    message = f"{key}: this file has no row '{label}'{nearest(label, labels)}"
+                    yield ablation.origin.error(("findings", index, key, place), message)
+        if both := sorted(set(finding.rows) & set(finding.than)):
+            message = f"than: '{both[0]}' would be compared with itself"
+            yield ablation.origin.error(("findings", index, "than"), message)
+        if finding.relation == "best" and set(finding.rows) >= set(labels):
+            yield ablation.origin.error(("findings", index, "rows"), "rows: there is no other row to be better than")

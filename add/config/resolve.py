@@ -10,14 +10,14 @@ import itertools
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import reduce
+from functools import partial, reduce
 from operator import getitem
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel
 
 from add.config.load import BASELINE
-from add.config.run import Ablation, PublishedSpec, RowSpec, Run, Variant
+from add.config.run import Ablation, Metric, PublishedSpec, RowSpec, Run, Variant
 from add.config.scale import NetworksSpec, Scale
 from add.config.training import RunDataSpec, TrainingSpec
 from add.config.types import Frozen
@@ -41,14 +41,35 @@ class Cell:
 
 
 @dataclass(frozen=True)
+class Finding:
+    """A claim with its rows' runs: `rows` are `relation` than each of `others`.
+
+    published: the values that are published for the metric, by run. place: its file and line.
+    """
+
+    part: str
+    claim: str
+    section: str | None
+    metric: Metric
+    steps: int
+    rows: tuple[str, ...]
+    relation: Literal["better", "worse", "equivalent", "not_better"]
+    others: tuple[str, ...]
+    margin: float | None
+    published: Mapping[str, float]
+    place: str
+
+
+@dataclass(frozen=True)
 class Table:
-    """All cells, ordered by part and row, and all runs by name, in the order of first use.
+    """All cells, ordered by part and row, and all runs by name, in the order of first use; what is claimed of them.
 
     The baseline is always a run, and the first: every other run is compared with it.
     """
 
     cells: tuple[Cell, ...]
     runs: Mapping[str, Run]
+    findings: tuple[Finding, ...] = ()
 
     def cells_of(self, run: str) -> tuple[Cell, ...]:
         """The cells that one run fills."""
@@ -91,7 +112,48 @@ def resolve(scale: Scale, baseline: Variant, ablations: tuple[Ablation, ...]) ->
                 )
             )
     raise_all(problems)
-    return Table(tuple(cells), runs)
+    findings = tuple(_findings(ablations, scale, cells, problems))
+    raise_all(problems)
+    return Table(tuple(cells), runs, findings)
+
+
+def _findings(
+    ablations: tuple[Ablation, ...], scale: Scale, cells: list[Cell], problems: list[SpecError]
+) -> Iterator[Finding]:
+    for ablation in ablations:
+        rows = {cell.label: cell for cell in cells if cell.part == ablation.part}
+        for index, finding in enumerate(ablation.findings):
+            best = finding.relation == "best"
+            than = [label for label in rows if label not in finding.rows] if best else finding.than
+            runs, others = (tuple(rows[label].run for label in labels) for labels in (finding.rows, than))
+            error = partial(_finding_error, ablation, index)
+            if same := set(runs) & set(others):
+                problems.append(error("rows", f"both sides have the run '{min(same)}': equal values are one run"))
+            if finding.steps not in scale.sampling.steps:
+                asked = ", ".join(map(str, scale.sampling.steps))
+                problems.append(error("steps", f"{scale.origin.file} samples at {asked}, not at {finding.steps}"))
+            published = {
+                cell.run: value
+                for cell in rows.values()
+                if cell.published and (value := getattr(cell.published, finding.metric, None)) is not None
+            }
+            yield Finding(
+                part=ablation.part,
+                claim=finding.claim,
+                section=finding.section,
+                metric=finding.metric,
+                steps=finding.steps,
+                rows=runs,
+                relation="better" if finding.relation == "best" else finding.relation,
+                others=others,
+                margin=finding.margin,
+                published=published if finding.steps == 1 else {},
+                place=f"{ablation.origin.file}:{ablation.origin.line(('findings', index))}",
+            )
+
+
+def _finding_error(ablation: Ablation, index: int, key: str, message: str) -> SpecError:
+    return ablation.origin.error(("findings", index, key), f"{key}: {message}")
 
 
 def override_keys() -> tuple[str, ...]:

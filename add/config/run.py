@@ -106,13 +106,42 @@ class RowSpec(Frozen):
         return re.sub(r"[^a-z0-9]+", "-", plain).strip("-")
 
 
+Metric = Literal["fid", "kid", "clip_score", "alignment", "coverage"]
+Relation = Literal["better", "worse", "best", "equivalent", "not_better"]
+
+
+class FindingSpec(Frozen):
+    """A claim about rows of this file, which the report tests: `rows` are `relation` than each of `than`.
+
+    claim: in words. section: where it is made. steps: of the student. relation: `best` is better than all other rows;
+    `not_better` allows a gain of less than the margin, `equivalent` a difference of less. margin: a difference that does
+    not count, of FID and KID as a fraction (0.05 is 5%); unset: 5% of a distance, 0.02 of other metrics.
+    """
+
+    claim: Text
+    section: Text | None = None
+    metric: Metric
+    steps: StepCount = 1
+    rows: Annotated[tuple[Text, ...], Field(min_length=1), distinct("a row")]
+    relation: Relation
+    than: Annotated[tuple[Text, ...], distinct("a row")] = ()
+    margin: Annotated[float, Field(gt=0, lt=1)] | None = None
+
+    @model_validator(mode="after")
+    def _compares(self) -> FindingSpec:
+        if (self.relation == "best") == bool(self.than):
+            raise ValueError("`best` is better than all other rows, without `than`; any other relation needs it")
+        return self
+
+
 class Ablation(Document):
-    """One question, one sub-table. The report sorts sub-tables by `part`."""
+    """One question, one sub-table, and what is claimed of it. The report sorts sub-tables by `part`."""
 
     part: Annotated[str, Field(pattern=r"^[a-z]$")]
     question: Text
     source: Text | None = None
     rows: Annotated[tuple[RowSpec, ...], Field(min_length=1)]
+    findings: tuple[FindingSpec, ...] = ()
 
     @property
     def name(self) -> str:
