@@ -28,7 +28,10 @@ POINTS = 15
 """FID-infinity's subset sizes, evenly spread; the number in the paper's code."""
 
 SMALLEST = 5
-"""The smallest subset is the whole divided by this, but has more images than features."""
+"""The smallest subset is the whole divided by this, and has at least this many images a feature.
+
+With fewer a feature, FID is no straight line in 1 / n, and the stated error is far too small.
+"""
 
 _BLOCK = 1024  # rows of a kernel matrix that are in memory at once
 
@@ -89,6 +92,57 @@ def frechet_distance(a: Statistics, b: Statistics) -> float:
     return float(gap @ gap + np.trace(a.covariance) + np.trace(b.covariance) - 2 * root)
 
 
+def influence(features: NDArray[np.floating], reference: Statistics) -> Array:
+    """What each image adds to the Fréchet distance, float64 (n,), of mean zero: its influence function.
+
+    The distance's derivative at the images' mean and covariance C, in the direction of one image x:
+    2 (m1 - m2).(x - m1) + (x - m1)^T (1 - T) (x - m1) - tr((1 - T) C), where T takes the images' Gaussian to the
+    reference's, T = L (L^T C L)^(-1/2) L^T with L L^T the reference's covariance. The distance's standard error over the
+    images is the values' deviation by sqrt(n) (delta method); paired sets have paired values. Raises ValueError on n <= d,
+    where the covariance has directions that were never measured.
+    """
+    n, dimensions = features.shape
+    if n <= dimensions:
+        raise ValueError(f"{n} images do not say how a distance of {dimensions} features varies")
+    own = statistics(features)
+    x = features.astype(np.float64) - own.mean
+    projected = x @ _factor(reference.covariance)
+    values, vectors = np.linalg.eigh(projected.T @ projected / (n - 1))
+    kept = values > len(values) * np.finfo(np.float64).eps * max(values[-1], 0.0)
+    # x^T T x, of each image: in the eigenvectors' basis T is diagonal.
+    moved = np.square(projected @ vectors[:, kept]) @ (1 / np.sqrt(values[kept]))
+    found = 2 * x @ (own.mean - reference.mean) + np.einsum("nd,nd->n", x, x) - moved
+    return np.asarray(found - found.mean())
+
+
+def deviation_of_mean(values: Array) -> float:
+    """The standard error of a mean whose terms are values (n,)."""
+    return float(values.std(ddof=1) / np.sqrt(len(values)))
+
+
+def coverage(features: NDArray[np.floating], reference: NDArray[np.floating], nearest: int = 5) -> Array:
+    """Of each reference image whether a generated one is as near as its neighbours are, bool (min(n, m),).
+
+    features (n, d), reference (m, d). The mean is the coverage of Naeem et al. (arXiv 2002.09797, equation 4): the share
+    of real images whose ball, out to their `nearest`-th real neighbour, holds a generated image. It falls where
+    generated images leave kinds of real ones out. As many images are taken of either set, the first, since it depends on
+    both numbers. Raises ValueError on fewer real images than neighbours.
+    """
+    n = min(len(features), len(reference))
+    if n <= nearest:
+        raise ValueError(f"{n} real images have no {nearest} neighbours each")
+    x, y = features[:n].astype(np.float64), reference[:n].astype(np.float64)
+    real, generated = _squared_distances(y, y), _squared_distances(y, x)
+    np.fill_diagonal(real, 0.0)  # a row's own image is the first of its nearest
+    radius = np.partition(real, nearest, axis=1)[:, nearest]
+    return np.asarray(generated.min(axis=1) < radius)
+
+
+def _squared_distances(x: Array, y: Array) -> Array:
+    squares = np.einsum("nd,nd->n", x, x)[:, None] + np.einsum("nd,nd->n", y, y) - 2 * x @ y.T
+    return np.asarray(squares.clip(min=0))
+
+
 def bootstrap_values(
     features: NDArray[np.floating], reference: Statistics, resamples: int, seed: int = 0
 ) -> Array:
@@ -122,13 +176,13 @@ def bootstrap_values(
 def extrapolated(features: NDArray[np.floating], reference: Statistics, seed: int = 0) -> Estimated:
     """FID-infinity of features (n, d): FID on a line in 1 / n, at 0 (Chong and Forsyth, arXiv 1911.07023).
 
-    The error is the intercept's, over the choice of subsets. Raises TooFewImagesError unless n is more than 2 d + 2.
+    The error is the intercept's, over the choice of subsets. Raises TooFewImagesError unless n is at least 10 d.
     """
     n, dimensions = features.shape
-    smallest = max(n // SMALLEST, dimensions + 2)
+    smallest = max(n // SMALLEST, SMALLEST * dimensions)
     if 2 * smallest > n:
         raise TooFewImagesError(
-            f"FID-infinity of {dimensions} features needs {2 * dimensions + 4} images or more, {n} are there"
+            f"FID-infinity of {dimensions} features needs {2 * SMALLEST * dimensions} images or more, {n} are there"
         )
     generator = np.random.default_rng(seed)
     sizes = np.unique(np.linspace(smallest, n, POINTS).astype(int))

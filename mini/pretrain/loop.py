@@ -26,7 +26,7 @@ from add.models.weights import weights_hash
 from mini.world import Photographs, Scenes, Split, draw_photographs, draw_scenes, render
 
 CACHE = Path("data/pretrain")
-_CHECKPOINT = 250
+_CHECKPOINT = 500
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def fit(
     the average in place.
 
     What a step draws is a function of the recipe's seed and the step, and there is a checkpoint every _CHECKPOINT
-    steps: killed and started again, training ends in the same bits.
+    steps and at the end, until `write_card`: killed and started again, a stage ends in the same bits.
     """
     parameters = [p for module in modules for p in module.parameters()]
     decayed, plain = [p for p in parameters if p.ndim > 1], [p for p in parameters if p.ndim <= 1]
@@ -99,13 +99,12 @@ def fit(
                 ema.swap()
                 every_thousand()
                 ema.swap()
-            if done % _CHECKPOINT == 0 and done < recipe.steps:
+            if done % _CHECKPOINT == 0 or done == recipe.steps:
                 state.save(checkpoints, done, ALONE, {**identity, "seconds": seconds})
             smooth = value.item() if smooth is None else smooth + 0.02 * (value.item() - smooth)
             bar.set_postfix_str(f"loss {smooth:.4f}", refresh=False)
             bar.update()
     ema.swap()
-    shutil.rmtree(checkpoints, ignore_errors=True)
     return seconds
 
 
@@ -158,7 +157,11 @@ def write_card(
     quality: dict[str, Any],
     **more: Any,
 ) -> None:
-    """Write CARD.json beside the weights in `out`, with their hash; `more` adds or replaces entries."""
+    """Write CARD.json beside the weights in `out`, with their hash; `more` adds or replaces entries.
+
+    The stage is done then: its checkpoints go.
+    """
+    shutil.rmtree(out / "checkpoints", ignore_errors=True)
     card = {
         "network": network,
         "recipe": how,

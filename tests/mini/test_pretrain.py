@@ -22,7 +22,7 @@ from mini.pretrain.diffusion import (
     learn_merges,
     noised_batch,
 )
-from mini.pretrain.loop import EMA, Recipe, batches, fit, gaussian_blur, rotate_colours, warm_cosine
+from mini.pretrain.loop import EMA, Recipe, batches, fit, gaussian_blur, rotate_colours, warm_cosine, write_card
 from mini.pretrain.vae import build, fold_normalisation, object_weights
 from mini.world import captions, draw_scenes
 
@@ -166,17 +166,24 @@ def fitted(out: Path, killed_at: int | None = None) -> tuple[list[torch.Tensor],
         x = torch.randn(len(index), 3, generator=generator) + torch.rand(len(index), 1)
         return (network(x) - x.sum(1, keepdim=True)).square().mean()
 
-    seconds = fit(Recipe(out, seed=5, steps=600, batch=4, lr=1e-2, n=40), [network], loss, decay=0.9)
+    seconds = fit(Recipe(out, seed=5, steps=1200, batch=4, lr=1e-2, n=40), [network], loss, decay=0.9)
     return [*network.parameters(), *network.buffers()], seconds
 
 
 def test_a_training_that_was_killed_ends_in_the_same_bits(tmp_path: Path):
     expected, _ = fitted(tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
-        fitted(tmp_path / "broken", killed_at=420)
-    assert [file.name for file in (tmp_path / "broken/checkpoints").iterdir()] == ["step-0000250.safetensors"]
-    found, _ = fitted(tmp_path / "broken")
+        fitted(tmp_path / "broken", killed_at=820)
+    assert [file.name for file in (tmp_path / "broken/checkpoints").iterdir()] == ["step-0000500.safetensors"]
+    found, seconds = fitted(tmp_path / "broken")
     assert all(torch.equal(a, b) for a, b in zip(expected, found, strict=True))
+    # Stopped between its training and its card, a stage trains nothing again.
+    again, same = fitted(tmp_path / "broken", killed_at=0)
+    assert all(torch.equal(a, b) for a, b in zip(expected, again, strict=True))
+    assert same == pytest.approx(seconds)
+    recipe = Recipe(tmp_path / "broken", seed=5, steps=1200, batch=4, lr=1e-2, n=40)
+    (tmp_path / "broken/model.safetensors").write_bytes(b"weights")
+    write_card(tmp_path / "broken", recipe, same, network="small", how="so", data="none", quality={})
     assert not (tmp_path / "broken/checkpoints").exists()
 
 

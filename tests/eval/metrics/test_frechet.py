@@ -10,7 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.linalg import sqrtm
 
-from eval.metrics.distances import Estimated, Statistics, bootstrap_values, frechet_distance, statistics
+from eval.metrics.distances import (
+    Estimated,
+    Statistics,
+    bootstrap_values,
+    deviation_of_mean,
+    frechet_distance,
+    influence,
+    statistics,
+)
 from eval.metrics.measure import ReferenceFeatures, feature_distances
 from eval.metrics.protocol import SourceIdentity
 
@@ -150,3 +158,47 @@ def test_200_resamples_of_1000_images_take_seconds() -> None:
     started = time.process_time()
     bootstrap_values(features(1000, 128, 2), reference, 200)
     assert time.process_time() - started < 6
+
+
+def test_an_images_influence_is_the_distances_derivative() -> None:
+    """Against the change of the distance when one image is weighted a little more than the others."""
+    x, y = features(200, 6, 0, 0.4), features(260, 6, 1)
+    reference, found = statistics(y), influence(x, statistics(y))
+    assert abs(found.mean()) < 1e-9 * np.abs(found).max()
+    step = 1e-5
+    for i in (0, 17, 199):
+        weight = np.full(200, (1 - step) / 200)
+        weight[i] += step
+        mean = weight @ x
+        # n / (n - 1), as the distance's covariance has it
+        covariance = (x - mean).T @ ((x - mean) * weight[:, None]) * 200 / 199
+        moved = frechet_distance(Statistics(mean, covariance, 200), reference)
+        assert (moved - frechet_distance(statistics(x), reference)) / step == pytest.approx(found[i], rel=0.01)
+
+
+@pytest.mark.parametrize(("n", "d", "shift"), [(1000, 16, 0.0), (1000, 128, 0.3), (4000, 64, 0.0)])
+def test_the_influence_gives_the_bootstraps_spread(n: int, d: int, shift: float) -> None:
+    x, reference = features(n, d, 2, shift), statistics(features(n + 500, d, 1))
+    spread = bootstrap_values(x, reference, 300).std(ddof=1)
+    assert deviation_of_mean(influence(x, reference)) == pytest.approx(spread, rel=0.15)
+
+
+def test_the_influence_gives_the_spread_of_fresh_image_sets() -> None:
+    """What it is for: the truth, which the bootstrap stands for."""
+    reference = statistics(features(3000, 24, 1))
+    mix = np.random.default_rng(5).normal(size=(24, 24)) / 5
+    generator = np.random.default_rng(6)
+    sets = [generator.normal(size=(800, 24)) @ mix + 0.1 for _ in range(200)]
+    truth = np.std([frechet_distance(statistics(x), reference) for x in sets], ddof=1)
+    assert deviation_of_mean(influence(sets[0], reference)) == pytest.approx(truth, rel=0.15)
+
+
+def test_a_dead_feature_has_no_influence() -> None:
+    x, y = features(60, 8, 0), features(60, 8, 1, 0.2)
+    padded = [np.hstack([z, np.zeros((60, 3))]) for z in (x, y)]
+    np.testing.assert_allclose(influence(padded[0], statistics(padded[1])), influence(x, statistics(y)), rtol=1e-6)
+
+
+def test_no_error_is_stated_of_fewer_images_than_features() -> None:
+    with pytest.raises(ValueError, match="8 images do not say how a distance of 8 features varies"):
+        influence(features(8, 8, 0), statistics(features(30, 8, 1)))
