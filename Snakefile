@@ -272,7 +272,12 @@ rule score:
         facts=rules.train.output.facts,
         reference=rules.reference.output.facts,
     output:
-        f"{RESULTS}/{{run}}/seed{{seed}}/result.json",
+        result=f"{RESULTS}/{{run}}/seed{{seed}}/result.json",
+        images=expand(
+            f"{RESULTS}/{{{{run}}}}/seed{{{{seed}}}}/scores/{{prompts}}-{{steps}}step.csv",
+            prompts=SCALE.sampling.prompts,
+            steps=SCALE.sampling.steps,
+        ),
     log:
         f"{RESULTS}/logs/score-{{run}}-seed{{seed}}.log",
     benchmark:
@@ -286,11 +291,11 @@ rule score:
         identity=SCORE,
         upstream=SAMPLED,
         scale=stage_values(ScoreValues, SCALE),
-        run=subpath(output[0], parent=True),
+        run=subpath(output.result, parent=True),
         reference=subpath(input.reference, parent=True),
     shell:
         "stage {log} python -m eval.score --run {params.run} --scale {params.scale:q} --reference {params.reference} "
-        "--out {output}"
+        "--out {output.result}"
 
 
 rule study_samples:
@@ -416,7 +421,7 @@ rule ratings:
 rule report:
     """The table in four formats, the figures, and the typeset document."""
     input:
-        results=expand(rules.score.output, run=TABLE.runs, seed=SEEDS),
+        results=expand(rules.score.output.result, run=TABLE.runs, seed=SEEDS),
         logs=expand(rules.train.output.log, run=TABLE.runs, seed=SEEDS),
         reference=rules.reference.output.facts,
         ratings=rules.ratings.output.json if STUDY.systems else [],

@@ -40,7 +40,6 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     add("--protocols", type=Path, default=Path(STANDARD), metavar="FILE", help=listed)
     few = "only these of the file's protocols; the base is always among them"
     add("--only", metavar="NAME,NAME", help=few)
-    add("--resamples", type=int, metavar="N", help="bootstrap resamples (default: the scale's)")
     add_device_option(command)
     files = "also write protocols.csv, protocols.md and protocols.json"
     add("--out", type=Path, metavar="DIRECTORY", help=files)
@@ -56,14 +55,12 @@ def protocols(options: argparse.Namespace) -> tuple[str, int]:
     if options.only is not None:
         document = only(document, [name.strip() for name in options.only.split(",") if name.strip()])
     own = _own_samples(options.samples_for)
-    if options.resamples is not None and options.resamples < 2:
-        raise InputError(f"--resamples: a deviation needs at least 2, not {options.resamples}")
     from eval.protocols.compare import text_table
     from eval.protocols.run import Request, score_protocols
 
     training, o = scale.training, options
     device = open_device(o.device, training.device, training.threads)
-    request = Request(o.samples, o.prompts, o.any_prompts, o.reference, own, device, o.resamples)
+    request = Request(o.samples, o.prompts, o.any_prompts, o.reference, own, device)
     comparison = score_protocols(document, scale, request)
     if options.out is not None:
         _write(options.out, comparison, device)

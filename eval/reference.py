@@ -75,8 +75,8 @@ def make_reference(
             entry, scored = _real(name, config, values, networks, reference, present_only)
             real.append(entry)
             protocols |= scored.protocols
-            if scored.features is not None:
-                features[f"real.{name}"] = scored.features
+            if scored.outputs.features is not None:
+                features[f"real.{name}"] = scored.outputs.features
     if not real:
         raise InputError(
             evaluation.reference.images, "no prompt set is of kind coco: nothing to compare with"

@@ -29,8 +29,9 @@ class _Part(BaseModel):
 class Metric(_Part):
     """One measured number, its interval, what the interval covers, and the protocol it stands under.
 
-    `note` says what a reader must know of the number; `stderr` is the CLIP score's standard error over images, and
-    `truncated_prompts` how many its tokenizer cut; `groups` holds the alignment's accuracy by attribute group.
+    `note` says what a reader must know of the number; `stderr` is its standard error over images, `reference_stderr`
+    FID's over those of the reference; `truncated_prompts`: how many CLIP's tokenizer cut; `groups`: the alignment's
+    accuracy by attribute group.
     """
 
     value: Finite
@@ -38,6 +39,7 @@ class Metric(_Part):
     interval_covers: str | None = None
     note: str | None = None
     stderr: Finite | None = None
+    reference_stderr: Finite | None = None
     truncated_prompts: int | None = None
     groups: dict[str, Finite] = {}
     protocol: Hash12

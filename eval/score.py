@@ -19,6 +19,7 @@ from add.device import add_device_option, open_device
 from add.errors import InputError, refuses
 from add.files import write_json
 from add.lock import only_writer
+from eval.image_scores import scores_file, write_features, write_scores
 from eval.images import SampleSet, read_samples
 from eval.metrics.measure import load_metric_networks, score_images
 from eval.prompts import Prompt, read_prompts
@@ -27,8 +28,16 @@ from eval.result import Metric, Result, ResultSystem, provenance, read_json, sec
 from eval.stage import ScoreValues, add_scale_option
 
 
-def score_run(run: Path, values: ScoreValues, reference_directory: Path, device: str = "cpu") -> Result:
-    """The result.json for the run directory results/<scale>/<run>/seed<k>.
+def score_run(
+    run: Path,
+    values: ScoreValues,
+    reference_directory: Path,
+    device: str = "cpu",
+    keep_features: bool = False,
+) -> Result:
+    """The result.json for the run directory results/<scale>/<run>/seed<k>; writes the scores of single images there.
+
+    keep_features: and FID's features (n, d) of each set, as safetensors.
 
     Raises InputError (a sample set that is missing, incomplete, broken or made for other prompts), SpecError,
     WeightsError.
@@ -45,6 +54,7 @@ def score_run(run: Path, values: ScoreValues, reference_directory: Path, device:
     found = re.fullmatch(r"seed(\d+)", run.resolve().name)
     if found is None:
         raise InputError(run, "is not a run directory: results/<scale>/<run>/seed<k>")
+    seed = int(found[1])
     prompts = {name: read_prompts(config) for name, config in values.prompts.items()}
     sets = {
         (steps, name): open_samples(run, name, steps, prompts[name], values)
@@ -59,6 +69,10 @@ def score_run(run: Path, values: ScoreValues, reference_directory: Path, device:
         texts = [p.prompt for p in prompts[name]]
         batches = samples.batches(values.evaluation.batch)
         scored = score_images(batches, texts, name, values, networks, reference)
+        ids = [p.prompt_id for p in prompts[name]]
+        write_scores(scores_file(run, name, steps), ids, seed, scored.images)
+        if keep_features and scored.outputs.features is not None:
+            write_features(scores_file(run, name, steps).with_suffix(".safetensors"), scored.outputs.features)
         systems.append(ResultSystem(steps=steps, prompts=name, images=len(samples), metrics=scored.metrics))
         protocols |= scored.protocols
         _say(samples, scored.metrics)
@@ -67,7 +81,7 @@ def score_run(run: Path, values: ScoreValues, reference_directory: Path, device:
         scale=values.name,
         notice=values.notice,
         run=spec.name,
-        seed=int(found[1]),
+        seed=seed,
         spec_hash=spec_hash(spec),
         systems=tuple(systems),
         protocols=protocols,
@@ -125,13 +139,15 @@ def main(arguments: list[str] | None = None) -> int:
     add_scale_option(parser)
     parser.add_argument("--out", type=Path, required=True, help="result.json")
     parser.add_argument("--reference", type=Path, help="default: results/<scale>/reference, beside the runs")
+    text = "keep FID's features of each image too, beside its scores"
+    parser.add_argument("--features", action="store_true", help=text)
     add_device_option(parser)
     options = parser.parse_args(arguments)
     values = ScoreValues.read(options.scale)
     device = open_device(options.device, values.device, values.threads)
     reference = options.reference or options.run.resolve().parent.parent / "reference"
     with only_writer(options.out):
-        result = score_run(options.run, values, reference, device)
+        result = score_run(options.run, values, reference, device, options.features)
         write_json(options.out, result.values())
     if values.notice:
         print(f"notice: {values.notice}", file=sys.stderr)

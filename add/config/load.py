@@ -100,4 +100,6 @@ def _finding_problems(ablation: Ablation) -> Iterator[SpecError]:
             message = f"than: '{both[0]}' would be compared with itself"
             yield ablation.origin.error(("findings", index, "than"), message)
         if finding.relation == "best" and set(finding.rows) >= set(labels):
-            yield ablation.origin.error(("findings", index, "rows"), "rows: there is no other row to be better than")
+            yield ablation.origin.error(
+                ("findings", index, "rows"), "rows: there is no other row to be better than"
+            )

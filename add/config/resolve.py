@@ -127,11 +127,11 @@ def _findings(
             than = [label for label in rows if label not in finding.rows] if best else finding.than
             runs, others = (tuple(rows[label].run for label in labels) for labels in (finding.rows, than))
             error = partial(_finding_error, ablation, index)
-            if same := set(runs) & set(others):
-                problems.append(error("rows", f"both sides have the run '{min(same)}': equal values are one run"))
             if finding.steps not in scale.sampling.steps:
                 asked = ", ".join(map(str, scale.sampling.steps))
-                problems.append(error("steps", f"{scale.origin.file} samples at {asked}, not at {finding.steps}"))
+                problems.append(
+                    error("steps", f"{scale.origin.file} samples at {asked}, not at {finding.steps}")
+                )
             published = {
                 cell.run: value
                 for cell in rows.values()

@@ -114,8 +114,8 @@ class FindingSpec(Frozen):
     """A claim about rows of this file, which the report tests: `rows` are `relation` than each of `than`.
 
     claim: in words. section: where it is made. steps: of the student. relation: `best` is better than all other rows;
-    `not_better` allows a gain of less than the margin, `equivalent` a difference of less. margin: a difference that does
-    not count, of FID and KID as a fraction (0.05 is 5%); unset: 5% of a distance, 0.02 of other metrics.
+    `not_better` allows a gain of less than the margin, `equivalent` a difference of less. margin: a difference that
+    does not count, of FID and KID as a fraction (0.05 is 5%); unset: 5% of a distance, 0.02 of other metrics.
     """
 
     claim: Text
@@ -130,7 +130,9 @@ class FindingSpec(Frozen):
     @model_validator(mode="after")
     def _compares(self) -> FindingSpec:
         if (self.relation == "best") == bool(self.than):
-            raise ValueError("`best` is better than all other rows, without `than`; any other relation needs it")
+            raise ValueError(
+                "`best` is better than all other rows, without `than`; any other relation needs it"
+            )
         return self
 
 

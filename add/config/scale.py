@@ -154,7 +154,7 @@ class OracleSpec(ImageNetworkSpec):
 
 
 class EvaluationSpec(Frozen):
-    """The protocol under which samples are scored. `resolution` in pixels; `bootstrap` in resamples."""
+    """The protocol under which samples are scored. `resolution` in pixels."""
 
     reference: ReferenceSpec
     resolution: Count
@@ -163,7 +163,6 @@ class EvaluationSpec(Frozen):
     resize: Literal["clean"]
     clip: ClipSpec
     oracle: OracleSpec | None
-    bootstrap: Annotated[int, Field(ge=2)]
     batch: Count
 
 

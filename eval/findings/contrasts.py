@@ -1,11 +1,11 @@
 """How far apart are two rows, and how sure is that? Runs with different seeds -> means, intervals, contrasts.
 
-One observation is one trained run's value of one metric: FID as its logarithm, so that a difference is a ratio, and shares
-and means as they are. The model is y = row + processor + error. Errors are independent: the same seed on another processor,
-or in another row, is another draw (measured: common seeds give no correlation worth using). Their variance is pooled over
-the rows, but for those that spread more than the others (an F test at WIDER, the widest row first), which keep their own.
-Pooled without exception, intervals of a row that spreads twice as far would hold in 88% of cases; with each row's own,
-those of 8 runs a row would be a sixth wider at the level of a page of claims.
+One observation is one trained run's value of one metric: FID as its logarithm, so that a difference is a ratio, and
+shares and means as they are. The model is y = row + processor + error. Errors are independent: the same seed on
+another processor, or in another row, is another draw (measured: common seeds give no correlation worth using). Their
+variance is pooled over the rows, but for those that spread more than the others (an F test at WIDER, the widest row
+first), which keep their own. Pooled without exception, intervals of a row that spreads twice as far would hold in 88%
+of cases; with each row's own, those of 8 runs a row would be a sixth wider at the level of a page of claims.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ class Fit:
         return self._linear(self.means[row] - self.means[other], self.weights[row] - self.weights[other])
 
     def _linear(self, estimate: float, weights: Array) -> Contrast:
-        """The variance is a sum of parts, one of each variance that is estimated; Satterthwaite's degrees of freedom."""
+        """A sum of parts, one of each variance that is estimated; Satterthwaite's degrees of freedom."""
         parts = {"": 0.0}  # what is of the pooled variance, and by row
         for row, weight in zip(self.of, weights, strict=True):
             place = row if row in self.spread.own else ""
@@ -128,7 +128,9 @@ def fit(observations: Sequence[Observation], spread: Spread | None = None) -> Fi
         if place := processors.index(o.processor):
             design[k, len(rows) + place - 1] = 1
     if np.linalg.matrix_rank(design) < design.shape[1]:
-        raise ValueError("rows were run on different processors only: rows and processors cannot be told apart")
+        raise ValueError(
+            "rows were run on different processors only: rows and processors cannot be told apart"
+        )
     weights = np.linalg.pinv(design)
     if spread is None:
         residuals = y - design @ (weights @ y)
@@ -136,10 +138,14 @@ def fit(observations: Sequence[Observation], spread: Spread | None = None) -> Fi
         index = np.array([rows.index(o.row) for o in observations])
         # A row's share of the residual degrees of freedom: with one processor, its runs less one.
         own = {
-            row: Variance(float(np.square(residuals[index == k]).sum()), float((1 - leverage[index == k]).sum()))
+            row: Variance(
+                float(np.square(residuals[index == k]).sum()), float((1 - leverage[index == k]).sum())
+            )
             for k, row in enumerate(rows)
         }
-        spread = _spread({row: Variance(v.value / v.freedom, v.freedom) for row, v in own.items() if v.freedom > 1e-9})
+        spread = _spread(
+            {row: Variance(v.value / v.freedom, v.freedom) for row, v in own.items() if v.freedom > 1e-9}
+        )
     return Fit(
         rows=rows,
         means=dict(zip(rows, (weights @ y)[: len(rows)].tolist(), strict=True)),
@@ -162,7 +168,9 @@ def _spread(variances: Mapping[str, Variance]) -> Spread:
         p = {}
         for row, v in alike.items():
             others = _pooled([w for other, w in alike.items() if other != row])
-            p[row] = float(fdtrc(v.freedom, others.freedom, v.value / others.value)) if others.value > 0 else 1.0
+            p[row] = (
+                float(fdtrc(v.freedom, others.freedom, v.value / others.value)) if others.value > 0 else 1.0
+            )
         widest = min(p, key=lambda row: p[row])
         if p[widest] >= WIDER:
             break

@@ -8,9 +8,10 @@ of them (an intersection-union test, so no correction is needed within a claim).
   equivalent    of a claimed difference: there is none beyond the margin (two one-sided tests)
   undecided     none of these
 
-Each verdict has a p-value; at any true difference the chance of a false one is below the level, and Holm's rule over the
-claims of a page makes it so for the page. A study that grows is looked at only when the number of runs a row has doubled,
-and each look has its share of the level (`look`), so that adding runs until something is decided decides nothing falsely.
+Each verdict has a p-value; at any true difference the chance of a false one is below the level, and Holm's rule over
+the claims of a page makes it so for the page. A study that grows is looked at only when the number of runs a row has
+doubled, and each look has its share of the level (`look`), so that adding runs until something is decided decides
+nothing falsely.
 """
 
 from __future__ import annotations
@@ -63,9 +64,9 @@ class Judged:
     """A claim before and after Holm: p is of the verdict that the data favour.
 
     pair, contrast: the pair that decides, and row - other of it; low, high: its 95% interval, corrected for nothing.
-    detectable: the smallest difference of that pair that this study would have shown with a probability of 80%. more: for
-    an undecided claim, how many times its runs would decide it with that probability if the estimate is the truth; None
-    where a hundred times would not.
+    detectable: the smallest difference of that pair that this study would have shown with a probability of 80%. more:
+    for an undecided claim, how many times its runs would decide it with that probability if the estimate is the
+    truth; None where a hundred times would not.
     """
 
     claim: Claim
@@ -86,7 +87,9 @@ class Judged:
         return self.contrast.interval()
 
 
-def judge(claims: Sequence[Claim], fits: Sequence[Fit], level: float | Sequence[float] = LEVEL) -> tuple[Judged, ...]:
+def judge(
+    claims: Sequence[Claim], fits: Sequence[Fit], level: float | Sequence[float] = LEVEL
+) -> tuple[Judged, ...]:
     """Verdicts of one page. fits: of each claim's metric. level: of the page, or of each claim's look (`look`)."""
     levels = [level] * len(claims) if isinstance(level, float) else list(level)
     raw = [_test(claim, fit, alpha) for claim, fit, alpha in zip(claims, fits, levels, strict=True)]
@@ -115,7 +118,7 @@ def judge(claims: Sequence[Claim], fits: Sequence[Fit], level: float | Sequence[
 
 
 def holm(p: Sequence[float]) -> list[float]:
-    """Holm's adjusted p-values, in the order given, not capped: a claim is decided where its own is at most the level."""
+    """Holm's adjusted p-values in the order given, not capped: a claim is decided where it is at most the level."""
     order = sorted(range(len(p)), key=lambda k: p[k])
     adjusted, largest = [0.0] * len(p), 0.0
     for rank, k in enumerate(order):

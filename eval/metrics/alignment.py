@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -178,7 +178,7 @@ def _unit(vectors: Any) -> NDArray[np.float64]:
 
 @dataclass(frozen=True)
 class Alignment:
-    """Fraction of images with every group right, its Wilson 95% interval, and each group's accuracy.
+    """Fraction of images with every group right, its Wilson 95% interval, each group's accuracy, each image's verdict.
 
     A group's accuracy is over the images whose scene states it; a group that no scene states is left out.
     """
@@ -186,6 +186,7 @@ class Alignment:
     value: float
     interval: tuple[float, float]
     groups: dict[str, float]
+    right: tuple[bool, ...] = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -285,14 +286,15 @@ def alignment(answers: Sequence[Mapping[str, str]], scenes: Sequence[Scene]) -> 
     if len(answers) != len(scenes) or not scenes:
         raise ValueError(f"{len(answers)} answers and {len(scenes)} scenes do not pair up")
     hits: dict[str, list[bool]] = {}
-    right = 0
+    right: list[bool] = []
     for answer, scene in zip(answers, scenes, strict=True):
         shown = {group: answer[group] == value for group, value in scene.items() if value is not None}
         for group, hit in shown.items():
             hits.setdefault(group, []).append(hit)
-        right += all(shown.values())
+        right.append(all(shown.values()))
     groups = {group: sum(found) / len(found) for group, found in hits.items()}
-    return Alignment(right / len(scenes), wilson(right, len(scenes)), groups)
+    found = sum(right)
+    return Alignment(found / len(scenes), wilson(found, len(scenes)), groups, tuple(right))
 
 
 def wilson(successes: int, trials: int) -> tuple[float, float]:

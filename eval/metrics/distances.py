@@ -95,11 +95,11 @@ def frechet_distance(a: Statistics, b: Statistics) -> float:
 def influence(features: NDArray[np.floating], reference: Statistics) -> Array:
     """What each image adds to the Fréchet distance, float64 (n,), of mean zero: its influence function.
 
-    The distance's derivative at the images' mean and covariance C, in the direction of one image x:
-    2 (m1 - m2).(x - m1) + (x - m1)^T (1 - T) (x - m1) - tr((1 - T) C), where T takes the images' Gaussian to the
-    reference's, T = L (L^T C L)^(-1/2) L^T with L L^T the reference's covariance. The distance's standard error over the
-    images is the values' deviation by sqrt(n) (delta method); paired sets have paired values. Raises ValueError on n <= d,
-    where the covariance has directions that were never measured.
+    The distance's derivative at the images' mean and covariance C, in the direction of one image x: 2 (m1 - m2).(x -
+    m1) + (x - m1)^T (1 - T) (x - m1) - tr((1 - T) C), where T takes the images' Gaussian to the reference's, T = L
+    (L^T C L)^(-1/2) L^T with L L^T the reference's covariance. The distance's standard error over the images is the
+    values' deviation by sqrt(n) (delta method); paired sets have paired values. Raises ValueError on n <= d, where
+    the covariance has directions that were never measured.
     """
     n, dimensions = features.shape
     if n <= dimensions:
@@ -123,10 +123,10 @@ def deviation_of_mean(values: Array) -> float:
 def coverage(features: NDArray[np.floating], reference: NDArray[np.floating], nearest: int = 5) -> Array:
     """Of each reference image whether a generated one is as near as its neighbours are, bool (min(n, m),).
 
-    features (n, d), reference (m, d). The mean is the coverage of Naeem et al. (arXiv 2002.09797, equation 4): the share
-    of real images whose ball, out to their `nearest`-th real neighbour, holds a generated image. It falls where
-    generated images leave kinds of real ones out. As many images are taken of either set, the first, since it depends on
-    both numbers. Raises ValueError on fewer real images than neighbours.
+    features (n, d), reference (m, d). The mean is the coverage of Naeem et al. (arXiv 2002.09797, equation 4): the
+    share of real images whose ball, out to their `nearest`-th real neighbour, holds a generated image. It falls where
+    generated images leave kinds of real ones out. As many images are taken of either set, the first, since it depends
+    on both numbers. Raises ValueError on fewer real images than neighbours.
     """
     n = min(len(features), len(reference))
     if n <= nearest:
@@ -141,36 +141,6 @@ def coverage(features: NDArray[np.floating], reference: NDArray[np.floating], ne
 def _squared_distances(x: Array, y: Array) -> Array:
     squares = np.einsum("nd,nd->n", x, x)[:, None] + np.einsum("nd,nd->n", y, y) - 2 * x @ y.T
     return np.asarray(squares.clip(min=0))
-
-
-def bootstrap_values(
-    features: NDArray[np.floating], reference: Statistics, resamples: int, seed: int = 0
-) -> Array:
-    """The distance of each of `resamples` resamples of features (n, d), float64 (resamples,).
-
-    Which images are drawn depends on n, `resamples` and `seed` alone: values of two feature sets of the same
-    images are paired. Raises ValueError on fewer than 2 resamples.
-    """
-    if resamples < 2:
-        raise ValueError(f"a deviation needs at least 2 resamples, not {resamples}")
-    x = features.astype(np.float64)
-    n = len(x)
-    shift = x.mean(axis=0)
-    x = x - shift  # the weighted covariance below subtracts the mean's square: keep it small
-    projected = x @ _factor(reference.covariance)  # its covariance is L^T C L, without forming C
-    squares = np.einsum("nd,nd->n", x, x)
-    generator = np.random.default_rng(seed)
-    values = np.empty(resamples)
-    for k in range(resamples):
-        weight = np.bincount(generator.integers(0, n, n), minlength=n).astype(np.float64)
-        mean = weight @ x / n
-        middle = weight @ projected / n
-        inner = ((projected * weight[:, None]).T @ projected - n * np.outer(middle, middle)) / (n - 1)
-        trace = (weight @ squares - n * (mean @ mean)) / (n - 1)
-        root = np.sqrt(np.linalg.eigvalsh(inner).clip(min=0)).sum()
-        gap = mean + shift - reference.mean
-        values[k] = gap @ gap + trace + np.trace(reference.covariance) - 2 * root
-    return values
 
 
 def extrapolated(features: NDArray[np.floating], reference: Statistics, seed: int = 0) -> Estimated:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from add.config.types import FEWEST_IMAGES
 from add.errors import InputError
 from eval.metrics.alignment import (
-    Alignment,
     Clip,
     Oracle,
     alignment,
@@ -22,14 +21,17 @@ from eval.metrics.alignment import (
     load_clip,
     load_oracle,
     scenes_of,
+    wilson,
 )
 from eval.metrics.distances import (
     Estimated,
     KernelDistance,
     Statistics,
-    bootstrap_values,
+    coverage,
+    deviation_of_mean,
     extrapolated,
     frechet_distance,
+    influence,
     kernel_distance,
     mean_kernel,
     statistics,
@@ -44,19 +46,23 @@ if TYPE_CHECKING:
     from eval.stage import MeasureValues
 
 Features = NDArray[np.float32]
-MetricName = Literal["fid", "kid", "clip_score", "alignment"]
+MetricName = Literal["fid", "kid", "clip_score", "alignment", "coverage"]
 
 DEFINITIONS: dict[MetricName, str] = {
     "fid": "squared Frechet distance of Gaussians, covariance with n - 1, float64",
     "kid": "unbiased squared MMD of all images, kernel (x.y / d + 1)^3",
     "clip_score": "mean cosine of image and prompt embeddings",
     "alignment": "share of images with every stated attribute right by the oracle",
+    "coverage": "share of real images with a generated one nearer than their 5th real neighbour, as many of either",
 }
+NEIGHBOURS = 5
+"""Of coverage, as its authors choose."""
 COVERS: dict[MetricName, str] = {
-    "fid": "images (bootstrap, 95%)",
+    "fid": "images (influence function, 95%)",
     "kid": "images (jackknife, 95%)",
     "clip_score": "images (standard error, 95%)",
     "alignment": "images (Wilson, 95%)",
+    "coverage": "real images (Wilson, 95%)",
 }
 
 
@@ -87,6 +93,20 @@ class NetworkOutputs:
 
 
 @dataclass(frozen=True)
+class ImageScores:
+    """The terms of a set's metrics by image, in the order of the set; empty for a metric without such terms.
+
+    clip_score: cosines (n,). alignment: whether all is right (n,). fid: each image's influence (n,), of mean zero.
+    answers: the oracle's, by group.
+    """
+
+    fid: Sequence[float] = ()
+    clip_score: Sequence[float] = ()
+    alignment: Sequence[bool] = ()
+    answers: Sequence[Mapping[str, str]] = ()
+
+
+@dataclass(frozen=True)
 class ReferenceFeatures:
     """The real images that FID and KID compare with: features (m, d), and what follows from them alone, once."""
 
@@ -105,27 +125,38 @@ class ReferenceFeatures:
 
 
 @dataclass(frozen=True)
-class FeatureDistances:
-    """How far one image set is from a reference, and what a paired difference of two such sets needs.
+class ImageDistance:
+    """FID, or FID-infinity, of one image set, and what a paired difference of two such sets needs.
 
-    resamples: FID of each bootstrap resample, float64 (resamples,). fit_error: that of an extrapolation, else 0; it is
-    part of FID's error. note: `rank_note`.
+    influence: of each image (n,), and standard errors over the images and over the reference; empty and None where one
+    of both has no more images than features. fit_error: that of an extrapolation, else 0. note: `rank_note`.
     """
 
-    fid: Estimated
-    fit_error: float
-    resamples: NDArray[np.float64]
-    kid: KernelDistance
-    note: str | None
+    value: float
+    influence: NDArray[np.float64]
+    reference_error: float | None
+    fit_error: float = 0.0
+    note: str | None = None
+
+    @property
+    def error(self) -> float | None:
+        """The standard error over the images, with the reference fixed, and of the fit."""
+        return math.hypot(deviation_of_mean(self.influence), self.fit_error) if len(self.influence) else None
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """95%."""
+        return None if self.error is None else Estimated(self.value, self.error).interval
 
 
 @dataclass(frozen=True)
 class ScoredSet:
-    """Metrics of one image set, and their protocols by id; `features` for further use."""
+    """Metrics of one image set, and their protocols by id; what the networks said of each image."""
 
     metrics: dict[str, Metric]
     protocols: dict[str, dict[str, Any]]
-    features: NDArray[np.float32] | None
+    outputs: NetworkOutputs
+    images: ImageScores
 
 
 def load_metric_networks(evaluation: EvaluationSpec, device: str = "cpu") -> MetricNetworks:
@@ -200,7 +231,8 @@ def score_images(
 
     def add(
         metric: MetricName,
-        found: Estimated | Alignment,
+        value: float,
+        interval: tuple[float, float] | None,
         network: NetworkIdentity,
         compared_with: dict[str, SourceIdentity],
         **more: Any,
@@ -217,37 +249,44 @@ def score_images(
             **compared_with,
         )
         protocols[protocol.id()] = protocol.values()
-        covers = COVERS[metric]
-        metrics[metric] = Metric(
-            value=found.value, interval=found.interval, interval_covers=covers, protocol=protocol.id(), **more
-        )
+        stated: dict[str, Any] = dict(more)
+        if interval is not None:
+            stated |= {"interval": interval, "interval_covers": COVERS[metric]}
+        metrics[metric] = Metric(value=value, protocol=protocol.id(), **stated)
 
+    scores = ImageScores()
     if (features := outputs.features) is not None:
         network, to = networks.extractor.network, {"reference": reference.source}
-        distances = feature_distances(features, reference, values.evaluation.bootstrap)
-        add("fid", distances.fid, network, to, **({"note": distances.note} if distances.note else {}))
-        add("kid", distances.kid, network, to)
+        fid = image_distance(features, reference)
+        scores = replace(scores, fid=fid.influence.tolist())
+        noted = {"note": fid.note} if fid.note else {}
+        errors = {"stderr": fid.error, "reference_stderr": fid.reference_error} if fid.error else {}
+        add("fid", fid.value, fid.interval, network, to, **noted, **errors)
+        kid = image_kernel_distance(features, reference)
+        add("kid", kid.value, kid.interval, network, to, stderr=kid.error)
+        if min(len(features), len(reference.features)) > NEIGHBOURS:
+            covered = coverage(features, reference.features, NEIGHBOURS)
+            found = int(covered.sum())
+            add("coverage", found / len(covered), wilson(found, len(covered)), network, to)
     if outputs.cosines is not None:
+        scores = replace(scores, clip_score=outputs.cosines.tolist())
         score = clip_score(outputs.cosines)
         cut = networks.clip.truncated(prompts)
         note = f"CLIP's tokenizer cut {cut} of {len(prompts)} prompts, whose ends the score does not see"
         more = {"stderr": score.error, "truncated_prompts": cut, **({"note": note} if cut else {})}
-        add("clip_score", score, networks.clip.network, {}, **more)
+        add("clip_score", score.value, score.interval, networks.clip.network, {}, **more)
     if oracle is not None and scenes is not None and outputs.answers is not None:
         right = alignment(outputs.answers, scenes)
-        add("alignment", right, oracle.extractor.network, {"scenes": oracle.source}, groups=right.groups)
-    return ScoredSet(metrics, protocols, outputs.features)
+        scores = replace(scores, alignment=right.right, answers=outputs.answers)
+        to = {"scenes": oracle.source}
+        add("alignment", right.value, right.interval, oracle.extractor.network, to, groups=right.groups)
+    return ScoredSet(metrics, protocols, outputs, scores)
 
 
-def feature_distances(
-    features: Features, reference: ReferenceFeatures, resamples: int, infinity: bool = False
-) -> FeatureDistances:
-    """FID (or FID-infinity) and KID of features (n, d), n >= 3.
+def image_distance(features: Features, reference: ReferenceFeatures, infinity: bool = False) -> ImageDistance:
+    """FID (or FID-infinity) of features (n, d), n >= 3. The errors cover images, not the training seed.
 
-    The bootstrap of FID is biased upwards (a resample has fewer distinct images, and FID falls with their
-    number), so its percentiles would miss the value. FID's error is therefore the standard deviation of the
-    bootstrap values. It covers the images, neither the training seed nor the reference. Raises InputError on fewer
-    images than 3 on either side, TooFewImagesError where no extrapolation is possible.
+    Raises InputError on fewer images than 3 on either side, TooFewImagesError where no extrapolation is possible.
     """
     if (fewest := min(len(features), len(reference.features))) < FEWEST_IMAGES:
         raise InputError(
@@ -257,14 +296,16 @@ def feature_distances(
         fit = extrapolated(features, reference.statistics)
     else:
         fit = Estimated(frechet_distance(statistics(features), reference.statistics), 0.0)
-    values = bootstrap_values(features, reference.statistics, resamples)
-    return FeatureDistances(
-        Estimated(fit.value, math.hypot(float(values.std(ddof=1)), fit.error)),
-        fit.error,
-        values,
-        kernel_distance(features, reference.features, within_reference=reference.within_kernel),
-        rank_note(len(features), len(reference.features), features.shape[1]),
-    )
+    if note := rank_note(len(features), len(reference.features), features.shape[1]):
+        return ImageDistance(fit.value, np.empty(0), None, fit.error, note)
+    found = influence(features, reference.statistics)
+    of_reference = deviation_of_mean(influence(reference.features, statistics(features)))
+    return ImageDistance(fit.value, found, of_reference, fit.error)
+
+
+def image_kernel_distance(features: Features, reference: ReferenceFeatures) -> KernelDistance:
+    """KID of features (n, d), n >= 3."""
+    return kernel_distance(features, reference.features, within_reference=reference.within_kernel)
 
 
 def image_rule(evaluation: EvaluationSpec) -> ImageRule:
@@ -280,7 +321,7 @@ def rank_note(images: int, references: int, dimensions: int) -> str | None:
     """What a reader of an FID must know where a covariance of its features is singular; else None.
 
     n images give a covariance of rank n - 1 at most. The distance is then still defined, but most directions
-    were never measured, and its bias depends strongly on n.
+    were never measured, its bias depends strongly on n, and no error of it can be stated.
     """
     if min(images, references) > dimensions:
         return None

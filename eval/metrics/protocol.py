@@ -167,7 +167,7 @@ class Protocol(_Part):
     """
 
     schema_: Literal[1] = Field(default=1, alias="schema")
-    metric: Literal["fid", "kid", "clip_score", "alignment"]
+    metric: Literal["fid", "kid", "clip_score", "alignment", "coverage"]
     definition: str
     images: int
     sampling_seed: int | None

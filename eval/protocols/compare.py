@@ -12,13 +12,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from eval.metrics.distances import Estimated, jackknife_error
-from eval.metrics.measure import FeatureDistances
+from eval.metrics.distances import Estimated, KernelDistance, deviation_of_mean, jackknife_error
+from eval.metrics.measure import ImageDistance
 
 HEAD = ("protocol", "images", "FID", "FID - base", "KID", "KID - base", "FID protocol", "KID protocol")
 
 NOTE = (
-    "Brackets: 95% over the scored images (FID: bootstrap, KID: jackknife; the reference is fixed). A difference "
+    "Brackets: 95% over the scored images (FID: influence function, KID: jackknife; the reference is "
+    "fixed); an FID of no more images than features has none. A difference "
     "is paired, image by image, unless it is marked 'unpaired'; '~' marks one within noise. Rows are measurements "
     "under different protocols: compare them here, and never put them into one column of another table."
 )
@@ -26,16 +27,16 @@ NOTE = (
 
 @dataclass(frozen=True)
 class Figure:
-    """A value and its 95% interval over images."""
+    """A value and its 95% interval over images, where one can be stated."""
 
     value: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
 
     @classmethod
-    def of(cls, found: Estimated) -> Figure:
+    def of(cls, value: float, error: float | None) -> Figure:
         """From a standard error."""
-        return cls(found.value, *found.interval)
+        return cls(value, *((None, None) if error is None else Estimated(value, error).interval))
 
 
 @dataclass(frozen=True)
@@ -47,22 +48,35 @@ class Difference:
     paired: bool
 
 
+@dataclass(frozen=True)
+class FeatureDistances:
+    """How far one image set is from a reference."""
+
+    fid: ImageDistance
+    kid: KernelDistance
+
+
 def difference(one: FeatureDistances, base: FeatureDistances, paired: bool) -> Difference:
     """`one` less `base`: `paired` where the images have the same keys, or else with both errors in full.
 
-    Pairing takes the noise that both share out of the interval: resample by resample (FID), image left out by
-    image left out (KID). An extrapolation adds the error of its fit.
+    Pairing takes the noise that both share out of the interval: of FID by the difference of each image's influence, of
+    KID by that of leaving it out. An extrapolation adds the error of its fit. FID's has no interval where one of both
+    has none.
     """
+    fid_error: float | None = None
+    kid_error = math.hypot(one.kid.error, base.kid.error)
     if paired:
-        spread = float((one.resamples - base.resamples).std(ddof=1))
         kid_error = jackknife_error(one.kid.left_out - base.kid.left_out)
-        fid_error = math.hypot(spread, one.fit_error, base.fit_error) if one is not base else 0.0
-    else:
+    if one is base:
+        fid_error = 0.0
+    elif one.fid.error is not None and base.fid.error is not None:
         fid_error = math.hypot(one.fid.error, base.fid.error)
-        kid_error = math.hypot(one.kid.error, base.kid.error)
+        if paired:
+            spread = deviation_of_mean(one.fid.influence - base.fid.influence)
+            fid_error = math.hypot(spread, one.fid.fit_error, base.fid.fit_error)
     return Difference(
-        Figure.of(Estimated(one.fid.value - base.fid.value, fid_error)),
-        Figure.of(Estimated(one.kid.value - base.kid.value, kid_error)),
+        Figure.of(one.fid.value - base.fid.value, fid_error),
+        Figure.of(one.kid.value - base.kid.value, kid_error),
         paired,
     )
 
@@ -200,15 +214,20 @@ def _numbers(name: str, figure: Figure | None) -> dict[str, float | None]:
 
 
 def _figure(figure: Figure) -> str:
+    if figure.low is None or figure.high is None:
+        return _short(figure.value)
     return f"{_short(figure.value)} [{_short(figure.low)}, {_short(figure.high)}]"
 
 
 def _difference(figure: Figure, paired: bool) -> str:
     if figure.value == figure.low == figure.high == 0:
         return "0"
+    unpaired = "" if paired else " unpaired"
+    if figure.low is None or figure.high is None:
+        return f"{_short(figure.value, '+')}{unpaired}"
     value, low, high = (_short(number, "+") for number in (figure.value, figure.low, figure.high))
     within_noise = figure.low <= 0 <= figure.high
-    return f"{'~' if within_noise else ''}{value} [{low}, {high}]{'' if paired else ' unpaired'}"
+    return f"{'~' if within_noise else ''}{value} [{low}, {high}]{unpaired}"
 
 
 def _short(value: float, sign: str = "") -> str:

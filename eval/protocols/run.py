@@ -16,10 +16,10 @@ from add.errors import InputError
 from eval.images import Images, decode_image, image_folder, read_samples
 from eval.metrics.distances import TooFewImagesError
 from eval.metrics.features import Extractor, load_extractor
-from eval.metrics.measure import FeatureDistances, ReferenceFeatures, feature_distances
+from eval.metrics.measure import ReferenceFeatures, image_distance, image_kernel_distance
 from eval.metrics.protocol import PromptRule, SourceIdentity
 from eval.prompts import prompt_rule, read_prompts
-from eval.protocols.compare import Figure, ProtocolComparison, ProtocolRow, difference
+from eval.protocols.compare import FeatureDistances, Figure, ProtocolComparison, ProtocolRow, difference
 from eval.protocols.pixels import features_by_preprocessing
 from eval.protocols.plan import (
     NotScoredError,
@@ -43,7 +43,7 @@ class Request:
     """What to score, by which of the scale's prompt sets (None: the first of photographs), against what.
 
     `any_prompts` does not look at what the samples were drawn for. `reference` None: the scale's.
-    `own_samples`: a directory for each protocol that needs its own. `resamples` None: the scale's number.
+    `own_samples`: a directory for each protocol that needs its own.
     """
 
     samples: Path
@@ -52,7 +52,6 @@ class Request:
     reference: Path | None = None
     own_samples: Mapping[str, Path] = field(default_factory=dict)
     device: str = "cpu"
-    resamples: int | None = None
 
 
 @dataclass(frozen=True)
@@ -86,8 +85,7 @@ def score_protocols(document: Protocols, scale: Scale, request: Request) -> Prot
     extractors = {
         entry: load_extractor(ExtractorSpec.model_validate_json(entry), request.device) for entry in entries
     }
-    resamples = request.resamples or scale.evaluation.bootstrap
-    results, too_few = _results(plans, sets, images, source, extractors, scale.evaluation.batch, resamples)
+    results, too_few = _results(plans, sets, images, source, extractors, scale.evaluation.batch)
     refused |= too_few
     base = document.base.name
     if base in refused:
@@ -116,18 +114,16 @@ def score_protocols(document: Protocols, scale: Scale, request: Request) -> Prot
             replace(
                 row,
                 images=chosen.images,
-                fid=Figure.of(found.fid),
-                kid=Figure.of(found.kid),
+                fid=Figure.of(found.fid.value, found.fid.error),
+                kid=Figure.of(found.kid.value, found.kid.error),
                 difference=apart,
                 other_unit=strange,
                 fid_protocol=fid.id(),
                 kid_protocol=kid.id(),
-                note=found.note,
+                note=found.fid.note,
             )
         )
-    return ProtocolComparison(
-        tuple(rows), protocols, _facts(document, scale, sets, prompts, source, resamples)
-    )
+    return ProtocolComparison(tuple(rows), protocols, _facts(document, scale, sets, prompts, source))
 
 
 def open_reference(scale: Scale, directory: Path | None) -> tuple[Images, SourceIdentity]:
@@ -222,7 +218,6 @@ def _results(
     source: SourceIdentity,
     extractors: Mapping[str, Extractor],
     batch: int,
-    resamples: int,
 ) -> tuple[dict[ProtocolPlan, FeatureDistances], dict[str, str]]:
     """The figures of each plan, and the names of those that have none with the reason."""
     results: dict[ProtocolPlan, FeatureDistances] = {}
@@ -242,9 +237,9 @@ def _results(
                 continue
             features = drawn[each.sample_set][each.samples][: each.images]
             try:
-                results[each] = feature_distances(
-                    features, references[each.reference], resamples, each.infinity
-                )
+                to = references[each.reference]
+                fid = image_distance(features, to, each.infinity)
+                results[each] = FeatureDistances(fid, image_kernel_distance(features, to))
             except TooFewImagesError as error:
                 refused[name] = str(error)
     return results, refused
@@ -256,7 +251,6 @@ def _facts(
     sets: Sets,
     prompts: str | None,
     source: SourceIdentity,
-    resamples: int,
 ) -> dict[str, Any]:
     note = None
     if prompts is not None and scale.sampling.prompts[prompts].kind != "coco":
@@ -278,6 +272,5 @@ def _facts(
             for name, samples in sets.items()
         },
         "reference": source.model_dump(mode="json"),
-        "resamples": resamples,
         "note": note,
     }

@@ -35,7 +35,7 @@ def command(*options: str) -> int:
 
 
 def test_it_prints_and_writes_every_row_with_its_protocol(here: Path, capsys) -> None:
-    assert command("--only", FEW, "--out", "out", "--resamples", "5") == 0
+    assert command("--only", FEW, "--out", "out") == 0
     said = capsys.readouterr().out
     names = ["clean", *FEW.split(",")]
     with Path("out/protocols.csv").open(encoding="utf-8", newline="") as stream:
@@ -67,7 +67,6 @@ def test_it_prints_and_writes_every_row_with_its_protocol(here: Path, capsys) ->
         (("--samples-for", "other_seed"), "should be PROTOCOL=DIRECTORY"),
         (("--samples-for", "other_seed=a", "--samples-for", "other_seed=b"), "'other_seed' is given twice"),
         (("--samples-for", "other_seed=drawn"), "has seed 0, not 1 as stated"),
-        (("--resamples", "1"), "at least 2, not 1"),
         (("--prompts", "parti"), "drawn/index.csv: lists 8 images, set 'parti' has 4 prompts"),
     ],
 )
@@ -111,7 +110,7 @@ def test_the_real_coco_files_and_partiprompts_go_through(here: Path, capsys) -> 
         with Image.open(file) as image:
             image.convert("RGB").save(folder / file.name, quality=40)
     options = ["--samples", str(folder), "--only", "legacy_tensorflow,reference_native,crop_none"]
-    assert main(["--scale", "coco", "protocols", *options, "--out", "out", "--resamples", "5"]) == 0
+    assert main(["--scale", "coco", "protocols", *options, "--out", "out"]) == 0
     with Path("out/protocols.csv").open(encoding="utf-8", newline="") as stream:
         rows = {row["protocol"]: row for row in csv.DictReader(stream)}
     assert {row["images"] for row in rows.values()} == {"50"}

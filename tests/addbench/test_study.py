@@ -89,7 +89,7 @@ def test_one_system_under_two_names_and_one_name_for_two_are_refused(root: Path)
 def test_the_scene_graph_needs_an_oracle(root: Path):
     text = (root / MINI).read_text()
     head, _, tail = text.partition("  oracle:\n")
-    (root / MINI).write_text(head + "  oracle: null\n" + tail[tail.index("  bootstrap:") :])
+    (root / MINI).write_text(head + "  oracle: null\n" + tail[tail.index("  batch:") :])
     with pytest.raises(SpecError, match=r"study\.automatic\[0\]: scene_graph needs evaluation\.oracle"):
         plan_of(root)
 

@@ -14,6 +14,7 @@ from safetensors.numpy import load_file
 
 from add.config.scale import Scale
 from add.errors import REFUSED, InputError
+from eval.image_scores import read_scores, scores_file
 from eval.images import photograph_folder, read_samples
 from eval.metrics.distances import frechet_distance, statistics
 from eval.metrics.measure import load_metric_networks, measure, score_images
@@ -71,12 +72,16 @@ def test_the_result_holds_every_metric_with_interval_and_protocol(
         (4, "parti", 4),
     ]
     for system in result["systems"]:
-        photographic = {"fid", "kid", "clip_score", "alignment"}
+        photographic = {"fid", "kid", "clip_score", "alignment", "coverage"}
         assert set(system["metrics"]) == (photographic if system["prompts"] == "coco" else {"clip_score"})
         for metric, entry in system["metrics"].items():
-            low, high = entry["interval"]
-            assert low <= entry["value"] <= high
-            assert "95%" in entry["interval_covers"]
+            if metric == "fid":  # 6 images, 12 features
+                assert "interval" not in entry
+                assert "rank of at most 5" in entry["note"]
+            else:
+                low, high = entry["interval"]
+                assert low <= entry["value"] <= high
+                assert "95%" in entry["interval_covers"]
             protocol = result["protocols"][entry["protocol"]]
             assert protocol["metric"] == metric
             assert protocol["prompts"]["name"] == system["prompts"]
@@ -90,6 +95,20 @@ def test_the_result_holds_every_metric_with_interval_and_protocol(
     assert set(provenance["weights"]) == {"extractor", "clip", "oracle"}
     assert set(provenance["sample_seconds"]) == {"coco-1step", "coco-4step", "parti-1step", "parti-4step"}
     json.dumps(result, allow_nan=False)
+
+
+def test_the_scores_of_single_images_lie_beside_the_result(run: Path, world: tuple[Path, Scale]) -> None:
+    """Breaks when a later comparison of images would not find what the printed number is the mean of."""
+    metrics = score(run, world)["systems"][2]["metrics"]
+    found = read_scores(scores_file(run, "coco", 4))
+    assert found.seed == 3
+    assert found.prompt_ids == tuple(
+        s.prompt_id for s in read_samples(run / "samples/coco-4step", 32).samples
+    )
+    assert np.mean(found.scores.clip_score) == pytest.approx(metrics["clip_score"]["value"])
+    assert np.mean(found.scores.alignment) == pytest.approx(metrics["alignment"]["value"])
+    assert [set(answer) for answer in found.scores.answers] == [{"layout", "shape_0", "shape_1"}] * IMAGES
+    assert not read_scores(scores_file(run, "parti", 1)).scores.alignment, "these prompts have no scene"
 
 
 def test_the_numbers_are_those_of_the_parts(run: Path, world: tuple[Path, Scale]) -> None:
@@ -165,7 +184,7 @@ def test_the_reference_states_the_floor_and_what_blur_costs(world: tuple[Path, S
     expected = frechet_distance(statistics(features["real.coco"]), statistics(features["reference"]))
     assert content["floor"]["fid"] == pytest.approx(expected)
     real = content["real"][0]
-    assert set(real["metrics"]) == {"fid", "kid", "clip_score", "alignment"}
+    assert set(real["metrics"]) == {"fid", "kid", "clip_score", "alignment", "coverage"}
     assert content["blur_factor"] == pytest.approx(real["blur"]["fid"] / expected)
     assert real["blur"]["fid"] != pytest.approx(expected, rel=1e-3), "the blur reached no network"
     assert content["reference"]["count"] == REFERENCES
@@ -236,7 +255,7 @@ def test_without_an_oracle_the_rest_is_scored(run: Path, world: tuple[Path, Scal
     root, _ = world
     blind = tiny_scale(root, IMAGES, REFERENCES, oracle=None)
     result = score_run(run, ScoreValues.of(blind), root / "results/smoke/reference")
-    assert set(result.systems[0].metrics) == {"fid", "kid", "clip_score"}
+    assert set(result.systems[0].metrics) == {"fid", "kid", "clip_score", "coverage"}
     assert "oracle" not in result.provenance.weights
 
 

@@ -22,7 +22,16 @@ from mini.pretrain.diffusion import (
     learn_merges,
     noised_batch,
 )
-from mini.pretrain.loop import EMA, Recipe, batches, fit, gaussian_blur, rotate_colours, warm_cosine, write_card
+from mini.pretrain.loop import (
+    EMA,
+    Recipe,
+    batches,
+    fit,
+    gaussian_blur,
+    rotate_colours,
+    warm_cosine,
+    write_card,
+)
 from mini.pretrain.vae import build, fold_normalisation, object_weights
 from mini.world import captions, draw_scenes
 

@@ -68,7 +68,7 @@ def test_csv_golden(paper):
     assert row["fid"] == "348.633"
     assert row["fid_low"] == "338.174"
     assert row["fid_high"] == "359.092"
-    assert row["fid_covers"] == "images (bootstrap, 95%)"
+    assert row["fid_covers"] == "images (influence function, 95%)"
     assert (row["published_fid"], row["published_clip_score"]) == ("21.5", "0.312")
     assert (row["seeds"], row["images"], row["fid_seed_sd"]) == ("1", "8", "")
 
@@ -163,7 +163,7 @@ def test_loss_names_are_set_as_symbols_and_nothing_else_is():
 def test_the_notes_say_what_the_interval_covers(paper):
     notes = " ".join(reading_notes(paper))
     assert "22 cells from 17 trained runs, training seed 0" in notes
-    assert "FID: images (bootstrap, 95%)" in notes
+    assert "FID: images (influence function, 95%)" in notes
     assert "do not cover the training seed" in notes
     assert "Real images score, under the same protocols: FID 31.7, CLIP score 0.820" in notes
 

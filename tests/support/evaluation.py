@@ -157,7 +157,6 @@ def tiny_scale(root: Path, images: int, references: int, **evaluation: Any) -> S
         "resize": "clean",
         "clip": {"model": f"local-dir:{root / 'clip'}"},
         "oracle": {"path": str(root / "oracle"), "scenes": str(root / "scenes.json"), **network},
-        "bootstrap": 5,
         "batch": 4,
         **evaluation,
     }

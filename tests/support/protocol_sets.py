@@ -32,9 +32,7 @@ def world(root: Path) -> Scale:
     coco = sampling.prompts["coco"].model_copy(update={"count": IMAGES})
     return scale.model_copy(
         update={
-            "evaluation": evaluation.model_copy(
-                update={"reference": reference, "crop": "center", "bootstrap": 20}
-            ),
+            "evaluation": evaluation.model_copy(update={"reference": reference, "crop": "center"}),
             "sampling": sampling.model_copy(update={"prompts": {**sampling.prompts, "coco": coco}}),
         }
     )

@@ -166,7 +166,7 @@ def _metric(name: str, prompts: str, value: float, width: float, images: int, **
     return {
         "value": value,
         "interval": [value - width, value + width],
-        "interval_covers": "images (bootstrap, 95%)",
+        "interval_covers": "images (influence function, 95%)",
         "protocol": protocol_id(_protocol(name, prompts, images)),
         **more,
     }

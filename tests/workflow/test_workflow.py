@@ -141,7 +141,10 @@ def of_both(stage: str) -> set[str]:
 
 
 BATCH = ("  seed: 0 \n  batch: 4 ", "  seed: 0 \n  batch: 2 ")
-RESAMPLES = ("  bootstrap: 10 ", "  bootstrap: 11 ")
+REFERENCES = (
+    "data/smoke/reference              # ours\n    count: 8 ",
+    "data/smoke/reference              # ours\n    count: 7 ",
+)
 PICTURES = ("  log_every: 1 \n  pictures_every: 3 ", "  log_every: 2 \n  pictures_every: 4 ")
 SHUFFLED = ("  trials_per_rater: 40 \n  seed: 0 ", "  trials_per_rater: 40 \n  seed: 1 ")
 AFTER_SAMPLING = {"automatic", "ratings", "report"}
@@ -167,7 +170,7 @@ def another_value(directory: Path, line: str, changed: str) -> Iterator[None]:
         (("  votes_per_pair: 2 ", "  votes_per_pair: 3 "), set()),
         (PICTURES, {"report"}),
         (SHUFFLED, {"ratings", "report"}),
-        (RESAMPLES, {"reference"} | AFTER_SAMPLING | of_both("score")),
+        (REFERENCES, {"reference"} | AFTER_SAMPLING | of_both("score")),
         (BATCH, {"study_samples"} | AFTER_SAMPLING | of_both("sample") | of_both("score")),
     ],
 )

@@ -220,7 +220,7 @@ def test_how_samples_are_drawn_and_scored_changes_no_training_run(tmp_path):
     root = copy_settings(tmp_path)
     for old, new in (
         ("count: 1000", "count: 999"),
-        ("bootstrap: 200", "bootstrap: 201"),
+        ("  batch: 100", "  batch: 101"),
         ("build: mini.d", "build: d"),
     ):
         edit(root / "config/mini.yaml", old, new)

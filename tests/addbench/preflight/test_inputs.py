@@ -142,7 +142,7 @@ def test_data_that_are_still_to_be_made_are_no_problem(
 
 @pytest.mark.parametrize(("loc", "value"), [
     (("evaluation", "reference", "count"), 1), (("evaluation", "reference", "count"), 2),
-    (("sampling", "prompts", "coco", "count"), 1), (("evaluation", "bootstrap"), 1),
+    (("sampling", "prompts", "coco", "count"), 1),
 ])  # fmt: skip
 def test_a_number_of_images_that_no_interval_can_be_had_of_is_refused(
     loc: tuple[str, ...], value: int

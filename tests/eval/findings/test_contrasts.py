@@ -22,7 +22,8 @@ def study(rng: np.random.Generator, runs: dict[str, int], sd: dict[str, float] |
             row,
             seed,
             processors[seed % len(processors)],
-            (sd or {}).get(row, 1.0) * rng.standard_normal() + more.get(processors[seed % len(processors)], 0.0),
+            (sd or {}).get(row, 1.0) * rng.standard_normal()
+            + more.get(processors[seed % len(processors)], 0.0),
         )
         for row, n in runs.items()
         for seed in range(n)

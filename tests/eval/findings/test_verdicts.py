@@ -123,7 +123,9 @@ def test_a_difference_as_large_as_the_margin_is_rarely_called_equivalent():
     rng = np.random.default_rng(2)
     means = {row: MARGIN for row in ROWS if row != "r0"}
     same = [c for c in claims() if c.relation == "equivalent"]
-    wrong = [any(each.verdict == "reproduced" for each in page(runs_of(rng, 40, means), same)) for _ in range(800)]
+    wrong = [
+        any(each.verdict == "reproduced" for each in page(runs_of(rng, 40, means), same)) for _ in range(800)
+    ]
     assert 0.01 < np.mean(wrong) < LEVEL
 
 

@@ -85,7 +85,7 @@ def test_the_command_runs_on_inception_and_tells_the_normalisations_apart(
 ) -> None:
     rows = ROWS + "  - {name: range, why: another zero, set: {normalisation: symmetric}}\n"
     directory = samples(scale, tmp_path / "samples")
-    found = score_protocols(protocols(tmp_path, rows), scale, Request(directory, resamples=3))
+    found = score_protocols(protocols(tmp_path, rows), scale, Request(directory))
     assert len({row.fid_protocol for row in found.rows}) == 4
     assert len({row.fid.value for row in found.rows if row.fid}) == 4
     last = found.protocols[found.rows[3].fid_protocol or ""]
