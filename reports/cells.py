@@ -3,32 +3,35 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from scipy.special import stdtrit
-
 from add.errors import InputError
+from eval.findings.contrasts import Fit, Spread, fit
+from eval.findings.page import Answer, Measure, answers, measure_spreads, observations, processor_of
+from eval.findings.store import read_store
+from eval.findings.verdicts import LOGARITHMIC
 from eval.metrics.protocol import ProtocolMismatchError, one_protocol, protocol_id
-from eval.result import Metric, ReferenceResult, Result, read_reference, read_result
+from eval.result import Metric, ReferenceResult, Result, ResultSystem, read_reference, read_result
 from reports.study import ReportStudy
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A metric's mean over training seeds.
+    """A metric's mean over a row's runs (of FID the geometric mean), and its total 95% interval.
 
-    With one seed, low and high are the interval that scoring reported; with several, Student's 95% interval
-    of the mean, and `seed_sd` is the standard deviation over seeds (n - 1). `covers` says which.
+    covers: what the interval is made of. Without a spread between runs, it is the one that scoring stated, of the
+    images alone. runs: how many. seed_sd: the standard deviation between these runs (n - 1), None for one.
     """
 
     value: float
     low: float | None
     high: float | None
     covers: str
+    runs: int
     seed_sd: float | None
     stderr: float | None
     protocol: str
@@ -48,7 +51,7 @@ class Slice:
 
 @dataclass(frozen=True)
 class Measurement:
-    """One run's numbers in one slice. Each seed was scored on `images` images."""
+    """One row's numbers in one slice. Each run was scored on `images` images."""
 
     images: int
     metrics: dict[str, Estimate]
@@ -56,14 +59,20 @@ class Measurement:
 
 @dataclass(frozen=True)
 class Report:
-    """All that the outputs print. `protocols`: by hash. `results`: by (run, seed)."""
+    """All that the outputs print. `protocols`: by hash. `results`: each run's, by seed and processor.
+
+    fits: by slice and metric, what the rows' means and differences follow from; without an entry, nothing says how far
+    runs spread. answers: to the study's findings.
+    """
 
     study: ReportStudy
     slices: tuple[Slice, ...]
     measurements: dict[tuple[str, Slice], Measurement]
     protocols: dict[str, dict[str, Any]]
-    results: dict[tuple[str, int], Result]
+    results: dict[str, tuple[Result, ...]]
     reference: ReferenceResult | None
+    fits: dict[tuple[Slice, str], Fit]
+    answers: tuple[Answer, ...] = ()
 
     def estimates(self, where: Slice, metric: str) -> dict[str, Estimate]:
         """One metric in one slice, by run in the table's order; empty if it was not measured there."""
@@ -76,7 +85,7 @@ class Report:
 
     def diagnoses(self, run: str) -> tuple[dict[str, Any], ...]:
         """What each seed's training found of its losses (`add.diagnosis`); empty for results that lack it."""
-        found = (self.results[run, seed].provenance.train.get("diagnosis") for seed in self.study.seeds)
+        found = (result.provenance.train.get("diagnosis") for result in self.results[run])
         return tuple(each for each in found if isinstance(each, dict))
 
     def heads_separate(self, run: str) -> bool | None:
@@ -116,26 +125,77 @@ class Report:
 
 def in_order(metrics: set[str]) -> tuple[str, ...]:
     """Metrics in the order of all outputs: the paper's and the oracle's first, others sorted by name."""
-    known = ("fid", "kid", "clip_score", "alignment")
+    known = ("fid", "kid", "clip_score", "alignment", "coverage")
     return (*(name for name in known if name in metrics), *sorted(metrics - set(known)))
 
 
-def collect(study: ReportStudy, results: Path) -> Report:
-    """Reads every result of the study below `results` (results/<scale>) and aggregates over seeds.
+def collect(study: ReportStudy, results: Path, replication: Path | None = None) -> Report:
+    """Reads every result of the study below `results` (results/<scale>) and estimates every row.
+
+    replication: the store of a larger study, which says how far runs spread: with one run a row, nothing else does.
 
     Raises:
         InputError: a result is missing, stale or malformed, or the numbers of one column have two protocols.
     """
     read = read_results(study, results)
-    slices = _common_slices(read)
-    by_run = {run: [read[run, seed] for seed in study.seeds] for run in study.runs}
-    measurements = {(run, where): _measure(by_run[run], where) for run in study.runs for where in slices}
-    reference = read_reference(results / "reference" / "reference.json")
-    report = Report(study, slices, measurements, _protocols(read), read, reference)
+    by_run = {run: tuple(read[run, seed] for seed in study.seeds) for run in study.runs}
+    spreads = {}
+    if replication is not None:
+        larger = read_store(replication).results(study.spec_hashes)
+        spreads = measure_spreads(larger, {name for result in read.values() for name in result.protocols})
+    return summarise(study, by_run, read_reference(results / "reference" / "reference.json"), spreads)
+
+
+def summarise(
+    study: ReportStudy,
+    results: dict[str, tuple[Result, ...]],
+    reference: ReferenceResult | None,
+    spreads: Mapping[Measure, Spread] | None = None,
+    growing: bool = False,
+) -> Report:
+    """Every row's estimates and the answers to the findings, from each run's results, one at least.
+
+    growing: the results are those of a study that is looked at again and again. Raises InputError as `collect` does.
+    """
+    flat = {f"{run}, seed {r.seed} on {processor_of(r)}": r for run in study.runs for r in results[run]}
+    slices = _common_slices(flat)
+    fits: dict[tuple[Slice, str], Fit] = {}
+    measurements: dict[tuple[str, Slice], Measurement] = {}
+    for where in slices:
+        systems = {run: [_system(result, where) for result in results[run]] for run in study.runs}
+        for metric in sorted({name for found in systems.values() for s in found for name in s.metrics}):
+            if (made := _fit(results, where, metric, spreads)) is not None:
+                fits[where, metric] = made
+        for run in study.runs:
+            measurements[run, where] = _measure(run, systems[run], where, fits)
+    report = Report(study, slices, measurements, _protocols(flat), results, reference, fits)
     for where in slices:
         for metric in report.metrics(where):
             _check_column(report, where, metric)
-    return report
+    prompts = report.first.prompts if study.findings else ""
+    return replace(report, answers=answers(study.findings, results, prompts, spreads, growing))
+
+
+def _fit(
+    results: Mapping[str, Sequence[Result]],
+    where: Slice,
+    metric: str,
+    spreads: Mapping[Measure, Spread] | None,
+) -> Fit | None:
+    """How the rows' means and differences follow from the runs; None where nothing says how far runs spread."""
+    try:
+        found = [
+            o for run in results for o in observations(run, results[run], metric, where.steps, where.prompts)
+        ]
+        alone = len({o.row for o in found}) == len(found)
+        spread = spreads.get((metric, where.steps, where.prompts)) if spreads and alone else None
+        return fit(found, spread)
+    except ValueError:
+        return None
+
+
+def _system(result: Result, where: Slice) -> ResultSystem:
+    return next(s for s in result.systems if Slice(s.steps, s.prompts) == where)
 
 
 def read_results(study: ReportStudy, results: Path) -> dict[tuple[str, int], Result]:
@@ -157,73 +217,113 @@ def read_results(study: ReportStudy, results: Path) -> dict[tuple[str, int], Res
     return read
 
 
-def _common_slices(read: dict[tuple[str, int], Result]) -> tuple[Slice, ...]:
+def _common_slices(read: Mapping[str, Result]) -> tuple[Slice, ...]:
     """The slices of all results, by prompt set in the order of the first result, then by steps.
 
     Raises InputError where a result lacks a slice or has it twice.
     """
     every = {key: [Slice(s.steps, s.prompts) for s in result.systems] for key, result in read.items()}
-    for (run, seed), slices in every.items():
+    for name, slices in every.items():
         if doubled := sorted({str(where) for where in slices if slices.count(where) > 1}):
-            raise InputError(f"{run} seed {seed}: measured twice: {', '.join(doubled)}")
+            raise InputError(f"{name}: measured twice: {', '.join(doubled)}")
     union = list(dict.fromkeys(where for slices in every.values() for where in slices))
     absent = [(key, where) for key, slices in every.items() for where in union if where not in slices]
-    lacking = [f"  {run} seed {seed}: {where}" for (run, seed), where in absent]
+    lacking = [f"  {name}: {where}" for name, where in absent]
     if lacking or not union:
         raise InputError("measured for some runs only; score these too:\n" + "\n".join(lacking))
     prompts = list(dict.fromkeys(where.prompts for where in union))
     return tuple(sorted(union, key=lambda where: (prompts.index(where.prompts), where.steps)))
 
 
-def _measure(seeds: Sequence[Result], where: Slice) -> Measurement:
-    """One run's results, one for each seed, in one slice. Raises InputError where they do not match."""
-    systems = [s for result in seeds for s in result.systems if Slice(s.steps, s.prompts) == where]
+def _measure(
+    run: str, systems: Sequence[ResultSystem], where: Slice, fits: Mapping[tuple[Slice, str], Fit]
+) -> Measurement:
+    """One row's estimates in one slice, from a system of each of its runs. Raises InputError where they differ."""
     names, images = sorted(systems[0].metrics), systems[0].images
     if any(system.images != images or sorted(system.metrics) != names for system in systems):
-        raise InputError(f"{seeds[0].run}, {where}: the seeds differ in images or in metrics")
-    return Measurement(images, {name: aggregate([s.metrics[name] for s in systems]) for name in names})
+        raise InputError(f"{run}, {where}: the seeds differ in images or in metrics")
+    found = {
+        name: estimate(name, run, [s.metrics[name] for s in systems], fits.get((where, name)))
+        for name in names
+    }
+    return Measurement(images, found)
 
 
-def aggregate(seeds: Sequence[Metric]) -> Estimate:
-    """One metric over training seeds (at least one). Raises InputError where protocols or groups differ."""
-    first = seeds[0]
-    protocols = sorted({metric.protocol for metric in seeds})
+def estimate(metric: str, run: str, values: Sequence[Metric], made: Fit | None) -> Estimate:
+    """One metric over a row's runs (at least one). Raises InputError where protocols or groups differ.
+
+    The total variance is that between runs, which holds seed and processor, and those over images and reference images,
+    which all runs share and more runs do not lessen. A share stays between 0 and 1.
+    """
+    first, n = values[0], len(values)
+    protocols = sorted({each.protocol for each in values})
     if len(protocols) > 1:
         raise InputError(f"seeds of one run were measured under different protocols: {', '.join(protocols)}")
-    if any(set(metric.groups) != set(first.groups) for metric in seeds):
+    if any(set(each.groups) != set(first.groups) for each in values):
         raise InputError("seeds of one run have different attribute groups")
-    values = [metric.value for metric in seeds]
-    value, n = fmean(values), len(values)
+    sd = stdev(each.value for each in values) if n > 1 else None
+    value = fmean(each.value for each in values)
     low, high = first.interval or (None, None)
     covers = (first.interval_covers or "not stated") if first.interval else ""
-    seed_sd = None
-    if n > 1:
-        seed_sd = stdev(values)
-        half = float(stdtrit(n - 1, 0.975)) * seed_sd / math.sqrt(n)
-        low, high = value - half, value + half
-        covers = f"training seeds (Student t, 95%, n = {n})"
+    if made is not None:
+        mean = made.mean(run)
+        logarithmic = metric in LOGARITHMIC
+        value = math.exp(mean.estimate) if logarithmic else mean.estimate
+        shared = _shared_errors(values, logarithmic)
+        low, high = replace(mean, error=math.hypot(mean.error, *shared)).interval()
+        if logarithmic:
+            low, high = math.exp(low), math.exp(high)
+        if metric in SHARES:
+            low, high = max(0.0, low), min(1.0, high)
+        covers = f"total: images{', reference' * (len(shared) > 1)}, seed, processor (95%, runs {n})"
     return Estimate(
         value=value,
         low=low,
         high=high,
         covers=covers,
-        seed_sd=seed_sd,
-        stderr=first.stderr if n == 1 else None,
+        runs=n,
+        seed_sd=sd,
+        stderr=fmean(each.stderr for each in values if each.stderr is not None)
+        if first.stderr is not None
+        else None,
         protocol=first.protocol,
-        groups={name: fmean(metric.groups[name] for metric in seeds) for name in first.groups},
+        groups={name: fmean(each.groups[name] for each in values) for name in first.groups},
     )
 
 
-def _protocols(read: dict[tuple[str, int], Result]) -> dict[str, dict[str, Any]]:
+SHARES = ("alignment", "coverage")
+
+
+def _shared_errors(values: Sequence[Metric], relative: bool) -> list[float]:
+    """The mean standard errors over images and, where runs state it, over reference images, relative to the value."""
+    units = [each.value if relative else 1.0 for each in values]
+    images = [
+        error / unit for v, unit in zip(values, units, strict=True) if (error := _image_error(v)) is not None
+    ]
+    reference = [
+        v.reference_stderr / unit
+        for v, unit in zip(values, units, strict=True)
+        if v.reference_stderr is not None
+    ]
+    return [fmean(errors) for errors in (images, reference) if errors]
+
+
+def _image_error(metric: Metric) -> float | None:
+    if metric.stderr is None and metric.interval is not None:
+        return (metric.interval[1] - metric.interval[0]) / (2 * 1.96)
+    return metric.stderr
+
+
+def _protocols(read: Mapping[str, Result]) -> dict[str, dict[str, Any]]:
     """Every protocol that a number stands under, by hash. Raises InputError for one without its own hash."""
     merged: dict[str, dict[str, Any]] = {}
-    for (run, seed), result in read.items():
+    for source, result in read.items():
         used = {metric.protocol for system in result.systems for metric in system.metrics.values()}
         if absent := sorted(used - set(result.protocols)):
-            raise InputError(f"{run} seed {seed}: protocols not described: {', '.join(absent)}")
+            raise InputError(f"{source}: protocols not described: {', '.join(absent)}")
         for name in sorted(used):
             if (found := protocol_id(result.protocols[name])) != name:
-                raise InputError(f"{run} seed {seed}: what is called protocol {name} is protocol {found}")
+                raise InputError(f"{source}: what is called protocol {name} is protocol {found}")
             merged.setdefault(name, result.protocols[name])
     return merged
 

@@ -34,7 +34,7 @@ def provenance(report: Report) -> dict[str, Any]:
 
     Raises InputError where the weights of one network have two hashes.
     """
-    sources = [result.provenance for result in report.results.values()]
+    sources = [result.provenance for found in report.results.values() for result in found]
     left_out = {"versions", "weights", "seed", "spec_hash", "diagnosis"}  # the last has a table of its own
     facts = (
         {key: value for key, value in source.train.items() if key not in left_out and "seconds" not in key}
@@ -59,13 +59,13 @@ def _sampled(source: ResultProvenance) -> Iterator[dict[str, Any]]:
 
 def _weights(report: Report) -> Pairs:
     weights: dict[str, str] = {}
-    for (run, seed), result in report.results.items():
+    for run, result in ((run, result) for run, found in report.results.items() for result in found):
         trained = result.provenance.train.get("weights")
         stated = {**(trained if isinstance(trained, dict) else {}), **result.provenance.weights}
         for name, digest in flatten(stated):
             if name and weights.setdefault(name, digest) != digest:
                 raise InputError(
-                    f"{run} seed {seed}: weights '{name}' have hash {digest}, another run's {weights[name]}: "
+                    f"{run} seed {result.seed}: weights '{name}' have hash {digest}, another run's {weights[name]}: "
                     "the runs cannot be compared; train them again from the same weights"
                 )
     return tuple(sorted(weights.items()))
@@ -93,7 +93,7 @@ def training_time(report: Report) -> str | None:
 
 
 def _seconds(report: Report, run: str) -> tuple[float | None, ...]:
-    sources = [report.results[run, seed].provenance for seed in report.study.seeds]
+    sources = [result.provenance for result in report.results[run]]
     recorded = [(s.train.get("wall_seconds"), s.sample_seconds, s.score_seconds) for s in sources]
     return tuple(_total(values) for values in zip(*recorded, strict=True))
 

@@ -6,6 +6,7 @@ import json
 import shutil
 import tempfile
 import textwrap
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from importlib.resources import files
@@ -19,6 +20,7 @@ from add.files import write_whole
 from reports import layout
 from reports.cells import Report, Slice, in_order
 from reports.context import protocols, provenance, times, training_time
+from reports.findings import findings_note, page_lines
 from reports.plots.style import Drawn
 from reports.ratings import Preferences, ratings_page
 from reports.samples import ShownSamples, first_and_last, tile
@@ -65,6 +67,7 @@ def prepare(
             shutil.copyfile(figure.pdf, root / figure.pdf.name)
     data = document_data(report)
     data["figures"] = _figures_of("figures", figures)
+    data["findings"]["figures"] = _figures_of("findings", figures)
     data["samples"] = _sample_page(report, results, root)
     data["teaser"] = _teaser(report, results, root)
     data["ratings"] = None
@@ -87,6 +90,7 @@ def document_data(report: Report) -> Data:
         "counts": {"cells": len(study.rows), "runs": len(study.runs)},
         "table": _table(report),
         "notes": layout.reading_notes(report),
+        "findings": {"lines": page_lines(report), "note": findings_note(report), "counts": _verdicts(report)},
         "interval": layout.interval_note(report),
         "measurements": [_measurements(report, where) for where in report.slices],
         "attributes": [table for where in report.headline if (table := _attributes(report, where))],
@@ -101,9 +105,15 @@ def document_data(report: Report) -> Data:
     }
 
 
+def _verdicts(report: Report) -> str:
+    """How many claims have which verdict, in a sentence."""
+    counts = Counter(answer.verdict for answer in report.answers)
+    return ", ".join(f"{count} {verdict}" for verdict, count in counts.most_common())
+
+
 def _table(report: Report) -> Data:
-    """Table 1. With one seed the brackets are wide, so it is the compact one."""
-    table = layout.table_one(report, compact=len(report.study.seeds) == 1)
+    """Table 1, compact: its brackets are wide."""
+    table = layout.table_one(report, compact=True)
     columns = table.columns
     steps = [(column.where or report.first).steps for column in columns]
     sources = ["paper" if column.where is None else "measured" for column in columns]

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from eval.findings.verdicts import LEVEL, holm
 from reports.cells import Estimate, Report, Slice, in_order
 from reports.study import ReportRow
 
@@ -24,6 +25,7 @@ STYLES = {
     "kid": Style("KID", True, 4),
     "clip_score": Style("CLIP score", False, 3),
     "alignment": Style("All right", False, 3),
+    "coverage": Style("Coverage", False, 3),
 }
 
 
@@ -49,9 +51,7 @@ def bracketed(low: float, high: float, decimals: int) -> str:
 
 
 def spread(estimate: Estimate, decimals: int) -> str:
-    """The standard deviation over seeds if there are several seeds, else the interval that scoring reported."""
-    if estimate.seed_sd is not None:
-        return f"\N{PLUS-MINUS SIGN} {fixed(estimate.seed_sd, decimals)}"
+    """The interval, or nothing where there is none."""
     if estimate.low is not None and estimate.high is not None:
         return bracketed(estimate.low, estimate.high, decimals)
     return ""
@@ -172,39 +172,49 @@ def _column_cells(report: Report, column: Column, rows: tuple[ReportRow, ...]) -
     if column.where is None:
         return published_cells([getattr(row, f"published_{column.metric}") for row in rows], column.metric)
     estimates = report.estimates(column.where, column.metric)
-    return measured_cells([estimates[row.run] for row in rows], column.metric)
+    best = supported_best(report).get((column.where, column.metric, rows[0].part))
+    return measured_cells(
+        [estimates[row.run] for row in rows], column.metric, [row.run == best for row in rows]
+    )
 
 
-def measured_cells(estimates: Sequence[Estimate | None], metric: str) -> tuple[Shown, ...]:
-    """One column of measured values, its best marked.
-
-    Values are compared as printed, so that digits which a reader cannot see never tell two equal figures apart.
-    All values that tie for the best are marked. A column of one row has no best.
-    """
-    style = style_of(metric)
-    best = best_of([None if e is None else float(fixed(e.value, style.decimals)) for e in estimates], style)
+def measured_cells(
+    estimates: Sequence[Estimate | None], metric: str, best: Sequence[bool] | None = None
+) -> tuple[Shown, ...]:
+    """One column of measured values; `best` are marked."""
+    style, marks = style_of(metric), best or [False] * len(estimates)
     return tuple(
         ABSENT if e is None else Shown(fixed(e.value, style.decimals), spread(e, style.decimals), marked)
-        for e, marked in zip(estimates, best, strict=True)
+        for e, marked in zip(estimates, marks, strict=True)
     )
 
 
 def published_cells(values: Sequence[float | None], metric: str) -> tuple[Shown, ...]:
-    """One column of published values, its best marked, with all decimals that the paper gives."""
-    style = style_of(metric)
-    return tuple(
-        ABSENT if value is None else Shown(in_full(value, style.decimals), best=marked)
-        for value, marked in zip(values, best_of(values, style), strict=True)
-    )
+    """One column of published values, with all decimals that the paper gives. No test stands behind a best one."""
+    decimals = style_of(metric).decimals
+    return tuple(ABSENT if value is None else Shown(in_full(value, decimals)) for value in values)
 
 
-def best_of(values: Sequence[float | None], style: Style) -> tuple[bool, ...]:
-    """Which values are the best; none if fewer than two values can be compared."""
-    present = [value for value in values if value is not None]
-    if style.lower is None or len(present) < 2:
-        return (False,) * len(values)
-    target = min(present) if style.lower else max(present)
-    return tuple(value == target for value in values)
+def supported_best(report: Report) -> dict[tuple[Slice, str, str], str]:
+    """The row of each column of a sub-table, by slice, metric and part, that is better than every other row there.
+
+    The row with the best mean is tested against each other one; its p-value is the largest of them, times the number of
+    rows that might have been it. Holm's rule is over all columns of all sub-tables.
+    """
+    found: dict[tuple[Slice, str, str], tuple[str, float]] = {}
+    for (where, metric), fit in report.fits.items():
+        lower = style_of(metric).lower
+        if lower is None:
+            continue
+        for part, rows in report.study.parts.items():
+            runs = list(dict.fromkeys(row.run for row in rows))
+            if len(runs) > 1:
+                best = (min if lower else max)(runs, key=lambda run: fit.means[run])
+                others = [fit.difference(best, run) for run in runs if run != best]
+                p = max(each.below(0) if lower else each.above(0) for each in others)
+                found[where, metric, part] = best, p * len(runs)
+    adjusted = holm([p for _, p in found.values()])
+    return {key: best for (key, (best, _)), p in zip(found.items(), adjusted, strict=True) if p <= LEVEL}
 
 
 def reading_notes(report: Report) -> tuple[str, ...]:
@@ -212,15 +222,14 @@ def reading_notes(report: Report) -> tuple[str, ...]:
     study, first = report.study, report.first
     measured = report.measurements[study.runs[0], first]
     notes = [
-        f"Measured: {len(study.rows)} cells from {len(study.runs)} trained runs, training seed"
-        f"{'s' if len(study.seeds) > 1 else ''} {', '.join(map(str, study.seeds))}, "
-        f"{measured.images} images of prompt set “{first.prompts}” for each value.",
+        f"Measured: {len(study.rows)} cells from {len(study.runs)} rows, {runs_text(report)}, "
+        f"{measured.images} images of prompt set “{first.prompts}” for each run.",
         "Published: the paper's one-step values (512 \N{MULTIPLICATION SIGN} 512, 5,000 COCO samples). They "
         "stand under another protocol: compare the order of rows within a sub-table, but never a measured "
         "value with a published one.",
         interval_note(report),
-        "Bold: the best value of a column within its sub-table, compared as printed. Dagger: the shared "
-        "default, which is the same run in every sub-table.",
+        "Bold: better than every other row of its sub-table, by a test at 5% with Holm's correction for all columns. "
+        "Dagger: the shared default, which is the same run in every sub-table.",
     ]
     if dead := [run for run in study.runs if report.heads_separate(run) is False]:
         names = "; ".join(plain_label(study.name_of(run)) for run in dead)
@@ -239,20 +248,45 @@ def reading_notes(report: Report) -> tuple[str, ...]:
     return tuple(notes)
 
 
+def runs_text(report: Report) -> str:
+    """How many runs there are a row, with which training seeds."""
+    counts = sorted({len(found) for found in report.results.values()})
+    seeds = sorted({result.seed for found in report.results.values() for result in found})
+    row = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+    listed = str(seeds[0]) if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
+    return f"{row} run{'s' * (row != '1')} each (training seed{'s' * (len(seeds) > 1)} {listed})"
+
+
 def interval_note(report: Report) -> str:
-    """The sentence that says what the spread beside a measured value covers, and what it does not."""
-    n = len(report.study.seeds)
-    if n > 1:
-        sd = "± is their standard deviation (n \N{MINUS SIGN} 1)"
-        return f"Measured values are means over {n} training seeds; {sd}."
-    estimates = [e for measurement in report.measurements.values() for e in measurement.metrics.items()]
-    covers = {metric: estimate.covers for metric, estimate in estimates if estimate.low is not None}
-    if not covers:
+    """The sentences that say what a measured value and the interval beside it are."""
+    most = max(len(found) for found in report.results.values())
+    values = "Values are of one run a row."
+    if most > 1:
+        values = "Values are means over a row's runs, geometric ones of FID."
+    kinds = {(e.low is not None, e.covers.startswith("total")) for e in _estimates(report)}
+    if (True, True) in kinds:
+        own = any(len(found) > 1 for found in report.results.values())
+        source = "of these runs" if own else "of the replication"
         return (
-            "There is one training seed and no interval: nothing tells a difference between rows from noise."
+            f"{values} Brackets: 95%, total. They hold the training seed and the processor (another processor is "
+            f"another draw), by the variance between runs {source}, pooled over rows but for those that spread "
+            "more, and the images and the reference images. They do not hold the draw of the pretrained networks."
         )
+    if not any(low for low, _ in kinds):
+        return f"{values} There is no interval: nothing tells a difference between rows from noise."
+    covers = {
+        metric: estimate.covers
+        for measurement in report.measurements.values()
+        for metric, estimate in measurement.metrics.items()
+        if estimate.low is not None
+    }
     each = "; ".join(f"{style_of(metric).title}: {covers[metric]}" for metric in in_order(set(covers)))
     return (
-        f"There is one training seed. What the brackets cover: {each}. They do not cover the training seed, "
-        "which can move a value by more."
+        f"{values} What the brackets cover: {each}. They do not cover the training seed, which can move a value by "
+        "more, so nothing is bold and no claim is judged."
     )
+
+
+def _estimates(report: Report) -> Iterator[Estimate]:
+    for measurement in report.measurements.values():
+        yield from measurement.metrics.values()

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from add.config.resolve import Table
+from add.config.resolve import Finding, Table
 from add.config.run import Variant
 from add.config.scale import Scale
 from add.identity import spec_hash
@@ -44,6 +44,7 @@ class ReportStudy:
     published: tuple[tuple[str, str], ...]
     chosen: tuple[tuple[str, str], ...]
     focus: tuple[str, ...] = ()
+    findings: tuple[Finding, ...] = ()
 
     @property
     def runs(self) -> tuple[str, ...]:
@@ -111,6 +112,7 @@ def study_from_spec(scale: Scale, baseline: Variant, resolved: Table) -> ReportS
         published=tuple(pair for pair in default if pair[0] not in NOT_PUBLISHED),
         chosen=(*(pair for pair in default if pair[0] in NOT_PUBLISHED), *flatten(settings)),
         focus=scale.study.focus if scale.study is not None else (),
+        findings=resolved.findings,
     )
 
 

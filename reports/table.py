@@ -19,6 +19,8 @@ from add.files import write_whole
 from add.lock import only_writer
 from reports.cells import Report, collect
 from reports.document import write_document
+from reports.findings import render_findings_csv, render_findings_json
+from reports.plots.findings import plot_findings
 from reports.plots.ratings import plot_elo, plot_pairs, plot_winrates
 from reports.plots.results import plot_ranks, plot_samples, plot_scatter, plot_steps
 from reports.plots.style import Drawn, save, styled
@@ -31,14 +33,16 @@ from reports.text import render_csv, render_latex, render_markdown
 MONTAGE_PROMPTS = 8
 
 
-def make_report(study: ReportStudy, results: Path, out: Path) -> None:
+def make_report(study: ReportStudy, results: Path, out: Path, replication: Path | None = None) -> None:
     """Writes every output of the report for one scale's results (results/<scale>) below `out`.
+
+    replication: the store of a larger study, by whose variance between runs few runs are judged.
 
     Raises:
         InputError: results are missing, stale or malformed, or cannot stand in one table. Nothing is written
             before all results are read and compared.
     """
-    report = collect(study, results)
+    report = collect(study, results, replication)
     preferences = read_preferences(study, results)
     figures = draw_figures(report, results, out / "figures")
     if preferences is not None:
@@ -47,6 +51,13 @@ def make_report(study: ReportStudy, results: Path, out: Path) -> None:
     write_whole(out / "table.csv", render_csv(report))
     write_whole(out / "table.md", render_markdown(report))
     write_whole(out / "table.tex", render_latex(report))
+    write_findings(report, out)
+
+
+def write_findings(report: Report, out: Path) -> None:
+    """Writes findings.csv and findings.json below `out`."""
+    write_whole(out / "findings.csv", render_findings_csv(report))
+    write_whole(out / "findings.json", render_findings_json(report))
 
 
 def draw_figures(report: Report, results: Path, folder: Path) -> tuple[Drawn, ...]:
@@ -57,11 +68,12 @@ def draw_figures(report: Report, results: Path, folder: Path) -> tuple[Drawn, ..
     other = "alignment" if "alignment" in metrics else "clip_score"
     with styled():
         figures = {"ranks": plot_ranks(report), "steps": plot_steps(report)}
+        forest = save(plot_findings(report), folder, "findings", "findings")
         if other in metrics:
             figures["scatter"] = plot_scatter(report, other)
         figures |= {"gap": plot_gap(report, logs), "losses": plot_losses(report, logs)}
         figures["ratio"] = plot_ratio(report, logs)
-        drawn = [save(figure, folder, name, "figures") for name, figure in figures.items()]
+        drawn = [forest, *(save(figure, folder, name, "figures") for name, figure in figures.items())]
         for samples in montages:
             # The document has a sample page of its own.
             name = f"samples-{samples.where.steps}step"
@@ -88,6 +100,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--ablations", type=Path, default=Path("ablations"), help="folder of ablation YAMLs")
     parser.add_argument("--results", type=Path, required=True, help="e.g. results/mini")
     parser.add_argument("--out", type=Path, default=Path("reports"), help="where the report is written")
+    text = "the store of a larger study, which says how far runs spread, e.g. replication/mini"
+    parser.add_argument("--replication", type=Path, help=text)
     options = parser.parse_args(arguments)
     if options.study is not None:
         study = TypeAdapter(ReportStudy).validate_json(options.study)
@@ -97,7 +111,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         table = resolve(scale, baseline, load_ablations(options.ablations))
         study = study_from_spec(scale, baseline, table)
     with only_writer(options.out):
-        make_report(study, options.results, options.out)
+        make_report(study, options.results, options.out, options.replication)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from reports.cells import Estimate, Report, in_order
 from reports.layout import Column, Shown, SubTable, reading_notes, split_label, steps_text, table_one
 
 LEADING = ("part", "question", "row", "default", "run", "steps", "prompts")
-TRAILING = ("published_fid", "published_clip_score", "heads_separate", "seeds", "images")
+TRAILING = ("published_fid", "published_clip_score", "heads_separate", "runs", "images")
 
 
 def render_csv(report: Report) -> str:
@@ -36,7 +36,7 @@ def render_csv(report: Report) -> str:
         line = dict(zip(LEADING, leading, strict=True))
         separate = report.heads_separate(row.run)
         line["heads_separate"] = "" if separate is None else str(separate).lower()
-        line |= {"seeds": str(len(report.study.seeds)), "images": str(measurement.images)}
+        line |= {"runs": str(len(report.results[row.run])), "images": str(measurement.images)}
         if where.steps == 1 and where.prompts == report.first.prompts:
             line["published_fid"] = _number(row.published_fid)
             line["published_clip_score"] = _number(row.published_clip_score)

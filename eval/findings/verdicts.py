@@ -94,11 +94,12 @@ def judge(
     levels = [level] * len(claims) if isinstance(level, float) else list(level)
     raw = [_test(claim, fit, alpha) for claim, fit, alpha in zip(claims, fits, levels, strict=True)]
     # Holm on p / alpha: claims may be at different looks.
-    adjusted = holm([each.p / each.level for each in raw])
+    adjusted = holm([each.p / each.level if each.level > 0 else math.inf for each in raw])
     judged = []
     for each, ratio in zip(raw, adjusted, strict=True):
         decided = each.favoured if ratio <= 1 else "undecided"
-        share = each.level / len(claims)
+        # What is planned before the first look is planned for it.
+        share = (each.level or LEVEL * FIRST_SHARE) / len(claims)
         judged.append(
             Judged(
                 claim=each.claim,
@@ -190,14 +191,12 @@ def _test(claim: Claim, fit: Fit, level: float) -> _Raw:
 
 def _detectable(contrast: Contrast, level: float) -> float:
     """The difference that a two-sided test at `level` shows with a probability of POWER."""
-    if level <= 0:
-        return math.inf
     return (quantile(1 - level / 2, contrast.freedom) + quantile(POWER, contrast.freedom)) * contrast.error
 
 
 def _more(claim: Claim, contrast: Contrast, level: float) -> float | None:
     """How many times the runs would decide the claim, if the estimate is the truth."""
-    if level <= 0 or contrast.error == 0:
+    if contrast.error == 0:
         return None
     gain = contrast.estimate if claim.larger_is_better else -contrast.estimate
     m = claim.margin
@@ -226,6 +225,6 @@ def transformed(metric: str, value: float) -> float:
 
 LOGARITHMIC = ("fid",)
 SMALLER_IS_BETTER = ("fid", "kid")
-MARGINS: Mapping[str, float] = {"fid": math.log(1.05)}
-"""Differences that do not count, on the scale of contrasts: 5% of FID; of every other metric DEFAULT_MARGIN."""
+MARGINS: Mapping[str, float] = {"fid": math.log(1.05), "kid": 1e-3, "clip_score": 0.005}
+"""Differences that do not count, on the scale of contrasts: 5% of FID; of a metric that is not here DEFAULT_MARGIN."""
 DEFAULT_MARGIN = 0.02

@@ -65,7 +65,7 @@ def _rank_panel(axes: Axes, report: Report, part: str, rows: tuple[ReportRow, ..
             aside += f"   {plain_label(row.label)} (ours)"
         else:
             moved = left != right
-            line = style.BLUE if row.default else style.VERMILLION if moved else style.GREY
+            line = style.BLUE if row.default else style.GREY
             width, dash = 1.6 if row.default else 1.0, "--" if moved else "-"
             axes.plot([_LEFT, _RIGHT], [left, right], color=line, linewidth=width, linestyle=dash)
             text = f"{plain_label(row.label)}   {in_full(row.published_fid, decimals)}"

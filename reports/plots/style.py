@@ -21,7 +21,7 @@ from scipy.optimize import isotonic_regression
 from add.errors import InputError
 from reports.cells import Estimate
 
-Page = Literal["figures", "ratings"]
+Page = Literal["figures", "ratings", "findings"]
 
 # The report's text width (inches), so that type is set at its nominal size.
 WIDTH = 7.0
@@ -115,9 +115,7 @@ def save(figure: Figure, folder: Path, name: str, page: Page | None, caption: st
 
 
 def whiskers(estimate: Estimate) -> tuple[float, float]:
-    """Lengths below and above the value: the sd over seeds where there are several, else the interval."""
-    if estimate.seed_sd is not None:
-        return estimate.seed_sd, estimate.seed_sd
+    """Lengths below and above the value, to the ends of its interval."""
     if estimate.low is None or estimate.high is None:
         return 0.0, 0.0
     return max(0.0, estimate.value - estimate.low), max(0.0, estimate.high - estimate.value)

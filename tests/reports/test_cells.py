@@ -2,14 +2,16 @@
 
 import json
 import math
+import random
 from pathlib import Path
 
 import pytest
 
 from add.errors import InputError
+from eval.findings.contrasts import Observation, fit
 from eval.result import Metric
-from reports.cells import Slice, aggregate, collect
-from reports.layout import STYLES, best_of, fixed, in_full, measured_cells
+from reports.cells import Report, Slice, collect, estimate
+from reports.layout import fixed, in_full, measured_cells, supported_best
 from reports.study import ReportRow
 from tests.support.report_fixture import digest, paper_study, result_of, study_of, write_json, write_results
 
@@ -41,34 +43,51 @@ def test_the_papers_table_has_22_cells_17_runs_and_its_default_in_every_part():
     assert [row.part for row in study.rows if row.default] == list("abcdef")
 
 
-def test_one_seed_keeps_the_interval_that_scoring_reported():
-    found = aggregate([metric(10.0, interval=[9.0, 12.0], interval_covers="images", stderr=0.5)])
+def test_without_a_spread_between_runs_the_interval_is_the_one_that_scoring_stated():
+    values = [metric(10.0, interval=[9.0, 12.0], interval_covers="images", stderr=0.5)]
+    found = estimate("kid", "one", values, None)
     assert (found.value, found.low, found.high, found.covers) == (10.0, 9.0, 12.0, "images")
-    assert found.seed_sd is None
-    assert found.stderr == 0.5
+    assert (found.runs, found.seed_sd, found.stderr) == (1, None, 0.5)
 
 
-def test_several_seeds_give_mean_sd_and_students_interval():
-    # By hand: mean 12, deviations -2 0 2, variance 8 / 2 = 4, t(0.975, 2) = 4.302653.
-    found = aggregate([metric(v, interval=[0, 99], interval_covers="images") for v in (10.0, 12.0, 14.0)])
-    half = 4.302653 * 2 / math.sqrt(3)
-    assert found.value == 12
-    assert found.seed_sd == pytest.approx(2)
+def test_the_total_interval_holds_runs_images_and_reference():
+    """By hand: variance between runs 4 by 3 runs, standard errors .5 of the images and .25 of the reference."""
+    values = [metric(v, stderr=0.5, reference_stderr=0.25) for v in (10.0, 12.0, 14.0)]
+    made = fit([Observation("one", k, "p", v.value) for k, v in enumerate(values)])
+    found = estimate("kid", "one", values, made)
+    half = 4.302653 * math.sqrt(4 / 3 + 0.5**2 + 0.25**2)  # Student's .975 quantile at 2 degrees of freedom
+    assert found.value == pytest.approx(12)
     assert (found.low, found.high) == pytest.approx((12 - half, 12 + half), rel=1e-6)
-    assert found.covers == "training seeds (Student t, 95%, n = 3)"
-    assert found.stderr is None
+    assert found.covers == "total: images, reference, seed, processor (95%, runs 3)"
+    assert found.seed_sd == pytest.approx(2)
+
+
+def test_fid_is_averaged_as_its_logarithm_and_its_errors_are_relative():
+    values = [metric(v, stderr=0.02 * v) for v in (10.0, 40.0)]
+    made = fit([Observation("one", k, "p", math.log(v.value)) for k, v in enumerate(values)])
+    found = estimate("fid", "one", values, made)
+    assert found.value == pytest.approx(20.0)
+    half = 12.706205 * math.hypot(math.log(4) / 2, 0.02)
+    assert found.high == pytest.approx(20 * math.exp(half), rel=1e-5)
+    assert found.low == pytest.approx(20 * math.exp(-half), rel=1e-5)
+
+
+def test_a_share_stays_between_nought_and_one():
+    values = [metric(v) for v in (0.99, 1.0)]
+    made = fit([Observation("one", k, "p", v.value) for k, v in enumerate(values)])
+    assert estimate("alignment", "one", values, made).high == 1.0
 
 
 def test_attribute_groups_are_averaged_over_seeds():
-    found = aggregate([metric(0.5, groups={"shape": 0.25}), metric(0.5, groups={"shape": 0.75})])
+    found = estimate("alignment", "one", [metric(0.5, groups={"shape": g}) for g in (0.25, 0.75)], None)
     assert found.groups == {"shape": 0.5}
     with pytest.raises(InputError, match="groups"):
-        aggregate([metric(0.5, groups={"shape": 0.25}), metric(0.5, groups={"colour": 0.75})])
+        estimate("alignment", "one", [metric(0.5, groups={g: 0.25}) for g in ("shape", "colour")], None)
 
 
 def test_seeds_under_two_protocols_are_refused():
     with pytest.raises(InputError, match="aaaaaaaaaaaa, bbbbbbbbbbbb"):
-        aggregate([metric(1.0), metric(2.0, "bbbbbbbbbbbb")])
+        estimate("fid", "one", [metric(1.0), metric(2.0, "bbbbbbbbbbbb")], None)
 
 
 def test_a_column_with_two_protocols_is_refused_and_says_what_differs(tmp_path):
@@ -92,7 +111,7 @@ def test_a_slice_that_one_run_lacks_is_refused(tmp_path):
     study = small_study()
     write_results(study, tmp_path)
     edit(tmp_path / "other/seed0/result.json", lambda r: r["systems"].pop(1))
-    with pytest.raises(InputError, match=r"other seed 0: coco at 4 step"):
+    with pytest.raises(InputError, match=r"other, seed 0 on an invented CPU: coco at 4 step"):
         collect(study, tmp_path)
 
 
@@ -159,17 +178,38 @@ def test_real_images_are_shown_only_under_the_columns_own_protocol(tmp_path):
     assert list(collect(study, tmp_path).floors(FIRST)) == ["clip_score"]
 
 
-def test_best_is_by_direction_as_printed_and_ties_are_all_best():
-    estimates = [aggregate([metric(v)]) for v in (20.61, 20.64, 21.0)]
-    assert [cell.best for cell in measured_cells(estimates, "fid")] == [True, True, False]
-    assert [cell.best for cell in measured_cells(estimates, "clip_score")] == [False, False, True]
-    assert best_of([20.6, None], STYLES["fid"]) == (False, False), "one value alone is no best"
+def test_bold_is_what_is_better_than_every_other_row_of_its_sub_table():
+    """Breaks when the smallest mean is bold whatever its interval."""
+    study = study_of(
+        tuple(
+            ReportRow(part, "Question", run, run, run == "r0")
+            for part in "ab"
+            for run in ("r0", f"{part}1", f"{part}2")
+        )
+    )
+    means = {"r0": 0.0, "a1": 1.0, "a2": 2.0, "b1": 0.01, "b2": 2.0}
+    rng = random.Random(0)
+    noise = [
+        Observation(run, k, "p", mean + 0.1 * rng.gauss(0, 1))
+        for run, mean in means.items()
+        for k in range(8)
+    ]
+    report = Report(
+        study, (FIRST,), {}, {}, {}, None, {(FIRST, "fid"): fit(noise), (FIRST, "clip_score"): fit(noise)}
+    )
+    found = supported_best(report)
+    assert found == {
+        (FIRST, "fid", "a"): "r0",
+        (FIRST, "clip_score", "a"): "a2",
+        (FIRST, "clip_score", "b"): "b2",
+    }
 
 
 def test_numbers_as_text():
     assert fixed(-0.00001, 4) == "0.0000"
     assert in_full(28.41, 1) == "28.41", "the paper's decimals are kept"
     assert in_full(20.0, 1) == "20.0"
-    shown = measured_cells([aggregate([metric(v) for v in (0.8, 0.9)]), None], "alignment")
-    assert (shown[0].value, shown[0].spread) == ("0.850", "± 0.071")
+    one = estimate("alignment", "one", [metric(0.85, interval=[0.8, 0.9], interval_covers="images")], None)
+    shown = measured_cells([one, None], "alignment", [True, False])
+    assert (shown[0].value, shown[0].spread, shown[0].best) == ("0.850", "[0.800, 0.900]", True)
     assert shown[1].value == "–"  # noqa: RUF001 (an absent value is an en dash)

@@ -60,9 +60,20 @@ def test_the_whole_report_has_the_same_bytes_when_made_again_later(tmp_path):
         for out in ("one", "two")
     )
     assert first == second
-    figures = ("ranks", "steps", "scatter", "gap", "losses", "ratio", "samples-1step", "samples-4step")
+    figures = (
+        "findings",
+        "ranks",
+        "steps",
+        "scatter",
+        "gap",
+        "losses",
+        "ratio",
+        "samples-1step",
+        "samples-4step",
+    )
     assert sorted(map(str, first)) == sorted(
         [f"table.{kind}" for kind in ("csv", "md", "pdf", "tex")]
+        + [f"findings.{kind}" for kind in ("csv", "json")]
         + [f"figures/{name}.{kind}" for name in figures for kind in ("pdf", "png")]
     ), "and nothing partial is left"
 

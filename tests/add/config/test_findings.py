@@ -54,7 +54,7 @@ def test_a_finding_changes_no_run(tmp_path: Path):
         ("relation: best", "relation: better", 1, "any other relation needs it"),
         ("relation: best", "relation: besst", 6, "relation"),
         ("metric: clip_score", "metric: clip_scor", 3, "metric"),
-        ("    steps: 4", "    steps: 2", 4, "steps: config/mini.yaml samples at 1, 4, not at 2"),
+        ("    steps: 4", "    steps: 2", 4, "config/mini.yaml samples at 1, 4, not at 2"),
         ("margin: 0.01", "margin: 1.5", 7, "margin"),
         ("    margin: 0.01", "    margn: 0.01", 7, "margn"),
         ('rows: ["4"]', 'rows: ["1", "2", "4"]', 5, "there is no other row to be better than"),

@@ -1,0 +1,161 @@
+"""One page of claims: the findings of the ablations, judged on results."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from add.config.resolve import Finding
+from eval.findings.contrasts import Fit, Observation, Spread, fit
+from eval.findings.verdicts import (
+    DEFAULT_MARGIN,
+    LEVEL,
+    LOGARITHMIC,
+    MARGINS,
+    SMALLER_IS_BETTER,
+    Claim,
+    Judged,
+    judge,
+    look,
+    transformed,
+)
+from eval.result import Result
+
+Results = Mapping[str, Sequence[Result]]
+"""All results of each run, whatever their seed and processor."""
+Measure = tuple[str, int, str]
+"""A metric, the student's steps, and the prompt set."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A finding and what the results say of it; `judged` is None where they cannot be asked, and `reason` says why."""
+
+    finding: Finding
+    judged: Judged | None
+    reason: str | None = None
+
+    @property
+    def verdict(self) -> str:
+        """One word."""
+        return self.judged.verdict if self.judged else "not tested"
+
+    @property
+    def published(self) -> float | None:
+        """The published difference of the pair that decides, on the scale of contrasts."""
+        if self.judged is None:
+            return None
+        row, other = (self.finding.published.get(run) for run in self.judged.pair)
+        if row is None or other is None:
+            return None
+        return transformed(self.finding.metric, row) - transformed(self.finding.metric, other)
+
+
+def answers(
+    findings: Sequence[Finding],
+    results: Results,
+    prompts: str,
+    spreads: Mapping[Measure, Spread] | None = None,
+    growing: bool = False,
+) -> tuple[Answer, ...]:
+    """Every finding's answer, in order.
+
+    prompts: the set that the values are of. spreads: how far runs spread, from another study, for results with one
+    run a row. growing: the results are those of a study that is looked at again and again (`verdicts.look`).
+    """
+    reasons: dict[int, str] = {}
+    asked: dict[int, tuple[Claim, Fit, float]] = {}
+    for k, finding in enumerate(findings):
+        claim = claim_of(finding)
+        found, reason = _seen(finding, claim, results, prompts)
+        if reason is None:
+            level = LEVEL
+            if growing:
+                found, level = look(found, claim)
+            try:
+                asked[k] = (
+                    claim,
+                    fit(found, _spread(found, spreads, (finding.metric, finding.steps, prompts))),
+                    level,
+                )
+            except ValueError as error:
+                reason = str(error)
+        if reason is not None:
+            reasons[k] = reason
+    judged = judge(*zip(*asked.values(), strict=True)) if asked else ()
+    by_place = dict(zip(asked, judged, strict=True))
+    return tuple(Answer(f, by_place.get(k), reasons.get(k)) for k, f in enumerate(findings))
+
+
+def claim_of(finding: Finding) -> Claim:
+    """A finding as what is tested."""
+    margin = MARGINS.get(finding.metric, DEFAULT_MARGIN)
+    if finding.margin is not None:
+        margin = math.log1p(finding.margin) if finding.metric in LOGARITHMIC else finding.margin
+    larger = finding.metric not in SMALLER_IS_BETTER
+    return Claim(finding.claim, finding.rows, finding.relation, finding.others, margin, larger)
+
+
+def measure_spreads(results: Results, protocols: Collection[str]) -> dict[Measure, Spread]:
+    """How far runs of one row spread, of everything that the results measure, under `protocols`, often enough."""
+    measures = dict.fromkeys(
+        (metric, system.steps, system.prompts)
+        for found in results.values()
+        for result in found
+        for system in result.systems
+        for metric, measured in system.metrics.items()
+        if measured.protocol in protocols
+    )
+    spreads = {}
+    for metric, steps, prompts in measures:
+        try:
+            found = [o for run in results for o in observations(run, results[run], metric, steps, prompts)]
+            spreads[metric, steps, prompts] = fit(found).spread
+        except ValueError:  # a value without a logarithm, or no row with two runs
+            continue
+    return spreads
+
+
+def observations(
+    run: str, results: Sequence[Result], metric: str, steps: int, prompts: str
+) -> Iterator[Observation]:
+    """One run's values of one metric. Raises ValueError where one has no place on the scale of contrasts."""
+    for result in results:
+        for system in result.systems:
+            if (system.steps, system.prompts) == (steps, prompts) and metric in system.metrics:
+                value = transformed(metric, system.metrics[metric].value)
+                yield Observation(run, result.seed, processor_of(result), value)
+
+
+def processor_of(result: Result) -> str:
+    """What computed a result: another one is another draw."""
+    hardware = result.provenance.hardware
+    return str(hardware.get("accelerator") or hardware.get("processor") or "unknown")
+
+
+def _seen(
+    finding: Finding, claim: Claim, results: Results, prompts: str
+) -> tuple[tuple[Observation, ...], str | None]:
+    """What there is of all rows, of which the pooled variance is, and why that is not enough."""
+    if not claim.pairs or set(claim.rows) & set(claim.others):
+        return (), "its rows are one run: their values are equal"
+    found = {}
+    try:
+        for run in results:
+            found[run] = list(observations(run, results[run], finding.metric, finding.steps, prompts))
+    except ValueError as error:
+        return (), str(error)
+    if lacking := [run for run in claim.runs if not found.get(run)]:
+        return (), f"{finding.metric} at {finding.steps} step(s) was not measured of {', '.join(lacking)}"
+    return tuple(o for values in found.values() for o in values), None
+
+
+def _spread(
+    found: Sequence[Observation], spreads: Mapping[Measure, Spread] | None, measure: Measure
+) -> Spread | None:
+    """The other study's, where these results have one run a row."""
+    rows = [o.row for o in found]
+    if spreads is not None and len(rows) == len(set(rows)):
+        return spreads.get(measure)
+    return None

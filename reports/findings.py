@@ -1,0 +1,170 @@
+"""The claims and what the results say of them: findings.csv, findings.json, and the lines of the first page."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Callable
+from typing import Any
+
+from eval.findings.page import Answer
+from eval.findings.verdicts import LOGARITHMIC
+from reports.cells import Report
+from reports.layout import fixed, style_of
+
+COLUMNS = (
+    "part", "claim", "section", "metric", "steps", "rows", "relation", "than", "margin", "published", "measured", "low",
+    "high", "unit", "covers", "deciding_pair", "runs", "p", "holm_p", "verdict", "detectable", "more_runs", "reason",
+)  # fmt: skip
+"""Of findings.csv. Differences are row - other of the pair that decides; of FID, they are ratios less one."""
+COVERS = "seed, processor (95%); images and reference are common to both rows"
+
+
+def records(report: Report) -> list[dict[str, Any]]:
+    """Every finding as plain values, None where there is none."""
+    return [_record(answer) for answer in report.answers]
+
+
+def _record(answer: Answer) -> dict[str, Any]:
+    finding, judged = answer.finding, answer.judged
+    shown = ratio if finding.metric in LOGARITHMIC else float
+    record: dict[str, Any] = dict.fromkeys(COLUMNS)
+    record |= {
+        "part": finding.part,
+        "claim": finding.claim,
+        "section": finding.section,
+        "metric": finding.metric,
+        "steps": finding.steps,
+        "rows": list(finding.rows),
+        "relation": finding.relation,
+        "than": list(finding.others),
+        "unit": "relative" if finding.metric in LOGARITHMIC else "difference",
+        "verdict": answer.verdict,
+        "reason": answer.reason,
+    }
+    if judged is not None:
+        low, high = judged.interval
+        record |= {
+            "margin": shown(judged.claim.margin),
+            "published": None if answer.published is None else shown(answer.published),
+            "measured": shown(judged.contrast.estimate),
+            "low": shown(low),
+            "high": shown(high),
+            "covers": COVERS,
+            "deciding_pair": list(judged.pair),
+            "runs": judged.runs,
+            "p": judged.p,
+            "holm_p": judged.holm_p,
+            "detectable": shown(judged.detectable),
+            "more_runs": None if judged.more is None else math.ceil(judged.runs * (judged.more - 1)),
+        }
+    return record
+
+
+def ratio(difference: float) -> float:
+    """A difference of logarithms as a relative difference: 0.05 is 5% more."""
+    return math.expm1(difference)
+
+
+def render_findings_csv(report: Report) -> str:
+    """One line a claim; lists are joined by a semicolon."""
+    out = io.StringIO()
+    writer = csv.DictWriter(out, fieldnames=COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    for record in records(report):
+        writer.writerow({key: _text(value) for key, value in record.items()})
+    return out.getvalue()
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, list):
+        return "; ".join(value)
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def render_findings_json(report: Report) -> str:
+    """The same values as JSON, with what a verdict means."""
+    meaning = {
+        "reproduced": "the claimed relation is there",
+        "contradicted": "its opposite is there",
+        "equivalent": "a difference is claimed, and there is none beyond the margin",
+        "undecided": "these results tell neither",
+        "not tested": "the results cannot be asked; `reason` says why",
+    }
+    return json.dumps({"verdicts": meaning, "findings": records(report)}, indent=1, allow_nan=False) + "\n"
+
+
+def page_lines(report: Report) -> list[dict[str, str]]:
+    """The findings' table on the first page, line by line, as text."""
+    return [_line(answer, record) for answer, record in zip(report.answers, records(report), strict=True)]
+
+
+def _line(answer: Answer, record: dict[str, Any]) -> dict[str, str]:
+    show = shown_difference(answer)
+    measured = ""
+    if answer.judged is not None:
+        measured = f"{show(record['measured'])} [{show(record['low'])}, {show(record['high'])}]"
+    more = record["more_runs"]
+    after = ""
+    if answer.verdict == "undecided":
+        after = f"{more} more runs" if more is not None else "too close to decide"
+    metric = style_of(answer.finding.metric).title
+    return {
+        "part": answer.finding.part,
+        "claim": answer.finding.claim,
+        "metric": metric if answer.finding.steps == 1 else f"{metric}, {answer.finding.steps} steps",
+        "published": "" if record["published"] is None else show(record["published"]),
+        "measured": measured,
+        "p": "" if record["holm_p"] is None else _p(record["holm_p"]),
+        "runs": "" if record["runs"] is None else str(record["runs"]),
+        "verdict": answer.verdict,
+        "after": answer.reason or after,
+    }
+
+
+def shown_difference(answer: Answer) -> Callable[[float], str]:
+    """How a difference of the finding's metric is printed, with its sign: in percent of FID, otherwise as it is."""
+    if answer.finding.metric in LOGARITHMIC:
+        return lambda value: _signed(f"{100 * value:+.1f}") + "%"
+    decimals = style_of(answer.finding.metric).decimals
+    return lambda value: _signed(("+" if value >= 0 else "") + fixed(value, decimals))
+
+
+def _signed(text: str) -> str:
+    return text.replace("-", "\N{MINUS SIGN}")
+
+
+def _p(value: float) -> str:
+    return "< .001" if value < 0.001 else f"{value:.3f}".removeprefix("0")
+
+
+def findings_note(report: Report) -> str:
+    """What the page's columns and verdicts mean."""
+    tested = [answer.judged for answer in report.answers if answer.judged is not None]
+    margins = "; ".join(
+        f"{style_of(metric).title} {text}"
+        for metric, text in {
+            answer.finding.metric: shown_difference(answer)(record["margin"]).lstrip("+")
+            for answer, record in zip(report.answers, records(report), strict=True)
+            if record["margin"] is not None
+        }.items()
+    )
+    level = min((judged.level for judged in tested), default=0.05)
+    looks = (
+        "A study that grows is looked at when its runs a row reach 8, 16, 32 and so on, and each look has its share of "
+        f"the level (here {level:.3g}). "
+        if any(judged.level != 0.05 for judged in tested)
+        else ""
+    )
+    return (
+        "Differences are those of the first rows less the others', of the pair that decides; of FID in percent. The "
+        "bar is a 95% interval for one contrast: training seed and processor, by the variance between runs pooled over "
+        "rows. It does not hold the draw of the pretrained networks: another pretraining seed of a feature network may "
+        "change what part (a) finds. Verdicts are at 5% for the whole page (Holm); a difference below the margin does "
+        f"not count ({margins}). {looks}Undecided claims: how many more runs a row would decide them in 80 of 100 "
+        "studies, if what was measured is the truth."
+    )
