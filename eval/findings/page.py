@@ -147,7 +147,8 @@ def _seen(
     except ValueError as error:
         return (), str(error)
     if lacking := [run for run in claim.runs if not found.get(run)]:
-        return (), f"{finding.metric} at {finding.steps} step(s) was not measured of {', '.join(lacking)}"
+        whom = "" if len(lacking) == len(claim.runs) else f" of {', '.join(lacking)}"
+        return (), f"{finding.metric} was not measured{whom}"
     return tuple(o for values in found.values() for o in values), None
 
 

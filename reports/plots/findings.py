@@ -20,7 +20,7 @@ COLOURS = {
 }
 """Of verdicts: a colour says what the page's test supports."""
 _CLIP = 0.6
-"""Relative differences beyond this are drawn at the edge, with an arrow."""
+"""Relative differences beyond this are drawn at the edge, as an arrow."""
 
 
 def plot_findings(report: Report) -> Figure:
@@ -36,10 +36,10 @@ def plot_findings(report: Report) -> Figure:
         figure.text(0.5, 0.5, "No claim can be judged by these results.", ha="center", va="center")
         return figure
     lines = [sum(answer.finding.metric == metric for _, answer, _ in tested) for metric in metrics]
-    figure = style.new_figure(0.24 * sum(lines) + 0.75 * len(metrics))
+    figure = style.new_figure(0.2 * sum(lines) + 0.62 * len(metrics))
     grid = figure.add_gridspec(
-        len(metrics), 1, height_ratios=[n + 0.6 for n in lines], left=0.42, right=0.985, top=0.985, bottom=0.06,
-        hspace=0.75,
+        len(metrics), 1, height_ratios=[n + 0.6 for n in lines], left=0.43, right=0.985, top=0.985, bottom=0.1,
+        hspace=0.45,
     )  # fmt: skip
     for place, metric in enumerate(metrics):
         panel = figure.add_subplot(grid[place, 0])
@@ -66,7 +66,8 @@ def _panel(axes: Axes, metric: str, tested: list[tuple[int, Answer, dict[str, fl
                 )
         if (published := record["published"]) is not None:
             clipped = max(-limit, min(limit, published))
-            axes.plot([clipped], [line], marker="D", markersize=4.5, color=style.INK, fillstyle="none")
+            marker = "D" if clipped == published else ">" if published > 0 else "<"
+            axes.plot([clipped], [line], marker=marker, markersize=4.5, color=style.INK, fillstyle="none")
         axes.text(
             -0.015, line, f"{number}  {answer.finding.claim}", transform=axes.get_yaxis_transform(), ha="right",
             va="center", size=7.5,

@@ -1,0 +1,200 @@
+"""The store of a study that grows: what goes in, what is refused by its own message, and that a run counts once."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from add.errors import InputError
+from add.identity import METHOD, spec_hash
+from eval.findings.page import measure_spreads
+from eval.findings.store import PROTOCOLS, Key, add_results, read_store
+from reports.study import ReportRow
+from tests.support.report_fixture import result_of, study_of
+from tests.support.specs import changed_scale
+
+SCALE, TABLE = changed_scale("mini")
+
+
+def result(
+    run: str = "baseline", seed: int = 100, processor: str = "CPU 1", shift: float = 0.0
+) -> dict[str, Any]:
+    """A whole result of the present table."""
+    study = study_of((ReportRow("a", "Q", run, run, True),), scale=SCALE.name)
+    values = result_of(study, run, seed)
+    values["spec_hash"] = spec_hash(TABLE.runs[run])
+    for system in values["systems"]:
+        system["images"] = SCALE.sampling.prompts[system["prompts"]].count
+        system["metrics"]["clip_score"]["value"] += shift
+    networks = TABLE.runs[run].networks
+    provenance = values["provenance"]
+    provenance["hardware"]["processor"] = processor
+    provenance["train"] |= {
+        "method": METHOD,
+        "data": "d" * 64,
+        "weights": {name: network.sha256 for name, network in networks.diffusion.items()},
+    }
+    provenance["sample_sha256"] = {f"{s['prompts']}-{s['steps']}step": "0" * 64 for s in values["systems"]}
+    return values
+
+
+def put(folder: Path, *results: dict[str, Any]) -> list[Path]:
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for values in results:
+        paths.append(folder / f"{len(list(folder.iterdir()))}.json")
+        paths[-1].write_text(json.dumps(values))
+    return paths
+
+
+def add(store: Path, paths: list[Path]) -> tuple[list[Key], list[str]]:
+    return add_results(paths, read_store(store), SCALE, TABLE)
+
+
+def test_results_go_in_once_and_come_out_by_seed(tmp_path: Path):
+    store, files = tmp_path / "store", put(tmp_path / "in", *(result(seed=s) for s in (101, 100)))
+    added, refused = add(store, files)
+    assert [str(key) for key in added] == ["baseline, seed 101, on CPU 1", "baseline, seed 100, on CPU 1"]
+    assert not refused
+    hashes = {name: spec_hash(run) for name, run in TABLE.runs.items()}
+    found = read_store(store).results(hashes)
+    assert [r.seed for r in found["baseline"]] == [100, 101]
+    assert not found["teacher_steps-2"]
+    original = result(seed=100)
+    assert (
+        found["baseline"][0].systems[0].metrics["fid"].value
+        == original["systems"][0]["metrics"]["fid"]["value"]
+    )
+    assert found["baseline"][0].protocols, "each number keeps its protocol"
+    assert len(list(store.rglob("seed*.json"))) == 2
+    sizes = [file.stat().st_size for file in store.rglob("seed*.json")]
+    assert max(sizes) < 8000, "a record is small"
+
+
+def test_a_run_of_an_older_spec_is_kept_and_not_counted(tmp_path: Path):
+    store = tmp_path / "store"
+    add(store, put(tmp_path / "in", result()))
+    assert not read_store(store).results({"baseline": "0" * 12})["baseline"]
+
+
+def test_another_processors_run_of_one_seed_is_another_run(tmp_path: Path):
+    store = tmp_path / "store"
+    added, refused = add(store, put(tmp_path / "in", result(), result(processor="CPU 2", shift=0.01)))
+    assert (len(added), refused) == (2, [])
+    assert {key.processor for key in read_store(store).runs} == {"CPU 1", "CPU 2"}
+
+
+def changed(change: Any, **of: Any) -> dict[str, Any]:
+    values = copy.deepcopy(result(**of))
+    change(values)
+    return values
+
+
+REFUSED = {
+    "another spec": (
+        lambda r: r.update(spec_hash="0" * 12),
+        "is of another spec of baseline: 000000000000, here",
+    ),
+    "another method": (
+        lambda r: r["provenance"]["train"].update(method=1),
+        "was trained by version 1 of the method",
+    ),
+    "other weights": (
+        lambda r: r["provenance"]["train"]["weights"].update(sd21="f" * 64),
+        "was trained from other weights: sd21 is ffffffffffff, here it is",
+    ),
+    "other data": (
+        lambda r: r["provenance"]["train"].update(data="e" * 64),
+        "was trained on other data: eeeeeeeeeeee",
+    ),
+    "another protocol": (
+        lambda r: r["systems"][0]["metrics"]["kid"].update(
+            protocol=r["systems"][0]["metrics"]["fid"]["protocol"]
+        ),
+        "was measured under another protocol: kid of 'coco' at 1 step(s)",
+    ),
+    "few images": (
+        lambda r: r["systems"][0].update(images=999),
+        "measured 999 images of 'coco' at 1 step(s)",
+    ),
+    "a set is missing": (lambda r: r["systems"].pop(), "has no samples of 'parti' at 4 step(s)"),
+    "images not stated": (
+        lambda r: r["provenance"]["sample_sha256"].pop("coco-1step"),
+        "does not say which images of 'coco' at 1 step(s) were measured",
+    ),
+    "a metric is missing": (
+        lambda r: r["systems"][0]["metrics"].pop("kid"),
+        "has no kid of 'coco' at 1 step(s)",
+    ),
+    "another scale": (lambda r: r.update(scale="paper"), "is of scale 'paper', the study is of 'mini'"),
+    "an unknown run": (
+        lambda r: r.update(run="lambda-1"),
+        "is of the run 'lambda-1', which the table does not have",
+    ),
+}
+
+
+@pytest.mark.parametrize(("change", "message"), REFUSED.values(), ids=REFUSED)
+def test_what_does_not_match_is_refused_by_its_own_message(tmp_path: Path, change: Any, message: str):
+    store = tmp_path / "store"
+    add(store, put(tmp_path / "in", result(seed=100)))
+    path, good = put(tmp_path / "more", changed(change, seed=101), result(seed=102))
+    added, refused = add(store, [path, good])
+    assert [key.seed for key in added] == [102], "what matches goes in"
+    assert len(refused) == 1
+    assert refused[0].startswith(str(path))
+    assert message in refused[0]
+
+
+@pytest.mark.parametrize(("shift", "message"), [(0.0, "the same numbers"), (0.01, "with other numbers")])
+def test_a_run_is_never_counted_twice(tmp_path: Path, shift: float, message: str):
+    store = tmp_path / "store"
+    add(store, put(tmp_path / "in", result()))
+    added, refused = add(
+        store, put(tmp_path / "more", result(shift=shift), result(seed=101), result(seed=101))
+    )
+    assert [key.seed for key in added] == [101]
+    assert message in refused[0]
+    assert "is there already" in refused[1], "twice in one call"
+
+
+def test_a_truncated_file_is_refused_and_the_others_go_in(tmp_path: Path):
+    broken, whole = put(tmp_path / "in", result(seed=100), result(seed=101))
+    broken.write_text(broken.read_text()[:500])
+    added, refused = add(tmp_path / "store", [broken, whole])
+    assert [key.seed for key in added] == [101]
+    assert "not JSON" in refused[0]
+
+
+def test_a_broken_store_is_refused_by_name(tmp_path: Path):
+    store = tmp_path / "store"
+    (key,), _ = add(store, put(tmp_path / "in", result()))
+    file = key.file(store)
+    text = file.read_text()
+    moved = file.with_name("seed7-cpu-1-000000.json")
+    moved.write_text(text)
+    with pytest.raises(InputError, match="whose place is"):
+        read_store(store)
+    moved.unlink()
+    file.write_text(text.replace('"seed": 100', '"seed": "x"'))
+    with pytest.raises(InputError, match="not a record of a run"):
+        read_store(store)
+    file.write_text(text)
+    (store / PROTOCOLS).write_text("{}")
+    with pytest.raises(InputError, match="does not describe"):
+        read_store(store)
+
+
+def test_the_spread_between_runs_is_of_the_reports_protocols_alone(tmp_path: Path):
+    store = tmp_path / "store"
+    add(store, put(tmp_path / "in", *(result(seed=s, shift=0.01 * (s % 3)) for s in range(100, 106))))
+    found = read_store(store).results({"baseline": spec_hash(TABLE.runs["baseline"])})
+    metric = found["baseline"][0].systems[0].metrics["clip_score"]
+    spreads = measure_spreads(found, {metric.protocol})
+    assert set(spreads) == {("clip_score", 1, "coco"), ("clip_score", 4, "coco")}
+    assert spreads["clip_score", 1, "coco"].pooled.freedom == pytest.approx(5)
+    assert not measure_spreads(found, set())

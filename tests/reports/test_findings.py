@@ -1,0 +1,131 @@
+"""The page of claims: what is written of each, and that a YAML alone adds one."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from add.config.resolve import Finding
+from eval.findings.contrasts import Spread, Variance
+from eval.result import Result
+from reports.cells import Report, summarise
+from reports.findings import COLUMNS, findings_note, page_lines, render_findings_csv, render_findings_json
+from reports.plots.findings import plot_findings
+from reports.plots.style import styled
+from reports.study import ReportRow
+from tests.support.report_fixture import result_of, study_of
+
+SPREAD = {
+    (m, 1, "coco"): Spread(Variance(v, 100.0), {}) for m, v in (("fid", 0.01**2), ("clip_score", 0.001**2))
+}
+
+
+def finding(metric: str, relation: str = "better", **more: Any) -> Finding:
+    values: dict[str, Any] = {
+        "part": "a",
+        "claim": f"one is {relation}",
+        "section": "section 1",
+        "metric": metric,
+        "steps": 1,
+        "rows": ("one",),
+        "relation": relation,
+        "others": ("two",),
+        "margin": None,
+        "published": {"one": 20.0, "two": 25.0} if metric == "fid" else {},
+        "place": "ablations/x.yaml:3",
+    }
+    return Finding(**{**values, **more})
+
+
+def report(*findings: Finding, fid: tuple[float, float] = (30.0, 40.0), spread: bool = True) -> Report:
+    study = replace(
+        study_of((ReportRow("a", "Q", "one", "one", True), ReportRow("a", "Q", "two", "two", False))),
+        findings=findings,
+    )
+    results: dict[str, tuple[Result, ...]] = {}
+    for run, value in zip(("one", "two"), fid, strict=True):
+        values = result_of(study, run, 0)
+        for system in values["systems"]:
+            if "fid" in system["metrics"]:
+                system["metrics"]["fid"] |= {"value": value, "interval": [value - 1, value + 1]}
+        results[run] = (Result.model_validate(values),)
+    return summarise(study, results, None, SPREAD if spread else None)
+
+
+def rows(made: Report) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(render_findings_csv(made))))
+
+
+def test_a_claim_about_fid_is_written_in_relative_terms():
+    (row,) = rows(report(finding("fid")))
+    assert tuple(row) == COLUMNS
+    assert row["verdict"] == "reproduced"
+    assert float(row["measured"]) == pytest.approx(30 / 40 - 1)
+    assert float(row["published"]) == pytest.approx(20 / 25 - 1)
+    half = 1.984 * 0.01 * math.sqrt(2)
+    assert float(row["low"]) == pytest.approx(0.75 * math.exp(-half) - 1, abs=1e-4)
+    assert (row["deciding_pair"], row["runs"], row["unit"]) == ("one; two", "1", "relative")
+    assert float(row["margin"]) == pytest.approx(0.05)
+
+
+def test_the_same_difference_contradicts_the_opposite_claim():
+    (row,) = rows(report(finding("fid", "worse")))
+    assert row["verdict"] == "contradicted"
+
+
+def test_without_a_spread_between_runs_no_claim_is_judged():
+    (row,) = rows(report(finding("fid"), spread=False))
+    assert (row["verdict"], row["measured"]) == ("not tested", "")
+    assert "no row has two different runs" in row["reason"]
+
+
+def test_what_was_not_measured_and_what_is_one_run_is_said():
+    made = report(finding("coverage"), finding("fid", others=("one",)))
+    assert [row["reason"] for row in rows(made)] == [
+        "coverage was not measured",
+        "its rows are one run: their values are equal",
+    ]
+    assert "not tested" in {line["verdict"] for line in page_lines(made)}
+
+
+def test_an_undecided_claim_says_how_many_more_runs_would_decide_it():
+    made = report(finding("fid"), fid=(39.0, 40.0))
+    (row,) = rows(made)
+    assert row["verdict"] == "undecided"
+    assert int(row["more_runs"]) >= 1
+    assert page_lines(made)[0]["after"] == f"{row['more_runs']} more runs"
+    assert float(row["detectable"]) > 0.02
+
+
+def test_the_json_holds_the_same_values():
+    made = report(finding("fid"), finding("clip_score"))
+    content = json.loads(render_findings_json(made))
+    for record, row in zip(content["findings"], rows(made), strict=True):
+        assert record["verdict"] == row["verdict"]
+        assert record["p"] == pytest.approx(float(row["p"]), rel=1e-4)
+    assert set(content["verdicts"]) >= {record["verdict"] for record in content["findings"]}
+
+
+def test_the_page_prints_signs_percent_and_margins():
+    made = report(finding("fid"), finding("clip_score"))
+    line = page_lines(made)[0]
+    assert line["measured"].startswith("\N{MINUS SIGN}25.0% [")
+    assert line["published"] == "\N{MINUS SIGN}20.0%"
+    assert "FID 5.0%; CLIP score 0.005" in findings_note(made)
+
+
+@pytest.mark.parametrize("findings", [(), (finding("fid"), finding("clip_score"), finding("coverage"))])
+def test_the_forest_has_a_panel_for_each_metric_that_was_tested(
+    tmp_path: Path, findings: tuple[Finding, ...]
+):
+    with styled():
+        figure = plot_findings(report(*findings))
+        assert len(figure.axes) == (2 if findings else 0)
+        figure.savefig(tmp_path / "forest.png")
