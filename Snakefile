@@ -12,6 +12,7 @@
 #     snakemake --cores all --config scale=smoke              the same on another scale
 #     snakemake --cores all --config ablations=ablations/ours  questions that the paper does not ask
 #     snakemake --cores all study                             the annotators' pages: results/<scale>/study/pages
+#     snakemake --cores all replication                       the report of the study with many seeds, as it is shipped
 #
 # A rule's `identity` is what Snakemake compares: the values that decide its result, and digests of what people put
 # there (images, captions, votes, weights). A comment, a path, a time of change or a setting that only says how work is
@@ -107,6 +108,11 @@ RATED = upstream(COMPARED, AUTOMATIC, files_identity((*STUDY.records, *STUDY.key
 RATINGS = stage_identity(RatingValues, SCALE)
 SCORED = of_all(upstream(SAMPLED, SCORE), product(TABLE.runs, SEEDS))
 REPORTED = upstream(SCORED, RATED, RATINGS) if STUDY.systems else SCORED
+# The results of the study that grows: how far runs spread.
+REPLICATION = f"replication/{SCALE.name}"
+REPLICATED = files_identity(
+    sorted(file.as_posix() for file in Path(REPLICATION).rglob("*.json"))
+)
 # Asked here once, so that a fault in what people put there is said by itself, and not as one of a rule's function.
 if workflow.is_main_process:
     try:
@@ -447,6 +453,7 @@ rule report:
             caption="reports/captions/table.tex.rst",
             category="Table",
         ),
+        findings=[f"{REPORT}/findings.csv", f"{REPORT}/findings.json"],
         figures=report_figures(
             report, REPORT, SCALE.sampling.steps, bool(STUDY.systems)
         ),
@@ -459,10 +466,30 @@ rule report:
     params:
         study=REPORT_VALUES,
         upstream=REPORTED,
+        replicated=REPLICATED,
         results=subpath(input.reference, ancestor=2),
         out=subpath(output.pdf, parent=True),
     shell:
-        "stage {log} python -m reports.table --study {params.study:q} --results {params.results} --out {params.out}"
+        "stage {log} python -m reports.table --study {params.study:q} --results {params.results} --out {params.out} "
+        f"--replication {REPLICATION}"
+
+
+rule replication:
+    """The report of all runs that are in the store of the study that grows; it trains nothing."""
+    output:
+        pdf=f"{REPORT}-replication/table.pdf",
+        csv=f"{REPORT}-replication/findings.csv",
+    log:
+        f"{RESULTS}/logs/replication.log",
+    conda:
+        "environment.yml"
+    params:
+        study=REPORT_VALUES,
+        replicated=REPLICATED,
+        store=REPLICATION,
+        out=subpath(output.pdf, parent=True),
+    shell:
+        "stage {log} python -m reports.table --study {params.study:q} --store {params.store} --out {params.out}"
 
 
 rule latest:
@@ -473,11 +500,14 @@ rule latest:
         rules.report.output.csv,
         rules.report.output.markdown,
         rules.report.output.latex,
+        rules.report.output.findings,
     output:
         "reports/table.pdf",
         "reports/table.csv",
         "reports/table.md",
         "reports/table.tex",
+        "reports/findings.csv",
+        "reports/findings.json",
     log:
         f"{RESULTS}/logs/latest.log",
     conda:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 
 from add.config.yaml import SpecError
 from add.errors import InputError
-from addbench import adopt, check, look, plan, preferences, protocols, repair, schema
+from addbench import adopt, check, look, plan, preferences, protocols, repair, replication, schema
 from addbench.project import UnknownRunError
 from eval.preferences.record import PreferenceError
 
@@ -31,6 +31,7 @@ _SUBCOMMANDS: dict[str, tuple[Report, Callable[[argparse.ArgumentParser], None] 
     "adopt": (adopt.adopt, adopt.add_arguments),
     "preferences": (preferences.preferences, preferences.add_arguments),
     "protocols": (protocols.protocols, protocols.add_arguments),
+    "replication": (replication.replication, replication.add_arguments),
     "repair": (repair.repair, None),
     "schema": (schema.schema, schema.add_arguments),
 }

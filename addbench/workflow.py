@@ -25,7 +25,7 @@ from reports.study import study_from_spec
 ABLATIONS = Path("ablations")
 """The folder of the paper's questions."""
 
-FIGURES = ("ranks", "steps", "scatter", "gap", "losses", "ratio")
+FIGURES = ("findings", "ranks", "steps", "scatter", "gap", "losses", "ratio")
 """Figures of the report beside the samples, each with a caption of the same name under reports/captions."""
 
 RATING_FIGURES = ("winrates", "elo", "pairs")

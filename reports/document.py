@@ -37,12 +37,12 @@ _CREATED = 1701129600
 
 def write_document(
     report: Report,
-    results: Path,
+    results: Path | None,
     figures: tuple[Drawn, ...],
     output: Path,
     preferences: Preferences | None = None,
 ) -> None:
-    """Typesets the report, with a page of ratings if there are preferences.
+    """Typesets the report, with a page of ratings if there are preferences, and with samples from `results`.
 
     Raises InputError where samples are missing or differ between runs.
     """
@@ -55,7 +55,7 @@ def write_document(
 
 def prepare(
     report: Report,
-    results: Path,
+    results: Path | None,
     figures: tuple[Drawn, ...],
     root: Path,
     preferences: Preferences | None = None,
@@ -68,8 +68,10 @@ def prepare(
     data = document_data(report)
     data["figures"] = _figures_of("figures", figures)
     data["findings"]["figures"] = _figures_of("findings", figures)
-    data["samples"] = _sample_page(report, results, root)
-    data["teaser"] = _teaser(report, results, root)
+    data["samples"] = data["teaser"] = None
+    if results is not None:
+        data["samples"] = _sample_page(report, results, root)
+        data["teaser"] = _teaser(report, results, root)
     data["ratings"] = None
     if preferences is not None:
         data["ratings"] = {**ratings_page(preferences), "figures": _figures_of("ratings", figures)}

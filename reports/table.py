@@ -7,19 +7,24 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from pydantic import TypeAdapter
 
 from add.config.load import BASELINE, load_ablations, load_baseline, load_scale
 from add.config.resolve import resolve
-from add.errors import refuses
+from add.errors import InputError, refuses
 from add.files import write_whole
 from add.lock import only_writer
-from reports.cells import Report, collect
+from eval.findings.page import processor_of
+from eval.findings.store import read_store
+from eval.result import Result
+from reports.cells import Report, collect, summarise
 from reports.document import write_document
 from reports.findings import render_findings_csv, render_findings_json
+from reports.layout import plain_label
 from reports.plots.findings import plot_findings
 from reports.plots.ratings import plot_elo, plot_pairs, plot_winrates
 from reports.plots.results import plot_ranks, plot_samples, plot_scatter, plot_steps
@@ -48,14 +53,40 @@ def make_report(study: ReportStudy, results: Path, out: Path, replication: Path 
     if preferences is not None:
         figures += draw_ratings(preferences, out / "figures")
     write_document(report, results, figures, out / "table.pdf", preferences)
+    write_texts(report, out)
+
+
+def make_replication_report(study: ReportStudy, replication: Path, out: Path) -> None:
+    """The same of a study that grows: of the runs that are in its store, whatever their number a row.
+
+    A row without a run is left out, and what needs images, logs or votes is not there. Raises InputError where no row
+    has a run.
+    """
+    results = read_store(replication).results(study.spec_hashes)
+    there = {run: found for run, found in results.items() if found}
+    if not there:
+        reason = "holds no run of the present table; `addbench replication run` makes some"
+        raise InputError(replication, reason)
+    rows = tuple(row for row in study.rows if row.run in there)
+    shown = replace(study, rows=rows, focus=(), description=f"{study.description} {_size(study, there)}")
+    report = summarise(shown, there, None, growing=True)
+    write_document(report, None, draw_results(report, out / "figures"), out / "table.pdf")
+    write_texts(report, out)
+
+
+def _size(study: ReportStudy, results: Mapping[str, Sequence[Result]]) -> str:
+    runs = sum(map(len, results.values()))
+    processors = sorted({processor_of(result) for found in results.values() for result in found})
+    lacking = [plain_label(study.name_of(run)) for run in study.runs if run not in results]
+    without = f" No run yet of {', '.join(lacking)}." if lacking else ""
+    return f"A study of {runs} runs on {len(processors)} processor(s): {', '.join(processors)}.{without}"
+
+
+def write_texts(report: Report, out: Path) -> None:
+    """Writes the table as text, and findings.csv and findings.json, below `out`."""
     write_whole(out / "table.csv", render_csv(report))
     write_whole(out / "table.md", render_markdown(report))
     write_whole(out / "table.tex", render_latex(report))
-    write_findings(report, out)
-
-
-def write_findings(report: Report, out: Path) -> None:
-    """Writes findings.csv and findings.json below `out`."""
     write_whole(out / "findings.csv", render_findings_csv(report))
     write_whole(out / "findings.json", render_findings_json(report))
 
@@ -64,21 +95,30 @@ def draw_figures(report: Report, results: Path, folder: Path) -> tuple[Drawn, ..
     """Draws the figures of the results into `folder` as PDF and PNG. Raises InputError where something is missing."""
     logs = read_curves(report, results)
     montages = first_and_last(report, results, MONTAGE_PROMPTS)
-    metrics = report.metrics(report.first)
-    other = "alignment" if "alignment" in metrics else "clip_score"
+    drawn = list(draw_results(report, folder))
     with styled():
-        figures = {"ranks": plot_ranks(report), "steps": plot_steps(report)}
-        forest = save(plot_findings(report), folder, "findings", "findings")
-        if other in metrics:
-            figures["scatter"] = plot_scatter(report, other)
-        figures |= {"gap": plot_gap(report, logs), "losses": plot_losses(report, logs)}
+        figures = {"gap": plot_gap(report, logs), "losses": plot_losses(report, logs)}
         figures["ratio"] = plot_ratio(report, logs)
-        drawn = [forest, *(save(figure, folder, name, "figures") for name, figure in figures.items())]
+        drawn += [save(figure, folder, name, "figures") for name, figure in figures.items()]
         for samples in montages:
             # The document has a sample page of its own.
             name = f"samples-{samples.where.steps}step"
             drawn.append(save(plot_samples(report, samples), folder, name, None, "samples"))
     return tuple(drawn)
+
+
+def draw_results(report: Report, folder: Path) -> tuple[Drawn, ...]:
+    """Draws what the numbers alone give into `folder`, as PDF and PNG."""
+    metrics = report.metrics(report.first)
+    other = "alignment" if "alignment" in metrics else "clip_score"
+    with styled():
+        figures = {"ranks": plot_ranks(report), "steps": plot_steps(report)}
+        if other in metrics:
+            figures["scatter"] = plot_scatter(report, other)
+        return (
+            save(plot_findings(report), folder, "findings", "findings"),
+            *(save(figure, folder, name, "figures") for name, figure in figures.items()),
+        )
 
 
 def draw_ratings(preferences: Preferences, folder: Path) -> tuple[Drawn, ...]:
@@ -98,7 +138,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     about.add_argument("--scale", type=Path, help="the scale's YAML, e.g. config/mini.yaml")
     about.add_argument("--study", metavar="JSON", help="what the workflow resolved, in place of YAML files")
     parser.add_argument("--ablations", type=Path, default=Path("ablations"), help="folder of ablation YAMLs")
-    parser.add_argument("--results", type=Path, required=True, help="e.g. results/mini")
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--results", type=Path, help="e.g. results/mini")
+    source.add_argument("--store", type=Path, help="the store of a study that grows, e.g. replication/mini")
     parser.add_argument("--out", type=Path, default=Path("reports"), help="where the report is written")
     text = "the store of a larger study, which says how far runs spread, e.g. replication/mini"
     parser.add_argument("--replication", type=Path, help=text)
@@ -111,7 +153,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         table = resolve(scale, baseline, load_ablations(options.ablations))
         study = study_from_spec(scale, baseline, table)
     with only_writer(options.out):
-        make_report(study, options.results, options.out, options.replication)
+        if options.store is not None:
+            make_replication_report(study, options.store, options.out)
+        else:
+            make_report(study, options.results, options.out, options.replication)
 
 
 if __name__ == "__main__":

@@ -5,21 +5,25 @@ import io
 import json
 import shutil
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from add.config.load import load_ablations, load_baseline, load_scale
-from add.config.resolve import resolve
+from add.config.resolve import Finding, resolve
 from add.errors import REFUSED, InputError
+from add.identity import METHOD
+from eval.findings.store import PROTOCOLS, Key, record
+from eval.result import Result
 from reports.cells import collect
 from reports.document import prepare
 from reports.plots.results import plot_ranks, plot_scatter, plot_steps
 from reports.plots.style import styled
 from reports.study import ReportRow, ReportStudy, study_from_spec
-from reports.table import main, make_report
+from reports.table import main, make_replication_report, make_report
 from reports.text import render_csv, render_latex, render_markdown
-from tests.support.report_fixture import paper_study, study_of, write_results
+from tests.support.report_fixture import paper_study, result_of, study_of, write_results
 
 ROOT = Path(__file__).parents[2]
 TEMPLATE = ROOT / "reports" / "document.typ"
@@ -215,3 +219,33 @@ def test_what_the_paper_does_not_state_is_never_called_published():
     assert dict(study.chosen)["loss.reduction"] == "positions"
     assert "loss.reduction" not in dict(study.published)
     assert dict(study.published)["loss.distillation_weight"] == "2.5"
+
+
+def test_a_study_that_grows_is_typeset_from_its_store_alone(tmp_path):
+    """Rows have different numbers of runs, one has none; there are no images and no logs."""
+    rows = tuple(ReportRow("a", "Q", run, run, run == "one") for run in ("one", "two", "three", "four"))
+    claim = Finding("a", "one is better", None, "fid", 1, ("one",), "better", ("two",), None, {}, "x.yaml:1")
+    study = replace(study_of(rows, scale="mini"), findings=(claim,))
+    protocols = {}
+    for run, seeds in (("one", 16), ("two", 8), ("three", 2)):
+        for seed in range(seeds):
+            values = result_of(study, run, seed)
+            values["provenance"]["train"]["method"] = METHOD
+            result = Result.model_validate(values)
+            protocols |= result.protocols
+            file = Key.of(result).file(tmp_path / "store")
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(json.dumps(record(result)))
+    (tmp_path / "store" / PROTOCOLS).write_text(json.dumps(protocols))
+    make_replication_report(study, tmp_path / "store", tmp_path / "out")
+    table = list(csv.DictReader((tmp_path / "out/table.csv").open()))
+    assert {row["row"]: row["runs"] for row in table} == {"one": "16", "two": "8", "three": "2"}
+    assert all("total" in row["fid_covers"] for row in table if row["fid"])
+    (finding,) = csv.DictReader((tmp_path / "out/findings.csv").open())
+    assert finding["runs"] == "8"
+    assert finding["verdict"] in ("undecided", "equivalent")
+    text = (tmp_path / "out/table.md").read_text()
+    assert "A study of 26 runs on 1 processor(s): an invented CPU. No run yet of (a) four." in text
+    assert (tmp_path / "out/table.pdf").stat().st_size > 10_000
+    with pytest.raises(InputError, match="holds no run of the present table"):
+        make_replication_report(study, tmp_path / "none", tmp_path / "out")
