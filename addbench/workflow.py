@@ -223,7 +223,7 @@ def study_plan(scale: Scale, table: Table, results: str, whole: bool = True) -> 
     return StudyFiles(
         systems=tuple(_compared(scale, study, system, results) for system in study.systems),
         options=f"--raters {study.raters} --votes-per-pair {study.votes_per_pair} "
-        f"--trials-per-rater {study.trials_per_rater} --seed {study.seed}",
+        f"--trials-per-rater {study.trials_per_rater} --seed {study.seed}{'' if study.ties else ' --no-ties'}",
         records=tuple(file.as_posix() for file in sorted(folder.glob("*.csv"))),
         keys=tuple(file.as_posix() for file in sorted(folder.glob("*.key.json"))),
     )

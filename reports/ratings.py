@@ -59,6 +59,16 @@ class Preferences:
                 return Proportion(1 - pair.win_rate, 1 - pair.high, 1 - pair.low)
         return None
 
+    def apart(self, kind: str, question: str, name: str, other: str) -> bool:
+        """Whether the rate of the two differs from 1/2 by the test of all pairs together."""
+        ratings = self.ratings.get((kind, question))
+        both = {name, other}
+        return any(
+            pair.apart
+            for pair in (ratings.pairs if ratings else ())
+            if {pair.system_a, pair.system_b} == both
+        )
+
     def in_order(self, kind: str) -> tuple[str, ...]:
         """The systems from the highest rating over both questions to the lowest; unrated ones last."""
 

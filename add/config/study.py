@@ -116,7 +116,8 @@ class StudySpec(Frozen):
     """`systems` shown to `raters` people on the prompts of the set `prompts`.
 
     votes_per_pair: votes for each pair and question, over all prompts (the paper: about 400, four a prompt).
-    trials_per_rater: the most that one rater sees. seed: draws pairs, sides, orders and codes.
+    trials_per_rater: the most that one rater sees. ties: whether raters may answer that neither is better; the paper
+    asks for a choice. seed: draws pairs, sides, orders and codes.
 
     focus: systems that the report sets against all others, as the paper's Figures 5 and 6 do. records: the
     folder of people's preference files. automatic: raters that vote on every pair, so that the report has
@@ -129,6 +130,7 @@ class StudySpec(Frozen):
     raters: Count
     votes_per_pair: Count
     trials_per_rater: Count
+    ties: bool = True
     seed: Seed
     records: Text
     automatic: Annotated[tuple[AutomaticRater, ...], Field(min_length=1)]

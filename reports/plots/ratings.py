@@ -87,7 +87,7 @@ def _matrix(axes: Axes, preferences: Preferences, kind: str, question: str, *, n
             if rate is None:
                 text, weight, colour = ("" if x == y else "\N{EN DASH}"), "normal", style.GREY
             else:
-                clear = rate.low > 0.5 or rate.high < 0.5
+                clear = preferences.apart(kind, question, name, other)
                 text, weight, colour = f"{100 * rate.value:.0f}", "bold" if clear else "normal", style.INK
             axes.text(x, y, text, ha="center", va="center", size=size, weight=weight, color=colour)
     axes.set_xlim(-0.5, count - 0.5)

@@ -116,6 +116,13 @@ def test_what_the_table_has_is_taken_from_there_and_the_rest_is_sampled(root: Pa
     assert (jobs[1].system, jobs[1].sha256) == (networks["sd21"].path, networks["sd21"].sha256)
 
 
+def test_raters_may_have_to_choose(root: Path):
+    assert "--no-ties" not in plan_of(root).options
+    text = (root / MINI).read_text()
+    (root / MINI).write_text(text.replace("  trials_per_rater:", "  ties: false\n  trials_per_rater:"))
+    assert plan_of(root).options.endswith(" --no-ties")
+
+
 def test_a_job_with_an_unknown_field_is_refused():
     with pytest.raises(ValueError, match=r"0\.step: Extra inputs"):
         read_jobs('[{"system": "s", "prompts": "p", "out": "o", "steps": 1, "step": 2}]')

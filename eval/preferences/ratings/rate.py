@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from add.errors import InputError
+from eval.findings.verdicts import LEVEL, holm
 from eval.preferences.ratings import win_rates
 from eval.preferences.ratings.estimators import elo, strengths, to_elo_scale
 from eval.preferences.ratings.resample import Cluster, Spread, resampled, spread, ways
@@ -192,11 +194,24 @@ def _clusters(data: Tally, by: tuple[Cluster, ...], raters_vary: bool) -> str:
     return prompts if raters_vary else f"{prompts}; the {raters} are programs, and stay as they are"
 
 
+def _clearly_above(values: Array, uncertain: Spread) -> NDArray[np.bool_]:
+    """(n, n): whether system i is above system j by a test at 5% for all pairs together (Holm)."""
+    from scipy.stats import t
+
+    n = len(values)
+    first, second = np.triu_indices(n, 1)
+    error, freedom = uncertain.error(np.eye(n)[first] - np.eye(n)[second])
+    difference = values[first] - values[second]
+    p = 2 * t.sf(np.abs(difference) / np.maximum(error, 1e-300), freedom)
+    apart = np.array([each <= LEVEL for each in holm(p.tolist())], bool)
+    clear = np.zeros((n, n), bool)
+    clear[first, second], clear[second, first] = apart & (difference > 0), apart & (difference < 0)
+    return clear
+
+
 def _systems(data: Tally, values: Array, uncertain: Spread, elos: Array) -> tuple[SystemRating, ...]:
     n = len(data.systems)
-    first, second = (index.ravel() for index in np.indices((n, n)))
-    contrasts = np.eye(n)[first] - np.eye(n)[second]
-    clear = (values[first] - values[second] > uncertain.half_width(contrasts)).reshape(n, n)
+    clear = _clearly_above(values, uncertain)
     half = uncertain.half_width(np.eye(n) - 1 / n)
     rating, low, high = (to_elo_scale(v) for v in (values, values - half, values + half))
     both = np.concatenate([data.first, data.second])

@@ -37,7 +37,7 @@ class SystemRating:
     """One system: its votes, the paper's ELO, and the Bradley-Terry rating with its 95% interval.
 
     rating, low, high: on ELO's scale, 400/ln 10 points per unit of log strength, the systems' mean 1000. rank: 1 +
-    the number of systems clearly above, those whose difference to this one has an interval above 0.
+    the number of systems clearly above, by a test at 5% for all pairs of systems together (Holm).
     """
 
     system: str
@@ -58,7 +58,7 @@ class Diagnostics:
 
     tie_rate: share of ties. position_bias: share of left among decided votes with known sides. transitive_share,
     smallest_difference: see win_rates.py. checks_passed, checks_failed: attention checks of this kind of raters, all
-    questions; excluded_raters: who failed more than half of them, and are not rated. half_wins: whether half wins
+    questions; excluded_raters: who passed fewer than 80% of them, and are not rated. half_wins: whether half wins
     were added (estimators.py); half_win_share: the share of resamples that needed them.
     """
 

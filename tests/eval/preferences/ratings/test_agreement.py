@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
+from eval.preferences.ratings.rate import rate
 from eval.preferences.ratings.tally import tally
 from eval.preferences.ratings.win_rates import (
     inattentive,
     krippendorff_alpha,
+    pair_rates,
     position_bias,
     smallest_difference,
     transitive_share,
@@ -123,4 +125,43 @@ def test_inattentive_raters() -> None:
 
     results = {"one": [False], "half": [True, False], "most": [False, True, False], "both": [False, False]}
     checks = [check(r, good, k) for r, goods in results.items() for k, good in enumerate(goods)]
-    assert inattentive(checks) == ("both", "most")
+    results = {"lazy": [True] * 7 + [False] * 2, "careful": [True] * 8 + [False] * 2}
+    checks += [check(r, good, k) for r, goods in results.items() for k, good in enumerate(goods)]
+    assert inattentive(checks) == ("both", "half", "lazy", "most")
+
+
+def coins(seed: int) -> list[Vote]:
+    """Forty votes on each of 15 pairs of six systems, by forty raters on twenty prompts, all by coin."""
+    rng = np.random.default_rng(seed)
+    return [
+        vote(a, b, "ab"[rng.integers(2)], k % 20, rater=f"r{k}")  # type: ignore[arg-type]
+        for a, b in combinations(NAMES[:6], 2)
+        for k in range(40)
+    ]
+
+
+def test_where_nothing_differs_hardly_a_pair_is_called_different() -> None:
+    """Of fifteen pairs, a test of each one alone finds one in about half of the studies."""
+    alone, together = [], []
+    for seed in range(150):
+        pairs = pair_rates(tally(coins(seed)))
+        alone.append(any(not pair.low <= 0.5 <= pair.high for pair in pairs))
+        together.append(any(pair.apart for pair in pairs))
+    assert np.mean(alone) > 0.2, "nothing to correct: the test shows nothing"
+    assert np.mean(together) < 0.09  # 5%, and three standard errors of 150 studies are 5%
+
+
+def test_a_clear_pair_stays_clear_among_many() -> None:
+    votes = [v for v in coins(0) if {v.system_a, v.system_b} != set(NAMES[:2])]
+    votes += [vote(*NAMES[:2], "a", k % 20, rater=f"r{k}") for k in range(40)]
+    assert [(p.system_a, p.system_b) for p in pair_rates(tally(votes)) if p.apart] == [
+        tuple(sorted(NAMES[:2]))
+    ]
+
+
+def test_ranks_are_of_all_pairs_together() -> None:
+    """With votes by coin all systems share the first rank in nearly every study."""
+    ranked = [
+        max(s.rank for s in rate(coins(seed), resamples=100, shuffles=1)[0].systems) > 1 for seed in range(40)
+    ]
+    assert np.mean(ranked) < 0.16
