@@ -19,7 +19,10 @@ STAGES = ("logs", "benchmarks", "reference", "ratings", "study_samples")
 """Directories of stages below results/<scale>, beside those of the runs."""
 RUN = ("spec.json", "student", "train", "samples", "result.json")
 """What a run's stages leave below results/<scale>/<run>/seed<k>."""
-REPORT = ("table.pdf", "table.csv", "table.md", "table.tex", "ratings.csv", "figures")
+REPORT = (
+    *("table.pdf", "table.csv", "table.md", "table.tex", "findings.csv", "findings.json", "ratings.csv"),
+    "figures",
+)
 """What a report leaves below reports and reports/<scale>."""
 BUILT = (
     *(f"{split}/{'[0-9]' * 12}.png" for split in ("train", "val", "reference")),
