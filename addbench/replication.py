@@ -16,7 +16,7 @@ from add.errors import InputError
 from addbench.project import RESULTS, Project, load_project
 
 if TYPE_CHECKING:
-    from eval.findings.store import Store
+    from eval.findings.store import ReplicationStore
 
 STORES = Path("replication")
 
@@ -126,7 +126,7 @@ def _jobs(store: Path, project: Project, most: int) -> list[tuple[str, int]]:
     return next_jobs(wanted_runs(BASELINE, counts, asked), _taken(found, project), most)
 
 
-def _taken(store: Store, project: Project) -> dict[str, set[int]]:
+def _taken(store: ReplicationStore, project: Project) -> dict[str, set[int]]:
     """The seeds that each run has on this machine's processor."""
     from add.device import machine_gpus
     from eval.result import hardware

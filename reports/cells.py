@@ -10,7 +10,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 from add.errors import InputError
-from eval.findings.contrasts import Fit, Spread, fit
+from eval.findings.contrasts import Fit, RunSpread, fit
 from eval.findings.page import Answer, Measure, answers, measure_spreads, observations, processor_of
 from eval.findings.store import read_store
 from eval.findings.verdicts import LOGARITHMIC
@@ -150,7 +150,7 @@ def summarise(
     study: ReportStudy,
     results: dict[str, tuple[Result, ...]],
     reference: ReferenceResult | None,
-    spreads: Mapping[Measure, Spread] | None = None,
+    spreads: Mapping[Measure, RunSpread] | None = None,
     growing: bool = False,
 ) -> Report:
     """Every row's estimates and the answers to the findings, from each run's results, one at least.
@@ -180,7 +180,7 @@ def _fit(
     results: Mapping[str, Sequence[Result]],
     where: Slice,
     metric: str,
-    spreads: Mapping[Measure, Spread] | None,
+    spreads: Mapping[Measure, RunSpread] | None,
 ) -> Fit | None:
     """How the rows' means and differences follow from the runs; None where nothing says how far runs spread."""
     try:

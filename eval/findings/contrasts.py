@@ -42,7 +42,7 @@ class Variance:
 
 
 @dataclass(frozen=True)
-class Spread:
+class RunSpread:
     """How far runs of one variant spread: `pooled` over rows, but for the rows in `own`."""
 
     pooled: Variance
@@ -87,7 +87,7 @@ class Fit:
     weights: Mapping[str, Array]
     of: tuple[str, ...]
     runs: Mapping[str, int]
-    spread: Spread
+    spread: RunSpread
 
     def mean(self, row: str) -> Contrast:
         """One row's mean, on the first processor where there are several."""
@@ -111,7 +111,7 @@ class Fit:
         return Contrast(estimate, math.sqrt(total), 1 / inverse)
 
 
-def fit(observations: Sequence[Observation], spread: Spread | None = None) -> Fit:
+def fit(observations: Sequence[Observation], spread: RunSpread | None = None) -> Fit:
     """Fit rows and processors to the observations of one metric.
 
     spread: of a larger study, by which few runs are judged; otherwise it is estimated here. Raises ValueError where no
@@ -156,7 +156,7 @@ def fit(observations: Sequence[Observation], spread: Spread | None = None) -> Fi
     )
 
 
-def _spread(variances: Mapping[str, Variance]) -> Spread:
+def _spread(variances: Mapping[str, Variance]) -> RunSpread:
     """The pooled variance of the rows, without those that spread more than the others."""
     if not any(v.value > 0 for v in variances.values()):
         raise ValueError(
@@ -175,7 +175,7 @@ def _spread(variances: Mapping[str, Variance]) -> Spread:
         if p[widest] >= WIDER:
             break
         own[widest] = alike.pop(widest)
-    return Spread(_pooled(list(alike.values())), own)
+    return RunSpread(_pooled(list(alike.values())), own)
 
 
 def _pooled(variances: Sequence[Variance]) -> Variance:

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from add.config.resolve import Finding
-from eval.findings.contrasts import Fit, Observation, Spread, fit
+from eval.findings.contrasts import Fit, Observation, RunSpread, fit
 from eval.findings.verdicts import (
     DEFAULT_MARGIN,
     LEVEL,
@@ -56,7 +56,7 @@ def answers(
     findings: Sequence[Finding],
     results: Results,
     prompts: str,
-    spreads: Mapping[Measure, Spread] | None = None,
+    spreads: Mapping[Measure, RunSpread] | None = None,
     growing: bool = False,
 ) -> tuple[Answer, ...]:
     """Every finding's answer, in order.
@@ -97,7 +97,7 @@ def claim_of(finding: Finding) -> Claim:
     return Claim(finding.claim, finding.rows, finding.relation, finding.others, margin, larger)
 
 
-def measure_spreads(results: Results, protocols: Collection[str]) -> dict[Measure, Spread]:
+def measure_spreads(results: Results, protocols: Collection[str]) -> dict[Measure, RunSpread]:
     """How far runs of one row spread, of everything that the results measure, under `protocols`, often enough."""
     measures = dict.fromkeys(
         (metric, system.steps, system.prompts)
@@ -153,8 +153,8 @@ def _seen(
 
 
 def _spread(
-    found: Sequence[Observation], spreads: Mapping[Measure, Spread] | None, measure: Measure
-) -> Spread | None:
+    found: Sequence[Observation], spreads: Mapping[Measure, RunSpread] | None, measure: Measure
+) -> RunSpread | None:
     """The other study's, where these results have one run a row."""
     rows = [o.row for o in found]
     if spreads is not None and len(rows) == len(set(rows)):

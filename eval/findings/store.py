@@ -57,7 +57,7 @@ class Key:
 
 
 @dataclass(frozen=True)
-class Store:
+class ReplicationStore:
     """The runs that are there, by key, and the protocols of their numbers, by hash."""
 
     folder: Path
@@ -74,7 +74,7 @@ class Store:
         return {name: tuple(results) for name, results in found.items()}
 
 
-def read_store(folder: Path) -> Store:
+def read_store(folder: Path) -> ReplicationStore:
     """What is in a store; nothing where there is none. Raises InputError with the file that is broken or misplaced."""
     file = folder / PROTOCOLS
     protocols = read_json(file) if file.exists() else {}
@@ -90,11 +90,11 @@ def read_store(folder: Path) -> Store:
         if (key := Key.of(result)).file(folder) != path:
             raise InputError(path, f"holds {key}, whose place is {key.file(folder)}")
         runs[key] = result
-    return Store(folder, runs, protocols)
+    return ReplicationStore(folder, runs, protocols)
 
 
 def add_results(
-    paths: Sequence[Path], store: Store, scale: Scale, table: Table
+    paths: Sequence[Path], store: ReplicationStore, scale: Scale, table: Table
 ) -> tuple[list[Key], list[str]]:
     """Take results into a store: the keys added, and why each other one was refused, by file.
 

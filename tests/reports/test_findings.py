@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from add.config.resolve import Finding
-from eval.findings.contrasts import Spread, Variance
+from eval.findings.contrasts import RunSpread, Variance
 from eval.result import Result
 from reports.cells import Report, summarise
 from reports.findings import COLUMNS, findings_note, page_lines, render_findings_csv, render_findings_json
@@ -23,7 +23,7 @@ from reports.study import ReportRow
 from tests.support.report_fixture import result_of, study_of
 
 SPREAD = {
-    (m, 1, "coco"): Spread(Variance(v, 100.0), {}) for m, v in (("fid", 0.01**2), ("clip_score", 0.001**2))
+    (m, 1, "coco"): RunSpread(Variance(v, 100.0), {}) for m, v in (("fid", 0.01**2), ("clip_score", 0.001**2))
 }
 
 

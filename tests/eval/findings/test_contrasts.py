@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from eval.findings.contrasts import Observation, Spread, Variance, fit
+from eval.findings.contrasts import Observation, RunSpread, Variance, fit
 
 ROWS = [f"r{k}" for k in range(17)]
 RUNS = {row: 16 if row == "r0" else 8 for row in ROWS}
@@ -97,7 +97,7 @@ def test_one_run_a_row_is_judged_by_another_studys_spread():
     runs = [Observation("a", 0, "p", 1.0), Observation("b", 0, "p", 2.0)]
     with pytest.raises(ValueError, match="no row has two different runs"):
         fit(runs)
-    found = fit(runs, Spread(Variance(0.5, 100.0), {"b": Variance(1.5, 7.0)})).difference("b", "a")
+    found = fit(runs, RunSpread(Variance(0.5, 100.0), {"b": Variance(1.5, 7.0)})).difference("b", "a")
     assert found.error == pytest.approx(math.sqrt(2.0))
     assert found.freedom == pytest.approx(2.0**2 / (0.5**2 / 100 + 1.5**2 / 7))
 

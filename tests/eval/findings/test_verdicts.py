@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from eval.findings.contrasts import Contrast, Fit, Observation, Spread, Variance, fit
+from eval.findings.contrasts import Contrast, Fit, Observation, RunSpread, Variance, fit
 from eval.findings.verdicts import FIRST_LOOK, LEVEL, Claim, holm, judge, look, transformed
 
 ROWS = [f"r{k}" for k in range(17)]
@@ -40,7 +40,7 @@ def page(observations: list[Observation], asked: list[Claim], level: float = LEV
 
 def exact(difference: float, error: float = 1.0, freedom: float = math.inf) -> Fit:
     """Two rows, a and b, whose means differ by `difference` with this standard error."""
-    spread = Spread(Variance(error**2 / 2, freedom), {})
+    spread = RunSpread(Variance(error**2 / 2, freedom), {})
     return fit([Observation("a", 0, "p", difference), Observation("b", 0, "p", 0.0)], spread)
 
 
@@ -69,7 +69,7 @@ def test_one_pair_by_hand(relation, larger, difference, favoured, p):
 
 def test_a_claim_of_several_pairs_is_as_strong_as_its_weakest():
     rows = {"a": 0.0, "b": 5.0, "c": 2.1}
-    spread = Spread(Variance(0.5, math.inf), {})
+    spread = RunSpread(Variance(0.5, math.inf), {})
     result = fit([Observation(row, 0, "p", value) for row, value in rows.items()], spread)
     (best,) = judge([Claim("a is best", ("a",), "better", ("b", "c"), 0.01, False)], [result])
     assert best.pair == ("a", "c")
