@@ -35,7 +35,7 @@ def test_before_the_first_look_rows_are_filled_evenly_and_the_default_twice():
 
 
 def test_then_the_claim_that_needs_fewest_runs_comes_first():
-    near, far = answer("a", 0.7, FULL), answer("b", 0.5, FULL)
+    near, far = answer("a", 0.5, FULL), answer("b", 0.35, FULL)
     assert near.verdict == far.verdict == "undecided"
     assert wanted_runs("baseline", FULL, (far, near)) == ["baseline", "a", "b"]
     # Short of the next look by the same share: in the table's order. What is there already is not made again.
