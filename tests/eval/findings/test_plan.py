@@ -37,10 +37,10 @@ def test_before_the_first_look_rows_are_filled_evenly_and_the_default_twice():
 def test_then_the_claim_that_needs_fewest_runs_comes_first():
     near, far = answer("a", 0.5, FULL), answer("b", 0.35, FULL)
     assert near.verdict == far.verdict == "undecided"
-    assert wanted_runs("baseline", FULL, (far, near)) == ["baseline", "a", "b"]
-    # Short of the next look by the same share: in the table's order. What is there already is not made again.
-    assert wanted_runs("baseline", {**FULL, "a": 2 * FIRST_LOOK}, (near,)) == []
+    assert wanted_runs("baseline", FULL, (far, near)) == ["a", "baseline", "b"]
+    # The row that is furthest from the next look comes first.
     assert wanted_runs("baseline", {**FULL, "a": FIRST_LOOK + 1}, (near,)) == ["baseline", "a"]
+    assert wanted_runs("baseline", {**FULL, "baseline": 4 * FIRST_LOOK}, (near,)) == ["a"]
 
 
 def test_a_decided_claim_and_one_out_of_reach_ask_for_nothing():
