@@ -308,6 +308,33 @@ def _shared_errors(values: Sequence[Metric], relative: bool) -> list[float]:
     return [fmean(errors) for errors in (images, reference) if errors]
 
 
+def budget(report: Report, where: Slice, metric: str) -> dict[str, float] | None:
+    """The standard deviations that a value of one run is made of, of FID as fractions of it, means over the rows.
+
+    `between runs`: training seed and processor together. `processor`: what the processors differ by, where there are
+    several. None where nothing says how far runs spread.
+    """
+    made = report.fits.get((where, metric))
+    if made is None:
+        return None
+    relative = metric in LOGARITHMIC
+    values = [_system(result, where).metrics[metric] for found in report.results.values() for result in found]
+    images = [
+        error / (v.value if relative else 1.0) for v in values if (error := _image_error(v)) is not None
+    ]
+    reference = [
+        v.reference_stderr / (v.value if relative else 1.0) for v in values if v.reference_stderr is not None
+    ]
+    parts = {"between runs": math.sqrt(made.spread.pooled.value)}
+    if len(made.processors) > 1:
+        shifts = list(made.processors.values())
+        parts["processor"] = stdev(shifts)
+    parts |= {
+        name: fmean(errors) for name, errors in (("images", images), ("reference", reference)) if errors
+    }
+    return parts
+
+
 def _image_error(metric: Metric) -> float | None:
     if metric.stderr is None and metric.interval is not None:
         return (metric.interval[1] - metric.interval[0]) / (2 * 1.96)

@@ -17,8 +17,9 @@ from typing import Any
 import typst
 
 from add.files import write_whole
+from eval.findings.verdicts import LOGARITHMIC
 from reports import layout
-from reports.cells import Report, Slice, in_order
+from reports.cells import Report, Slice, budget, in_order
 from reports.context import protocols, provenance, times, training_time
 from reports.findings import findings_note, page_lines
 from reports.plots.style import Drawn
@@ -94,6 +95,7 @@ def document_data(report: Report) -> Data:
         "notes": layout.reading_notes(report),
         "findings": {"lines": page_lines(report), "note": findings_note(report), "counts": _verdicts(report)},
         "interval": layout.interval_note(report),
+        "budget": _budget(report),
         "measurements": [_measurements(report, where) for where in report.slices],
         "attributes": [table for where in report.headline if (table := _attributes(report, where))],
         "protocols": protocols(report),
@@ -105,6 +107,23 @@ def document_data(report: Report) -> Data:
         "times": _by_run(report, times(report)),
         "total_time": training_time(report),
     }
+
+
+def _budget(report: Report) -> Data | None:
+    """What the uncertainty of one run's values is made of; None where nothing says how far runs spread."""
+    lines = []
+    parts = ("between runs", "processor", "images", "reference")
+    for where in report.headline:
+        for metric in report.metrics(where):
+            if (found := budget(report, where, metric)) is not None:
+                relative = metric in LOGARITHMIC
+                shown = [
+                    f"{100 * found[p]:.2f}%" if relative else f"{found[p]:.2g}" for p in parts if p in found
+                ]
+                cells = iter(shown)
+                title = f"{layout.style_of(metric).title}, {layout.steps_text(where.steps)}"
+                lines.append([title, *(next(cells) if p in found else layout.ABSENT.value for p in parts)])
+    return {"heads": parts, "rows": lines} if lines else None
 
 
 def _verdicts(report: Report) -> str:

@@ -80,6 +80,7 @@ class Fit:
     """All rows' means with what is needed for contrasts between them.
 
     weights: by row, the weight of each observation in the row's mean, (observations,). of: each observation's row.
+    processors: what each adds to every row, 0 for the first.
     """
 
     rows: tuple[str, ...]
@@ -88,6 +89,7 @@ class Fit:
     of: tuple[str, ...]
     runs: Mapping[str, int]
     spread: RunSpread
+    processors: Mapping[str, float]
 
     def mean(self, row: str) -> Contrast:
         """One row's mean, on the first processor where there are several."""
@@ -153,6 +155,7 @@ def fit(observations: Sequence[Observation], spread: RunSpread | None = None) ->
         of=tuple(o.row for o in observations),
         runs={row: sum(o.row == row for o in observations) for row in rows},
         spread=spread,
+        processors=dict(zip(processors, [0.0, *(weights @ y)[len(rows) :].tolist()], strict=True)),
     )
 
 

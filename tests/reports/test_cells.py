@@ -10,7 +10,7 @@ import pytest
 from add.errors import InputError
 from eval.findings.contrasts import Observation, fit
 from eval.result import Metric
-from reports.cells import Report, Slice, collect, estimate
+from reports.cells import Report, Slice, budget, collect, estimate
 from reports.layout import fixed, in_full, measured_cells, supported_best
 from reports.study import ReportRow
 from tests.support.report_fixture import digest, paper_study, result_of, study_of, write_json, write_results
@@ -70,6 +70,21 @@ def test_fid_is_averaged_as_its_logarithm_and_its_errors_are_relative():
     half = 12.706205 * math.hypot(math.log(4) / 2, 0.02)
     assert found.high == pytest.approx(20 * math.exp(half), rel=1e-5)
     assert found.low == pytest.approx(20 * math.exp(-half), rel=1e-5)
+
+
+def test_the_budget_of_one_runs_uncertainty(tmp_path):
+    """Between runs as the runs show it; of the images and the reference what each run states, relative for FID."""
+    study = small_study(seeds=(0, 1, 2))
+    write_results(study, tmp_path)
+    for k, path in enumerate(sorted(tmp_path.glob("*/seed*/result.json"))):
+        more = {"value": 100 * math.exp(0.1 * (k % 3)), "stderr": 5 * math.exp(0.1 * (k % 3))}
+        edit(path, lambda r, more=more: r["systems"][0]["metrics"]["fid"].update(more, reference_stderr=1.0))
+    found = budget(collect(study, tmp_path), FIRST, "fid")
+    assert found["between runs"] == pytest.approx(0.1)
+    assert found["images"] == pytest.approx(0.05)
+    assert found["reference"] == pytest.approx(0.01, rel=0.15)
+    assert "processor" not in found
+    assert budget(collect(small_study(), tmp_path), FIRST, "fid") is None
 
 
 def test_a_share_stays_between_nought_and_one():

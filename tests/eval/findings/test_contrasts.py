@@ -77,6 +77,8 @@ def test_a_processor_is_a_factor():
     result = fit(kept)
     assert abs(result.difference("a", "b").estimate) < 2
     assert result.difference("a", "b").error < 1
+    assert result.processors["old"] == 0
+    assert result.processors["new"] == pytest.approx(100, abs=2)
     plain = fit([Observation(o.row, o.seed, "one", o.value) for o in kept])
     assert abs(plain.difference("a", "b").estimate) > 20
     with pytest.raises(ValueError, match="cannot be told apart"):
