@@ -141,7 +141,7 @@ def of_both(stage: str) -> set[str]:
 
 
 BATCH = ("  seed: 0 \n  batch: 4 ", "  seed: 0 \n  batch: 2 ")
-REFERENCES = (
+REFERENCES = ("data/smoke/reference \n    count: 8 ", "data/smoke/reference \n    count: 7 ")
     "data/smoke/reference              # ours\n    count: 8 ",
     "data/smoke/reference              # ours\n    count: 7 ",
 )
