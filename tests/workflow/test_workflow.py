@@ -142,9 +142,6 @@ def of_both(stage: str) -> set[str]:
 
 BATCH = ("  seed: 0 \n  batch: 4 ", "  seed: 0 \n  batch: 2 ")
 REFERENCES = ("data/smoke/reference \n    count: 8 ", "data/smoke/reference \n    count: 7 ")
-    "data/smoke/reference              # ours\n    count: 8 ",
-    "data/smoke/reference              # ours\n    count: 7 ",
-)
 PICTURES = ("  log_every: 1 \n  pictures_every: 3 ", "  log_every: 2 \n  pictures_every: 4 ")
 SHUFFLED = ("  trials_per_rater: 40 \n  seed: 0 ", "  trials_per_rater: 40 \n  seed: 1 ")
 AFTER_SAMPLING = {"automatic", "ratings", "report"}
