@@ -94,11 +94,13 @@ def _vit_l_clip(out: Path) -> None:
 
 
 STAGES: dict[str, Callable[..., None]] = {
-    "sd21/vae": partial(_vae, "sd21", _phase(24, 6000, 2e-3), (_phase(11, 2600), 12.0)),
+    "sd21/vae": partial(
+        _vae, "sd21", _phase(24, 6000, 2e-3), (_phase(11, 2600), 12.0), (_phase(14, 4500), 20.0)
+    ),
     "sdxl/vae": partial(
         _vae, "sdxl", _phase(42, 6000, 2e-3), (_phase(12, 2600), 12.0), (_phase(13, 4500), 20.0)
     ),
-    "sd21": partial(_unet, "sd21", 21, 30000, 1e-3, (32, 64), 1, 96),
+    "sd21": partial(_unet, "sd21", 21, 60000, 1e-3, (32, 64), 1, 96),
     "sdxl": partial(_unet, "sdxl", 42, 24000, 1.2e-3, (48, 96), 2, 128),
     "sd21_epsilon": _epsilon,
     "oracle": _oracle,
