@@ -176,8 +176,13 @@ def read_reference(path: Path) -> ReferenceResult | None:
 
 
 def _read(model: type[_DOCUMENT], path: Path, what: str, remedy: str) -> _DOCUMENT:
+    return validated(model, path, read_json(path), what, remedy)
+
+
+def validated(model: type[_DOCUMENT], path: Path, values: Any, what: str, remedy: str) -> _DOCUMENT:
+    """The document that a file's JSON values are. Raises InputError with the file and every field that is wrong."""
     try:
-        return model.model_validate(read_json(path))
+        return model.model_validate(values)
     except ValidationError as error:
         problems = "\n".join(f"  {'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
         raise InputError(f"{path}: not {what} of schema 1; {remedy}:\n{problems}") from error

@@ -25,7 +25,7 @@ from add.errors import InputError
 from add.files import write_whole
 from add.identity import METHOD, spec_hash
 from eval.findings.page import processor_of
-from eval.result import Result, read_json, read_result
+from eval.result import Result, read_json, read_result, validated
 
 PROTOCOLS = "protocols.json"
 VERSIONS = ("python", "torch", "diffusers", "transformers", "numpy", "scipy")
@@ -86,7 +86,10 @@ def read_store(folder: Path) -> ReplicationStore:
         used = _used(values)
         if missing := sorted(used - set(protocols)):
             raise InputError(path, f"stands under protocol {missing[0]}, which {file} does not describe")
-        result = _validated(path, values | {"protocols": {name: protocols[name] for name in sorted(used)}})
+        values |= {"protocols": {name: protocols[name] for name in sorted(used)}}
+        result = validated(
+            Result, path, values, "a run's record", "take it out, and add its result.json again"
+        )
         if (key := Key.of(result)).file(folder) != path:
             raise InputError(path, f"holds {key}, whose place is {key.file(folder)}")
         runs[key] = result
@@ -215,16 +218,6 @@ def _used(values: dict[str, Any]) -> set[str]:
         for system in values.get("systems", [])
         for metric in system.get("metrics", {}).values()
     }
-
-
-def _validated(path: Path, values: dict[str, Any]) -> Result:
-    from pydantic import ValidationError
-
-    try:
-        return Result.model_validate(values)
-    except ValidationError as error:
-        lines = "\n".join(f"  {'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        raise InputError(f"{path}: not a record of a run:\n{lines}") from error
 
 
 def _json(values: Any) -> str:

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from eval.findings.contrasts import Contrast, Fit, Observation, quantile
@@ -76,7 +76,7 @@ class Judged:
     level: float
     favoured: Name
     p: float
-    detectable: float
+    detectable: float = math.nan
     holm_p: float = math.nan
     verdict: Name = "undecided"
     more: float | None = None
@@ -95,27 +95,21 @@ def judge(
     raw = [_test(claim, fit, alpha) for claim, fit, alpha in zip(claims, fits, levels, strict=True)]
     # Holm on p / alpha: claims may be at different looks.
     adjusted = holm([each.p / each.level if each.level > 0 else math.inf for each in raw])
-    judged = []
-    for each, ratio in zip(raw, adjusted, strict=True):
-        decided = each.favoured if ratio <= 1 else "undecided"
-        # What is planned before the first look is planned for it.
-        share = (each.level or LEVEL * FIRST_SHARE) / len(claims)
-        judged.append(
-            Judged(
-                claim=each.claim,
-                pair=each.pair,
-                contrast=each.contrast,
-                runs=each.runs,
-                level=each.level,
-                favoured=each.favoured,
-                p=each.p,
-                detectable=_detectable(each.contrast, share),
-                holm_p=min(1.0, ratio * LEVEL),
-                verdict=decided,
-                more=_more(each.claim, each.contrast, share) if decided == "undecided" else None,
-            )
-        )
-    return tuple(judged)
+    return tuple(_settled(each, ratio, len(claims)) for each, ratio in zip(raw, adjusted, strict=True))
+
+
+def _settled(raw: Judged, ratio: float, claims: int) -> Judged:
+    """A claim with its verdict. ratio: its adjusted p by its level. claims: how many there are on the page."""
+    decided = ratio <= 1
+    # What is planned before the first look is planned for it.
+    share = (raw.level or LEVEL * FIRST_SHARE) / claims
+    return replace(
+        raw,
+        detectable=_detectable(raw.contrast, share),
+        holm_p=min(1.0, ratio * LEVEL),
+        verdict=raw.favoured if decided else "undecided",
+        more=None if decided else _more(raw.claim, raw.contrast, share),
+    )
 
 
 def holm(p: Sequence[float]) -> list[float]:
@@ -147,18 +141,7 @@ def look(observations: Sequence[Observation], claim: Claim) -> tuple[tuple[Obser
     return seen, LEVEL * FIRST_SHARE * (1 - FIRST_SHARE) ** number
 
 
-@dataclass(frozen=True)
-class _Raw:
-    claim: Claim
-    pair: tuple[str, str]
-    contrast: Contrast
-    runs: int
-    level: float
-    favoured: Name
-    p: float
-
-
-def _test(claim: Claim, fit: Fit, level: float) -> _Raw:
+def _test(claim: Claim, fit: Fit, level: float) -> Judged:
     """The p-values of all verdicts of a claim; the smallest is the favoured verdict's."""
     sign = 1 if claim.larger_is_better else -1
     contrasts = {pair: fit.difference(*pair) for pair in claim.pairs}
@@ -186,7 +169,7 @@ def _test(claim: Claim, fit: Fit, level: float) -> _Raw:
     by_pair = each[favoured]
     pair = (min if favoured == "contradicted" else max)(by_pair, key=lambda pair: by_pair[pair])
     runs = min(fit.runs[row] for row in pair)
-    return _Raw(claim, pair, contrasts[pair], runs, level, favoured, min(1.0, p[favoured]))
+    return Judged(claim, pair, contrasts[pair], runs, level, favoured, min(1.0, p[favoured]))
 
 
 def _detectable(contrast: Contrast, level: float) -> float:

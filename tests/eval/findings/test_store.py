@@ -181,7 +181,7 @@ def test_a_broken_store_is_refused_by_name(tmp_path: Path):
         read_store(store)
     moved.unlink()
     file.write_text(text.replace('"seed": 100', '"seed": "x"'))
-    with pytest.raises(InputError, match="not a record of a run"):
+    with pytest.raises(InputError, match="not a run's record of schema 1"):
         read_store(store)
     file.write_text(text)
     (store / PROTOCOLS).write_text("{}")
