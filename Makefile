@@ -1,6 +1,6 @@
 # Two commands do everything on a fresh machine with Python 3.11+, make and git:
 #   make report    trains, samples, scores and typesets the table on the mini scale
-#   make replication  typesets the study with many seeds, whose results are shipped
+#   make replication  typesets the study with many seeds
 #   make test      lint, types and the test suite's fast part (see also: make test-all)
 PYTHON ?= python3
 CORES ?= all
@@ -18,7 +18,7 @@ unexport PYTHONDONTWRITEBYTECODE
 report: $(STAMP)
 	$(BIN)/snakemake --cores $(CORES) reports/table.pdf
 
-# Typesets what the study with many seeds found, from the results that are shipped, and trains nothing.
+# Typesets what the study with many seeds found, from the results in replication/mini, and trains nothing.
 replication: $(STAMP)
 	$(BIN)/snakemake --cores $(CORES) replication
 	@echo "See reports/mini-replication/table.pdf"
