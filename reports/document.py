@@ -68,7 +68,8 @@ def prepare(
             shutil.copyfile(figure.pdf, root / figure.pdf.name)
     data = document_data(report)
     data["figures"] = _figures_of("figures", figures)
-    data["findings"]["figures"] = _figures_of("findings", figures)
+    judged = any(answer.judged for answer in report.answers)
+    data["findings"]["figures"] = _figures_of("findings", figures) if judged else []
     data["samples"] = data["teaser"] = None
     if results is not None:
         data["samples"] = _sample_page(report, results, root)

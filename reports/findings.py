@@ -100,10 +100,19 @@ def render_findings_json(report: Report) -> str:
 
 def page_lines(report: Report) -> list[dict[str, str]]:
     """The findings' table on the first page, line by line, as text."""
-    return [_line(answer, record) for answer, record in zip(report.answers, records(report), strict=True)]
+    reasons = list(_reasons(report))
+    return [
+        _line(answer, record, f"({reasons.index(answer.reason) + 1})" if answer.reason else "")
+        for answer, record in zip(report.answers, records(report), strict=True)
+    ]
 
 
-def _line(answer: Answer, record: dict[str, Any]) -> dict[str, str]:
+def _reasons(report: Report) -> dict[str, None]:
+    """Why claims were not tested, each reason once."""
+    return dict.fromkeys(answer.reason for answer in report.answers if answer.reason)
+
+
+def _line(answer: Answer, record: dict[str, Any], why: str) -> dict[str, str]:
     show = shown_difference(answer)
     measured = ""
     if answer.judged is not None:
@@ -122,7 +131,7 @@ def _line(answer: Answer, record: dict[str, Any]) -> dict[str, str]:
         "p": "" if record["holm_p"] is None else _p(record["holm_p"]),
         "runs": "" if record["runs"] is None else str(record["runs"]),
         "verdict": answer.verdict,
-        "after": answer.reason or after,
+        "after": why or after,
     }
 
 
@@ -160,7 +169,10 @@ def findings_note(report: Report) -> str:
         if any(judged.level != 0.05 for judged in tested)
         else ""
     )
-    return (
+    untested = " ".join(f"({number}) {reason}." for number, reason in enumerate(_reasons(report), start=1))
+    if not tested:
+        return f"No claim is judged. {untested}"
+    note = (
         "Differences are those of the first rows less the others', of the pair that decides; of FID in percent. The "
         "bar is a 95% interval for one contrast: training seed and processor, by the variance between runs pooled over "
         "rows. It does not hold the draw of the pretrained networks: another pretraining seed of a feature network may "
@@ -168,3 +180,4 @@ def findings_note(report: Report) -> str:
         f"not count ({margins}). {looks}Undecided claims: how many more runs a row would decide them in 80 of 100 "
         "studies, if what was measured is the truth."
     )
+    return f"{note} {untested}".rstrip()

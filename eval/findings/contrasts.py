@@ -163,8 +163,8 @@ def _spread(variances: Mapping[str, Variance]) -> RunSpread:
     """The pooled variance of the rows, without those that spread more than the others."""
     if not any(v.value > 0 for v in variances.values()):
         raise ValueError(
-            "no row has two different runs, so nothing says how far runs spread; give more seeds, or the spread of "
-            "another study"
+            "No row has two different runs, so nothing says how far runs spread: give more seeds, or grow the "
+            "replication"
         )
     alike, own = dict(variances), dict[str, Variance]()
     while len(alike) > 1:

@@ -83,7 +83,10 @@ def test_the_same_difference_contradicts_the_opposite_claim():
 def test_without_a_spread_between_runs_no_claim_is_judged():
     (row,) = rows(report(finding("fid"), spread=False))
     assert (row["verdict"], row["measured"]) == ("not tested", "")
-    assert "no row has two different runs" in row["reason"]
+    assert "No row has two different runs" in row["reason"]
+    made = report(finding("fid"), finding("clip_score"), spread=False)
+    assert {line["after"] for line in page_lines(made)} == {"(1)"}, "what all lines say is said once"
+    assert findings_note(made).startswith("No claim is judged. (1) No row has two different runs")
 
 
 def test_what_was_not_measured_and_what_is_one_run_is_said():
@@ -92,7 +95,11 @@ def test_what_was_not_measured_and_what_is_one_run_is_said():
         "coverage was not measured",
         "its rows are one run: their values are equal",
     ]
-    assert "not tested" in {line["verdict"] for line in page_lines(made)}
+    assert [(line["verdict"], line["after"]) for line in page_lines(made)] == [
+        ("not tested", "(1)"),
+        ("not tested", "(2)"),
+    ]
+    assert "(2) its rows are one run" in findings_note(made)
 
 
 def test_an_undecided_claim_says_how_many_more_runs_would_decide_it():

@@ -97,7 +97,7 @@ def test_a_second_processor_widens_an_unbalanced_comparison_and_not_a_balanced_o
 
 def test_one_run_a_row_is_judged_by_another_studys_spread():
     runs = [Observation("a", 0, "p", 1.0), Observation("b", 0, "p", 2.0)]
-    with pytest.raises(ValueError, match="no row has two different runs"):
+    with pytest.raises(ValueError, match="No row has two different runs"):
         fit(runs)
     found = fit(runs, RunSpread(Variance(0.5, 100.0), {"b": Variance(1.5, 7.0)})).difference("b", "a")
     assert found.error == pytest.approx(math.sqrt(2.0))
