@@ -78,10 +78,10 @@ RESULTS = f"results/{SCALE.name}"
 # whatever their age.
 DATA = [f"{SCALE.data.root}/dataset.json"] if SCALE.data.build else []
 REPORT = report_folder(SCALE, ABLATIONS)
-REPORT_VALUES = report_values(SCALE, BASELINE, TABLE)
 SEEDS = SCALE.training.seeds
 # What people compare; its systems, and the votes that there are now.
 STUDY = study_plan(SCALE, TABLE, RESULTS, whole=ABLATIONS == DEFAULT_ABLATIONS)
+REPORT_VALUES = report_values(SCALE, BASELINE, TABLE, rated=bool(STUDY.systems))
 # A study is never made again in its place, since people may be answering it: give another directory.
 STUDY_DIRECTORY = config.get("study", f"{RESULTS}/study")
 # 1 where jobs use a GPU, else 0; profiles/default allows one such job at a time. Each job holds a GPU of its own

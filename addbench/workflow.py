@@ -63,12 +63,15 @@ def stage_values(stage: type[StageValues], scale: Scale) -> Callable[[Any, Any],
     return lambda wildcards, output: stage.of(scale).model_dump_json()
 
 
-def report_values(scale: Scale, baseline: Variant, table: Table) -> Callable[[Any], str]:
+def report_values(scale: Scale, baseline: Variant, table: Table, rated: bool) -> Callable[[Any], str]:
     """What the report is about as one line of JSON, for `python -m reports.table --study`.
 
-    A function, since Snakemake takes braces in a text for wildcards.
+    rated: whether this table's systems are rated; the report of another asks for no ratings. A function, since
+    Snakemake takes braces in a text for wildcards.
     """
     study = study_from_spec(scale, baseline, table)
+    if not rated:
+        study = dataclasses.replace(study, focus=())
     return lambda wildcards: json.dumps(dataclasses.asdict(study))
 
 

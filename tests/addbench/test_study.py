@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from add.config.load import load_scale
+from add.config.load import load_baseline, load_scale
+from add.config.resolve import resolve
 from add.config.yaml import SpecError
-from addbench.workflow import StudyFiles, study_plan
+from addbench.workflow import StudyFiles, report_values, study_plan
 from eval.preferences.study.sources import read_jobs
 from tests.support.specs import copy_settings, edit, table_of
 
@@ -144,3 +145,12 @@ def test_votes_and_keys_that_are_there_are_found_in_order(root: Path):
     assert plan.records == ("preferences/a.csv", "preferences/b.csv")
     assert plan.keys == ("preferences/study-x.key.json",)
     assert plan_of(root, "smoke").records == ()
+
+
+def test_a_table_whose_systems_are_not_rated_asks_for_no_ratings(root: Path):
+    """Breaks when another folder of ablations cannot be reported in a clone that never made the table."""
+    scale, baseline = load_scale(root / MINI), load_baseline(root / "ablations/baseline.yaml")
+    table = resolve(scale, baseline, ())
+    for rated in (True, False):
+        study = json.loads(report_values(scale, baseline, table, rated)(None))
+        assert bool(study["focus"]) is rated
