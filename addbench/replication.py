@@ -129,11 +129,11 @@ def _jobs(store: Path, project: Project, most: int) -> list[tuple[str, int]]:
 def _taken(store: ReplicationStore, project: Project) -> dict[str, set[int]]:
     """The seeds that each run has on this machine's processor."""
     from add.device import machine_gpus
+    from eval.findings.page import processor_name
     from eval.result import hardware
 
     gpu = project.scale.training.device != "cpu" and bool(machine_gpus())
-    facts = hardware("cuda" if gpu else "cpu")
-    processor = str(facts.get("accelerator") or facts["processor"])
+    processor = processor_name(hardware("cuda" if gpu else "cpu"))
     taken: dict[str, set[int]] = {}
     for key in store.runs:
         if key.processor == processor:

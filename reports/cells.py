@@ -10,8 +10,16 @@ from statistics import fmean, stdev
 from typing import Any
 
 from add.errors import InputError
-from eval.findings.contrasts import Fit, RunSpread, fit
-from eval.findings.page import Answer, Measure, answers, measure_spreads, observations, processor_of
+from eval.findings.contrasts import Fit, RunSpread
+from eval.findings.page import (
+    Answer,
+    Measure,
+    answers,
+    fit_measure,
+    measure_spreads,
+    observations,
+    processor_of,
+)
 from eval.findings.store import read_store
 from eval.findings.verdicts import LOGARITHMIC
 from eval.metrics.protocol import ProtocolMismatchError, one_protocol, protocol_id
@@ -187,9 +195,7 @@ def _fit(
         found = [
             o for run in results for o in observations(run, results[run], metric, where.steps, where.prompts)
         ]
-        alone = len({o.row for o in found}) == len(found)
-        spread = spreads.get((metric, where.steps, where.prompts)) if spreads and alone else None
-        return fit(found, spread)
+        return fit_measure(found, (metric, where.steps, where.prompts), spreads)
     except ValueError:
         return None
 

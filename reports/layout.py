@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from eval.findings.verdicts import LEVEL, holm
@@ -158,9 +158,9 @@ def table_one(report: Report, *, compact: bool = False) -> TableOne:
         if compact and "alignment" in there:
             there = ["fid", "alignment"]
         columns += [Column(metric, last) for metric in there]
-    parts = []
+    parts, best = [], supported_best(report)
     for part, rows in report.study.parts.items():
-        cells = zip(*(_column_cells(report, column, rows) for column in columns), strict=True)
+        cells = zip(*(_column_cells(report, column, rows, best) for column in columns), strict=True)
         marks = tuple(
             DEFAULT * row.default + DEAD * (report.heads_separate(row.run) is False) for row in rows
         )
@@ -168,13 +168,15 @@ def table_one(report: Report, *, compact: bool = False) -> TableOne:
     return TableOne(tuple(columns), tuple(parts))
 
 
-def _column_cells(report: Report, column: Column, rows: tuple[ReportRow, ...]) -> tuple[Shown, ...]:
+def _column_cells(
+    report: Report, column: Column, rows: tuple[ReportRow, ...], best: Mapping[tuple[Slice, str, str], str]
+) -> tuple[Shown, ...]:
     if column.where is None:
         return published_cells([getattr(row, f"published_{column.metric}") for row in rows], column.metric)
     estimates = report.estimates(column.where, column.metric)
-    best = supported_best(report).get((column.where, column.metric, rows[0].part))
+    marked = best.get((column.where, column.metric, rows[0].part))
     return measured_cells(
-        [estimates[row.run] for row in rows], column.metric, [row.run == best for row in rows]
+        [estimates[row.run] for row in rows], column.metric, [row.run == marked for row in rows]
     )
 
 

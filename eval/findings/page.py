@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from add.config.resolve import Finding
 from eval.findings.contrasts import Fit, Observation, RunSpread, fit
@@ -74,11 +75,8 @@ def answers(
             if growing:
                 found, level = look(found, claim)
             try:
-                asked[k] = (
-                    claim,
-                    fit(found, _spread(found, spreads, (finding.metric, finding.steps, prompts))),
-                    level,
-                )
+                made = fit_measure(found, (finding.metric, finding.steps, prompts), spreads)
+                asked[k] = claim, made, level
             except ValueError as error:
                 reason = str(error)
         if reason is not None:
@@ -130,8 +128,20 @@ def observations(
 
 def processor_of(result: Result) -> str:
     """What computed a result: another one is another draw."""
-    hardware = result.provenance.hardware
+    return processor_name(result.provenance.hardware)
+
+
+def processor_name(hardware: Mapping[str, Any]) -> str:
+    """The processor of a machine that `eval.result.hardware` describes: the accelerator where there is one."""
     return str(hardware.get("accelerator") or hardware.get("processor") or "unknown")
+
+
+def fit_measure(
+    found: Sequence[Observation], measure: Measure, spreads: Mapping[Measure, RunSpread] | None
+) -> Fit:
+    """`fit`, with another study's spread where these results have one run a row. Raises ValueError as it does."""
+    alone = len({o.row for o in found}) == len(found)
+    return fit(found, spreads.get(measure) if spreads and alone else None)
 
 
 def _seen(
@@ -150,13 +160,3 @@ def _seen(
         whom = "" if len(lacking) == len(claim.runs) else f" of {', '.join(lacking)}"
         return (), f"{finding.metric} was not measured{whom}"
     return tuple(o for values in found.values() for o in values), None
-
-
-def _spread(
-    found: Sequence[Observation], spreads: Mapping[Measure, RunSpread] | None, measure: Measure
-) -> RunSpread | None:
-    """The other study's, where these results have one run a row."""
-    rows = [o.row for o in found]
-    if spreads is not None and len(rows) == len(set(rows)):
-        return spreads.get(measure)
-    return None

@@ -198,7 +198,7 @@ def _more(claim: Claim, contrast: Contrast, level: float) -> float | None:
 
 
 def transformed(metric: str, value: float) -> float:
-    """A metric's value on the scale of contrasts: FID and KID by logarithm. Raises ValueError where it has none."""
+    """A metric's value on the scale of contrasts: FID by its logarithm. Raises ValueError where it has none."""
     if metric not in LOGARITHMIC:
         return value
     if value <= 0:
