@@ -2,10 +2,12 @@
 
     python -m eval.reference --scale config/mini.yaml --out results/mini/reference
 
-writes features.safetensors ('reference' (m, d) float32, and 'real.<prompt set>' for the photographs that the
-prompts describe) and, last, reference.json: for each such set all metrics of the real images and how much FID
-rises when they are blurred, which says whether the extractor sees texture at all. `floor` (what a perfect
-generator would score) and `blur_factor` repeat those of the first set.
+writes features.safetensors ('reference' (m, d) float32, CLIP's 'reference.clip' (m, e) of length 1, and
+'real.<prompt set>' for the photographs that the prompts describe) and, last, reference.json: for each such set all
+metrics of the real images and how much FID rises when they are blurred, which says whether the extractor sees texture
+at all. `floor` (what a perfect generator would score) and `blur_factor` repeat those of the first set. `--npz FILE`
+instead writes the mean and covariance of a reference that is there, for clean-fid, pytorch-fid and
+`python -m eval.score --reference FILE`.
 """
 
 from __future__ import annotations
@@ -27,17 +29,20 @@ from add.files import whole_file, write_json
 from add.lock import only_writer
 from add.models.weights import file_hash
 from eval.images import Images, image_folder, named_images, on_disk, photograph_folder
+from eval.metrics.alignment import Clip
 from eval.metrics.distances import frechet_distance, statistics
-from eval.metrics.features import Extractor, ImageBatch, all_finite
+from eval.metrics.features import Extractor, ImageBatch, all_finite, load_extractor
 from eval.metrics.measure import (
     MetricNetworks,
     ReferenceFeatures,
     ScoredSet,
     image_rule,
     load_metric_networks,
+    measure,
     score_images,
 )
 from eval.metrics.protocol import SourceIdentity, canonical_json
+from eval.metrics.statistics_file import write_statistics
 from eval.prompts import read_prompts, subset_of
 from eval.result import Blur, RealImages, ReferenceResult, provenance, read_reference, seconds_since
 from eval.stage import MeasureValues, add_scale_option
@@ -46,6 +51,8 @@ if TYPE_CHECKING:
     from add.config.scale import CocoPromptsSpec, EvaluationSpec
 
 FEATURES_FILE = "features.safetensors"
+
+EMBEDDINGS = "reference.clip"
 
 BLUR = 0.5
 """Standard deviation in pixels of the Gaussian that the real images are blurred with."""
@@ -66,8 +73,12 @@ def make_reference(
     )
     networks = load_metric_networks(evaluation, device)
     source = SourceIdentity(file=evaluation.reference.images, sha256=folder.sha256(), count=len(folder))
-    reference = ReferenceFeatures(source, _features(folder.batches(evaluation.batch), networks.extractor))
-    features = {"reference": reference.features}
+    batches = folder.batches(evaluation.batch)
+    seen = measure(batches, extractor=networks.extractor, clip=networks.clip)
+    if seen.features is None or seen.embeddings is None:
+        raise InputError(evaluation.reference.images, "no image was measured")
+    reference = ReferenceFeatures(source, seen.features, seen.embeddings)
+    features = {"reference": seen.features, EMBEDDINGS: seen.embeddings}
     real: list[RealImages] = []
     protocols: dict[str, dict[str, Any]] = {}
     for name, config in values.prompts.items():
@@ -88,7 +99,7 @@ def make_reference(
         schema_version=1,
         scale=values.name,
         notice=values.notice,
-        settings=_settings(evaluation, networks.extractor),
+        settings=reference_settings(evaluation, networks.extractor, networks.clip),
         reference=source,
         features_sha256=file_hash(out / FEATURES_FILE),
         floor={metric: entry.value for metric, entry in first.metrics.items()},
@@ -101,20 +112,33 @@ def make_reference(
     return made
 
 
-def load_reference(directory: Path, evaluation: EvaluationSpec, extractor: Extractor) -> ReferenceFeatures:
-    """The features that `make_reference` wrote. Raises InputError where they were made under other settings."""
+def load_reference(
+    directory: Path, evaluation: EvaluationSpec, extractor: Extractor, clip: Clip | None = None
+) -> ReferenceFeatures:
+    """The features that `make_reference` wrote, with CLIP's embeddings where `clip` is given.
+
+    Raises InputError where they were made under other settings, or before there were embeddings.
+    """
     file = directory / "reference.json"
     made = read_reference(file)
     if made is None:
         raise InputError(file, f"is missing; make it: python -m eval.reference --scale ... --out {directory}")
-    for key, value in _settings(evaluation, extractor).items():
+    if clip is not None and "clip" not in made.settings:
+        raise InputError(
+            file,
+            "was made by an older version, without CLIP's embeddings of the real images, which CMMD compares with; "
+            f"make it again: python -m eval.reference --scale ... --out {directory}",
+        )
+    for key, value in reference_settings(evaluation, extractor, clip).items():
         found = made.settings.get(key)
         if canonical_json(found) != canonical_json(value):
             raise InputError(file, f"was made with {key} = {found}, now it is {value}; make it again")
     tensors = directory / FEATURES_FILE
     if not tensors.is_file() or file_hash(tensors) != made.features_sha256:
         raise InputError(tensors, "is missing, or is not what reference.json was made with; make both again")
-    return ReferenceFeatures(made.reference, all_finite(load_file(tensors)["reference"], str(tensors)))
+    content = load_file(tensors)
+    wanted = ["reference"] if clip is None else ["reference", EMBEDDINGS]
+    return ReferenceFeatures(made.reference, *(all_finite(content[key], str(tensors)) for key in wanted))
 
 
 def _real(
@@ -155,9 +179,16 @@ def _features(batches: Iterator[NDArray[np.uint8]], extractor: Extractor) -> NDA
     return np.concatenate([extractor(ImageBatch(images)) for images in batches])
 
 
-def _settings(evaluation: EvaluationSpec, extractor: Extractor) -> dict[str, Any]:
+def reference_settings(
+    evaluation: EvaluationSpec, extractor: Extractor, clip: Clip | None = None
+) -> dict[str, Any]:
+    """What decides a reference's features, and with `clip` its embeddings; labels are left out."""
+    networks = {"extractor": extractor, "clip": clip}
     return {
-        "extractor": extractor.network.model_dump(mode="json", exclude={"id", "revision"}),
+        name: network.network.model_dump(mode="json", exclude={"id", "revision"})
+        for name, network in networks.items()
+        if network is not None
+    } | {
         "image_rule": image_rule(evaluation).model_dump(mode="json"),
         "images": evaluation.reference.images,
         "count": evaluation.reference.count,
@@ -182,9 +213,21 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--present-only", action="store_true", help="measure those listed photographs that are on disk"
     )
+    parser.add_argument(
+        "--npz",
+        type=Path,
+        metavar="FILE",
+        help="measure nothing: write mean and covariance of the reference in --out to FILE",
+    )
     options = parser.parse_args(arguments)
     values = MeasureValues.read(options.scale)
     device = open_device(options.device, values.device, values.threads)
+    if options.npz is not None:
+        extractor = load_extractor(values.evaluation.extractor, device)
+        reference = load_reference(options.out, values.evaluation, extractor)
+        settings = reference_settings(values.evaluation, extractor) | {"count": len(reference.features)}
+        write_statistics(options.npz, reference.statistics, settings)
+        return 0
     with only_writer(options.out):
         made = make_reference(values, options.out, device, options.present_only)
     for entry in made.real:

@@ -15,15 +15,19 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from add.device import add_device_option, open_device
 from add.errors import InputError, refuses
 from add.files import write_json
 from add.lock import only_writer
 from eval.image_scores import scores_file, write_features, write_scores
 from eval.images import SampleSet, read_samples
-from eval.metrics.measure import load_metric_networks, score_images
+from eval.metrics.features import ImageBatch
+from eval.metrics.measure import MetricNetworks, Reference, load_metric_networks, score_images
+from eval.metrics.statistics_file import read_statistics
 from eval.prompts import Prompt, read_prompts
-from eval.reference import load_reference
+from eval.reference import load_reference, reference_settings
 from eval.result import Metric, Result, ResultSystem, provenance, read_json, seconds_since
 from eval.stage import ScoreValues, add_scale_option
 
@@ -31,12 +35,13 @@ from eval.stage import ScoreValues, add_scale_option
 def score_run(
     run: Path,
     values: ScoreValues,
-    reference_directory: Path,
+    reference_path: Path,
     device: str = "cpu",
     keep_features: bool = False,
 ) -> Result:
     """The result.json for the run directory results/<scale>/<run>/seed<k>; writes the scores of single images there.
 
+    reference_path: what eval.reference wrote, or a .npz of mean and covariance, against which there is FID alone.
     keep_features: and FID's features (n, d) of each set, as safetensors.
 
     Raises InputError (a sample set that is missing, incomplete, broken or made for other prompts), SpecError,
@@ -62,7 +67,7 @@ def score_run(
         for steps in values.steps
     }
     networks = load_metric_networks(values.evaluation, device)
-    reference = load_reference(reference_directory, values.evaluation, networks.extractor)
+    reference = _reference(reference_path, values, networks)
     systems: list[ResultSystem] = []
     protocols: dict[str, dict[str, Any]] = {}
     for (steps, name), samples in sorted(sets.items()):
@@ -95,6 +100,16 @@ def score_run(
             score_seconds=seconds_since(started),
         ),
     )
+
+
+def _reference(path: Path, values: ScoreValues, networks: MetricNetworks) -> Reference:
+    extractor = networks.extractor
+    if path.suffix != ".npz":
+        return load_reference(path, values.evaluation, extractor, networks.clip)
+    side = values.evaluation.resolution
+    dimensions = extractor(ImageBatch(np.zeros((1, side, side, 3), np.uint8))).shape[1]
+    settings = reference_settings(values.evaluation, extractor)
+    return read_statistics(path, dimensions, {key: settings[key] for key in ("extractor", "image_rule")})
 
 
 def _say(samples: SampleSet, metrics: Mapping[str, Metric]) -> None:
@@ -138,7 +153,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--run", type=Path, required=True, help="results/<scale>/<run>/seed<k>")
     add_scale_option(parser)
     parser.add_argument("--out", type=Path, required=True, help="result.json")
-    parser.add_argument("--reference", type=Path, help="default: results/<scale>/reference, beside the runs")
+    text = "directory, or a .npz of mu and sigma; default: results/<scale>/reference, beside the runs"
+    parser.add_argument("--reference", type=Path, help=text)
     text = "keep FID's features of each image too, beside its scores"
     parser.add_argument("--features", action="store_true", help=text)
     add_device_option(parser)

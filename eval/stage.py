@@ -62,7 +62,8 @@ class SampleValues(StageValues):
 class MeasureValues(StageValues):
     """For measuring images of any system. `seed` is the sampling seed, which protocols state.
 
-    identities: by which rule a protocol has its id; under another, what was measured is measured again.
+    identities: which metrics there are, and by which rule a protocol has its id; under another, what was measured is
+    measured again.
     """
 
     name: Name
@@ -72,7 +73,7 @@ class MeasureValues(StageValues):
     seed: Seed
     prompts: dict[Name, PromptSet]
     evaluation: EvaluationSpec
-    identities: Literal[2] = 2
+    identities: Literal[3] = 3
 
 
 class ScoreValues(MeasureValues):
@@ -121,7 +122,7 @@ def _values_of(scale: Scale) -> dict[str, Any]:
         "seed": scale.sampling.seed,
         "prompts": scale.sampling.prompts,
         "evaluation": scale.evaluation,
-        "identities": 2,
+        "identities": 3,
     }
     if scale.study is not None:
         values |= {

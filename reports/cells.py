@@ -22,6 +22,7 @@ from eval.findings.page import (
 )
 from eval.findings.store import read_store
 from eval.findings.verdicts import LOGARITHMIC
+from eval.metrics.catalogue import METRICS
 from eval.metrics.protocol import ProtocolMismatchError, one_protocol, protocol_id
 from eval.result import Metric, ReferenceResult, Result, ResultSystem, read_reference, read_result
 from reports.study import ReportStudy
@@ -132,9 +133,8 @@ class Report:
 
 
 def in_order(metrics: set[str]) -> tuple[str, ...]:
-    """Metrics in the order of all outputs: the paper's and the oracle's first, others sorted by name."""
-    known = ("fid", "kid", "clip_score", "alignment", "coverage")
-    return (*(name for name in known if name in metrics), *sorted(metrics - set(known)))
+    """Metrics in the order of all outputs: those that evaluation knows first, others sorted by name."""
+    return (*(name for name in METRICS if name in metrics), *sorted(metrics - set(METRICS)))
 
 
 def collect(study: ReportStudy, results: Path, replication: Path | None = None) -> Report:
@@ -279,7 +279,7 @@ def estimate(metric: str, run: str, values: Sequence[Metric], made: Fit | None) 
         low, high = replace(mean, error=math.hypot(mean.error, *shared)).interval()
         if logarithmic:
             low, high = math.exp(low), math.exp(high)
-        if metric in SHARES:
+        if any(metric == name and facts.share for name, facts in METRICS.items()):
             low, high = max(0.0, low), min(1.0, high)
         covers = f"total: images{', reference' * (len(shared) > 1)}, seed, processor (95%, runs {n})"
     return Estimate(
@@ -295,9 +295,6 @@ def estimate(metric: str, run: str, values: Sequence[Metric], made: Fit | None) 
         protocol=first.protocol,
         groups={name: fmean(each.groups[name] for each in values) for name in first.groups},
     )
-
-
-SHARES = ("alignment", "coverage")
 
 
 def _shared_errors(values: Sequence[Metric], relative: bool) -> list[float]:

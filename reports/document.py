@@ -32,6 +32,7 @@ Data = dict[str, Any]
 PAGE_PROMPTS = 5
 TEASER_PROMPTS = 9
 _TILE = 128  # pixels
+_COLUMNS = 5  # metrics with intervals that fit beside each other on a page
 # A fixed creation date (the paper's day, 2023-11-28), so that the same results give the same bytes.
 _CREATED = 1701129600
 
@@ -97,7 +98,7 @@ def document_data(report: Report) -> Data:
         "findings": {"lines": page_lines(report), "note": findings_note(report), "counts": _verdicts(report)},
         "interval": layout.interval_note(report),
         "budget": _budget(report),
-        "measurements": [_measurements(report, where) for where in report.slices],
+        "measurements": [table for where in report.slices for table in _measurements(report, where)],
         "attributes": [table for where in report.headline if (table := _attributes(report, where))],
         "protocols": protocols(report),
         "published_settings": study.published,
@@ -211,18 +212,27 @@ def _diagnoses(report: Report) -> Data | None:
     return {"heads": [*heads.values(), "no gradient"], "rows": _by_run(report, cells)}
 
 
-def _measurements(report: Report, where: Slice) -> Data:
+def _measurements(report: Report, where: Slice) -> list[Data]:
+    """The tables of one slice; each has as many metrics as fit beside each other."""
     runs, metrics = report.study.runs, report.metrics(where)
-    columns = [
-        layout.measured_cells(list(report.estimates(where, metric).values()), metric) for metric in metrics
-    ]
-    lines = zip(*columns, strict=True)
-    return {
-        "title": f"Prompt set “{where.prompts}”, {layout.steps_text(where.steps)}, "
-        f"{report.measurements[runs[0], where].images} images for each training seed",
-        "heads": [layout.style_of(metric).title for metric in metrics],
-        "rows": _by_run(report, {run: map(_cell, line) for run, line in zip(runs, lines, strict=True)}),
-    }
+    title = (
+        f"Prompt set “{where.prompts}”, {layout.steps_text(where.steps)}, "
+        f"{report.measurements[runs[0], where].images} images for each training seed"
+    )
+    tables = []
+    for start in range(0, len(metrics), _COLUMNS):
+        some = metrics[start : start + _COLUMNS]
+        columns = [
+            layout.measured_cells(list(report.estimates(where, metric).values()), metric) for metric in some
+        ]
+        lines = zip(*columns, strict=True)
+        table = {
+            "title": title,
+            "heads": [layout.style_of(metric).title for metric in some],
+            "rows": _by_run(report, {run: map(_cell, line) for run, line in zip(runs, lines, strict=True)}),
+        }
+        tables.append(table)
+    return tables
 
 
 def _attributes(report: Report, where: Slice) -> Data | None:

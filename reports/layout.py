@@ -6,7 +6,9 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from add.config.run import MetricName
 from eval.findings.verdicts import LEVEL, holm
+from eval.metrics.catalogue import METRICS
 from reports.cells import Estimate, Report, Slice, in_order
 from reports.study import ReportRow
 
@@ -20,18 +22,27 @@ class Style:
     decimals: int
 
 
-STYLES = {
-    "fid": Style("FID", True, 1),
-    "kid": Style("KID", True, 4),
-    "clip_score": Style("CLIP score", False, 3),
-    "alignment": Style("All right", False, 3),
-    "coverage": Style("Coverage", False, 3),
+STYLES: dict[MetricName, tuple[str, int]] = {
+    "fid": ("FID", 1),
+    "kid": ("KID", 4),
+    "cmmd": ("CMMD", 3),
+    "clip_score": ("CLIP score", 3),
+    "alignment": ("All right", 3),
+    "precision": ("Precision", 3),
+    "recall": ("Recall", 3),
+    "density": ("Density", 3),
+    "coverage": ("Coverage", 3),
+    "vendi_score": ("Vendi score", 2),
 }
+"""Title and decimals; which way is better, evaluation says."""
 
 
 def style_of(metric: str) -> Style:
     """The style of a metric; an unknown metric is printed under its own name."""
-    return STYLES.get(metric, Style(metric, None, 4))
+    for name, (title, decimals) in STYLES.items():
+        if name == metric:
+            return Style(title, METRICS[name].smaller_is_better, decimals)
+    return Style(metric, None, 4)
 
 
 def fixed(value: float, decimals: int) -> str:

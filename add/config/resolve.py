@@ -17,7 +17,7 @@ from typing import Any, Literal
 from pydantic import BaseModel
 
 from add.config.load import BASELINE
-from add.config.run import Ablation, Metric, PublishedSpec, RowSpec, Run, Variant
+from add.config.run import Ablation, MetricName, PublishedSpec, RowSpec, Run, Variant
 from add.config.scale import NetworksSpec, Scale
 from add.config.training import RunDataSpec, TrainingSpec
 from add.config.types import Frozen
@@ -50,7 +50,7 @@ class Finding:
     part: str
     claim: str
     section: str | None
-    metric: Metric
+    metric: MetricName
     steps: int
     rows: tuple[str, ...]
     relation: Literal["better", "worse", "equivalent", "not_better"]

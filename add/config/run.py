@@ -106,7 +106,19 @@ class RowSpec(Frozen):
         return re.sub(r"[^a-z0-9]+", "-", plain).strip("-")
 
 
-Metric = Literal["fid", "kid", "clip_score", "alignment", "coverage"]
+MetricName = Literal[
+    "fid",
+    "kid",
+    "cmmd",
+    "clip_score",
+    "alignment",
+    "precision",
+    "recall",
+    "density",
+    "coverage",
+    "vendi_score",
+]
+"""Every metric that evaluation knows; `eval.metrics.catalogue` says what each is."""
 Relation = Literal["better", "worse", "best", "equivalent", "not_better"]
 
 
@@ -116,12 +128,12 @@ class FindingSpec(Frozen):
     claim: in words. section: where it is made. steps: of the student. relation: `best` is better than all other rows;
     `not_better` allows a gain of less than the margin, `equivalent` a difference of less. margin: a difference that
     does not count, of FID as a fraction (0.05 is 5%), otherwise as it is; unset: 5% of FID, 0.005 in CLIP score, 0.001
-    in KID, 0.02 in a share.
+    in KID, 0.02 in all others.
     """
 
     claim: Text
     section: Text | None = None
-    metric: Metric
+    metric: MetricName
     steps: StepCount = 1
     rows: Annotated[tuple[Text, ...], Field(min_length=1), distinct("a row")]
     relation: Relation

@@ -14,13 +14,13 @@ from eval.findings.verdicts import (
     LEVEL,
     LOGARITHMIC,
     MARGINS,
-    SMALLER_IS_BETTER,
     Claim,
     Judged,
     judge,
     look,
     transformed,
 )
+from eval.metrics.catalogue import METRICS
 from eval.result import Result
 
 Results = Mapping[str, Sequence[Result]]
@@ -91,7 +91,7 @@ def claim_of(finding: Finding) -> Claim:
     margin = MARGINS.get(finding.metric, DEFAULT_MARGIN)
     if finding.margin is not None:
         margin = math.log1p(finding.margin) if finding.metric in LOGARITHMIC else finding.margin
-    larger = finding.metric not in SMALLER_IS_BETTER
+    larger = not METRICS[finding.metric].smaller_is_better
     return Claim(finding.claim, finding.rows, finding.relation, finding.others, margin, larger)
 
 

@@ -207,7 +207,6 @@ def transformed(metric: str, value: float) -> float:
 
 
 LOGARITHMIC = ("fid",)
-SMALLER_IS_BETTER = ("fid", "kid")
 MARGINS: Mapping[str, float] = {"fid": math.log(1.05), "kid": 1e-3, "clip_score": 0.005}
 """Differences that do not count, on the scale of contrasts: 5% of FID; of a metric that is not here DEFAULT_MARGIN."""
 DEFAULT_MARGIN = 0.02

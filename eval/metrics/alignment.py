@@ -52,17 +52,31 @@ class Clip:
 
         Raises WeightsError where one is not finite.
         """
-        if len(images) != len(prompts):
-            raise ValueError(f"{len(images)} images and {len(prompts)} prompts do not pair up")
+        return self.similarities(self.embeddings(images), prompts)
+
+    def embeddings(self, images: NDArray[np.uint8]) -> NDArray[np.float64]:
+        """Embeddings (n, d) of length 1 of images uint8 (n, H, W, 3). Raises WeightsError where one is not finite."""
         import torch
         from PIL import Image
 
         pixels = torch.stack([self.preprocess(Image.fromarray(image)) for image in images])
+        with torch.inference_mode():
+            found = _unit(self.model.encode_image(pixels.to(self.device)))
+        return all_finite(found, self.network.id)
+
+    def similarities(self, embeddings: NDArray[np.float64], prompts: Sequence[str]) -> NDArray[np.float64]:
+        """Cosine similarity (n,) of the images' `embeddings` (n, d), each with the prompt in its place.
+
+        Raises WeightsError where one is not finite.
+        """
+        if len(embeddings) != len(prompts):
+            raise ValueError(f"{len(embeddings)} images and {len(prompts)} prompts do not pair up")
+        import torch
+
         place = {prompt: k for k, prompt in enumerate(dict.fromkeys(prompts))}  # equal ones are encoded once
         with torch.inference_mode():
-            x = _unit(self.model.encode_image(pixels.to(self.device)))
-            y = _unit(self.model.encode_text(self.tokenizer(list(place)).to(self.device)))
-        cosines = np.asarray(np.einsum("nd,nd->n", x, y[[place[prompt] for prompt in prompts]]))
+            texts = _unit(self.model.encode_text(self.tokenizer(list(place)).to(self.device)))
+        cosines = np.asarray(np.einsum("nd,nd->n", embeddings, texts[[place[prompt] for prompt in prompts]]))
         return all_finite(cosines, self.network.id)
 
     def truncated(self, prompts: Sequence[str]) -> int:

@@ -1,4 +1,4 @@
-"""How far two sets of features lie apart: the Fréchet distance (FID, FID-infinity) and the kernel distance (KID).
+"""How far two sets of features lie apart: the Fréchet distance (FID, FID-infinity), the kernel distances (KID, CMMD).
 
 FID is the distance of two Gaussians, d^2 = |m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)) (Heusel et al., arXiv
 1706.08500, equation 6). With C = L L^T for both, the trace of the root is the sum of the singular values of
@@ -8,10 +8,16 @@ symmetric L1^T L2 L2^T L1, at a quarter of the cost.
 KID is the unbiased squared MMD under k(x, y) = (x.y / d + 1)^3 (Binkowski et al., arXiv 1801.01401, equation 4). The
 estimate uses all images at once (no subsets, so no seed); its expectation does not depend on their number, which
 FID's does. It may be negative where the two sets are alike.
+
+CMMD is 1000 times the squared MMD of CLIP's unit image embeddings under exp(-|x - y|^2 / (2 sigma^2)), sigma 10
+(Jayasumana et al., arXiv 2401.09603, section 4). The estimate is the unbiased one, as KID's. The authors' code keeps
+each image's kernel with itself, which adds 1000 times the mean of 1 - k within a set, by its number of images, for
+either set.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -20,6 +26,8 @@ from numpy.typing import NDArray
 from add.errors import InputError
 
 Array = NDArray[np.float64]
+Kernel = Callable[[Array, int], Array]
+"""k of pairs of rows, from their inner products and the number d of features."""
 
 CONDITION = 1e-9
 """Below this ratio of squared Cholesky pivots, eigenvalues lose the digits that singular values keep."""
@@ -32,6 +40,10 @@ SMALLEST = 5
 
 With fewer a feature, FID is no straight line in 1 / n, and the stated error is far too small.
 """
+
+BANDWIDTH = 10.0
+CMMD_UNIT = 1e-3
+"""Of CMMD, as published: the kernel's sigma, and the squared MMD that counts as 1."""
 
 _BLOCK = 1024  # rows of a kernel matrix that are in memory at once
 
@@ -57,7 +69,7 @@ class Estimated:
 class KernelDistance(Estimated):
     """The squared MMD; its error is the jackknife's, with the reference fixed.
 
-    left_out: float64 (n,), the value without image i.
+    left_out: float64 (n,), the value without image i, less what the reference alone adds.
     """
 
     left_out: Array = field(repr=False, compare=False)
@@ -65,11 +77,14 @@ class KernelDistance(Estimated):
 
 @dataclass(frozen=True)
 class Statistics:
-    """Mean (d,) and covariance (d, d; divisor n - 1), both float64, of the features of `count` images."""
+    """Mean (d,) and covariance (d, d; divisor n - 1), both float64, of the features of `count` images.
+
+    count: None where they came without images.
+    """
 
     mean: Array
     covariance: Array
-    count: int
+    count: int | None
 
 
 def statistics(features: NDArray[np.floating]) -> Statistics:
@@ -120,29 +135,6 @@ def deviation_of_mean(values: Array) -> float:
     return float(values.std(ddof=1) / np.sqrt(len(values)))
 
 
-def coverage(features: NDArray[np.floating], reference: NDArray[np.floating], nearest: int = 5) -> Array:
-    """Of each reference image whether a generated one is as near as its neighbours are, bool (min(n, m),).
-
-    features (n, d), reference (m, d). The mean is the coverage of Naeem et al. (arXiv 2002.09797, equation 4): the
-    share of real images whose ball, out to their `nearest`-th real neighbour, holds a generated image. It falls where
-    generated images leave kinds of real ones out. As many images are taken of either set, the first, since it depends
-    on both numbers. Raises ValueError on fewer real images than neighbours.
-    """
-    n = min(len(features), len(reference))
-    if n <= nearest:
-        raise ValueError(f"{n} real images have no {nearest} neighbours each")
-    x, y = features[:n].astype(np.float64), reference[:n].astype(np.float64)
-    real, generated = _squared_distances(y, y), _squared_distances(y, x)
-    np.fill_diagonal(real, 0.0)  # a row's own image is the first of its nearest
-    radius = np.partition(real, nearest, axis=1)[:, nearest]
-    return np.asarray(generated.min(axis=1) < radius)
-
-
-def _squared_distances(x: Array, y: Array) -> Array:
-    squares = np.einsum("nd,nd->n", x, x)[:, None] + np.einsum("nd,nd->n", y, y) - 2 * x @ y.T
-    return np.asarray(squares.clip(min=0))
-
-
 def extrapolated(features: NDArray[np.floating], reference: Statistics, seed: int = 0) -> Estimated:
     """FID-infinity of features (n, d): FID on a line in 1 / n, at 0 (Chong and Forsyth, arXiv 1911.07023).
 
@@ -162,25 +154,58 @@ def extrapolated(features: NDArray[np.floating], reference: Statistics, seed: in
     return _intercept(1 / sizes, np.array(values))
 
 
-def kernel_distance(
-    features: NDArray[np.floating], reference: NDArray[np.floating], *, within_reference: float | None = None
-) -> KernelDistance:
-    """KID of features (n, d) against reference (m, d), n >= 3 and m >= 2.
+def polynomial(products: Array, dimension: int) -> Array:
+    """KID's kernel, (x.y / d + 1)^3."""
+    base = products / dimension + 1
+    return np.asarray(base * base * base)
 
-    `within_reference` is `mean_kernel(reference)`, where it is known already. Raises ValueError on other
+
+def gaussian(products: Array, dimension: int) -> Array:
+    """CMMD's kernel, exp(-|x - y|^2 / (2 sigma^2)), of rows of length 1."""
+    return np.asarray(np.exp((products - 1) / BANDWIDTH**2))
+
+
+def kernel_distance(
+    features: NDArray[np.floating],
+    reference: NDArray[np.floating],
+    kernel: Kernel = polynomial,
+    *,
+    within_reference: float | None = None,
+) -> KernelDistance:
+    """The squared MMD under `kernel`, by default KID, of features (n, d) and reference (m, d), n >= 3 and m >= 2.
+
+    `within_reference` is `mean_kernel(reference, kernel)`, where it is known already. Raises ValueError on other
     shapes.
     """
     x, y = features.astype(np.float64), reference.astype(np.float64)
     n = len(x)
     if x.ndim != 2 or y.ndim != 2 or x.shape[1] != y.shape[1] or n < 3 or len(y) < 2:
         raise ValueError(f"features {x.shape} and reference {y.shape} do not compare")
-    within = mean_kernel(y) if within_reference is None else within_reference
-    own = _row_sums(x, x) - _diagonal(x)
-    cross = _row_sums(x, y)
+    within = mean_kernel(y, kernel) if within_reference is None else within_reference
+    own = _row_sums(x, x, kernel) - _diagonal(x, kernel)
+    cross = _row_sums(x, y, kernel)
     value = own.sum() / (n * (n - 1)) + within - 2 * cross.sum() / (n * len(y))
     # Leaving image i out: its row and column leave the first sum, its row the last one.
     left = (own.sum() - 2 * own) / ((n - 1) * (n - 2)) - 2 * (cross.sum() - cross) / ((n - 1) * len(y))
     return KernelDistance(float(value), jackknife_error(left), left)
+
+
+def cmmd(
+    embeddings: NDArray[np.floating],
+    reference: NDArray[np.floating],
+    *,
+    within_reference: float | None = None,
+) -> KernelDistance:
+    """CMMD of CLIP's image embeddings (n, d) and (m, d), rows of length 1, n >= 3 and m >= 2.
+
+    `within_reference` is `mean_kernel(reference, gaussian)`, where it is known already. Raises ValueError on other
+    shapes or lengths.
+    """
+    for rows in (embeddings, reference):
+        if rows.ndim == 2 and not np.allclose(np.einsum("nd,nd->n", rows, rows), 1, atol=1e-4):
+            raise ValueError("CMMD compares embeddings of length 1, and some have another length")
+    found = kernel_distance(embeddings, reference, gaussian, within_reference=within_reference)
+    return KernelDistance(found.value / CMMD_UNIT, found.error / CMMD_UNIT, found.left_out / CMMD_UNIT)
 
 
 def jackknife_error(left_out: Array) -> float:
@@ -189,10 +214,10 @@ def jackknife_error(left_out: Array) -> float:
     return float(np.sqrt((n - 1) / n * np.square(left_out - left_out.mean()).sum()))
 
 
-def mean_kernel(y: NDArray[np.floating]) -> float:
-    """The mean of k over all pairs of different rows of y (m, d), m >= 2."""
+def mean_kernel(y: NDArray[np.floating], kernel: Kernel = polynomial) -> float:
+    """The mean of `kernel` over all pairs of different rows of y (m, d), m >= 2."""
     y64 = y.astype(np.float64)
-    return float((_row_sums(y64, y64) - _diagonal(y64)).sum() / (len(y64) * (len(y64) - 1)))
+    return float((_row_sums(y64, y64, kernel) - _diagonal(y64, kernel)).sum() / (len(y64) * (len(y64) - 1)))
 
 
 def _trace_of_root(a: Array, b: Array) -> float:
@@ -239,15 +264,10 @@ def _intercept(x: Array, y: Array) -> Estimated:
     return Estimated(float(solution[0]), float(np.sqrt(covariance[0, 0])))
 
 
-def _row_sums(x: Array, y: Array) -> Array:
-    rows = [_kernel(x[i : i + _BLOCK] @ y.T, x.shape[1]).sum(axis=1) for i in range(0, len(x), _BLOCK)]
+def _row_sums(x: Array, y: Array, kernel: Kernel) -> Array:
+    rows = [kernel(x[i : i + _BLOCK] @ y.T, x.shape[1]).sum(axis=1) for i in range(0, len(x), _BLOCK)]
     return np.concatenate(rows)
 
 
-def _diagonal(x: Array) -> Array:
-    return _kernel(np.einsum("nd,nd->n", x, x), x.shape[1])
-
-
-def _kernel(products: Array, dimension: int) -> Array:
-    base = products / dimension + 1
-    return np.asarray(base * base * base)
+def _diagonal(x: Array, kernel: Kernel) -> Array:
+    return kernel(np.einsum("nd,nd->n", x, x), x.shape[1])

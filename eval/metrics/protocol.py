@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
+from add.config.run import MetricName
 from add.digests import digest_of
 from add.errors import InputError
 from add.identity import configuration_digest
@@ -160,14 +161,22 @@ class SourceIdentity(_Part):
     count: int
 
 
+class StatisticsIdentity(_Part):
+    """Mean and covariance compared with, in place of images: a .npz file, and the hash of its bytes."""
+
+    file: str
+    sha256: Sha256
+
+
 class Protocol(_Part):
     """The whole protocol of one metric on one prompt set; `definition` is the estimator in words.
 
-    `prompts` and `sampling_seed` are None for images that come without a record of either.
+    `prompts` and `sampling_seed` are None for images that come without a record of either. What is compared with is
+    `reference`, or `statistics` without the images behind them.
     """
 
     schema_: Literal[1] = Field(default=1, alias="schema")
-    metric: Literal["fid", "kid", "clip_score", "alignment", "coverage"]
+    metric: MetricName
     definition: str
     images: int
     sampling_seed: int | None
@@ -176,6 +185,9 @@ class Protocol(_Part):
     network: NetworkIdentity
     reference: SourceIdentity | None = None
     scenes: SourceIdentity | None = None
+    statistics: StatisticsIdentity | None = None
+
+    later = frozenset({"statistics"})
 
     def values(self) -> dict[str, Any]:
         """The protocol as JSON values, labels included."""

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from add.config.scale import ExtractorSpec
 from add.errors import InputError
+from eval.metrics.catalogue import METRICS
 from eval.metrics.distances import POINTS
-from eval.metrics.measure import DEFINITIONS
 from eval.metrics.protocol import ImageRule, NetworkIdentity, PromptRule, Protocol, SourceIdentity
 from eval.protocols.pixels import RESIZES, Picture, encoding_text
 from eval.protocols.spec import OF_SAMPLES, FeaturesOf, NamedProtocol, Protocols, ProtocolSettings
@@ -18,9 +18,8 @@ if TYPE_CHECKING:
     from eval.protocols.spec import ResizeName
 
 
-INFINITY = (
-    f"{DEFINITIONS['fid']}; of {POINTS} random subsets, extrapolated linearly in 1 / n to 0 (FID-infinity)"
-)
+_SUBSETS = f"of {POINTS} random subsets, extrapolated linearly in 1 / n to 0 (FID-infinity)"
+INFINITY = f"{METRICS['fid'].definition}; {_SUBSETS}"
 
 _HALVES = {"half": 2, "quarter": 4}
 
@@ -162,7 +161,7 @@ def protocols_of(
     fid = Protocol(
         schema=1,
         metric="fid",
-        definition=INFINITY if plan.infinity else DEFINITIONS["fid"],
+        definition=INFINITY if plan.infinity else METRICS["fid"].definition,
         images=plan.images,
         sampling_seed=seed,
         prompts=prompts,
@@ -170,7 +169,7 @@ def protocols_of(
         network=network,
         reference=source,
     )
-    return fid, fid.model_copy(update={"metric": "kid", "definition": DEFINITIONS["kid"]})
+    return fid, fid.model_copy(update={"metric": "kid", "definition": METRICS["kid"].definition})
 
 
 def changes(document: Protocols, protocol: NamedProtocol, scale: Scale) -> tuple[str, ...]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +18,9 @@ from add.config.scale import Scale
 from add.errors import REFUSED, InputError
 from eval.image_scores import read_scores, scores_file
 from eval.images import photograph_folder, read_samples
-from eval.metrics.distances import frechet_distance, statistics
-from eval.metrics.measure import load_metric_networks, measure, score_images
-from eval.metrics.protocol import protocol_id
+from eval.metrics.distances import cmmd, frechet_distance, statistics
+from eval.metrics.measure import load_metric_networks, measure, score_diversity, score_images
+from eval.metrics.protocol import ProtocolMismatchError, one_protocol, protocol_id
 from eval.prompts import read_prompts
 from eval.reference import load_reference, make_reference
 from eval.reference import main as reference_main
@@ -28,6 +30,7 @@ from tests.support.evaluation import ROOT, SIDE, make_world, tiny_scale, write_p
 from tests.support.specs import table_of
 
 IMAGES, REFERENCES = 6, 9
+COMPARED = {"fid", "kid", "cmmd", "precision", "recall", "density", "coverage"}
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +75,7 @@ def test_the_result_holds_every_metric_with_interval_and_protocol(
         (4, "parti", 4),
     ]
     for system in result["systems"]:
-        photographic = {"fid", "kid", "clip_score", "alignment", "coverage"}
+        photographic = {*COMPARED, "clip_score", "alignment"}
         assert set(system["metrics"]) == (photographic if system["prompts"] == "coco" else {"clip_score"})
         for metric, entry in system["metrics"].items():
             if metric == "fid":  # 6 images, 12 features
@@ -184,7 +187,7 @@ def test_the_reference_states_the_floor_and_what_blur_costs(world: tuple[Path, S
     expected = frechet_distance(statistics(features["real.coco"]), statistics(features["reference"]))
     assert content["floor"]["fid"] == pytest.approx(expected)
     real = content["real"][0]
-    assert set(real["metrics"]) == {"fid", "kid", "clip_score", "alignment", "coverage"}
+    assert set(real["metrics"]) == {*COMPARED, "clip_score", "alignment"}
     assert content["blur_factor"] == pytest.approx(real["blur"]["fid"] / expected)
     assert real["blur"]["fid"] != pytest.approx(expected, rel=1e-3), "the blur reached no network"
     assert content["reference"]["count"] == REFERENCES
@@ -207,6 +210,88 @@ def test_a_reference_made_otherwise_is_refused(world: tuple[Path, Scale], tmp_pa
     (mixed / "features.safetensors").write_bytes(data)
     with pytest.raises(InputError, match=r"not what reference\.json was made with"):
         load_reference(mixed, scale.evaluation, networks.extractor)
+
+
+def test_an_older_reference_has_no_embeddings_and_says_what_to_do(
+    world: tuple[Path, Scale], tmp_path: Path
+) -> None:
+    root, scale = world
+    networks = load_metric_networks(scale.evaluation)
+    shutil.copytree(root / "results/smoke/reference", tmp_path / "old")
+    facts = json.loads((tmp_path / "old/reference.json").read_text())
+    del facts["settings"]["clip"]
+    (tmp_path / "old/reference.json").write_text(json.dumps(facts))
+    load_reference(tmp_path / "old", scale.evaluation, networks.extractor)  # FID's features are all there
+    with pytest.raises(InputError, match=r"older version.*make it again: python -m eval\.reference"):
+        load_reference(tmp_path / "old", scale.evaluation, networks.extractor, networks.clip)
+
+
+def test_another_clip_than_the_references_is_refused(world: tuple[Path, Scale]) -> None:
+    root, scale = world
+    networks = load_metric_networks(scale.evaluation)
+    other = replace(networks.clip, network=networks.clip.network.model_copy(update={"sha256": "0" * 64}))
+    with pytest.raises(InputError, match=r"made with clip.*make it again"):
+        load_reference(root / "results/smoke/reference", scale.evaluation, networks.extractor, other)
+
+
+def test_cmmd_compares_with_the_embeddings_of_the_real_images(run: Path, world: tuple[Path, Scale]) -> None:
+    """By hand from the images on disk; breaks when either side is embedded otherwise."""
+    root, scale = world
+    metrics = score(run, world)["systems"][0]["metrics"]
+    clip = load_metric_networks(scale.evaluation).clip
+    drawn, real = (
+        clip.embeddings(np.stack([np.asarray(Image.open(f)) for f in sorted(folder.glob("*.png"))]))
+        for folder in (run / "samples/coco-1step", root / "reference")
+    )
+    assert metrics["cmmd"]["value"] == pytest.approx(cmmd(drawn, real).value, abs=1e-4)
+    assert abs(cmmd(drawn, real).value) > 1e-2
+
+
+def test_fid_against_statistics_alone(run: Path, world: tuple[Path, Scale], tmp_path: Path, capsys) -> None:
+    """The same value as against the images behind them, under another protocol, and nothing else compares."""
+    root, scale = world
+    file, smoke = tmp_path / "real.npz", str(root / "results/smoke/reference")
+    values = MeasureValues.of(scale).model_dump_json()
+    assert reference_main(["--scale", values, "--out", smoke, "--npz", str(file)]) == 0
+    whole = score(run, world)
+    alone = score_run(run, ScoreValues.of(scale), file)
+    one, other = whole["systems"][0]["metrics"], alone.systems[0].metrics
+    assert set(other) == {"fid", "clip_score", "alignment"}
+    assert other["fid"].value == pytest.approx(one["fid"]["value"], rel=1e-9)
+    assert other["fid"].note is not None
+    assert "statistics alone" in other["fid"].note
+    protocols = whole["protocols"] | alone.protocols
+    with pytest.raises(ProtocolMismatchError, match="reference"):
+        one_protocol([one["fid"]["protocol"], other["fid"].protocol], protocols)
+    stated = protocols[other["fid"].protocol]
+    assert stated["statistics"]["sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()
+    assert "statistics" not in protocols[one["fid"]["protocol"]], "the ids of other protocols stay"
+    cropped = tiny_scale(root, IMAGES, REFERENCES, crop="center")
+    with pytest.raises(InputError, match="under another image_rule"):
+        score_run(run, ScoreValues.of(cropped), file)
+
+
+def test_the_diversity_within_a_prompt(world: tuple[Path, Scale], tmp_path: Path) -> None:
+    root, scale = world
+    networks, values = load_metric_networks(scale.evaluation), MeasureValues.of(scale)
+    write_pictures(tmp_path, range(6))
+    images = np.stack([np.asarray(Image.open(f)) for f in sorted(tmp_path.glob("*.png"))])
+    alike = images[[0, 0, 1, 1, 0, 1]]
+    found = score_diversity([alike[:4], alike[4:]], list("aabbab"), "parti", values, networks)
+    entry = found.metrics["vendi_score"]
+    assert entry.value == pytest.approx(1, abs=1e-6)
+    assert "3 images a prompt" in found.protocols[entry.protocol]["definition"]
+    assert (found.protocols[entry.protocol]["images"], entry.interval_covers) == (
+        6,
+        "prompts (standard error, 95%)",
+    )
+    unlike = score_diversity([images], list("ababab"), "parti", values, networks).metrics["vendi_score"]
+    assert unlike.value > 1.001
+    assert unlike.protocol == entry.protocol
+    with pytest.raises(InputError, match="same number of images"):
+        score_diversity([images], list("aabbbb"), "parti", values, networks)
+    with pytest.raises(InputError, match="two prompts or more"):
+        score_diversity([images], ["a"] * 6, "parti", values, networks)
 
 
 def test_a_stated_subset_where_photographs_are_missing(world: tuple[Path, Scale], tmp_path: Path) -> None:
@@ -255,7 +340,7 @@ def test_without_an_oracle_the_rest_is_scored(run: Path, world: tuple[Path, Scal
     root, _ = world
     blind = tiny_scale(root, IMAGES, REFERENCES, oracle=None)
     result = score_run(run, ScoreValues.of(blind), root / "results/smoke/reference")
-    assert set(result.systems[0].metrics) == {"fid", "kid", "clip_score", "coverage"}
+    assert set(result.systems[0].metrics) == {*COMPARED, "clip_score"}
     assert "oracle" not in result.provenance.weights
 
 

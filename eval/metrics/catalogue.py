@@ -1,0 +1,76 @@
+"""What is each metric, which way is better, and what does its interval cover? Said here once, for every reader."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from add.config.run import MetricName
+
+NEIGHBOURS = 5
+"""The k of precision, recall, density and coverage: as the authors of the last two choose (arXiv 2002.09797).
+
+Precision and recall were published with 3 (arXiv 1904.06991); one k for the four is what their packages compute.
+"""
+
+_BALLS = f"out to its {NEIGHBOURS}th neighbour in its own set, as many of either"
+
+
+@dataclass(frozen=True)
+class MetricFacts:
+    """definition: the estimator in words, which a protocol states. covers: what its interval does.
+
+    share: it lies between 0 and 1, and so does its interval.
+    """
+
+    definition: str
+    covers: str
+    smaller_is_better: bool = False
+    share: bool = False
+
+
+METRICS: Mapping[MetricName, MetricFacts] = {
+    "fid": MetricFacts(
+        "squared Frechet distance of Gaussians, covariance with n - 1, float64",
+        "images (influence function, 95%)",
+        smaller_is_better=True,
+    ),
+    "kid": MetricFacts(
+        "unbiased squared MMD of all images, kernel (x.y / d + 1)^3",
+        "images (jackknife, 95%)",
+        smaller_is_better=True,
+    ),
+    "cmmd": MetricFacts(
+        "1000 times the unbiased squared MMD of unit image embeddings, kernel exp(-|x - y|^2 / (2 * 10^2))",
+        "images (jackknife, 95%)",
+        smaller_is_better=True,
+    ),
+    "clip_score": MetricFacts("mean cosine of image and prompt embeddings", "images (standard error, 95%)"),
+    "alignment": MetricFacts(
+        "share of images with every stated attribute right by the oracle",
+        "images (Wilson, 95%)",
+        share=True,
+    ),
+    "precision": MetricFacts(
+        f"share of images inside the ball of a real image {_BALLS}", "images (Wilson, 95%)", share=True
+    ),
+    "recall": MetricFacts(
+        f"share of real images inside the ball of a generated image {_BALLS}",
+        "real images (Wilson, 95%)",
+        share=True,
+    ),
+    "density": MetricFacts(
+        f"mean number by {NEIGHBOURS} of the balls of real images that hold an image, each {_BALLS}",
+        "images (standard error, 95%)",
+    ),
+    "coverage": MetricFacts(
+        "share of real images with a generated one nearer than their 5th real neighbour, as many of either",
+        "real images (Wilson, 95%)",
+        share=True,
+    ),
+    "vendi_score": MetricFacts(
+        "mean over prompts of the Vendi score of the images of one prompt, cosine of features",
+        "prompts (standard error, 95%)",
+    ),
+}
+"""In the order of all outputs."""
