@@ -83,6 +83,14 @@ def make_deterministic(device: str) -> None:
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
+def synchronise(device: str) -> None:
+    """Wait until the device has finished its work."""
+    if device.startswith("cuda"):
+        import torch
+
+        torch.cuda.synchronize(device)
+
+
 def _is_given(gpus: Sequence[str]) -> bool:
     """Whether there is nothing to choose: no GPU, one that the caller or a scheduler chose, or a launcher's ranks."""
     chosen = "CUDA_VISIBLE_DEVICES" in os.environ and len(gpus) == 1

@@ -17,6 +17,7 @@ from add.batch import Batch
 from add.config.load import load_baseline, load_scale
 from add.config.resolve import resolve
 from add.config.run import Run
+from add.device import synchronise
 from add.models.frozen import FrozenNetworks, load_frozen_networks
 from addbench.cost.random_init import build_frozen_networks
 
@@ -109,12 +110,6 @@ def _use_real_networks(values: dict[str, Any], pipeline: str) -> None:
 def device_name(device: str) -> str:
     """The device's name in results: the GPU's, or the processor's architecture."""
     return torch.cuda.get_device_name() if device.startswith("cuda") else platform.machine()
-
-
-def synchronise(device: str) -> None:
-    """Wait until the device has finished its work."""
-    if device.startswith("cuda"):
-        torch.cuda.synchronize()
 
 
 def free(device: str) -> None:

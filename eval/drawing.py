@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from add.errors import InputError
+
+if TYPE_CHECKING:
+    from torch import nn
 
 _REASONS = {
     "blacked out": "the pipeline's safety checker blacked it out; save it without one (safety_checker=None)",
@@ -29,6 +32,14 @@ class Watched:
 
     finite: list[NDArray[np.bool_]] = field(default_factory=list)
     timesteps: list[float] = field(default_factory=list)
+
+
+def denoisers(pipeline: Any) -> list[nn.Module]:
+    """The pipeline's denoising networks."""
+    from torch import nn
+
+    parts = (pipeline.components.get(name) for name in ("unet", "transformer"))
+    return [part for part in parts if isinstance(part, nn.Module)]
 
 
 @contextmanager
@@ -52,10 +63,7 @@ def watched(pipeline: Any) -> Iterator[Watched]:
     parts = pipeline.components
     decoders = (getattr(part, "decoder", None) for part in parts.values())
     hooks = [d.register_forward_hook(look) for d in decoders if isinstance(d, nn.Module)]
-    denoisers = (parts.get(name) for name in ("unet", "transformer"))
-    hooks += [
-        d.register_forward_pre_hook(count, with_kwargs=True) for d in denoisers if isinstance(d, nn.Module)
-    ]
+    hooks += [d.register_forward_pre_hook(count, with_kwargs=True) for d in denoisers(pipeline)]
     try:
         yield found
     finally:

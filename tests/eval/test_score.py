@@ -272,7 +272,7 @@ def test_fid_against_statistics_alone(run: Path, world: tuple[Path, Scale], tmp_
 
 
 def test_the_diversity_within_a_prompt(world: tuple[Path, Scale], tmp_path: Path) -> None:
-    root, scale = world
+    _, scale = world
     networks, values = load_metric_networks(scale.evaluation), MeasureValues.of(scale)
     write_pictures(tmp_path, range(6))
     images = np.stack([np.asarray(Image.open(f)) for f in sorted(tmp_path.glob("*.png"))])
