@@ -55,7 +55,7 @@ def test_every_stage_takes_it_and_states_the_part(here: Path) -> None:
     assert [(s["prompts"], s["steps"], s["images"]) for s in result["systems"]] == [
         ("coco", 1, 4), ("parti", 1, 6), ("coco", 4, 4), ("parti", 4, 6),
     ]  # fmt: skip
-    assert set(result["systems"][0]["metrics"]) == {"fid", "kid", "clip_score"}
+    assert set(result["systems"][0]["metrics"]) == {"fid", "kid", "cmmd", "clip_score"}
     fid = result["systems"][0]["metrics"]["fid"]
     assert "4 images against 4" in fid["note"]
     assert "rank of at most 3" in fid["note"]

@@ -7,17 +7,21 @@ import shutil
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from add.config.load import load_ablations, load_baseline, load_scale
 from add.config.resolve import Finding, resolve
+from add.config.run import MetricName
 from add.errors import REFUSED, InputError
 from add.identity import METHOD
 from eval.findings.store import PROTOCOLS, Key, record
+from eval.metrics.catalogue import METRICS
 from eval.result import Result
 from reports.cells import collect
-from reports.document import prepare
+from reports.document import document_data, prepare
+from reports.layout import STYLES, style_of
 from reports.plots.results import plot_ranks, plot_scatter, plot_steps
 from reports.plots.style import styled
 from reports.study import ReportRow, ReportStudy, study_from_spec
@@ -47,6 +51,27 @@ def paper(tmp_path_factory):
     root.mkdir()
     prepare(collect(study, folder / "results"), folder / "results", (), root)
     return root
+
+
+def test_as_many_metrics_stand_beside_each_other_as_fit(tmp_path):
+    """Ten metrics with intervals are wider than a page: a slice then has two tables, and no metric is lost."""
+    study = study_of(
+        (ReportRow("a", "Q", "one", "baseline", True), ReportRow("a", "Q", "two", "other", False))
+    )
+    write_results(study, tmp_path / "results", images=2)
+    report = collect(study, tmp_path / "results")
+    found = report.measurements["baseline", report.first].metrics["kid"]
+    every = {name: replace(found) for name in METRICS}
+    wide = {key: replace(each, metrics=every) for key, each in report.measurements.items()}
+    tables = document_data(replace(report, measurements=wide))["measurements"]
+    assert max(len(table["heads"]) for table in tables) <= 5
+    first = [table for table in tables if table["title"] == tables[0]["title"]]
+    assert [head for table in first for head in table["heads"]] == [title for title, _ in STYLES.values()]
+
+
+def test_every_metric_is_known_under_one_name_everywhere() -> None:
+    assert list(STYLES) == list(METRICS) == list(get_args(MetricName))
+    assert [name for name in STYLES if style_of(name).lower] == ["fid", "kid", "cmmd"]
 
 
 def test_the_whole_report_has_the_same_bytes_when_made_again_later(tmp_path):
