@@ -62,7 +62,7 @@ def test_every_stage_takes_it_and_states_the_part(here: Path) -> None:
     assert "mean nothing" in result["notice"]
     rules = [protocol["prompts"] for protocol in result["protocols"].values()]
     stated = [(r["subset"]["present"], r["subset"]["listed"]) for r in rules if r["kind"] == "coco"]
-    assert stated == [(4, 6)] * 3
+    assert stated == [(4, 6)] * 4
     assert not any("subset" in r for r in rules if r["kind"] == "partiprompts")
     reference = json.loads((here / "results/coco/reference/reference.json").read_text())
     assert reference["real"][0]["subset"] == next(r["subset"] for r in rules if r["kind"] == "coco")
