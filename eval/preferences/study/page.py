@@ -6,8 +6,6 @@ import base64
 import hashlib
 import hmac
 import io
-import json
-import re
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from eval.html import self_contained
 from eval.preferences.record import COLUMNS
 from eval.preferences.study.plan import NO_NAME, StudyPlan, image_file
 
@@ -96,26 +95,6 @@ def _render(
     transport: Literal["local.js", "remote.js"], config: dict[str, Any], images: str, sources: str
 ) -> tuple[str, str]:
     """The page, and its Content-Security-Policy."""
-    style = (_HERE / "page.css").read_text(encoding="utf-8")
-    parts = [(_HERE / name).read_text(encoding="utf-8") for name in (transport, "page.js")]
-    script = '"use strict";\n(() => {\n' + "\n".join(parts) + "})();\n"
-    policy = (
-        f"default-src 'none'; {sources}; style-src {_hash(style)}; script-src {_hash(script)}; "
-        "base-uri 'none'; form-action 'none'"
-    )
-    text = json.dumps(config, ensure_ascii=True, separators=(",", ":"))
-    values = {
-        "policy": policy,
-        "style": style,
-        "script": script,
-        # JSON that no HTML parser can take for markup: ASCII, with <, > and & escaped.
-        "config": text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e"),
-        "images": images,
-    }
-    template = (_HERE / "page.html").read_text(encoding="utf-8")
-    # One pass: what is put in is never itself searched for places.
-    return re.sub(r"@@([a-z]+)@@", lambda place: values[place[1]], template), policy
-
-
-def _hash(text: str) -> str:
-    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+    style, template = ((_HERE / name).read_text(encoding="utf-8") for name in ("page.css", "page.html"))
+    scripts = [(_HERE / name).read_text(encoding="utf-8") for name in (transport, "page.js")]
+    return self_contained(template, style, scripts, config, images, sources)
