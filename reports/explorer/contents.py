@@ -16,7 +16,7 @@ from eval.images import SampleSet, decode_sample, read_samples
 from eval.metrics.alignment import Scene
 from eval.prompts import Prompt, read_parti
 from eval.result import read_json
-from reports.explorer.entries import ExplorerEntry
+from reports.explorer.entries import ExplorerEntry, ImagesKey
 
 
 @dataclass(frozen=True)
@@ -40,10 +40,10 @@ class ShownImages:
 
 @dataclass(frozen=True)
 class ShownContents:
-    """All that was read. images: by (samples, scores). prompts: of each set, those that every system has."""
+    """All that was read. images: by `ExplorerEntry.key`. prompts: of each set, those that every system has."""
 
     entries: tuple[ExplorerEntry, ...]
-    images: dict[tuple[str, str | None], ShownImages]
+    images: dict[ImagesKey, ShownImages]
     prompts: dict[str, tuple[ShownPrompt, ...]]
 
 
@@ -59,11 +59,10 @@ def read_contents(
         InputError: a file is missing or broken; scores are of other prompts than the samples; systems differ in the
             prompts of a set; the scenes are not those by which the scores were made.
     """
-    images: dict[tuple[str, str | None], ShownImages] = {}
+    images: dict[ImagesKey, ShownImages] = {}
     for entry in entries:
-        key = (entry.samples, entry.scores)
-        if key not in images:
-            images[key] = _read_images(entry)
+        if entry.key not in images:
+            images[entry.key] = _read_images(entry)
     known = _read_scenes(scenes) if scenes is not None else {}
     prompts = {}
     for name in dict.fromkeys(entry.prompts for entry in entries):

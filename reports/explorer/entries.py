@@ -10,6 +10,9 @@ from add.config.types import Count, Frozen, Text
 from add.errors import InputError
 from eval.result import read_json
 
+ImagesKey = tuple[str, int, str, str | None]
+"""Prompt set, steps, samples, scores: entries that have these in common show the same images."""
+
 
 class TableCell(Frozen):
     """One cell of the table: the metric's name ("fid"), and the text as it is printed."""
@@ -42,11 +45,17 @@ class ExplorerEntry(Frozen):
     cells: list[TableCell]
     finding: EntryFinding | None
 
+    @property
+    def key(self) -> ImagesKey:
+        """Which images it shows."""
+        return self.prompts, self.steps, self.samples, self.scores
+
 
 def read_entries(file: Path) -> tuple[ExplorerEntry, ...]:
     """The entries of a file, at least one. Raises InputError with every field that is missing, unknown or wrong.
 
-    A name must lead to one image set: two entries of the same system, steps and prompts name the same samples.
+    A name must lead to one image set: two entries of the same system, steps and prompts name the same samples. An entry
+    has one cell a metric.
     """
     if not file.is_file():
         raise InputError(file, "no such file; it lists what the explorer shows")
@@ -62,7 +71,12 @@ def read_entries(file: Path) -> tuple[ExplorerEntry, ...]:
     first: dict[tuple[str, int, str], int] = {}
     for k, entry in enumerate(entries):
         other = first.setdefault((entry.system, entry.steps, entry.prompts), k)
-        if (entries[other].samples, entries[other].scores) != (entry.samples, entry.scores):
+        metrics = [cell.metric for cell in entry.cells]
+        if doubled := sorted({name for name in metrics if metrics.count(name) > 1}):
+            raise InputError(
+                file, f"{k}.cells", f"two cells have the metric {doubled[0]!r}; give one another name"
+            )
+        if entries[other].key != entry.key:
             reason = f"{entry.system!r} at {entry.steps} step(s) on {entry.prompts!r} has other samples or scores than "
             raise InputError(file, str(k), f"{reason}entry {other}; give one of them another name")
     return tuple(entries)

@@ -9,6 +9,7 @@ function enlarged(number, prompt, k) {
   const width = images.lossless ? Math.max(1, Math.floor(most / images.side)) * images.side : Math.min(most, images.side * 2);
   canvas.style.width = `${width}px`;
   const facts = [["Image seed", images.seeds?.[k] ?? prompt.seed]];
+  if (images.training_seed !== undefined) facts.push(["Training seed", `${images.training_seed}`]);
   for (const name of ["clip_score", "fid_influence"]) {
     if (score(images, name, k) !== null) facts.push([SCORES[name].title, `${score(images, name, k)}`]);
   }

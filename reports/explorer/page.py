@@ -101,7 +101,6 @@ def _page(contents: ShownContents, size: ExplorerSize, asked: int, notice: str |
         "columns": COLUMNS,
         "tiles": TILES,
         "metrics": {name: style_of(name).title for name in metrics},
-        "lower": [name for name in metrics if style_of(name).lower],
         "reduced": asked if size.prompts < asked else None,
         "sets": [_prompt_set(name, contents, found) for name, found in prompts.items()],
         "images": images,
@@ -109,7 +108,7 @@ def _page(contents: ShownContents, size: ExplorerSize, asked: int, notice: str |
             entry.model_dump(include={"system", "steps", "prompts", "group", "finding"})
             | {"finding": entry.finding and entry.finding.model_dump()}
             | {"cells": {cell.metric: cell.text for cell in entry.cells}}
-            | {"images": places[entry.samples, entry.scores]}
+            | {"images": places[entry.key]}
             for entry in contents.entries
         ],
     }

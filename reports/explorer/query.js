@@ -1,4 +1,4 @@
-// Which prompts, in which order. tests/reports/explorer/reference.py does the same in Python.
+// Which prompts, in which order. ExplorerReference in tests/support/explorer.py does the same in Python.
 
 // The pieces of a search in lower case: words, and what stands between quotation marks.
 function pieces(words) {

@@ -82,7 +82,7 @@ def write_study(root: Path, steps: tuple[int, ...] = (1, 4), prompts: int = 100)
     entries += [{**e, "group": "Teacher steps"} for e in entries if e["system"] == "text and image"]
     for name, scored in (("text and image", True), ("a folder of images", False)):
         folder = root / f"coco-{scored}"
-        _write_images(folder, pixels[:8], [f"{k}" for k in range(8)], texts[:8], 1)
+        _write_images(folder, pixels[:8], [f"{k}" for k in range(8)], texts[:8], 1, 2 ** (61 + scored))
         clip = np.random.default_rng(5).normal(0.3, 0.05, 8)
         if scored:
             write_scores(
@@ -114,12 +114,14 @@ def _mistaken(scenes: Scenes, seed: int, share: float) -> Scenes:
     return replace(scenes, shape=shape, colour=colour)
 
 
-def _write_images(folder: Path, pictures: np.ndarray, ids: list[str], texts: list[str], steps: int) -> None:
+def _write_images(
+    folder: Path, pictures: np.ndarray, ids: list[str], texts: list[str], steps: int, first_seed: int = 2**62
+) -> None:
     folder.mkdir()
     rows = []
     for k, (pixels, prompt_id, text) in enumerate(zip(pictures, ids, texts, strict=True)):
         Image.fromarray(pixels).save(folder / f"{k:06d}.png", compress_level=1)
-        rows.append((f"{k:06d}.png", prompt_id, text, 7, 2**62 + k))
+        rows.append((f"{k:06d}.png", prompt_id, text, 7, first_seed + k))
     write_index(folder, rows, steps)
 
 

@@ -78,6 +78,12 @@ def test_a_wrong_field_is_named(tmp_path: Path, changes: dict[str, Any], said: s
     assert said in str(found.value)
 
 
+def test_two_cells_of_one_metric_are_refused(tmp_path: Path) -> None:
+    cells = [{"metric": "fid", "text": "3.1"}, {"metric": "fid", "text": "3.2"}]
+    with pytest.raises(InputError, match=r"entries.json: 0\.cells: two cells have the metric 'fid'"):
+        read(tmp_path, entry(tmp_path, cells=cells))
+
+
 def test_a_missing_field_an_empty_list_and_no_file_are_refused(tmp_path: Path) -> None:
     given = entry(tmp_path)
     del given["group"]

@@ -240,6 +240,19 @@ def test_an_address_with_names_of_another_page_says_so(made: Made) -> None:
     assert seen == []
 
 
+def test_images_without_scores_and_of_another_seed_say_so(made: Made) -> None:
+    both = [("text and image", 1), ("a folder of images", 1)]
+    page, seen = made.open(view_fragment(both, "coco"))
+    ours, theirs = (page.locator(f"#list figure:nth-child({n}) figcaption").all_inner_texts() for n in (1, 2))
+    assert all("CLIP" in text and "other seed" not in text for text in ours)
+    assert all("CLIP" not in text and "other seed" in text for text in theirs)
+    assert len(ours) == len(theirs) == 8
+    assert page.locator("#category").is_hidden()
+    page.locator("#list figure").nth(1).locator("button").click()
+    assert f"{2**61}" in page.locator("#large figure").nth(1).inner_text()
+    assert seen == []
+
+
 def test_a_cell_and_a_claim_lead_to_their_images(made: Made) -> None:
     page, seen = made.open("#view=table")
     assert page.locator("#tables section").count() == 6
