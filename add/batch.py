@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from add.config.run import Run
+from add.config.run import Trained
 from add.data.images import CaptionedSet, pixels
 from add.data.training_set import order_of
 from add.distributed import ALONE, Rank
@@ -81,7 +81,7 @@ def to_tensor(images: NDArray[np.uint8]) -> Tensor:
 
 
 def draw_batch(
-    run: Run,
+    run: Trained,
     data: CaptionedSet,
     resolution: int,
     latent: tuple[int, ...],

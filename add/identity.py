@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from add.config.run import Run
+from add.config.run import Trained
 from add.config.scale import NetworkSpec
 from add.digests import State, digest_of, file_digest, file_state, remembered
 from add.models.hub import SMALL, is_hub_id, mirrored
@@ -30,7 +30,7 @@ _NOTES = ("_name_or_path", "_diffusers_version", "_commit_hash", "transformers_v
 """Keys of a network's configuration that say where it came from."""
 
 
-def deciding_values(run: Run) -> dict[str, Any]:
+def deciding_values(run: Trained) -> dict[str, Any]:
     """The run's values that reach the arithmetic, as JSON values; networks are there by name, without an address."""
     values = {"method": METHOD, **run.model_dump(mode="json", exclude={"name"})}
     _drop(values["training"], _HOUSEKEEPING)
@@ -43,12 +43,12 @@ def deciding_values(run: Run) -> dict[str, Any]:
     return values
 
 
-def spec_hash(run: Run) -> str:
+def spec_hash(run: Trained) -> str:
     """12 hexadecimal digits of SHA-256 over `deciding_values`. The content of networks and data is stated beside it."""
     return digest_of(deciding_values(run))[:12]
 
 
-def networks_of(run: Run) -> dict[str, NetworkSpec]:
+def networks_of(run: Trained) -> dict[str, NetworkSpec]:
     """Every network that the run loads, by its name in the scale."""
     networks = run.networks
     found: dict[str, NetworkSpec | None] = {**networks.diffusion, **networks.features}

@@ -28,7 +28,7 @@ from tqdm import tqdm
 from add.batch import Batch, draw_batch, prefetched
 from add.checkpoint import TrainingState
 from add.config.load import load_run
-from add.config.run import Run
+from add.config.run import Run, Trained
 from add.config.training import CACHED, CacheSpec, OptimiserSpec
 from add.data.contents import check_samples, data_digest
 from add.data.images import left_out_line
@@ -252,7 +252,7 @@ def update_average(average: Sequence[Tensor], module: nn.Module, decay: float) -
     torch._foreach_lerp_([local(a) for a in average], [local(p) for p in module.parameters()], 1 - decay)
 
 
-def check_contents(run: Run) -> dict[str, Any]:
+def check_contents(run: Trained) -> dict[str, Any]:
     """SHA-256 of what the run reads: `weights` and `configurations` by network, and the training `data`.
 
     Raises WeightsError where weights are not those that the settings name, InputError with every sample of the training

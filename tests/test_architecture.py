@@ -17,6 +17,7 @@ MAY_IMPORT = {
     "eval": ("add",),
     "reports": ("eval", "add"),
     "mini": ("eval", "add"),
+    "baselines": ("add",),
     "addbench": ("reports", "eval", "add"),
     "benchmarks": ("addbench", "eval", "add"),
 }

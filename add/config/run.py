@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Protocol
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -162,6 +162,25 @@ class Ablation(Document):
     def name(self) -> str:
         """The file's stem: the first half of its runs' names."""
         return Path(self.origin.file).stem
+
+
+class Trained(Protocol):
+    """What every training states, ADD's (`Run`) and a rival's: how it trains, with which networks, on which data."""
+
+    @property
+    def training(self) -> TrainingSpec:
+        """How it trains."""
+
+    @property
+    def networks(self) -> NetworksSpec:
+        """The networks that it loads, and no others."""
+
+    @property
+    def data(self) -> RunDataSpec:
+        """What it trains on."""
+
+    def model_dump(self, *, mode: str = "python", exclude: set[str] | None = None) -> dict[str, Any]:
+        """All values, as pydantic gives them."""
 
 
 class Run(Frozen):

@@ -277,19 +277,36 @@ def save_student(network: DiffusionNetwork, unet: Any, timesteps: Sequence[int],
     next timestep, predict again, which is ADD's sampling (section 3). `student.json` names the timesteps for
     each number of steps; where they are evenly spaced the scheduler picks them by itself.
     """
-    from diffusers import LCMScheduler, StableDiffusionPipeline, StableDiffusionXLPipeline
+    from diffusers import LCMScheduler
 
-    keep = {"num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas"}
-    keep |= {"prediction_type", "rescale_betas_zero_snr"}
-    config = {key: value for key, value in network.scheduler_config.items() if key in keep}
     scheduler = LCMScheduler(
-        **config,
+        **noise_settings(network),
         original_inference_steps=len(timesteps),
         clip_sample=False,
         set_alpha_to_one=True,
         steps_offset=1,
         timestep_scaling=_EXACT_LCM_SCALING,
     )
+    chosen = {k: sampling_timesteps(timesteps, k) for k in (1, 2, 4) if k <= len(timesteps)}
+    save_pipeline(network, unet, scheduler, chosen, out)
+
+
+def noise_settings(network: DiffusionNetwork) -> dict[str, Any]:
+    """The part of the network's scheduler configuration that says how images are noised and what it predicts."""
+    keep = {"num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas"}
+    keep |= {"prediction_type", "rescale_betas_zero_snr"}
+    return {key: value for key, value in network.scheduler_config.items() if key in keep}
+
+
+def save_pipeline(
+    network: DiffusionNetwork, unet: Any, scheduler: Any, timesteps: Mapping[int, Sequence[int]], out: Path
+) -> None:
+    """Save `unet` with the network's other parts and a diffusers scheduler; it is sampled without guidance.
+
+    timesteps: by number of steps, those that a sample visits, descending; they go into `student.json`.
+    """
+    from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
+
     # By default a pipeline samples at the resolution of training.
     unet.register_to_config(sample_size=network.resolution // downsampling(network.vae.config))
     (encoder, *second), (tokenizer, *other) = network.text.encoders, network.text.tokenizers
@@ -311,7 +328,7 @@ def save_student(network: DiffusionNetwork, unet: Any, timesteps: Sequence[int],
     else:
         pipeline = StableDiffusionPipeline(**parts, safety_checker=None, requires_safety_checker=False)
     pipeline.save_pretrained(out)
-    chosen = {str(k): sampling_timesteps(timesteps, k) for k in (1, 2, 4) if k <= len(timesteps)}
+    chosen = {str(k): list(visited) for k, visited in timesteps.items()}
     note: dict[str, Any] = {"timesteps": chosen, "guidance_scale": 1.0}
     told = {"original_size": network.original_size, "target_size": network.target_size}
     note |= {name: size for name, size in told.items() if size is not None}

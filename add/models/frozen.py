@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from add.config.run import Run
+from add.config.run import Run, Trained
 from add.config.scale import DiffusionNetworkSpec, FeatureNetworkSpec, ImageNetworkSpec, NetworkSpec
 from add.config.training import PerformanceSpec
 from add.discriminator import Discriminator
@@ -115,7 +115,7 @@ def load_frozen_networks(
     )
 
 
-def check_networks(run: Run) -> dict[str, str]:
+def check_networks(run: Trained) -> dict[str, str]:
     """sha256 of the weights of every network that the run uses, by name.
 
     Raises WeightsError where weights are missing or are not those that the settings name.

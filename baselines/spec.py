@@ -1,0 +1,283 @@
+"""What decides a rival's training? Its method's own settings, each stated, and what every training states.
+
+A value that ADD's training has too has its name and its meaning there: `training.teacher_guidance` is the guidance
+that a rival's teacher is asked with, `training.student_optimiser`, `training.ema` and `training.steps` are the
+student's, `training.head_optimiser` and `training.head_width` those of discriminator heads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field, field_validator, model_validator
+
+from add.config.run import DiscriminatorSpec
+from add.config.scale import DiffusionNetworkSpec, NetworksSpec, Scale
+from add.config.training import OptimiserSpec, RunDataSpec, TrainingSpec
+from add.config.types import Count, Decay, Fraction, Frozen, Name, NonNegative, Positive, StepCount, Text
+from add.config.yaml import SpecError, nearest, raise_all, read_json, validated
+from add.digests import digest_of
+from add.identity import deciding_values
+
+RIVALS = 1
+"""Counts the versions of the rivals' arithmetic, as `add.identity.METHOD` does for ADD's."""
+TIMESTEPS = 1000
+"""Timesteps of every schedule here, as `TrainingSpec` counts them."""
+
+
+def _divides(value: int) -> int:
+    if TIMESTEPS % value:
+        raise ValueError(f"{value} does not divide the schedule's {TIMESTEPS} timesteps")
+    return value
+
+
+Divisor = Annotated[int, Field(ge=1, lt=TIMESTEPS), AfterValidator(_divides)]
+Weights = tuple[NonNegative, NonNegative]
+
+
+class ConsistencySpec(Frozen):
+    """Latent consistency distillation (baselines/lcm.py).
+
+    skip: timesteps that one DDIM step of the teacher goes down, the paper's k. timestep_scaling: of c_skip and c_out.
+    huber: c of the pseudo-Huber distance; null for the squared one. target_decay: of the moving average that gives the
+    target, the paper's mu; 0 takes the student itself.
+    """
+
+    skip: Divisor
+    timestep_scaling: Positive
+    huber: Positive | None
+    target_decay: Decay
+
+
+class LcmSpec(ConsistencySpec):
+    """A whole UNet is trained."""
+
+    kind: Literal["lcm"]
+
+
+class LcmLoraSpec(ConsistencySpec):
+    """An adapter alone is trained (baselines/lcm_lora.py). rank, alpha: its scale is alpha / rank.
+
+    targets: ends of the names of the UNet's layers that get one.
+    """
+
+    kind: Literal["lcm_lora"]
+    rank: Count
+    alpha: Positive
+    targets: Annotated[tuple[Text, ...], Field(min_length=1)]
+
+
+class GuidanceDistillationSpec(Frozen):
+    """The guided teacher in one pass (baselines/guidance_distillation.py); sampled by DDIM with any of `sampled`."""
+
+    kind: Literal["guidance_distillation"]
+    sampled: Annotated[tuple[Divisor, ...], Field(min_length=1)]
+
+
+class ProgressiveSpec(Frozen):
+    """Progressive distillation (baselines/progressive.py).
+
+    guidance_share: share of the steps in which guidance is distilled first; 0 where `training.teacher_guidance` is 1.
+    first, last: the student's DDIM steps in the first stage and in the last, each stage halving them.
+    last_share: share of the remaining steps that the last stage takes; the others share the rest equally.
+    """
+
+    kind: Literal["progressive"]
+    guidance_share: Annotated[float, Field(ge=0, lt=1)]
+    first: Divisor
+    last: StepCount
+    last_share: Annotated[float, Field(gt=0, le=1)]
+
+    @model_validator(mode="after")
+    def _halves(self) -> ProgressiveSpec:
+        if self.halvings[0] != self.first:
+            raise ValueError(f"first {self.first} is not last {self.last} times a power of two")
+        if (len(self.halvings) == 1) != (self.last_share == 1):
+            raise ValueError("last_share is 1 where there is one stage, and below 1 where there are more")
+        return self
+
+    @property
+    def halvings(self) -> tuple[int, ...]:
+        """The student's steps in each stage, such as 8, 4, 2, 1."""
+        found = [int(self.last)]
+        while found[0] * 2 <= self.first:
+            found.insert(0, found[0] * 2)
+        return tuple(found)
+
+
+class RectifiedFlowSpec(Frozen):
+    """Reflow and one-step distillation (baselines/rectified_flow.py), in four phases whose shares of the steps sum to 1.
+
+    teacher_pairs: one step draws a batch of the teacher's pairs by `teacher_steps` DDIM steps. reflow: trains on them.
+    own_pairs: draws pairs of the reflowed student by `own_steps` Euler steps. distil: trains the one step on them.
+    """
+
+    kind: Literal["rectified_flow"]
+    teacher_pairs: Annotated[float, Field(gt=0, lt=1)]
+    teacher_steps: Divisor
+    reflow: Annotated[float, Field(gt=0, lt=1)]
+    own_pairs: Annotated[float, Field(ge=0, lt=1)]
+    own_steps: Divisor
+    distil: Annotated[float, Field(ge=0, lt=1)]
+
+    @model_validator(mode="after")
+    def _whole(self) -> RectifiedFlowSpec:
+        total = self.teacher_pairs + self.reflow + self.own_pairs + self.distil
+        if abs(total - 1) > 1e-6:
+            raise ValueError(f"teacher_pairs, reflow, own_pairs and distil sum to {total:g}, not to 1")
+        if (self.own_pairs == 0) != (self.distil == 0):
+            raise ValueError("own_pairs are what distil trains on: both are 0, or neither")
+        return self
+
+
+class DiffInstructSpec(Frozen):
+    """Diff-Instruct (baselines/diff_instruct.py).
+
+    fake_optimiser, fake_updates: of the network that learns the student's own score; updates for each of the student.
+    """
+
+    kind: Literal["diff_instruct"]
+    fake_optimiser: OptimiserSpec
+    fake_updates: Count
+
+
+class Dmd2Spec(Frozen):
+    """DMD2 (baselines/dmd2.py). Weights of the GAN's losses: `adversarial` in the student's, `discriminator` in the other.
+
+    fake_optimiser, fake_updates: as Diff-Instruct's; the fake network's optimiser trains the discriminator head too.
+    """
+
+    kind: Literal["dmd2"]
+    fake_optimiser: OptimiserSpec
+    fake_updates: Count
+    adversarial: NonNegative
+    discriminator: NonNegative
+
+
+class LaddSpec(Frozen):
+    """LADD (baselines/ladd.py). noise_mean, noise_std: of the logit of the noise level that heads see; r1_gamma."""
+
+    kind: Literal["ladd"]
+    noise_mean: float
+    noise_std: Positive
+    r1_gamma: NonNegative
+
+
+class DenoisingGanSpec(Frozen):
+    """Denoising diffusion GAN (baselines/denoising_gan.py): `denoising_steps`, width of the discriminator, R1."""
+
+    kind: Literal["denoising_gan"]
+    init: Literal["pretrained", "random"]
+    denoising_steps: StepCount
+    width: Count
+    r1_gamma: NonNegative
+
+
+class GanSpec(Frozen):
+    """A one-step GAN from a random start (baselines/gan.py) with ADD's discriminator."""
+
+    kind: Literal["gan"]
+    discriminator: DiscriminatorSpec
+
+
+MethodSpec = Annotated[
+    LcmSpec
+    | LcmLoraSpec
+    | GuidanceDistillationSpec
+    | ProgressiveSpec
+    | RectifiedFlowSpec
+    | DiffInstructSpec
+    | Dmd2Spec
+    | LaddSpec
+    | DenoisingGanSpec
+    | GanSpec,
+    Field(discriminator="kind"),
+]
+
+
+class RivalSpec(Frozen):
+    """One training of a rival, fully resolved: everything that decides its weights except the training seed.
+
+    teacher: the pipeline that is distilled, whose VAE and text encoder the student has too.
+    """
+
+    name: Text
+    rival: MethodSpec
+    teacher: Name
+    training: TrainingSpec
+    networks: NetworksSpec
+    data: RunDataSpec
+
+    @field_validator("training")
+    @classmethod
+    def _plain(cls, value: TrainingSpec) -> TrainingSpec:
+        other = {"accumulate": 1, "precision": "float32", "performance": None}
+        wrong = [name for name, plain in other.items() if getattr(value, name) != plain]
+        if wrong:
+            raise ValueError(
+                f"a rival trains plainly: leave {', '.join(wrong)} at {[other[n] for n in wrong]}"
+            )
+        return value
+
+    @property
+    def network(self) -> DiffusionNetworkSpec:
+        """The teacher's pipeline."""
+        return self.networks.diffusion[self.teacher]
+
+
+def rival_of(scale: Scale, name: str, settings: Mapping[str, Any]) -> RivalSpec:
+    """A rival at a scale. settings: `teacher`, `rival` (the `kind` of method and its own settings), and `training`, changes to the scale's.
+
+    Raises SpecError with every problem: an unknown key, a value that does not fit, a network that the scale lacks.
+    """
+
+    def refused(loc: tuple[str | int, ...], message: str) -> SpecError:
+        return SpecError(f"rival {name}", 1, message)
+
+    given = _Settings.model_fields.keys()
+    unknown = [key for key in settings if key not in given]
+    raise_all(refused((key,), f"unknown key '{key}'{nearest(key, given)}") for key in unknown)
+    made = validated(_Settings, dict(settings), refused)
+    training = scale.training.model_dump(exclude={"seeds"}) | made.training
+    networks = scale.networks
+    if made.teacher not in networks.diffusion:
+        known = nearest(made.teacher, networks.diffusion)
+        raise refused((), f"the scale '{scale.name}' has no diffusion network '{made.teacher}'{known}")
+    heads = made.rival.discriminator if isinstance(made.rival, GanSpec) else None
+    if heads is not None and heads.features not in networks.features:
+        known = nearest(heads.features, networks.features)
+        raise refused((), f"the scale '{scale.name}' has no feature network '{heads.features}'{known}")
+    conditioning = heads.conditioning if heads is not None else ()
+    used = NetworksSpec(
+        diffusion={made.teacher: networks.diffusion[made.teacher]},
+        features={heads.features: networks.features[heads.features]} if heads is not None else {},
+        c_text=networks.c_text if "text" in conditioning else None,
+        c_img=networks.c_img if "image" in conditioning else None,
+    )
+    values = {
+        "name": name,
+        "rival": made.rival.model_dump(),
+        "teacher": made.teacher,
+        "training": training,
+        "networks": used.model_dump(),
+        "data": {"train": scale.data.train.model_dump()},
+    }
+    return validated(RivalSpec, values, refused)
+
+
+class _Settings(Frozen):
+    teacher: Name
+    rival: MethodSpec
+    training: dict[str, Any]
+
+
+def load_rival(path: str | Path) -> RivalSpec:
+    """A rival written as JSON (`RivalSpec.model_dump_json`). Raises SpecError."""
+    return read_json(RivalSpec, path)
+
+
+def rival_hash(spec: RivalSpec) -> str:
+    """12 hexadecimal digits of SHA-256 over the values that reach the arithmetic; compare `add.identity.spec_hash`."""
+    return digest_of({"rivals": RIVALS, **deciding_values(spec)})[:12]

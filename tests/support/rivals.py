@@ -1,0 +1,41 @@
+"""Rivals at the smoke scale: one example of each method's settings."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from add.config.load import load_scale
+from baselines.spec import RivalSpec, rival_of
+from tests.support.smoke import REPOSITORY
+
+OPTIMISER: dict[str, Any] = {
+    "lr": 1e-3,
+    "betas": (0.0, 0.99),
+    "weight_decay": 0.0,
+    "warmup": 1,
+    "clip": 10.0,
+    "decay": "none",
+}
+CONSISTENCY: dict[str, Any] = {"skip": 20, "timestep_scaling": 10.0, "huber": 0.001}
+
+RIVALS: dict[str, dict[str, Any]] = {
+    "lcm": {**CONSISTENCY, "target_decay": 0.9},
+    "lcm_lora": {
+        **CONSISTENCY,
+        "target_decay": 0.0,
+        "rank": 4,
+        "alpha": 4.0,
+        "targets": ("to_q", "to_k", "to_v", "to_out.0", "conv1", "conv2"),
+    },
+}
+"""Settings by method."""
+
+
+def smoke_rival(method: str, own: dict[str, Any] | None = None, **training: Any) -> RivalSpec:
+    """A rival of the smoke scale's sd21 in three steps, with values of its own settings and of training replaced."""
+    settings = {"kind": method, **RIVALS[method], **(own or {})}
+    return rival_of(
+        load_scale(REPOSITORY / "config/smoke.yaml"),
+        method,
+        {"teacher": "sd21", "rival": settings, "training": {"teacher_guidance": 2.0, **training}},
+    )
