@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from add.batch import Batch
 from add.config.training import OptimiserSpec
+from add.errors import InputError
 from add.losses import Conditioning, Predict
 from add.models.diffusion import (
     DiffusionNetwork,
@@ -61,15 +62,14 @@ class RivalMethod(ABC):
     def train_student(self, loss: Tensor, step: int, steps: int | None = None) -> dict[str, Tensor | float]:
         """Differentiate and update the student; `step` of `steps` (all) sets the rate. Returns values to log."""
         loss.backward(inputs=[p for p in self.student.parameters() if p.requires_grad])
-        settings = self.spec.training
-        rates = update(
-            self.optimisers["student"],
-            self.student,
-            settings.student_optimiser,
-            step,
-            steps or settings.steps,
-        )
+        rates = self.update_module("student", self.student, self.spec.training.student_optimiser, step, steps)
         return {"loss": loss.detach(), **rates}
+
+    def update_module(
+        self, name: str, module: nn.Module, settings: OptimiserSpec, step: int, steps: int | None = None
+    ) -> dict[str, float]:
+        """Update a module that has its gradients by the optimiser of that name; returns its rate and norm."""
+        return update(self.optimisers[name], module, settings, step, steps or self.spec.training.steps)
 
     def text(self, batch: Batch) -> TextConditioning:
         """The conditioning of the batch's captions."""
@@ -141,6 +141,7 @@ DDIM: dict[str, Any] = {
     "clip_sample": False,
     "set_alpha_to_one": True,
     "timestep_spacing": "trailing",
+    "steps_offset": 1,
 }
 """Settings of a DDIMScheduler that begins at the last timestep and ends at the clean image."""
 
@@ -152,3 +153,15 @@ class Recorded(nn.Module):
         super().__init__()
         for name, tensor in tensors.items():
             self.register_buffer(name, tensor)
+
+
+def split(steps: int, shares: Sequence[float]) -> list[int]:
+    """Training steps of consecutive stages with these shares, which sum to 1.
+
+    Raises InputError where a stage would get no step.
+    """
+    ends = [round(steps * sum(shares[: i + 1])) for i in range(len(shares))]
+    lengths = [end - start for start, end in zip([0, *ends], ends, strict=False)]
+    if min(lengths) < 1:
+        raise InputError(f"{steps} steps in shares {list(shares)} leave a stage none: train longer")
+    return lengths

@@ -16,7 +16,7 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 from add.config.run import DiscriminatorSpec
 from add.config.scale import DiffusionNetworkSpec, NetworksSpec, Scale
 from add.config.training import OptimiserSpec, RunDataSpec, TrainingSpec
-from add.config.types import Count, Decay, Fraction, Frozen, Name, NonNegative, Positive, StepCount, Text
+from add.config.types import Count, Decay, Frozen, Name, NonNegative, Positive, StepCount, Text
 from add.config.yaml import SpecError, nearest, raise_all, read_json, validated
 from add.digests import digest_of
 from add.identity import deciding_values
@@ -34,7 +34,6 @@ def _divides(value: int) -> int:
 
 
 Divisor = Annotated[int, Field(ge=1, lt=TIMESTEPS), AfterValidator(_divides)]
-Weights = tuple[NonNegative, NonNegative]
 
 
 class ConsistencySpec(Frozen):
@@ -86,7 +85,7 @@ class ProgressiveSpec(Frozen):
 
     kind: Literal["progressive"]
     guidance_share: Annotated[float, Field(ge=0, lt=1)]
-    first: Divisor
+    first: Annotated[int, Field(ge=1, le=TIMESTEPS // 2)]
     last: StepCount
     last_share: Annotated[float, Field(gt=0, le=1)]
 
@@ -108,7 +107,7 @@ class ProgressiveSpec(Frozen):
 
 
 class RectifiedFlowSpec(Frozen):
-    """Reflow and one-step distillation (baselines/rectified_flow.py), in four phases whose shares of the steps sum to 1.
+    """Reflow and one-step distillation (baselines/rectified_flow.py), in four phases by shares of the steps.
 
     teacher_pairs: one step draws a batch of the teacher's pairs by `teacher_steps` DDIM steps. reflow: trains on them.
     own_pairs: draws pairs of the reflowed student by `own_steps` Euler steps. distil: trains the one step on them.
@@ -144,7 +143,7 @@ class DiffInstructSpec(Frozen):
 
 
 class Dmd2Spec(Frozen):
-    """DMD2 (baselines/dmd2.py). Weights of the GAN's losses: `adversarial` in the student's, `discriminator` in the other.
+    """DMD2 (baselines/dmd2.py). adversarial, discriminator: weights of the GAN in the student's and the fake's loss.
 
     fake_optimiser, fake_updates: as Diff-Instruct's; the fake network's optimiser trains the discriminator head too.
     """
@@ -165,16 +164,6 @@ class LaddSpec(Frozen):
     r1_gamma: NonNegative
 
 
-class DenoisingGanSpec(Frozen):
-    """Denoising diffusion GAN (baselines/denoising_gan.py): `denoising_steps`, width of the discriminator, R1."""
-
-    kind: Literal["denoising_gan"]
-    init: Literal["pretrained", "random"]
-    denoising_steps: StepCount
-    width: Count
-    r1_gamma: NonNegative
-
-
 class GanSpec(Frozen):
     """A one-step GAN from a random start (baselines/gan.py) with ADD's discriminator."""
 
@@ -191,7 +180,6 @@ MethodSpec = Annotated[
     | DiffInstructSpec
     | Dmd2Spec
     | LaddSpec
-    | DenoisingGanSpec
     | GanSpec,
     Field(discriminator="kind"),
 ]
@@ -228,7 +216,7 @@ class RivalSpec(Frozen):
 
 
 def rival_of(scale: Scale, name: str, settings: Mapping[str, Any]) -> RivalSpec:
-    """A rival at a scale. settings: `teacher`, `rival` (the `kind` of method and its own settings), and `training`, changes to the scale's.
+    """A rival at a scale. settings: `teacher`, `rival` (`kind` and own values), `training` (changes to the scale's).
 
     Raises SpecError with every problem: an unknown key, a value that does not fit, a network that the scale lacks.
     """

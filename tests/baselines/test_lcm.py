@@ -23,7 +23,7 @@ def schedule() -> NoiseSchedule:
 
 
 def exact(deviation: float):
-    """x_0 estimate and ODE solution of Gaussian data N(0, deviation^2): x_t / sqrt(alpha^2 d^2 + sigma^2) is constant."""
+    """x_0 estimate and ODE solution for N(0, d^2): x_t / sqrt(alpha^2 d^2 + sigma^2) is constant."""
     noise = schedule()
 
     def spread(t: Tensor) -> Tensor:

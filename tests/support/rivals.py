@@ -27,6 +27,31 @@ RIVALS: dict[str, dict[str, Any]] = {
         "alpha": 4.0,
         "targets": ("to_q", "to_k", "to_v", "to_out.0", "conv1", "conv2"),
     },
+    "guidance_distillation": {"sampled": (2, 4)},
+    "progressive": {"guidance_share": 0.34, "first": 2, "last": 1, "last_share": 0.5},
+    "rectified_flow": {
+        "teacher_pairs": 0.34,
+        "teacher_steps": 2,
+        "reflow": 0.33,
+        "own_pairs": 0.165,
+        "own_steps": 4,
+        "distil": 0.165,
+    },
+    "diff_instruct": {"fake_optimiser": OPTIMISER, "fake_updates": 2},
+    "dmd2": {
+        "fake_optimiser": OPTIMISER,
+        "fake_updates": 2,
+        "adversarial": 0.1,
+        "discriminator": 0.1,
+    },
+    "ladd": {"noise_mean": 1.0, "noise_std": 1.0, "r1_gamma": 1e-4},
+    "gan": {
+        "discriminator": {
+            "features": "vit_s_dinov2",
+            "conditioning": ("text",),
+            "r1_gamma": 1e-4,
+        }
+    },
 }
 """Settings by method."""
 
