@@ -98,11 +98,11 @@ def train(spec: RivalSpec, seed: int, out: Path, device: str = "cpu", cache: Cac
     with (
         TrainLog(out / "train", step) as log,
         tqdm(total=settings.steps, initial=step, desc=spec.name, mininterval=5) as bar,
-        counted(method, calls),
     ):
         while step < settings.steps:
             batch = next(batches).to(device)
-            values = method.update(batch, step)
+            with counted(method, calls):
+                values = method.update(batch, step)
             update_average(average, method.student, settings.ema)
             if step % settings.pictures_every == 0:
                 log.pictures(step, picture_rows(method, batch))

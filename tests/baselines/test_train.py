@@ -34,7 +34,11 @@ def interrupt(patched: pytest.MonkeyPatch, at: int) -> None:
     patched.setattr("add.log.TrainLog.scalars", stop)
 
 
-@pytest.mark.parametrize("method", RIVALS)
+FAST = ("progressive", "dmd2")  # stages, and several modules and optimisers
+BY_COST = [pytest.param(kind, marks=() if kind in FAST else pytest.mark.slow) for kind in RIVALS]
+
+
+@pytest.mark.parametrize("method", BY_COST)
 def test_each_method_resumes_to_the_same_bits_and_is_sampled_without_this_project(
     smoke: Path, tmp_path: Path, method: str, monkeypatch: pytest.MonkeyPatch
 ):
