@@ -40,22 +40,26 @@ def _vae(name: str, first: Recipe, *more: tuple[Recipe, float], out: Path) -> No
 
 
 def _unet(
-    name: str,
-    seed: int,
-    steps: int,
-    lr: float,
-    channels: tuple[int, int],
-    layers: int,
-    text: int,
-    out: Path,
+    name: str, channels: tuple[int, int], layers: int, text: int, first: Recipe, *more: Recipe, out: Path
 ) -> None:
-    recipe = Recipe(out / name, seed, steps, 32, lr)
-    diffusion.train(recipe, channels=channels, layers=layers, text=(text, 3), judges=_judges(out))
+    """Train a pipeline on the latents of its VAE, and on from there; phases are kept until the end."""
+    here = out / name
+    places = [out / f"{name}-{k}" for k in range(len(more))] + [here]
+    if not (places[0] / "CARD.json").exists():
+        if places[0] != here:
+            shutil.copytree(here / "vae", places[0] / "vae", dirs_exist_ok=True)
+        recipe = replace(first, out=places[0])
+        diffusion.train(recipe, channels=channels, layers=layers, text=(text, 3), judges=_judges(out))
+    for recipe, start, place in zip(more, places, places[1:], strict=False):
+        if not (place / "CARD.json").exists():
+            diffusion.train_on(replace(recipe, out=place), start, "v_prediction", judges=_judges(out))
+    for place in places[:-1]:
+        shutil.rmtree(place, ignore_errors=True)
 
 
 def _epsilon(out: Path) -> None:
-    recipe = Recipe(out / "sd21_epsilon", seed=22, steps=12000, batch=32, lr=7e-4)
-    diffusion.train_epsilon(recipe, out / "sd21", judges=_judges(out))
+    recipe = replace(_phase(22, 12000, 7e-4), out=out / "sd21_epsilon")
+    diffusion.train_on(recipe, out / "sd21", "epsilon", judges=_judges(out))
 
 
 def _judges(out: Path) -> classify.Judges:
@@ -100,8 +104,9 @@ STAGES: dict[str, Callable[..., None]] = {
     "sdxl/vae": partial(
         _vae, "sdxl", _phase(42, 6000, 2e-3), (_phase(12, 2600), 12.0), (_phase(13, 4500), 20.0)
     ),
-    "sd21": partial(_unet, "sd21", 21, 60000, 1e-3, (32, 64), 1, 96),
-    "sdxl": partial(_unet, "sdxl", 42, 24000, 1.2e-3, (48, 96), 2, 128),
+    "sd21": partial(_unet, "sd21", (32, 64), 1, 96, _phase(21, 60000, 1e-3)),
+    # The first phase draws one object right and binds no words to two; the second begins from a high rate again.
+    "sdxl": partial(_unet, "sdxl", (48, 96), 2, 128, _phase(42, 24000), _phase(43, 14000, 1e-3)),
     "sd21_epsilon": _epsilon,
     "oracle": _oracle,
     "eval_extractor": _eval_extractor,

@@ -198,16 +198,24 @@ def train(
     _fit(recipe, unet, text_encoder, tokenizer, build_scheduler("v_prediction"), judges, start="nothing")
 
 
-def train_epsilon(recipe: Recipe, start: Path, *, judges: classify.Judges) -> None:
-    """Train the v-prediction pipeline at `start` on, to predict epsilon with Stable Diffusion's own schedule."""
+def train_on(recipe: Recipe, start: Path, prediction: str, *, judges: classify.Judges) -> None:
+    """Train the v-prediction pipeline at `start` on, with a learning rate that begins anew.
+
+    prediction: `v_prediction`, or `epsilon` with Stable Diffusion's own schedule.
+    """
     from diffusers import StableDiffusionPipeline
 
     torch.manual_seed(recipe.seed)
     shutil.copytree(start / "vae", recipe.out / "vae", dirs_exist_ok=True)
     pipeline = StableDiffusionPipeline.from_pretrained(start, torch_dtype=torch.float32)
-    scheduler = build_scheduler("epsilon")
     parts = pipeline.unet.train(), pipeline.text_encoder.train(), pipeline.tokenizer
-    _fit(recipe, *parts, scheduler, judges, start=start.name)
+    _fit(recipe, *parts, build_scheduler(prediction), judges, start=_begun(start))
+
+
+def _begun(start: Path) -> str:
+    """What a pipeline was trained by before, for the card of the next."""
+    card = json.loads((start / "CARD.json").read_text(encoding="utf-8"))
+    return f"{start.name} ({card['steps']} steps, {card['recipe']})"
 
 
 def _fit(

@@ -241,6 +241,29 @@ def test_a_vae_goes_on_with_the_phase_that_it_was_stopped_in(tmp_path: Path, mon
     assert [place.name for place in (tmp_path / "sdxl").iterdir()] == ["vae"]
 
 
+def test_a_pipeline_goes_on_with_the_phase_that_it_was_stopped_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    done = []
+
+    def phase(recipe: Recipe, start: Path | None = None, *_: object, **__: object) -> None:
+        assert (recipe.out / "vae").is_dir() or start is not None, "the first phase has the pipeline's VAE"
+        done.append(recipe.out.name + (f" from {start.name}" if start else ""))
+        if len(done) == 2:
+            raise KeyboardInterrupt
+        recipe.out.mkdir(parents=True, exist_ok=True)
+        (recipe.out / "CARD.json").write_text("{}")
+
+    monkeypatch.setattr("mini.pretrain.diffusion.train", phase)
+    monkeypatch.setattr("mini.pretrain.diffusion.train_on", phase)
+    (tmp_path / "sdxl" / "vae").mkdir(parents=True)
+    with pytest.raises(KeyboardInterrupt):
+        STAGES["sdxl"](out=tmp_path)
+    STAGES["sdxl"](out=tmp_path)
+    assert done == ["sdxl-0", "sdxl from sdxl-0", "sdxl from sdxl-0"]
+    assert [path.name for path in tmp_path.iterdir()] == ["sdxl"]
+
+
 def test_every_stage_has_its_place_in_the_workflow(tmp_path: Path):
     """Breaks when a stage is known to the program and not to `make pretrain`, or before what it needs."""
     places: dict[str, object] = {"config": {"out": str(tmp_path)}}
