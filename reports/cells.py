@@ -88,6 +88,15 @@ class Report:
         found = {run: self.measurements[run, where].metrics.get(metric) for run in self.study.runs}
         return {run: estimate for run, estimate in found.items() if estimate is not None}
 
+    def comparable(self, where: Slice, metric: str) -> dict[str, Estimate]:
+        """The same of as many images as every number of steps has, for comparing these."""
+        found = {}
+        for run, whole in self.estimates(where, metric).items():
+            sets = [_system(result, where) for result in self.results[run]]
+            first = [each.first.metrics[metric] for each in sets if each.first is not None]
+            found[run] = estimate(metric, run, first, None) if first else whole
+        return found
+
     def metrics(self, where: Slice) -> tuple[str, ...]:
         """The metrics measured in a slice, in the order of all outputs."""
         return in_order({name for run in self.study.runs for name in self.measurements[run, where].metrics})

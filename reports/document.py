@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-import textwrap
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from importlib.resources import files
 from itertools import groupby
@@ -26,6 +25,7 @@ from reports.plots.style import Drawn
 from reports.ratings import Preferences, ratings_page
 from reports.samples import ShownSamples, first_and_last, tile
 from reports.study import flatten
+from reports.systems import SystemRow, systems_data
 
 Data = dict[str, Any]
 
@@ -43,14 +43,18 @@ def write_document(
     figures: tuple[Drawn, ...],
     output: Path,
     preferences: Preferences | None = None,
+    systems: Sequence[SystemRow] = (),
+    only_systems: bool = False,
 ) -> None:
     """Typesets the report, with a page of ratings if there are preferences, and with samples from `results`.
+
+    systems: of the comparison, which has pages of its own. only_systems: these pages alone.
 
     Raises InputError where samples are missing or differ between runs.
     """
     with tempfile.TemporaryDirectory() as temporary:
         root = Path(temporary)
-        prepare(report, results, figures, root, preferences)
+        prepare(report, results, figures, root, preferences, systems, only_systems)
         pdf = typst.compile(root / "document.typ", root=root, ignore_system_fonts=True, timestamp=_CREATED)
     write_whole(output, pdf)
 
@@ -61,6 +65,8 @@ def prepare(
     figures: tuple[Drawn, ...],
     root: Path,
     preferences: Preferences | None = None,
+    systems: Sequence[SystemRow] = (),
+    only_systems: bool = False,
 ) -> None:
     """Lays out a folder that typst compiles: the template, data.json, figures and sample tiles."""
     (root / "document.typ").write_bytes(files("reports").joinpath("document.typ").read_bytes())
@@ -72,9 +78,13 @@ def prepare(
     judged = any(answer.judged for answer in report.answers)
     data["findings"]["figures"] = _figures_of("findings", figures) if judged else []
     data["samples"] = data["teaser"] = None
-    if results is not None:
+    if results is not None and not only_systems:
         data["samples"] = _sample_page(report, results, root)
         data["teaser"] = _teaser(report, results, root)
+    data["systems"] = systems_data(report, systems, root)
+    if data["systems"] is not None:
+        data["systems"]["figures"] = _figures_of("systems", figures)
+    data["only_systems"] = only_systems
     data["ratings"] = None
     if preferences is not None:
         data["ratings"] = {**ratings_page(preferences), "figures": _figures_of("ratings", figures)}
@@ -279,7 +289,7 @@ def _sample_page(report: Report, results: Path, root: Path) -> Data:
         for i, run in enumerate(report.study.runs)
     ]
     return {
-        "prompts": [_short(prompt, 120) for prompt in blocks[0].prompts],
+        "prompts": [layout.shortened(prompt, 120) for prompt in blocks[0].prompts],
         "blocks": [layout.steps_text(block.where.steps) for block in blocks],
         "seed": blocks[0].training_seed,
         "set": blocks[0].where.prompts,
@@ -294,17 +304,12 @@ def _teaser(report: Report, results: Path, root: Path) -> Data:
     blocks = first_and_last(report, results, TEASER_PROMPTS)
     return {
         "label": _label(report, run),
-        "prompts": [_short(prompt, 70) for prompt in blocks[0].prompts],
+        "prompts": [layout.shortened(prompt, 70) for prompt in blocks[0].prompts],
         "rows": [
             {"title": layout.steps_text(block.where.steps), "tiles": _tiles(block, run, root, f"teaser-{k}")}
             for k, block in enumerate(blocks)
         ],
     }
-
-
-def _short(prompt: str, most: int) -> str:
-    """A prompt cut at a word, marked by an ellipsis: one long prompt must not push a page over."""
-    return textwrap.shorten(prompt, most, placeholder=" \N{HORIZONTAL ELLIPSIS}")
 
 
 def _tiles(samples: ShownSamples, run: str, root: Path, stem: str) -> list[str]:

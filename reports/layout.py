@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -59,6 +60,11 @@ def in_full(value: float, decimals: int) -> str:
 def bracketed(low: float, high: float, decimals: int) -> str:
     """An interval as text: "[9.0, 12.0]"."""
     return f"[{fixed(low, decimals)}, {fixed(high, decimals)}]"
+
+
+def shortened(text: str, most: int) -> str:
+    """A text cut at a word, marked by an ellipsis: one long prompt must not push a page over."""
+    return textwrap.shorten(text, most, placeholder=" \N{HORIZONTAL ELLIPSIS}")
 
 
 def spread(estimate: Estimate, decimals: int) -> str:

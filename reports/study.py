@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +27,30 @@ class ReportRow:
 
 
 @dataclass(frozen=True)
+class ReportSystem:
+    """One system of the comparison at a number of steps; its name at it is `label`.
+
+    run: of the table, for a student. results: its result files, one a training seed. samples: the sample directory of
+    each prompt set. published, elsewhere: figures of the paper and of others (`add.config.system.FiguresSpec`).
+    """
+
+    name: str
+    label: str
+    steps: int
+    run: str | None = None
+    results: tuple[str, ...] = ()
+    samples: dict[str, str] = field(default_factory=dict)
+    published: dict[str, Any] | None = None
+    elsewhere: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
 class ReportStudy:
     """One scale's table before anything was measured.
 
     `published` and `chosen` are flattened settings (dotted key, value as text): the first are stated in the
-    paper, the second are this project's own ("ours"). `focus` names the systems whose win rates are shown; a
+    paper, the second are this project's own ("ours"). `scenes`: the file with what each prompt asks for; `parti`: the
+    files of the prompt sets that are PartiPrompts. `focus` names the systems whose win rates are shown; a
     scale whose votes are not rated has none.
     """
 
@@ -45,6 +64,9 @@ class ReportStudy:
     chosen: tuple[tuple[str, str], ...]
     focus: tuple[str, ...] = ()
     findings: tuple[Finding, ...] = ()
+    systems: tuple[ReportSystem, ...] = ()
+    scenes: str | None = None
+    parti: dict[str, str] = field(default_factory=dict)
 
     @property
     def runs(self) -> tuple[str, ...]:
@@ -99,9 +121,9 @@ def study_from_spec(scale: Scale, baseline: Variant, resolved: Table) -> ReportS
         )
         for cell in resolved.cells
     )
-    # The page of ratings states the study itself.
+    # The pages of systems and of ratings state theirs themselves.
     default = flatten(baseline.model_dump(mode="json"))
-    settings = scale.model_dump(mode="json", exclude={"name", "description", "notice", "study"})
+    settings = scale.model_dump(mode="json", exclude={"name", "description", "notice", "systems", "study"})
     return ReportStudy(
         scale=scale.name,
         description=scale.description,
@@ -113,6 +135,8 @@ def study_from_spec(scale: Scale, baseline: Variant, resolved: Table) -> ReportS
         chosen=(*(pair for pair in default if pair[0] in NOT_PUBLISHED), *flatten(settings)),
         focus=scale.study.focus if scale.study is not None else (),
         findings=resolved.findings,
+        scenes=scale.evaluation.oracle.scenes if scale.evaluation.oracle is not None else None,
+        parti={name: p.file for name, p in scale.sampling.prompts.items() if p.kind == "partiprompts"},
     )
 
 

@@ -1,6 +1,7 @@
 """Makes the report: `python -m reports.table --scale config/mini.yaml --results results/mini --out reports`.
 
-Writes table.csv, table.md, table.tex, table.pdf and figures/ below --out; same results, same bytes.
+Writes table.csv, table.md, table.tex, table.pdf, findings.csv, findings.json, systems.csv and figures/ below --out, and
+with --explorer explorer.html; same results, same bytes.
 """
 
 from __future__ import annotations
@@ -23,37 +24,74 @@ from eval.findings.store import read_store
 from eval.result import Result
 from reports.cells import Report, collect, summarise
 from reports.document import write_document
+from reports.explorer.listed import listed
+from reports.explorer.page import write_explorer
 from reports.findings import render_findings_csv, render_findings_json
 from reports.layout import plain_label
 from reports.plots.findings import plot_findings
 from reports.plots.ratings import plot_elo, plot_pairs, plot_winrates
 from reports.plots.results import plot_ranks, plot_samples, plot_scatter, plot_steps
 from reports.plots.style import Drawn, save, styled
+from reports.plots.systems import plot_systems
 from reports.plots.training import plot_gap, plot_losses, plot_ratio, read_curves
 from reports.ratings import Preferences, read_preferences
 from reports.samples import first_and_last
 from reports.study import ReportStudy, study_from_spec
+from reports.systems import SystemRow, collect_systems, render_systems_csv
 from reports.text import render_csv, render_latex, render_markdown
 
 MONTAGE_PROMPTS = 8
 
 
-def make_report(study: ReportStudy, results: Path, out: Path, replication: Path | None = None) -> None:
+def make_report(
+    study: ReportStudy, results: Path, out: Path, replication: Path | None = None, explorer: bool = False
+) -> None:
     """Writes every output of the report for one scale's results (results/<scale>) below `out`.
 
-    replication: the store of a larger study, by whose variance between runs few runs are judged.
+    replication: the store of a larger study, by whose variance between runs few runs are judged. explorer: the page of
+    all images too, which reads them, and what their prompts ask for.
 
     Raises:
         InputError: results are missing, stale or malformed, or cannot stand in one table. Nothing is written
             before all results are read and compared.
     """
     report = collect(study, results, replication)
+    systems = collect_systems(report)
     preferences = read_preferences(study, results)
     figures = draw_figures(report, results, out / "figures")
+    figures += draw_systems(systems, report.first.prompts, out / "figures")
     if preferences is not None:
         figures += draw_ratings(preferences, out / "figures")
-    write_document(report, results, figures, out / "table.pdf", preferences)
+    write_document(report, results, figures, out / "table.pdf", preferences, systems)
     write_texts(report, out)
+    if systems:
+        write_whole(out / "systems.csv", render_systems_csv(systems))
+    if explorer:
+        write_explorer(
+            listed(report, systems, results),
+            out / "explorer.html",
+            scenes=Path(study.scenes) if study.scenes is not None else None,
+            parti={name: Path(file) for name, file in study.parti.items()},
+            notice=study.notice,
+        )
+
+
+def make_systems_report(
+    study: ReportStudy, results: Path, out: Path, replication: Path | None = None
+) -> None:
+    """Writes systems.pdf, systems.csv and their figures: the comparison of systems alone, from the runs it needs.
+
+    Raises InputError as `make_report` does, and where the scale has no systems.
+    """
+    if not study.systems:
+        raise InputError(f"scale {study.scale} names no systems, so there is nothing to compare")
+    runs = {system.run for system in study.systems if system.run is not None}
+    rows = tuple(row for row in study.rows if row.run in runs)
+    report = collect(replace(study, rows=rows, findings=()), results, replication)
+    systems = collect_systems(report)
+    figures = draw_systems(systems, report.first.prompts, out / "figures")
+    write_document(report, results, figures, out / "systems.pdf", None, systems, only_systems=True)
+    write_whole(out / "systems.csv", render_systems_csv(systems))
 
 
 def make_replication_report(study: ReportStudy, replication: Path, out: Path) -> None:
@@ -121,6 +159,14 @@ def draw_results(report: Report, folder: Path) -> tuple[Drawn, ...]:
         )
 
 
+def draw_systems(systems: Sequence[SystemRow], prompts: str, folder: Path) -> tuple[Drawn, ...]:
+    """Draws the figure of the comparison of systems into `folder` as PDF and PNG; nothing without systems."""
+    if not systems:
+        return ()
+    with styled():
+        return (save(plot_systems(systems, prompts), folder, "systems", "systems"),)
+
+
 def draw_ratings(preferences: Preferences, folder: Path) -> tuple[Drawn, ...]:
     """Draws the figures of the ratings into `folder` as PDF and PNG."""
     figures = {"winrates": plot_winrates, "elo": plot_elo, "pairs": plot_pairs}
@@ -144,6 +190,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=Path("reports"), help="where the report is written")
     text = "the store of a larger study, which says how far runs spread, e.g. replication/mini"
     parser.add_argument("--replication", type=Path, help=text)
+    text = "the comparison of systems alone, from the runs that it needs"
+    parser.add_argument("--systems", action="store_true", help=text)
+    parser.add_argument("--explorer", action="store_true", help="explorer.html too: all images, to look at")
     options = parser.parse_args(arguments)
     if options.study is not None:
         study = TypeAdapter(ReportStudy).validate_json(options.study)
@@ -155,8 +204,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with only_writer(options.out):
         if options.store is not None:
             make_replication_report(study, options.store, options.out)
+        elif options.systems:
+            make_systems_report(study, options.results, options.out, options.replication)
         else:
-            make_report(study, options.results, options.out, options.replication)
+            make_report(study, options.results, options.out, options.replication, options.explorer)
 
 
 if __name__ == "__main__":

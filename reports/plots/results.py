@@ -158,7 +158,7 @@ def plot_steps(report: Report) -> Figure:
     runs = report.study.runs
     figure = style.new_figure(height := 0.19 * len(runs) + 0.85)
     axes = figure.add_axes((0.3, 0.5 / height, 0.68, 1 - 0.75 / height))
-    by_steps = [list(report.estimates(where, "fid").values()) for where in report.headline]
+    by_steps = [list(report.comparable(where, "fid").values()) for where in report.headline]
     for y, one_run in enumerate(zip(*by_steps, strict=True)):
         values = [estimate.value for estimate in one_run]
         axes.plot([min(values), max(values)], [y, y], color=style.FAINT, linewidth=2.5, zorder=1)

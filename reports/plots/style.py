@@ -21,7 +21,7 @@ from scipy.optimize import isotonic_regression
 from add.errors import InputError
 from reports.cells import Estimate
 
-Page = Literal["figures", "ratings", "findings"]
+Page = Literal["figures", "ratings", "findings", "systems"]
 
 # The report's text width (inches), so that type is set at its nominal size.
 WIDTH = 7.0
@@ -128,11 +128,17 @@ def log_if_wide(axes: Axes, values: Sequence[float]) -> str:
     """
     if min(values) <= 0 or max(values) / min(values) < 8:
         return ""
-    axes.set_xscale("log")
-    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.xaxis.set_minor_formatter(NullFormatter())
+    logarithmic(axes, "x")
     return " (logarithmic)"
+
+
+def logarithmic(axes: Axes, which: Literal["x", "y"]) -> None:
+    """Makes an axis logarithmic, with plain labels."""
+    axes.set(**{f"{which}scale": "log"})
+    axis = axes.xaxis if which == "x" else axes.yaxis
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 _APART = 0.15  # inches between two labels' centres

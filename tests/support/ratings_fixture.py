@@ -68,7 +68,7 @@ def write_fixture_ratings(
     """results/ratings/{systems.json, ratings.json} and the samples.json that they lead to."""
     entries = []
     for k, name in enumerate(systems):
-        folder = results / "study_samples" / str(k)
+        folder = results / "samples" / str(k)
         folder.mkdir(parents=True)
         facts = {"steps": 1, "count": 100, "seconds": 100 * SYSTEMS.get(name, (0.0, 0.1))[1]}
         (folder / "samples.json").write_text(json.dumps(facts))

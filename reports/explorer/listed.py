@@ -1,0 +1,83 @@
+"""What the explorer shows of a report: every row of the table, and every system of the comparison."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from eval.image_scores import scores_file
+from eval.result import seed_directory
+from reports import layout
+from reports.cells import Estimate, Report, Slice, in_order
+from reports.explorer.entries import EntryFinding, ExplorerEntry, TableCell
+from reports.systems import SystemRow
+
+SYSTEMS = "systems"
+"""The group of the comparison."""
+
+
+def listed(report: Report, systems: Sequence[SystemRow], results: Path) -> tuple[ExplorerEntry, ...]:
+    """One entry for each row, number of steps and prompt set, at the first training seed; then those of the systems.
+
+    A row has the first finding of its sub-table that it decides, or is one of.
+    """
+    return (*_of_table(report, results), *_of_systems(systems))
+
+
+def _of_table(report: Report, results: Path) -> Iterator[ExplorerEntry]:
+    seed = report.study.seeds[0]
+    for row in report.study.rows:
+        folder = seed_directory(results, row.run, seed)
+        for where in report.slices:
+            yield ExplorerEntry(
+                system=layout.plain_label(report.study.name_of(row.run, full=True)),
+                steps=where.steps,
+                prompts=where.prompts,
+                samples=(folder / "samples" / f"{where.prompts}-{where.steps}step").as_posix(),
+                scores=_scores(folder, where.prompts, where.steps),
+                group=f"({row.part}) {row.question}",
+                cells=_cells(report.measurements[row.run, where].metrics),
+                finding=_finding(report, row.part, row.run, where),
+            )
+
+
+def _of_systems(systems: Sequence[SystemRow]) -> Iterator[ExplorerEntry]:
+    for row in systems:
+        for prompts, samples in row.system.samples.items():
+            if prompts not in row.estimates:
+                continue
+            folder = Path(samples).parent.parent
+            yield ExplorerEntry(
+                system=row.system.name,
+                steps=row.system.steps,
+                prompts=prompts,
+                samples=samples,
+                scores=_scores(folder, prompts, row.system.steps),
+                group=SYSTEMS,
+                cells=_cells(row.estimates[prompts]),
+                finding=None,
+            )
+
+
+def _scores(folder: Path, prompts: str, steps: int) -> str | None:
+    """The scores of single images, which older results lack."""
+    file = scores_file(folder, prompts, steps)
+    return file.as_posix() if file.is_file() else None
+
+
+def _cells(estimates: Mapping[str, Estimate]) -> list[TableCell]:
+    cells = []
+    for metric in in_order(set(estimates)):
+        (shown,) = layout.measured_cells([estimates[metric]], metric)
+        cells.append(TableCell(metric=metric, text=f"{shown.value} {shown.spread}".strip()))
+    return cells
+
+
+def _finding(report: Report, part: str, run: str, where: Slice) -> EntryFinding | None:
+    if where.prompts != report.first.prompts:
+        return None
+    for answer in report.answers:
+        finding = answer.finding
+        if (finding.part, finding.steps) == (part, where.steps) and run in (*finding.rows, *finding.others):
+            return EntryFinding(claim=finding.claim, verdict=answer.verdict)
+    return None
