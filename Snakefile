@@ -2,7 +2,8 @@
 #
 #     data -> reference ------------------+
 #       \--> train -> sample -> score -> report
-#                \--> study_samples -> automatic -> ratings -/      (and the folder of people's votes -> ratings)
+#                \--> system_samples, system_images -> system_score -/
+#                          |--> automatic -> ratings -/      (and the folder of people's votes -> ratings)
 #                          \--> study
 #
 # The report of each scale stays in reports/<scale>, that of another folder of ablations in reports/<scale>-<folder>;
@@ -48,11 +49,12 @@ from addbench.workflow import (
     build_options,
     gpu_jobs,
     plain,
+    plan_compared,
     report_figures,
     report_folder,
     report_values,
+    rival_options,
     scale_file,
-    study_plan,
     stage_values,
     train_options,
     training_source,
@@ -79,9 +81,10 @@ RESULTS = f"results/{SCALE.name}"
 DATA = [f"{SCALE.data.root}/dataset.json"] if SCALE.data.build else []
 REPORT = report_folder(SCALE, ABLATIONS)
 SEEDS = SCALE.training.seeds
-# What people compare; its systems, and the votes that there are now.
-STUDY = study_plan(SCALE, TABLE, RESULTS, whole=ABLATIONS == DEFAULT_ABLATIONS)
-REPORT_VALUES = report_values(SCALE, BASELINE, TABLE, rated=bool(STUDY.systems))
+# What is compared; what people compare of it, and the votes that there are now.
+SYSTEMS = plan_compared(SCALE, TABLE, RESULTS, whole=ABLATIONS == DEFAULT_ABLATIONS)
+STUDY = SYSTEMS.study
+REPORT_VALUES = report_values(SCALE, BASELINE, TABLE, SYSTEMS)
 # A study is never made again in its place, since people may be answering it: give another directory.
 STUDY_DIRECTORY = config.get("study", f"{RESULTS}/study")
 # 1 where jobs use a GPU, else 0; profiles/default allows one such job at a time. Each job holds a GPU of its own
@@ -107,7 +110,13 @@ AUTOMATIC = stage_identity(RaterValues, SCALE)
 RATED = upstream(COMPARED, AUTOMATIC, files_identity((*STUDY.records, *STUDY.keys)))
 RATINGS = stage_identity(RatingValues, SCALE)
 SCORED = of_all(upstream(SAMPLED, SCORE), product(TABLE.runs, SEEDS))
-REPORTED = upstream(SCORED, RATED, RATINGS) if STUDY.systems else SCORED
+MEASURE = stage_identity(MeasureValues, SCALE)
+SAMPLED_SYSTEMS = upstream(
+    DATA_MADE, REFERENCE, SAMPLE, of_all(TRAIN, SYSTEMS.trained), SYSTEMS.identity
+)
+REPORTED = (
+    upstream(SCORED, SAMPLED_SYSTEMS, RATED, RATINGS) if STUDY.systems else SCORED
+)
 # The results of the study that grows: how far runs spread.
 REPLICATION = f"replication/{SCALE.name}"
 REPLICATED = files_identity(
@@ -150,11 +159,12 @@ report: "reports/captions/workflow.rst"
 wildcard_constraints:
     run="[a-z0-9_-]+",
     seed=r"\d+",
+    steps=r"\d+",
 
 
 localrules:
     all,
-    systems,
+    compared,
     latest,
 
 
@@ -304,18 +314,55 @@ rule score:
         "--out {output.result}"
 
 
-rule study_samples:
-    """Images of the systems that only the study compares: other numbers of steps, pretrained pipelines."""
+rule train_rival:
+    """One student by another method, one training seed (baselines/)."""
     input:
-        DATA,
-        ancient(STUDY.extra_students),
-        STUDY.extra_facts,
+        DATA or ancient(training_source(SCALE.data.train)),
     output:
-        STUDY.extra_samples,
+        student=directory(f"{RESULTS}/systems/{{system}}/student"),
+        spec=f"{RESULTS}/systems/{{system}}/spec.json",
+        facts=ensure(f"{RESULTS}/systems/{{system}}/train/train.json", non_empty=True),
     log:
-        f"{RESULTS}/logs/study_samples.log",
+        f"{RESULTS}/logs/train_rival-{{system}}.log",
     benchmark:
-        f"{RESULTS}/benchmarks/study_samples.tsv"
+        f"{RESULTS}/benchmarks/train_rival-{{system}}.tsv"
+    wildcard_constraints:
+        system=SYSTEMS.wildcards("trained"),
+    priority: 1
+    conda:
+        "environment.yml"
+    threads: THREADS
+    resources:
+        gpu=GPU,
+        cache=rival_options(SCALE.data.cache),
+    params:
+        identity=lambda wildcards: SYSTEMS.rival(wildcards).deciding,
+        spec=lambda wildcards, output: SYSTEMS.rival(wildcards).rival,
+        seed=lambda wildcards, output: SYSTEMS.rival(wildcards).trained_seed,
+        out=subpath(output.student, parent=True),
+    shell:
+        "printf '%s\\n' {params.spec:q} > {output.spec} && "
+        "stage {log} python -m baselines.train --spec {output.spec} --seed {params.seed} --out {params.out} "
+        "{resources.cache}"
+
+
+rule system_samples:
+    """The images of a system that the table does not sample, by one number of steps."""
+    input:
+        data=DATA,
+        student=lambda wildcards: ancient(SYSTEMS.by_wildcards(wildcards).students),
+        facts=lambda wildcards: SYSTEMS.by_wildcards(wildcards).trainings,
+    output:
+        expand(
+            f"{RESULTS}/systems/{{{{system}}}}/samples/{{prompts}}-{{{{steps}}}}step/samples.json",
+            prompts=SCALE.sampling.prompts,
+        ),
+    log:
+        f"{RESULTS}/logs/system_samples-{{system}}-{{steps}}step.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/system_samples-{{system}}-{{steps}}step.tsv"
+    wildcard_constraints:
+        system=SYSTEMS.wildcards("sampled"),
     conda:
         "environment.yml"
     threads: THREADS
@@ -323,19 +370,78 @@ rule study_samples:
         gpu=GPU,
     params:
         identity=SAMPLE,
-        systems=STUDY.identity,
-        jobs=lambda wildcards, output: STUDY.jobs,
+        system=lambda wildcards: SYSTEMS.by_wildcards(wildcards).deciding,
+        source=lambda wildcards, output: SYSTEMS.by_wildcards(wildcards).source_text,
         scale=stage_values(SampleValues, SCALE),
+        side=lambda wildcards, output: SCALE.evaluation.resolution,
+        out=subpath(output[0], ancestor=2),
     shell:
-        "stage {log} python -m eval.preferences.study.sources --scale {params.scale:q} --jobs {params.jobs:q}"
+        "stage {log} python -m eval.sample --source {params.source:q} --steps {wildcards.steps} --side {params.side} "
+        "--scale {params.scale:q} --out {params.out}"
 
 
-rule systems:
+rule system_images:
+    """Images that somebody hands in, for one prompt set."""
+    input:
+        DATA,
+    output:
+        f"{RESULTS}/systems/{{system}}/samples/{{prompts}}-{{steps}}step/samples.json",
+    log:
+        f"{RESULTS}/logs/system_images-{{system}}-{{prompts}}-{{steps}}step.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/system_images-{{system}}-{{prompts}}-{{steps}}step.tsv"
+    wildcard_constraints:
+        system=SYSTEMS.wildcards("handed in"),
+        prompts="|".join(SCALE.sampling.prompts),
+    conda:
+        "environment.yml"
+    params:
+        identity=MEASURE,
+        system=lambda wildcards: SYSTEMS.by_wildcards(wildcards).deciding,
+        options=lambda wildcards, output: SYSTEMS.by_wildcards(wildcards).handed_in(
+            wildcards.prompts
+        ),
+        scale=stage_values(MeasureValues, SCALE),
+        out=subpath(output[0], parent=True),
+    shell:
+        "stage {log} python -m eval.handed_in {params.options} --set {wildcards.prompts} --steps {wildcards.steps} "
+        "--scale {params.scale:q} --out {params.out}"
+
+
+rule system_score:
+    """All metrics of a system by one number of steps."""
+    input:
+        samples=lambda wildcards: SYSTEMS.by_wildcards(wildcards).every_sample,
+        reference=rules.reference.output.facts,
+    output:
+        f"{RESULTS}/systems/{{system}}/result-{{steps}}step.json",
+    log:
+        f"{RESULTS}/logs/system_score-{{system}}-{{steps}}step.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/system_score-{{system}}-{{steps}}step.tsv"
+    conda:
+        "environment.yml"
+    threads: THREADS
+    resources:
+        gpu=GPU,
+    params:
+        identity=MEASURE,
+        upstream=upstream(DATA_MADE, REFERENCE, SAMPLE, SYSTEMS.decided(TRAIN)),
+        facts=lambda wildcards: SYSTEMS.by_wildcards(wildcards).facts,
+        scale=stage_values(MeasureValues, SCALE),
+        folder=subpath(output[0], parent=True),
+        reference=subpath(input.reference, parent=True),
+    shell:
+        "stage {log} python -m eval.score --system {params.folder} --steps {wildcards.steps} --facts {params.facts:q} "
+        "--scale {params.scale:q} --reference {params.reference} --out {output}"
+
+
+rule compared:
     """What is compared under which name: the list that the study, the raters and the report read."""
     output:
         f"{RESULTS}/ratings/systems.json",
     log:
-        f"{RESULTS}/logs/systems.log",
+        f"{RESULTS}/logs/compared.log",
     conda:
         "environment.yml"
     params:
@@ -347,7 +453,7 @@ rule systems:
 rule study:
     """The annotators' pages, and beside them the key to their codes. The output only says that they were made."""
     input:
-        systems=rules.systems.output,
+        systems=rules.compared.output,
         samples=STUDY.samples,
     output:
         f"{STUDY_DIRECTORY}.made",
@@ -369,7 +475,7 @@ rule automatic:
     """The automatic raters' votes on every pair, as a preference file that says what they are."""
     input:
         DATA,
-        systems=rules.systems.output,
+        systems=rules.compared.output,
         samples=STUDY.samples,
         reference=rules.reference.output.facts,
     output:
@@ -399,7 +505,7 @@ rule ratings:
         DATA,
         ancient(STUDY.records),
         ancient(STUDY.keys),
-        systems=rules.systems.output,
+        systems=rules.compared.output,
         automatic=rules.automatic.output,
     output:
         json=f"{RESULTS}/ratings/ratings.json",
@@ -430,6 +536,7 @@ rule report:
         results=expand(rules.score.output.result, run=TABLE.runs, seed=SEEDS),
         logs=expand(rules.train.output.log, run=TABLE.runs, seed=SEEDS),
         reference=rules.reference.output.facts,
+        systems=SYSTEMS.results,
         ratings=rules.ratings.output.json if STUDY.systems else [],
         compared=STUDY.samples,
     output:
@@ -454,6 +561,12 @@ rule report:
             category="Table",
         ),
         findings=[f"{REPORT}/findings.csv", f"{REPORT}/findings.json"],
+        systems=f"{REPORT}/systems.csv" if SYSTEMS.specs else [],
+        explorer=report(
+            f"{REPORT}/explorer.html",
+            caption="reports/captions/explorer.html.rst",
+            category="Images",
+        ),
         figures=report_figures(
             report, REPORT, SCALE.sampling.steps, bool(STUDY.systems)
         ),
@@ -471,7 +584,32 @@ rule report:
         out=subpath(output.pdf, parent=True),
     shell:
         "stage {log} python -m reports.table --study {params.study:q} --results {params.results} --out {params.out} "
-        f"--replication {REPLICATION}"
+        f"--explorer --replication {REPLICATION}"
+
+
+rule systems:
+    """The pages on systems alone, from the runs that they need: reports/systems.pdf."""
+    input:
+        systems=SYSTEMS.results,
+        reference=rules.reference.output.facts,
+    output:
+        pdf=f"{REPORT}/systems.pdf",
+        latest="reports/systems.pdf",
+    log:
+        f"{RESULTS}/logs/systems.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/systems.tsv"
+    conda:
+        "environment.yml"
+    params:
+        study=REPORT_VALUES,
+        upstream=upstream(SAMPLED_SYSTEMS, SCORE),
+        replicated=REPLICATED,
+        results=subpath(input.reference, ancestor=2),
+        out=subpath(output.pdf, parent=True),
+    shell:
+        "stage {log} python -m reports.table --systems --study {params.study:q} --results {params.results} "
+        f"--out {{params.out}} --replication {REPLICATION} && cp {{output.pdf}} {{output.latest}}"
 
 
 rule replication:
@@ -501,6 +639,8 @@ rule latest:
         rules.report.output.markdown,
         rules.report.output.latex,
         rules.report.output.findings,
+        rules.report.output.systems,
+        rules.report.output.explorer,
     output:
         "reports/table.pdf",
         "reports/table.csv",
@@ -508,6 +648,8 @@ rule latest:
         "reports/table.tex",
         "reports/findings.csv",
         "reports/findings.json",
+        "reports/systems.csv" if SYSTEMS.specs else [],
+        "reports/explorer.html",
     log:
         f"{RESULTS}/logs/latest.log",
     conda:

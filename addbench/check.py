@@ -10,7 +10,7 @@ from add.files import user_cache
 from addbench.cost.shapes import storage
 from addbench.preflight import Findings
 from addbench.project import RESULTS, load_project
-from addbench.workflow import study_plan
+from addbench.workflow import plan_compared
 
 HASHING_SECONDS = 25.0
 """What hashing may take, so that the whole check stays below a minute."""
@@ -40,9 +40,9 @@ def check(options: argparse.Namespace) -> tuple[str, int]:
     scale, table = project.scale, project.table
     if options.run is not None:  # the scale and the table as if this run were all
         run = project.run(options.run)
-        scale = scale.model_copy(update={"networks": run.networks, "study": None})
+        scale = scale.model_copy(update={"networks": run.networks, "study": None, "systems": None})
         table = Table(table.cells_of(run.name), {run.name: run})
-    study = study_plan(scale, table, RESULTS.as_posix())
+    compared = plan_compared(scale, table, RESULTS.as_posix())
     found = Findings()
     if options.download:
         remedy = "or let mirrors.yaml name what is on this machine"
@@ -53,7 +53,7 @@ def check(options: argparse.Namespace) -> tuple[str, int]:
     check_inputs(found, scale, table, networks)
     _check_libraries(found, table)
     shapes = known_shapes(scale, networks)
-    needed = storage(scale, table, study, shapes.parameters, jobs=options.jobs).total
+    needed = storage(scale, table, compared, shapes.parameters, jobs=options.jobs).total
     card = options.gpu_memory
     gpus = machine_gpus() if card is None else [Gpu("the card", int(card * 1e9))]
     check_resources(found, scale, table, shapes, RESULTS, gpus, needed)

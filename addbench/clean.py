@@ -15,12 +15,13 @@ from typing import Any
 
 from add.lock import holder, try_lock
 
-STAGES = ("logs", "benchmarks", "reference", "ratings", "study_samples")
+STAGES = ("logs", "benchmarks", "reference", "ratings", "systems")
 """Directories of stages below results/<scale>, beside those of the runs."""
 RUN = ("spec.json", "student", "train", "samples", "result.json")
 """What a run's stages leave below results/<scale>/<run>/seed<k>."""
 REPORT = (
     *("table.pdf", "table.csv", "table.md", "table.tex", "findings.csv", "findings.json", "ratings.csv"),
+    *("systems.pdf", "systems.csv", "explorer.html"),
     "figures",
 )
 """What a report leaves below reports and reports/<scale>."""

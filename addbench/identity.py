@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
@@ -31,6 +31,9 @@ from eval.metrics.alignment import LOCAL
 from eval.preferences.raters.scores import PREPARATION
 from eval.stage import MeasureValues, StageValues
 
+if TYPE_CHECKING:
+    from baselines.spec import RivalSpec
+
 FIRST_METHOD = 1
 """Of trainings that do not record `add.identity.METHOD`."""
 BUILT = "made by the data stage"
@@ -43,6 +46,19 @@ def run_identity(scale: Scale, run: Run, data: str | None = None) -> dict[str, A
     """
     networks = {name: _network(scale, network) for name, network in networks_of(run).items()}
     return {"values": deciding_values(run), "networks": networks, "data": data or _training_data(scale)}
+
+
+def rival_identity(scale: Scale, rival: RivalSpec) -> dict[str, Any]:
+    """The same of a rival's training."""
+    from baselines.spec import RIVALS
+
+    networks = {name: _network(scale, network) for name, network in networks_of(rival).items()}
+    return {
+        "rivals": RIVALS,
+        "values": deciding_values(rival),
+        "networks": networks,
+        "data": _training_data(scale),
+    }
 
 
 def train_identity(scale: Scale, table: Table, results: str) -> Callable[[Any], str]:
@@ -178,7 +194,7 @@ def _decided(scale: Scale, value: Any) -> Any:
     if isinstance(value, PartiPromptsSpec):
         return {**value.model_dump(mode="json", exclude={"file"}), "prompts": file(value.file)}
     if isinstance(value, ReferenceSpec):
-        images = BUILT if _built(scale, value.images) else _folder(Path(value.images))
+        images = BUILT if _built(scale, value.images) else folder_identity(Path(value.images))
         return {"count": value.count, "images": images}
     if isinstance(value, PickScoreRaterSpec):
         own = value.model_dump(mode="json", exclude={*_ADDRESS, "processor", "processor_revision"})
@@ -259,7 +275,7 @@ def _photographs(prompts: CocoPromptsSpec) -> str:
     return remembered(f"photographs {file.absolute()}", there, digest)
 
 
-def _folder(folder: Path) -> str:
+def folder_identity(folder: Path) -> str:
     """One digest over the images of a flat folder, in the order of their names."""
     files = sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
     states = {file.name: state for file in files if (state := file_state(file))}

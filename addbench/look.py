@@ -28,7 +28,7 @@ from addbench.project import (
     walk,
     yaml_line,
 )
-from addbench.workflow import ABLATIONS, plain, study_plan
+from addbench.workflow import ABLATIONS, plain, plan_compared
 from eval.protocols.spec import load_protocols
 
 
@@ -122,7 +122,7 @@ def validate(options: argparse.Namespace) -> tuple[str, int]:
         if scale is not None and baseline is not None and ablations is not None:
             table = attempt(SpecError, problems, resolve, scale, baseline, ablations)
             if table is not None:
-                attempt(SpecError, problems, study_plan, scale, table, RESULTS.as_posix())
+                attempt(SpecError, problems, plan_compared, scale, table, RESULTS.as_posix())
                 counts.append(f"{scale.name}: {len(table.cells)} cells, {len(table.runs)} runs")
     protocols = sorted((CONFIG / "protocols").glob("*.yaml"))
     for path in protocols:

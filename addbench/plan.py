@@ -14,7 +14,7 @@ from addbench.cost.shapes import (
     images_sampled,
     parameter_counts,
     storage,
-    study_images,
+    system_images,
 )
 from addbench.cost.timing import (
     DeviceRate,
@@ -29,7 +29,7 @@ from addbench.cost.timing import (
 )
 from addbench.preflight import size
 from addbench.project import RESULTS, Project, aligned, load_project
-from addbench.workflow import StudyFiles, study_plan
+from addbench.workflow import ComparedSystems, plan_compared
 
 Times = Mapping[str, Time]
 
@@ -64,7 +64,7 @@ def plan(options: argparse.Namespace) -> tuple[str, int]:
         raise InputError("--rate should be positive, and --share above 0 and at most 1")
     project = load_project(options.scale)
     scale, table = project.scale, project.table
-    study = study_plan(scale, table, RESULTS.as_posix())
+    compared = plan_compared(scale, table, RESULTS.as_posix())
     measured = read_measured(options.results or RESULTS / scale.name)
     places, absent = configurations(scale)
     arithmetic = rate = None
@@ -74,7 +74,7 @@ def plan(options: argparse.Namespace) -> tuple[str, int]:
         arithmetic.count_steps(run for run in table.runs.values() if not same_trainings(run, measured))
     trainings = training_times(table, measured, arithmetic, rate)
     samplings = sampling_times(scale, table, measured, arithmetic, rate)
-    parts = [_stages(project, study, measured, trainings, samplings)]
+    parts = [_stages(project, compared, measured, trainings, samplings)]
     if options.runs:
         rows = [("run", "train, hours", "how", "sample, hours", "how")]
         rows += [
@@ -82,7 +82,7 @@ def plan(options: argparse.Namespace) -> tuple[str, int]:
             for name, each in trainings.items()
         ]
         parts.append(aligned(rows))
-    parts.append(_notes(project, study, rate, absent, places))
+    parts.append(_notes(project, compared, rate, absent, places))
     return "\n\n".join(parts), 0
 
 
@@ -104,22 +104,22 @@ def _rate(
 
 
 def _stages(
-    project: Project, study: StudyFiles, measured: MeasuredRuns, trainings: Times, samplings: Times
+    project: Project, compared: ComparedSystems, measured: MeasuredRuns, trainings: Times, samplings: Times
 ) -> str:
     scale, table = project.scale, project.table
     seeds = len(scale.training.seeds)
     jobs = len(table.runs) * seeds
     trained = sum(run.training.steps * run.training.batch for run in table.runs.values()) * seeds
     sampled = images_sampled(scale, table)
-    shown = study_images(scale, study)
+    shown = system_images(scale, compared)
     rows: list[tuple[str, ...]] = [
         ("stage", "jobs", "images", "hours", "how known"),
         _row("train", jobs, trained, list(trainings.values()) * seeds),
         _row("sample", jobs, sampled, list(samplings.values()) * seeds),
         _job("score", jobs, sampled, measured),
     ]
-    for rule in ("data", "reference", "study_samples", "automatic", "ratings", "report"):
-        images = shown if rule == "study_samples" else 0
+    for rule in ("data", "reference", "system_samples", "automatic", "ratings", "report"):
+        images = shown if rule == "system_samples" else 0
         if images or rule in measured.jobs:
             rows.append(_job(rule, 1, images, measured))
     known = [measured.jobs[row[0]] * int(row[1]) for row in rows[3:] if row[0] in measured.jobs]
@@ -147,7 +147,11 @@ def _job(rule: str, jobs: int, images: int, measured: MeasuredRuns) -> tuple[str
 
 
 def _notes(
-    project: Project, study: StudyFiles, rate: DeviceRate | None, absent: list[str], places: dict[str, str]
+    project: Project,
+    compared: ComparedSystems,
+    rate: DeviceRate | None,
+    absent: list[str],
+    places: dict[str, str],
 ) -> str:
     scale, table = project.scale, project.table
     lines = []
@@ -159,7 +163,7 @@ def _notes(
     if absent:
         lines.append(f"no configuration is known of {', '.join(absent)}: only what was measured is counted")
     else:
-        disk = storage(scale, table, study, parameter_counts(scale, places))
+        disk = storage(scale, table, compared, parameter_counts(scale, places))
         lines.append(
             f"disk: {size(disk.total)} under results/{scale.name}: students {size(disk.students)}, checkpoints of one "
             f"training at a time {size(disk.checkpoints)}, images {size(disk.samples)}, training logs "

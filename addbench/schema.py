@@ -17,6 +17,7 @@ from pydantic.json_schema import models_json_schema
 from add.config.resolve import override_keys
 from add.config.run import Ablation, Variant
 from add.config.scale import Scale
+from add.config.system import SystemSpec
 from add.config.training import TrainingSpec
 from add.errors import InputError
 from add.files import write_whole
@@ -29,6 +30,7 @@ MODELS: dict[str, type[BaseModel]] = {
     "scale": Scale,
     "baseline": Variant,
     "ablation": Ablation,
+    "system": SystemSpec,
     "protocols": Protocols,
     "mirrors": Mirrors,
 }

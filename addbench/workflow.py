@@ -6,21 +6,25 @@ import dataclasses
 import json
 import shlex
 import sys
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, Literal
 
 from add.config.load import BASELINE
 from add.config.resolve import Table
 from add.config.run import Run, Variant
 from add.config.scale import Scale
-from add.config.study import StudySpec, StudySystemSpec
+from add.config.study import StudySpec
+from add.config.system import SystemSpec, load_systems
 from add.config.training import CacheSpec, CocoSpec, ShardsSpec, TrainData
 from add.config.yaml import Loc, SpecError, dotted, nearest, raise_all
 from add.device import machine_gpus
+from addbench.systems import PlannedSystem, plan_systems, unknown_names
 from eval.stage import MeasureValues, StageValues
-from reports.study import study_from_spec
+from reports.study import ReportSystem, study_from_spec
 
 ABLATIONS = Path("ablations")
 """The folder of the paper's questions."""
@@ -63,16 +67,39 @@ def stage_values(stage: type[StageValues], scale: Scale) -> Callable[[Any, Any],
     return lambda wildcards, output: stage.of(scale).model_dump_json()
 
 
-def report_values(scale: Scale, baseline: Variant, table: Table, rated: bool) -> Callable[[Any], str]:
+def report_values(
+    scale: Scale, baseline: Variant, table: Table, compared: ComparedSystems
+) -> Callable[[Any], str]:
     """What the report is about as one line of JSON, for `python -m reports.table --study`.
 
-    rated: whether this table's systems are rated; the report of another asks for no ratings. A function, since
-    Snakemake takes braces in a text for wildcards.
+    Where no systems are rated, the report asks for no ratings. A function, since Snakemake takes braces in a text for
+    wildcards.
     """
     study = study_from_spec(scale, baseline, table)
-    if not rated:
+    if not compared.study.systems:
         study = dataclasses.replace(study, focus=())
+    study = dataclasses.replace(study, systems=tuple(_reported(compared)))
     return lambda wildcards: json.dumps(dataclasses.asdict(study))
+
+
+def _reported(compared: ComparedSystems) -> Iterator[ReportSystem]:
+    """The systems as the report reads them, by file, then by number of steps."""
+    for spec in compared.specs:
+        for steps in spec.steps:
+            made = [s for s in compared.systems if s.spec is spec and s.steps == steps]
+            figures: dict[str, Any] = {
+                key: next((f.model_dump() for f in getattr(spec, key) or () if f.steps == steps), None)
+                for key in ("published", "elsewhere")
+            }
+            yield ReportSystem(
+                name=spec.label,
+                label=spec.name_at(steps),
+                steps=steps,
+                run=spec.run,
+                results=tuple(s.result for s in made),
+                samples={name: made[0].samples(name) for name in made[0].sets} if made else {},
+                **figures,
+            )
 
 
 def build_options(scale: Scale) -> str:
@@ -104,6 +131,11 @@ def train_options(cache: CacheSpec | None) -> str:
     return "" if cache is None else shlex.join(["--cache", cache.directory, "--keep", *cache.keep])
 
 
+def rival_options(cache: CacheSpec | None) -> str:
+    """The same of `python -m baselines.train`."""
+    return "" if cache is None else shlex.join(["--cache", cache.directory])
+
+
 def gpu_jobs(setting: Any, scale: Scale) -> int:
     """1 where the scale's jobs use a GPU, else 0: as it states, as set (`--config gpu=1`), or whether there is one."""
     if scale.training.device == "cpu":
@@ -126,34 +158,15 @@ def report_figures(flag: Callable[..., Any], report: str, steps: Sequence[int], 
 
 
 @dataclass(frozen=True)
-class Compared:
-    """A system and its sample directory. job: what samples it, where the table does not.
-
-    student: the directory of the student that is sampled; None for a pretrained pipeline. identity: what decides the
-    images that the job draws.
-    """
-
-    label: str
-    samples: str
-    student: str | None = None
-    job: dict[str, Any] | None = None
-    identity: Any = None
-
-    @property
-    def finished(self) -> str:
-        """The file that appears once the sample set is whole."""
-        return f"{self.samples}/samples.json"
-
-
-@dataclass(frozen=True)
 class StudyFiles:
     """All systems of a study in its order; empty where the scale has no study. Every field is a value for `params`.
 
-    options: the design, for eval.preferences.study.make. records, keys: people's preference files and key files that
-    exist now.
+    prompts: the set that is compared. options: the design, for eval.preferences.study.make. records, keys: people's
+    preference files and key files that exist now.
     """
 
-    systems: tuple[Compared, ...] = ()
+    systems: tuple[PlannedSystem, ...] = ()
+    prompts: str = ""
     options: str = ""
     records: tuple[str, ...] = ()
     keys: tuple[str, ...] = ()
@@ -161,125 +174,151 @@ class StudyFiles:
     @property
     def samples(self) -> list[str]:
         """The files that must exist before anything is compared."""
-        return [system.finished for system in self.systems]
+        return [system.finished(self.prompts) for system in self.systems]
 
     @property
     def trained(self) -> list[tuple[str, int]]:
         """(run, training seed) of every student that is compared, each once."""
-        students = dict.fromkeys(Path(system.student) for system in self.systems if system.student)
-        return [(s.parent.parent.name, int(s.parent.name.removeprefix("seed"))) for s in students]
-
-    @property
-    def extra(self) -> list[Compared]:
-        """The systems that are sampled for the study alone."""
-        return [system for system in self.systems if system.job is not None]
-
-    @property
-    def extra_samples(self) -> list[str]:
-        """The files that sampling them makes."""
-        return [system.finished for system in self.extra]
-
-    @property
-    def extra_students(self) -> list[str]:
-        """The students that they are sampled from, each once."""
-        return list(dict.fromkeys(system.student for system in self.extra if system.student))
-
-    @property
-    def extra_facts(self) -> list[str]:
-        """The records of their trainings."""
-        return [
-            Path(student).with_name("train").joinpath("train.json").as_posix()
-            for student in self.extra_students
-        ]
+        return trained(self.systems)
 
     @property
     def identity(self) -> str:
-        """What decides the images that are sampled for the study alone, as JSON in one line."""
-        return json.dumps([[system.samples, system.identity] for system in self.extra])
-
-    @property
-    def jobs(self) -> str:
-        """The jobs of eval.preferences.study.sources, as JSON in one line."""
-        return json.dumps([system.job for system in self.extra])
+        """What decides the images of the systems that the table does not sample, as JSON in one line."""
+        return json.dumps([system.deciding for system in self.systems if system.own])
 
     @property
     def entries(self) -> str:
         """The systems file of eval.preferences.study: name and sample directory of each, as JSON in one line."""
-        return json.dumps([{"name": s.label, "samples": s.samples} for s in self.systems])
+        return json.dumps([{"name": s.label, "samples": s.samples(self.prompts)} for s in self.systems])
 
 
-def study_plan(scale: Scale, table: Table, results: str, whole: bool = True) -> StudyFiles:
-    """The scale's study as files below `results`. Raises SpecError with every unknown name.
+@dataclass(frozen=True)
+class ComparedSystems:
+    """Every system of a scale at every number of steps and training seed, and which of them a study shows.
 
-    whole: whether the table is that of the project's folder. A study's systems are runs of that table; another table
-    that lacks some of them has no ratings, and says so on stderr.
+    specs: their files, also of systems of published figures alone.
     """
+
+    specs: tuple[SystemSpec, ...] = ()
+    systems: tuple[PlannedSystem, ...] = ()
+    study: StudyFiles = StudyFiles()
+
+    def by_wildcards(self, wildcards: Any) -> PlannedSystem:
+        """The system that a job of the systems' rules is about."""
+        return self._jobs[wildcards.system, int(wildcards.steps)]
+
+    def decided(self, train: Callable[[Any], str]) -> Callable[[Any], str]:
+        """What decides the images of the system of such a job. train: the identity of a training by its wildcards."""
+
+        def identity(wildcards: Any) -> str:
+            system = self.by_wildcards(wildcards)
+            trainings = [train(SimpleNamespace(run=run, seed=seed)) for run, seed in trained([system])]
+            return json.dumps([system.deciding, trainings])
+
+        return identity
+
+    @cached_property
+    def _jobs(self) -> dict[tuple[str, int], PlannedSystem]:
+        return {(system.wildcard, system.steps): system for system in self.systems if system.own}
+
+    @property
+    def trained(self) -> list[tuple[str, int]]:
+        """(run, training seed) of every student that is compared, each once."""
+        return trained(self.systems)
+
+    @property
+    def identity(self) -> str:
+        """What decides the images of all systems that the table does not sample, as JSON in one line."""
+        return json.dumps([system.deciding for system in self.systems if system.own])
+
+    @property
+    def results(self) -> list[str]:
+        """The result of every system, each file once."""
+        return list(dict.fromkeys(system.result for system in self.systems))
+
+    def wildcards(self, made: Literal["sampled", "handed in", "trained"]) -> str:
+        """A pattern of the wildcard `system` for those that are sampled here, were handed in, or are rivals."""
+        names = {
+            system.wildcard
+            for system in self.systems
+            if system.own
+            and (
+                system.rival is not None
+                if made == "trained"
+                else (system.source is None) is (made == "handed in")
+            )
+        }
+        return "|".join(sorted(names)) or "(?!)"
+
+    def rival(self, wildcards: Any) -> PlannedSystem:
+        """The rival that a training is of, by any of its numbers of steps."""
+        return next(system for system in self.systems if system.rival and system.wildcard == wildcards.system)
+
+
+def trained(systems: Iterable[PlannedSystem]) -> list[tuple[str, int]]:
+    """(run, training seed) of every student among these, each once."""
+    students = dict.fromkeys(
+        (s.spec.run, s.trained_seed) for s in systems if s.spec.run is not None and s.trained_seed is not None
+    )
+    return list(students)
+
+
+def plan_compared(scale: Scale, table: Table, results: str, whole: bool = True) -> ComparedSystems:
+    """The scale's systems and its study as files below `results`. Raises SpecError with every unknown name.
+
+    whole: whether the table is that of the project's folder. The systems are runs of that table; another table has no
+    comparison of systems, and where it lacks those that the study shows it has no ratings, and says so on stderr.
+    """
+    specs = load_systems(scale.systems)
+    if not whole:
+        specs = tuple(spec for spec in specs if spec.run is None or spec.run in table.runs)
+    raise_all(unknown_names(scale, specs, table))
+    systems = plan_systems(scale, specs, table, results)
     study = scale.study
     if study is None:
-        return StudyFiles()
-    lacking = sorted({system.run for system in study.systems if system.run} - set(table.runs))
+        return ComparedSystems(specs, systems) if whole else ComparedSystems()
+    labels = {system.label: system for system in reversed(systems)}
+    lacking = [label for label in study.systems if label not in labels]
     if lacking and not whole:
         print(f"This report has no ratings: the study compares {', '.join(lacking)}.", file=sys.stderr)
-        return StudyFiles()
-    raise_all(_unknown(scale, study, table))
+        return ComparedSystems()
+    raise_all(_unknown(scale, study, labels))
     folder = Path(study.records)
-    return StudyFiles(
-        systems=tuple(_compared(scale, study, system, results) for system in study.systems),
+    files = StudyFiles(
+        systems=tuple(labels[label] for label in study.systems),
+        prompts=study.prompts,
         options=f"--raters {study.raters} --votes-per-pair {study.votes_per_pair} "
         f"--trials-per-rater {study.trials_per_rater} --seed {study.seed}{'' if study.ties else ' --no-ties'}",
         records=tuple(file.as_posix() for file in sorted(folder.glob("*.csv"))),
         keys=tuple(file.as_posix() for file in sorted(folder.glob("*.key.json"))),
     )
+    return ComparedSystems(specs, systems, files) if whole else ComparedSystems(study=files)
 
 
-def _unknown(scale: Scale, study: StudySpec, table: Table) -> Iterator[SpecError]:
-    """The study's references to other sections, or to the table, that lead nowhere."""
-    diffusion, prompts = scale.networks.diffusion, scale.sampling.prompts
-    labels = [system.label for system in study.systems]
-    named: list[tuple[Loc, str | None, Collection[str], str]] = [
-        (("study", "prompts"), study.prompts, prompts, "sampling.prompts has no set")
+def _unknown(scale: Scale, study: StudySpec, systems: Mapping[str, PlannedSystem]) -> Iterator[SpecError]:
+    """The study's references to other sections, or to systems, that lead nowhere."""
+    named: list[tuple[Loc, str, Collection[str], str]] = [
+        (("study", "prompts"), study.prompts, scale.sampling.prompts, "sampling.prompts has no set")
     ]
-    for index, system in enumerate(study.systems):
-        loc: Loc = ("study", "systems", index)
-        named.append(((*loc, "run"), system.run, table.runs, "the table has no run"))
-        named.append(((*loc, "pipeline"), system.pipeline, diffusion, "networks.diffusion has no"))
-    for index, label in enumerate(study.focus):
-        named.append((("study", "focus", index), label, labels, "no system of the study is called"))
+    known = f"{scale.systems} has no system"
+    named += [(("study", "systems", k), label, systems, known) for k, label in enumerate(study.systems)]
+    named += [
+        (("study", "focus", k), label, study.systems, "no system of the study is called")
+        for k, label in enumerate(study.focus)
+    ]
     problems: list[tuple[Loc, str]] = [
         (loc, f"{what} '{name}'{nearest(name, known)}")
         for loc, name, known, what in named
-        if name is not None and name not in known
+        if name not in known
     ]
+    for index, label in enumerate(study.systems):
+        if label in systems and study.prompts not in systems[label].sets:
+            where = systems[label].spec.origin.file
+            message = f"'{label}' has no images of '{study.prompts}' ({where})"
+            problems.append((("study", "systems", index), message))
     for index, rater in enumerate(study.automatic):
         if rater.kind == "scene_graph" and scale.evaluation.oracle is None:
             missing = "scene_graph needs evaluation.oracle, which is null"
             problems.append((("study", "automatic", index), missing))
     for loc, message in problems:
         yield SpecError(scale.origin.file, scale.origin.line(loc), f"{dotted(loc)}: {message}")
-
-
-def _compared(scale: Scale, study: StudySpec, system: StudySystemSpec, results: str) -> Compared:
-    folder = f"{study.prompts}-{system.steps}step"
-    if system.run is not None:
-        trained = f"{results}/{system.run}/seed{system.seed}"
-        student = f"{trained}/student"
-        if system.steps in scale.sampling.steps:
-            return Compared(system.label, f"{trained}/samples/{folder}", student)
-        out = f"{results}/study_samples/{system.run}-seed{system.seed}"
-        job = {"system": student, "prompts": study.prompts, "steps": system.steps, "out": out}
-        return Compared(system.label, f"{out}/{folder}", student, job, system.run)
-    from addbench.identity import network_identity
-
-    network = scale.networks.diffusion[system.pipeline or ""]
-    given = "".join(f"-{t}" for t in system.timesteps or ())
-    out = f"{results}/study_samples/{system.pipeline}-guidance{system.guidance:g}{given and f'-timesteps{given}'}"
-    known = {"revision": network.revision, "sha256": network.sha256, "guidance": system.guidance}
-    job = {"system": network.path, "prompts": study.prompts, **known, "steps": system.steps, "out": out}
-    if network.files is not None:
-        job["files"] = network.files
-    if sizes := network.model_dump(include={"original_size", "target_size"}, exclude_none=True):
-        job["sizes"] = sizes
-    if system.timesteps is not None:
-        job["timesteps"] = system.timesteps
-    identity = [network_identity(scale, network), system.guidance, system.timesteps]
-    return Compared(system.label, f"{out}/{folder}", None, job, identity)

@@ -228,7 +228,8 @@ def rival_of(scale: Scale, name: str, settings: Mapping[str, Any]) -> RivalSpec:
     unknown = [key for key in settings if key not in given]
     raise_all(refused((key,), f"unknown key '{key}'{nearest(key, given)}") for key in unknown)
     made = validated(_Settings, dict(settings), refused)
-    training = scale.training.model_dump(exclude={"seeds"}) | made.training
+    # The scale's options of ADD's networks are not a rival's; it trains plainly.
+    training = scale.training.model_dump(exclude={"seeds", "performance"}) | made.training
     networks = scale.networks
     if made.teacher not in networks.diffusion:
         known = nearest(made.teacher, networks.diffusion)

@@ -3,10 +3,11 @@
     prompt_id,seed,fid_influence,clip_score,all_right,layout,shape_0,...
     coco-000000000009,0,-3.1,0.31,true,row,circle,...
 
-`seed` is the training seed. The lines are in the order of the sample set, and two runs of one scale have the same
-prompts with the same sampling seeds: later comparisons can pair images. A metric that does not apply to a set has no
-column. Each of `clip_score` and `all_right` has the printed value as its mean, and `fid_influence` FID's standard
-error as the standard error of its mean. The last columns are the oracle's answers, by group.
+`seed` is the training seed, empty where this project trained nothing. The lines are in the order of the sample set, and
+two runs of one scale have the same prompts with the same sampling seeds: later comparisons can pair images. A metric
+that does not apply to a set has no column. Each of `clip_score` and `all_right` has the printed value as its mean, and
+`fid_influence` FID's standard error as the standard error of its mean. The last columns are the oracle's answers, by
+group.
 """
 
 from __future__ import annotations
@@ -30,10 +31,11 @@ METRICS = ("fid_influence", "clip_score", "all_right")
 
 @dataclass(frozen=True)
 class ScoredImages:
-    """One file: prompt ids (n,), the training seed, and the scores; a metric that is not there is empty."""
+    """One file: prompt ids (n,), the training seed (None: not trained here), and the scores; a metric that is
+    not there is empty."""
 
     prompt_ids: tuple[str, ...]
-    seed: int
+    seed: int | None
     scores: ImageScores
 
 
@@ -42,10 +44,11 @@ def scores_file(run: Path, prompts: str, steps: int) -> Path:
     return run / "scores" / f"{prompts}-{steps}step.csv"
 
 
-def write_scores(path: Path, prompt_ids: Sequence[str], seed: int, scores: ImageScores) -> None:
+def write_scores(path: Path, prompt_ids: Sequence[str], seed: int | None, scores: ImageScores) -> None:
     """Write one file, whole."""
     groups = sorted({group for answer in scores.answers for group in answer})
-    columns: dict[str, Sequence[str]] = {"prompt_id": prompt_ids, "seed": [str(seed)] * len(prompt_ids)}
+    trained = "" if seed is None else str(seed)
+    columns: dict[str, Sequence[str]] = {"prompt_id": prompt_ids, "seed": [trained] * len(prompt_ids)}
     found = (
         [f"{value:.8g}" for value in scores.fid],
         [f"{value:.8g}" for value in scores.clip_score],
@@ -86,12 +89,15 @@ def read_scores(path: Path) -> ScoredImages:
     for line, row in enumerate(rows, start=2):
         if None in row or None in row.values():
             raise InputError(f"{path}:{line}: has not the {len(fields)} values that the first line names")
-    seeds = {_number(path, row, line, "seed") for line, row in enumerate(rows, start=2)}
+    seeds = {
+        None if row["seed"] == "" else int(_number(path, row, line, "seed"))
+        for line, row in enumerate(rows, start=2)
+    }
     if len(seeds) != 1:
         raise InputError(f"{path}: holds {len(seeds)} training seeds; a file is of one run")
     return ScoredImages(
         tuple(row["prompt_id"] for row in rows),
-        int(seeds.pop()),
+        seeds.pop(),
         ImageScores(
             fid=_column(path, rows, "fid_influence"),
             clip_score=_column(path, rows, "clip_score"),

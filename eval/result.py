@@ -45,13 +45,28 @@ class Metric(_Part):
     protocol: Hash12
 
 
-class ResultSystem(_Part):
-    """A run sampled with `steps` steps on one prompt set."""
+class MeasuredImages(_Part):
+    """The metrics of a number of images."""
+
+    images: Annotated[int, Field(ge=1)]
+    metrics: dict[str, Metric]
+
+
+class ResultSystem(MeasuredImages):
+    """A system sampled with `steps` steps on one prompt set.
+
+    first: the same of the set's first images alone, as many as are sampled by more steps: FID, and whatever depends on
+    how many images there are, is compared between numbers of steps by these. None where that is the whole set.
+    """
 
     steps: Annotated[int, Field(ge=1)]
     prompts: str
-    images: Annotated[int, Field(ge=1)]
-    metrics: dict[str, Metric]
+    first: MeasuredImages | None = None
+
+    @property
+    def comparable(self) -> MeasuredImages:
+        """The images that are compared between numbers of steps."""
+        return self if self.first is None else self.first
 
 
 class ResultProvenance(_Part):
@@ -81,17 +96,31 @@ class _Document(_Part):
         return self.model_dump(mode="json", by_alias=True, exclude_unset=True)
 
 
-class Result(_Document):
-    """One result.json: one run with one training seed."""
-
+class _Scored(_Document):
     scale: str
     notice: str | None = None
-    run: str
-    seed: int
-    spec_hash: str
     systems: tuple[ResultSystem, ...]
     protocols: dict[Hash12, dict[str, Any]]
     provenance: ResultProvenance
+
+
+class Result(_Scored):
+    """One result.json: one run with one training seed."""
+
+    run: str
+    seed: int
+    spec_hash: str
+
+
+class SystemResult(_Scored):
+    """The result of any other system by one number of steps.
+
+    system: its file's stem. label: its name in tables. seed: of its training, where this project trained it.
+    """
+
+    system: str
+    label: str
+    seed: int | None = None
 
 
 class Blur(_Part):
@@ -166,6 +195,11 @@ def require(paths: Iterable[Path]) -> None:
 def read_result(path: Path) -> Result:
     """One result.json. Raises InputError with the file and every field that is wrong."""
     return _read(Result, path, "a result", "run `snakemake` to score again")
+
+
+def read_system_result(path: Path) -> SystemResult:
+    """The result of a system. Raises InputError with the file and every field that is wrong."""
+    return _read(SystemResult, path, "a system's result", "run `snakemake` to score again")
 
 
 def read_reference(path: Path) -> ReferenceResult | None:

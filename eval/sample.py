@@ -2,7 +2,8 @@
 
 A system is a trained student's directory, or any diffusers pipeline with its own scheduler. Writes one directory for
 each prompt set and number of steps: images, `index.csv`, and last `samples.json`, without which readers take the set
-for unfinished. An image depends on (system, prompt, seed) alone.
+for unfinished. An image depends on (system, prompt, seed) alone. The workflow says with `--source` which pipeline it
+is, by which weights, and how it samples.
 """
 
 from __future__ import annotations
@@ -21,13 +22,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
+from add.config.system import Dtype, SystemSource
 from add.device import add_device_option, open_device
 from add.errors import InputError, refuses
 from add.files import write_json
 from add.lock import only_writer
 from eval.drawing import eight_bit, sampler_facts, truncated_prompts, watched
-from eval.images import INDEX_COLUMNS, SampledImage
+from eval.images import INDEX_COLUMNS, SampledImage, to_square
 from eval.prompts import Prompt, read_prompts
 from eval.stage import SampleValues, add_scale_option
 
@@ -38,6 +41,15 @@ if TYPE_CHECKING:
 SIZES = ("original_size", "target_size")
 
 
+def read_source(text: str) -> SystemSource:
+    """A source as JSON. Raises InputError with every field that is wrong."""
+    try:
+        return SystemSource.model_validate_json(text)
+    except ValidationError as error:
+        places = ((".".join(map(str, e["loc"])), e["msg"]) for e in error.errors())
+        raise InputError.of(f"--source: {place}: {message}" for place, message in places) from error
+
+
 @dataclass(frozen=True)
 class System:
     """A pipeline that turns prompts and seeds into images.
@@ -45,7 +57,8 @@ class System:
     timesteps: by number of steps, a student's own or those that were given for a pipeline; empty for other pipelines,
     whose scheduler chooses. guidance: classifier-free guidance scale, 1 for none (a student has none; paper,
     section 4). called: the timesteps of the last call. sizes: `original_size` and `target_size`, sides in pixels, that
-    an SDXL pipeline is told; without them it takes its resolution.
+    an SDXL pipeline is told; without them it takes its resolution. resolution: side in pixels of the images that are
+    drawn; None for the pipeline's own.
     """
 
     name: str
@@ -54,6 +67,7 @@ class System:
     guidance: float
     called: list[float] = field(default_factory=list)
     sizes: Mapping[str, int] = field(default_factory=dict)
+    resolution: int | None = None
 
     def images(self, prompts: Sequence[str], seeds: Sequence[int], steps: int) -> NDArray[np.uint8]:
         """RGB images (N, H, W, 3) uint8, one generator an image, so that none depends on its neighbours.
@@ -64,6 +78,8 @@ class System:
         import torch
 
         options: dict[str, Any] = {name: (side, side) for name, side in self.sizes.items()}
+        if self.resolution is not None:
+            options |= {"height": self.resolution, "width": self.resolution}
         if self.timesteps:
             if steps not in self.timesteps:
                 known = ", ".join(map(str, self.timesteps))
@@ -99,12 +115,18 @@ def load_system(
     device: str = "cpu",
     timesteps: Sequence[int] = (),
     sizes: Mapping[str, int] | None = None,
+    *,
+    scheduler: str | None = None,
+    spacing: str | None = None,
+    dtype: Dtype | None = None,
+    resolution: int | None = None,
 ) -> System:
-    """Load the pipeline at `directory` (or hub id) in float32.
+    """Load the pipeline at `directory` (or hub id), in float32 unless `dtype` says otherwise.
 
-    guidance, timesteps, sizes: for pipelines that are no student; without timesteps the scheduler chooses. Raises
-    OSError where the directory is no diffusers pipeline, InputError where timesteps are given for a student, or it
-    lost files.
+    guidance, timesteps, sizes, resolution: for pipelines that are no student; without timesteps the scheduler chooses.
+    scheduler: a class of diffusers in place of the pipeline's own, with its configuration; spacing: of its timesteps.
+    Raises OSError where the directory is no diffusers pipeline, InputError where these are given for a student, or it
+    lost files, and for a scheduler that diffusers does not have.
     """
     import torch
     from diffusers import DiffusionPipeline
@@ -121,19 +143,60 @@ def load_system(
         raise InputError(lost, "`addbench repair` lets the next `snakemake` train the student again")
     unet = Path(directory) / "unet"
     options = {"variant": weight_variant(unet)} if unet.is_dir() else {}
-    pipeline = DiffusionPipeline.from_pretrained(directory, torch_dtype=torch.float32, **options).to(device)
+    precision = getattr(torch, dtype or "float32")
+    pipeline = DiffusionPipeline.from_pretrained(directory, torch_dtype=precision, **options).to(device)
     if getattr(pipeline, "watermark", None) is not None:
         pipeline.watermark = None  # SDXL's pipeline marks images wherever a certain package is installed
     pipeline.set_progress_bar_config(disable=True)
     if not file.exists():
+        if scheduler or spacing:
+            pipeline.scheduler = _scheduler(pipeline.scheduler, scheduler, spacing, directory)
         given = {len(timesteps): list(timesteps)} if timesteps else {}
-        return System(directory, pipeline, given, guidance, sizes=sizes or {})
-    if timesteps or sizes:
-        raise InputError(directory, "is a student, which has its own timesteps and sizes; leave them out")
+        return System(directory, pipeline, given, guidance, sizes=sizes or {}, resolution=resolution)
+    if timesteps or sizes or scheduler or spacing or resolution:
+        raise InputError(directory, "is a student, which has its own sampler and sizes; leave them out")
     note = json.loads(file.read_text(encoding="utf-8"))
     own = {int(k): list(map(int, v)) for k, v in note["timesteps"].items()}
     told = {name: int(note[name]) for name in SIZES if name in note}
     return System(directory, pipeline, own, float(note["guidance_scale"]), sizes=told)
+
+
+def _scheduler(own: Any, name: str | None, spacing: str | None, directory: str) -> Any:
+    """A scheduler of diffusers with the configuration of a pipeline's `own`."""
+    import diffusers
+
+    kind = type(own) if name is None else getattr(diffusers, name, None)
+    if kind is None:
+        from add.config.yaml import nearest
+
+        known = [known for known in dir(diffusers) if known.endswith("Scheduler")]
+        raise InputError(directory, f"diffusers {diffusers.__version__} has no {name}{nearest(name, known)}")
+    chosen = {} if spacing is None else {"timestep_spacing": spacing}
+    made = kind.from_config(own.config, **chosen)
+    if spacing is not None and made.config.get("timestep_spacing") != spacing:
+        raise InputError(directory, f"a {kind.__name__} has no timestep spacing; leave `spacing` out")
+    return made
+
+
+def open_system(source: SystemSource, device: str = "cpu") -> System:
+    """Find the pipeline, check its weights, load it. Raises as `load_system`, and WeightsError."""
+    from add.models.hub import local_directory
+    from add.models.weights import check_weights
+
+    directory = local_directory(source.path, source.revision, source.files)
+    if source.sha256 is not None or source.files is not None:
+        check_weights(directory, source.sha256, source.files)
+    return load_system(
+        str(directory),
+        source.guidance,
+        device,
+        source.timesteps,
+        {str(name): side for name, side in source.sizes.items()},
+        scheduler=source.scheduler,
+        spacing=source.spacing,
+        dtype=source.dtype,
+        resolution=source.resolution,
+    )
 
 
 def image_seed(prompt: Prompt, seed: int) -> int:
@@ -143,9 +206,20 @@ def image_seed(prompt: Prompt, seed: int) -> int:
 
 
 def sample_set(
-    system: System, prompts: Sequence[Prompt], steps: int, seed: int, batch: int, out: Path, name: str
+    system: System,
+    prompts: Sequence[Prompt],
+    steps: int,
+    seed: int,
+    batch: int,
+    out: Path,
+    name: str,
+    side: int | None = None,
 ) -> None:
-    """Sample every prompt once into `out`, which is emptied first."""
+    """Sample every prompt once into `out`, which is emptied first.
+
+    side: of the images that are kept, in pixels; larger ones are downsampled (Pillow's bicubic, antialiased), smaller
+    ones refused with InputError. None: as they are drawn.
+    """
     from PIL import Image
     from tqdm import tqdm
 
@@ -153,6 +227,7 @@ def sample_set(
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
     rows: list[SampledImage] = []
+    drawn = 0
     for start in tqdm(range(0, len(prompts), batch), desc=out.name, mininterval=5):
         part = prompts[start : start + batch]
         seeds = [image_seed(prompt, seed) for prompt in part]
@@ -161,9 +236,16 @@ def sample_set(
         fill = batch - len(part)
         texts = [prompt.prompt for prompt in part] + [part[-1].prompt] * fill
         images = system.images(texts, seeds + [seeds[-1]] * fill, steps)
+        drawn = images.shape[1]
+        if side is not None and drawn < side:
+            reason = (
+                f"draws {drawn}x{drawn} images, and {side}x{side} are measured; a larger one would be made up"
+            )
+            raise InputError(system.name, reason)
         for i, (prompt, its_seed) in enumerate(zip(part, seeds, strict=True)):
             file = f"{start + i:06d}.png"
-            Image.fromarray(images[i]).save(out / file, compress_level=1)
+            image = Image.fromarray(to_square(Image.fromarray(images[i]), side or drawn, "none"))
+            image.save(out / file, compress_level=1)
             rows.append(SampledImage(file, prompt.prompt_id, prompt.prompt, seed, its_seed))
     with (out / "index.csv").open("w", encoding="utf-8", newline="") as stream:
         writer = csv.writer(stream, lineterminator="\n")
@@ -180,52 +262,78 @@ def sample_set(
         "seed": seed,
         "seconds": round(time.perf_counter() - started, 3),
     }
+    if side not in (None, drawn):
+        facts["sampler"] |= {
+            "drawn_resolution": drawn,
+            "downsampled": f"to {side}, Pillow bicubic, antialiased",
+        }
     write_json(out / "samples.json", facts)
     if note := facts["sampler"].get("note"):
         print(f"warning: {out}: {note}", file=sys.stderr)
 
 
 def sample_sets(
-    system: System, sampling: SamplingSpec, steps: Sequence[int], out: Path, only: Sequence[str] = ()
+    system: System,
+    sampling: SamplingSpec,
+    steps: Sequence[int],
+    out: Path,
+    only: Sequence[str] = (),
+    side: int | None = None,
 ) -> None:
-    """Sample every prompt set (or those named in `only`) by each number of steps, as the only process below `out`."""
-    with only_writer(out):
-        for name, rule in sampling.prompts.items():
-            if only and name not in only:
-                continue
-            prompts = read_prompts(rule)
-            for k in steps:
-                folder = out / f"{name}-{k}step"
-                sample_set(system, prompts, k, sampling.seed, sampling.batch, folder, system.name)
+    """Sample every prompt set (or those named in `only`) by each number of steps, as the only process that writes it.
+
+    side: as `sample_set` has it.
+    """
+    for name, rule in sampling.prompts.items():
+        if only and name not in only:
+            continue
+        for k in steps:
+            folder = out / f"{name}-{k}step"
+            prompts = read_prompts(rule.at(k))
+            with only_writer(folder):
+                sample_set(system, prompts, k, sampling.seed, sampling.batch, folder, system.name, side)
 
 
 @refuses
 def main() -> None:
     """Parse the command line and sample."""
     parser = argparse.ArgumentParser(prog="python -m eval.sample", description=__doc__)
-    parser.add_argument("--system", required=True, help="a student's directory, or any diffusers pipeline")
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument("--system", help="a student's directory, or any diffusers pipeline")
+    which.add_argument("--source", metavar="JSON", help="a pipeline, its weights and its sampler as JSON")
     add_scale_option(parser)
     parser.add_argument("--out", type=Path, required=True, help="directory of the sample sets")
     parser.add_argument("--steps", type=int, nargs="*", help="numbers of steps (default: the scale's)")
     parser.add_argument("--prompts", nargs="*", default=(), help="prompt sets (default: all)")
-    parser.add_argument("--guidance", type=float, default=1.0, help="for pipelines that are no student")
-    parser.add_argument(
-        "--timesteps",
-        type=int,
-        nargs="*",
-        default=(),
-        help="as many as --steps, for pipelines that are no student",
-    )
+    parser.add_argument("--side", type=int, help="of the images that are kept, in pixels (default: as drawn)")
+    more = parser.add_argument_group("with --system, for pipelines that are no student")
+    more.add_argument("--guidance", type=float, default=1.0, help="1.0 (the default) for none")
+    more.add_argument("--timesteps", type=int, nargs="*", default=(), help="as many as --steps")
+    more.add_argument("--scheduler", help="a class of diffusers (default: the pipeline's)")
+    more.add_argument("--spacing", choices=("leading", "linspace", "trailing"), help="of the timesteps")
     for name in SIZES:
-        parser.add_argument(f"--{name.replace('_', '-')}", type=int, help="in pixels, for an SDXL pipeline")
+        more.add_argument(f"--{name.replace('_', '-')}", type=int, help="in pixels, for an SDXL pipeline")
     add_device_option(parser)
     arguments = parser.parse_args()
-    sizes = {name: side for name in SIZES if (side := getattr(arguments, name)) is not None}
     values = SampleValues.read(arguments.scale)
-    device = open_device(arguments.device, values.device, values.threads)
-    system = load_system(arguments.system, arguments.guidance, device, arguments.timesteps, sizes)
-    sampling = values.sampling
-    sample_sets(system, sampling, arguments.steps or sampling.steps, arguments.out, arguments.prompts)
+    device, sampling = open_device(arguments.device, values.device, values.threads), values.sampling
+    if arguments.source is not None:
+        source = read_source(arguments.source)
+        system = open_system(source.model_copy(update={"dtype": source.dtype or sampling.dtype}), device)
+    else:
+        sizes = {name: side for name in SIZES if (side := getattr(arguments, name)) is not None}
+        system = load_system(
+            arguments.system,
+            arguments.guidance,
+            device,
+            arguments.timesteps,
+            sizes,
+            scheduler=arguments.scheduler,
+            spacing=arguments.spacing,
+            dtype=sampling.dtype,
+        )
+    steps = arguments.steps or sampling.steps
+    sample_sets(system, sampling, steps, arguments.out, arguments.prompts, arguments.side)
 
 
 if __name__ == "__main__":

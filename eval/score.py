@@ -1,8 +1,10 @@
 """Score one run and seed: every set of samples it has, by every metric that applies, into one result.json.
 
     python -m eval.score --run results/mini/baseline/seed0 --scale config/mini.yaml --out result.json
+    python -m eval.score --system results/mini/systems/sd21 --steps 25 --facts '{"system": ...}' --scale ... --out ...
 
-The samples must be whole, and made for just the prompts and the seed that the scale names.
+The second form scores any other system by one number of steps. The samples must be whole, and made for just the
+prompts and the seed that the scale names.
 """
 
 from __future__ import annotations
@@ -12,11 +14,14 @@ import re
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from add.config.scale import CocoPromptsSpec
+from add.config.types import Frozen, Text
 from add.device import add_device_option, open_device
 from add.errors import InputError, refuses
 from add.files import write_json
@@ -24,12 +29,21 @@ from add.lock import only_writer
 from eval.image_scores import scores_file, write_features, write_scores
 from eval.images import SampleSet, read_samples
 from eval.metrics.features import ImageBatch
-from eval.metrics.measure import MetricNetworks, Reference, load_metric_networks, score_images
+from eval.metrics.measure import MetricNetworks, Reference, load_metric_networks, score_images, score_outputs
 from eval.metrics.statistics_file import read_statistics
 from eval.prompts import Prompt, read_prompts
 from eval.reference import load_reference, reference_settings
-from eval.result import Metric, Result, ResultSystem, provenance, read_json, seconds_since
-from eval.stage import ScoreValues, add_scale_option
+from eval.result import (
+    MeasuredImages,
+    Metric,
+    Result,
+    ResultSystem,
+    SystemResult,
+    provenance,
+    read_json,
+    seconds_since,
+)
+from eval.stage import MeasureValues, PromptSet, ScoreValues, add_scale_option
 
 
 def score_run(
@@ -60,27 +74,8 @@ def score_run(
     if found is None:
         raise InputError(run, "is not a run directory: results/<scale>/<run>/seed<k>")
     seed = int(found[1])
-    prompts = {name: read_prompts(config) for name, config in values.prompts.items()}
-    sets = {
-        (steps, name): open_samples(run, name, steps, prompts[name], values)
-        for name in prompts
-        for steps in values.steps
-    }
-    networks = load_metric_networks(values.evaluation, device)
-    reference = _reference(reference_path, values, networks)
-    systems: list[ResultSystem] = []
-    protocols: dict[str, dict[str, Any]] = {}
-    for (steps, name), samples in sorted(sets.items()):
-        texts = [p.prompt for p in prompts[name]]
-        batches = samples.batches(values.evaluation.batch)
-        scored = score_images(batches, texts, name, values, networks, reference)
-        ids = [p.prompt_id for p in prompts[name]]
-        write_scores(scores_file(run, name, steps), ids, seed, scored.images)
-        if keep_features and scored.outputs.features is not None:
-            write_features(scores_file(run, name, steps).with_suffix(".safetensors"), scored.outputs.features)
-        systems.append(ResultSystem(steps=steps, prompts=name, images=len(samples), metrics=scored.metrics))
-        protocols |= scored.protocols
-        _say(samples, scored.metrics)
+    kinds = [(steps, name) for name in values.prompts for steps in values.steps]
+    scored = score_sets(run, kinds, seed, values, reference_path, device, keep_features)
     return Result(
         schema_version=1,
         scale=values.name,
@@ -88,21 +83,130 @@ def score_run(
         run=spec.name,
         seed=seed,
         spec_hash=spec_hash(spec),
-        systems=tuple(systems),
-        protocols=protocols,
+        systems=scored.systems,
+        protocols=scored.protocols,
         provenance=provenance(
-            device,
-            networks.weights(),
-            train=train,
-            sample_seconds={samples.directory.name: samples.seconds for samples in sets.values()},
-            sampling={samples.directory.name: samples.how for samples in sets.values()},
-            sample_sha256={samples.directory.name: samples.sha256() for samples in sets.values()},
-            score_seconds=seconds_since(started),
+            device, scored.weights, train=train, score_seconds=seconds_since(started), **scored.sampling
         ),
     )
 
 
-def _reference(path: Path, values: ScoreValues, networks: MetricNetworks) -> Reference:
+class SystemFacts(Frozen):
+    """What a system's result says of it besides its figures: its file's name, its name in tables, its training seed.
+
+    train: train.json of the training that made it, where one of this project did.
+    """
+
+    system: Text
+    label: Text
+    seed: int | None = None
+    train: Text | None = None
+
+
+def score_system(
+    folder: Path,
+    steps: int,
+    facts: SystemFacts,
+    values: MeasureValues,
+    reference_path: Path,
+    device: str = "cpu",
+) -> SystemResult:
+    """The result of a system that was sampled into `folder` by `steps` steps: of each prompt set that is there.
+
+    Raises as `score_run`, and InputError where no set is there.
+    """
+    started = time.perf_counter()
+    kinds = [(steps, name) for name in values.prompts if samples_directory(folder, name, steps).is_dir()]
+    if not kinds:
+        raise InputError(folder / "samples", f"has no images by {steps} step(s)")
+    scored = score_sets(folder, kinds, facts.seed, values, reference_path, device)
+    train = {} if facts.train is None else read_json(Path(facts.train))
+    return SystemResult(
+        schema_version=1,
+        scale=values.name,
+        notice=values.notice,
+        system=facts.system,
+        label=facts.label,
+        seed=facts.seed,
+        systems=scored.systems,
+        protocols=scored.protocols,
+        provenance=provenance(
+            device, scored.weights, train=train, score_seconds=seconds_since(started), **scored.sampling
+        ),
+    )
+
+
+@dataclass(frozen=True)
+class ScoredSets:
+    """Figures and protocols of several sample sets; `sampling` are fields of `ResultProvenance`."""
+
+    systems: tuple[ResultSystem, ...]
+    protocols: dict[str, dict[str, Any]]
+    weights: dict[str, str]
+    sampling: dict[str, dict[str, Any]]
+
+
+def score_sets(
+    folder: Path,
+    kinds: Sequence[tuple[int, str]],
+    seed: int | None,
+    values: MeasureValues,
+    reference_path: Path,
+    device: str = "cpu",
+    keep_features: bool = False,
+) -> ScoredSets:
+    """Score the sample sets of each (number of steps, prompt set) below `folder`; writes the images' scores there.
+
+    seed: of the training. Raises InputError, WeightsError.
+    """
+    prompts = {(steps, name): read_prompts(values.prompts[name].at(steps)) for steps, name in kinds}
+    sets = {
+        (steps, name): open_samples(folder, name, steps, wanted, values)
+        for (steps, name), wanted in prompts.items()
+    }
+    networks = load_metric_networks(values.evaluation, device)
+    reference = _reference(reference_path, values, networks)
+    systems: list[ResultSystem] = []
+    protocols: dict[str, dict[str, Any]] = {}
+    for (steps, name), samples in sorted(sets.items()):
+        texts = [p.prompt for p in prompts[steps, name]]
+        batches = samples.batches(values.evaluation.batch)
+        scored = score_images(batches, texts, name, values, networks, reference)
+        ids, file = [p.prompt_id for p in prompts[steps, name]], scores_file(folder, name, steps)
+        write_scores(file, ids, seed, scored.images)
+        if keep_features and scored.outputs.features is not None:
+            write_features(file.with_suffix(".safetensors"), scored.outputs.features)
+        first = None
+        if (fewer := _compared_images(values.prompts[name])) is not None and fewer < len(samples):
+            part = score_outputs(
+                scored.outputs.first(fewer), texts[:fewer], name, values, networks, reference
+            )
+            first = MeasuredImages(images=fewer, metrics=part.metrics)
+            protocols |= part.protocols
+        systems.append(
+            ResultSystem(steps=steps, prompts=name, images=len(samples), metrics=scored.metrics, first=first)
+        )
+        protocols |= scored.protocols
+        _say(samples, scored.metrics)
+    every = {samples.directory.name: samples for samples in sets.values()}
+    return ScoredSets(
+        tuple(systems),
+        protocols,
+        networks.weights(),
+        {
+            "sample_seconds": {name: samples.seconds for name, samples in every.items()},
+            "sampling": {name: samples.how for name, samples in every.items()},
+            "sample_sha256": {name: samples.sha256() for name, samples in every.items()},
+        },
+    )
+
+
+def _compared_images(prompts: PromptSet) -> int | None:
+    """How many images of a set all numbers of steps have in common; None where that is all of it."""
+    return prompts.count_more_steps if isinstance(prompts, CocoPromptsSpec) else None
+
+
+def _reference(path: Path, values: MeasureValues, networks: MetricNetworks) -> Reference:
     extractor = networks.extractor
     if path.suffix != ".npz":
         return load_reference(path, values.evaluation, extractor, networks.clip)
@@ -119,11 +223,16 @@ def _say(samples: SampleSet, metrics: Mapping[str, Metric]) -> None:
     print(said, *(f"  {note}" for note in notes), sep="\n", file=sys.stderr, flush=True)
 
 
+def samples_directory(folder: Path, name: str, steps: int) -> Path:
+    """Where the samples of one prompt set and number of steps lie."""
+    return folder / "samples" / f"{name}-{steps}step"
+
+
 def open_samples(
-    run: Path, name: str, steps: int, prompts: Sequence[Prompt], values: ScoreValues
+    run: Path, name: str, steps: int, prompts: Sequence[Prompt], values: MeasureValues
 ) -> SampleSet:
     """The samples of one prompt set and step count. Raises InputError where they are not what the scale asks for."""
-    directory = run / "samples" / f"{name}-{steps}step"
+    directory = samples_directory(run, name, steps)
     samples = read_samples(directory, values.evaluation.resolution)
     if samples.steps != steps:
         raise InputError(directory / "samples.json", f"says {samples.steps} steps, the folder says {steps}")
@@ -150,20 +259,39 @@ def check_prompts(samples: SampleSet, name: str, prompts: Sequence[Prompt], seed
 def main(arguments: list[str] | None = None) -> int:
     """The command line; 3 and one line on stderr where the input is refused."""
     parser = argparse.ArgumentParser(prog="python -m eval.score", description="Score one run's samples.")
-    parser.add_argument("--run", type=Path, required=True, help="results/<scale>/<run>/seed<k>")
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument("--run", type=Path, help="results/<scale>/<run>/seed<k>")
+    which.add_argument(
+        "--system", type=Path, help="the folder of another system: results/<scale>/systems/<name>"
+    )
     add_scale_option(parser)
     parser.add_argument("--out", type=Path, required=True, help="result.json")
     text = "directory, or a .npz of mu and sigma; default: results/<scale>/reference, beside the runs"
     parser.add_argument("--reference", type=Path, help=text)
     text = "keep FID's features of each image too, beside its scores"
     parser.add_argument("--features", action="store_true", help=text)
+    parser.add_argument("--steps", type=int, help="with --system: by which it was sampled")
+    text = 'with --system: as JSON {"system": its file\'s name, "label": its name in tables, "seed": null or a number}'
+    parser.add_argument("--facts", metavar="JSON", help=text)
     add_device_option(parser)
     options = parser.parse_args(arguments)
-    values = ScoreValues.read(options.scale)
-    device = open_device(options.device, values.device, values.threads)
-    reference = options.reference or options.run.resolve().parent.parent / "reference"
+    if (options.system is None) != (options.steps is None) or (options.system is None) != (
+        options.facts is None
+    ):
+        parser.error("--steps and --facts go with --system")
+    folder: Path = options.run or options.system
+    reference = options.reference or folder.resolve().parent.parent / "reference"
     with only_writer(options.out):
-        result = score_run(options.run, values, reference, device, options.features)
+        values: MeasureValues
+        if options.run is not None:
+            values = run_values = ScoreValues.read(options.scale)
+            device = open_device(options.device, values.device, values.threads)
+            result: Result | SystemResult = score_run(folder, run_values, reference, device, options.features)
+        else:
+            values = MeasureValues.read(options.scale)
+            device = open_device(options.device, values.device, values.threads)
+            facts = SystemFacts.model_validate_json(options.facts)
+            result = score_system(folder, options.steps, facts, values, reference, device)
         write_json(options.out, result.values())
     if values.notice:
         print(f"notice: {values.notice}", file=sys.stderr)

@@ -18,7 +18,7 @@ MAY_IMPORT = {
     "reports": ("eval", "add"),
     "mini": ("eval", "add"),
     "baselines": ("add",),
-    "addbench": ("reports", "eval", "add"),
+    "addbench": ("reports", "eval", "baselines", "add"),
     "benchmarks": ("addbench", "eval", "add"),
 }
 METHOD_ROOMS = {

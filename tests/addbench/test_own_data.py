@@ -17,7 +17,7 @@ from tests.support.smoke import REPOSITORY
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
     """A copy of what planning needs, with a scale whose `data.build` is null."""
-    for part in ("add", "addbench", "eval", "reports", "config", "profiles", "ablations"):
+    for part in ("add", "addbench", "eval", "reports", "config", "profiles", "ablations", "systems"):
         shutil.copytree(REPOSITORY / part, tmp_path / part, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(REPOSITORY / "Snakefile", tmp_path)
     shutil.copy(REPOSITORY / "environment.yml", tmp_path)

@@ -1,4 +1,4 @@
-"""The scale's study section: refused with file, line and the nearest name; what is sampled for it alone."""
+"""The scale's study section: refused with file, line and the nearest name; which systems it shows."""
 
 from __future__ import annotations
 
@@ -10,17 +10,16 @@ import pytest
 from add.config.load import load_baseline, load_scale
 from add.config.resolve import resolve
 from add.config.yaml import SpecError
-from addbench.workflow import StudyFiles, report_values, study_plan
-from eval.preferences.study.sources import read_jobs
+from addbench.workflow import ComparedSystems, StudyFiles, plan_compared, report_values
 from tests.support.specs import copy_settings, edit, table_of
 
 MINI = "config/mini.yaml"
-ONE = '{label: "baseline, 1 step", run: baseline, seed: 0, steps: 1}'
-TEACHER = "pipeline: sd21, steps: 25, guidance: 2.0"
 
 
 def plan_of(root: Path, scale: str = "mini") -> StudyFiles:
-    return study_plan(load_scale(root / f"config/{scale}.yaml"), table_of(root, scale), f"results/{scale}")
+    return plan_compared(
+        load_scale(root / f"config/{scale}.yaml"), table_of(root, scale), f"results/{scale}"
+    ).study
 
 
 @pytest.fixture
@@ -36,34 +35,20 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("  raters: 10", "  rater: 10", 0, "unknown key 'study.rater'; did you mean 'raters'?"),
         ("  votes_per_pair: 20", "  votes_per_pair: 0", 0, "study.votes_per_pair: should be greater than"),
         ("  raters: 10", "  raters: ten", 0, "study.raters: should be a valid integer, not 'ten'"),
-        ("steps: 2}", "steps: 3}", 0, "a student is sampled by 1, 2 or 4 steps, not 3"),
-        ("run: baseline, seed: 0, steps: 2", "run: baseline, steps: 2", 0, "a run needs its training `seed`"),
-        (TEACHER, "pipeline: sd21, steps: 25", 0, "a pipeline needs `guidance`"),
-        (TEACHER, f"run: baseline, {TEACHER}", 0, "needs either `run`"),
-        (TEACHER, f"seed: 0, {TEACHER}", 0, "was not trained here"),
-        ("run: baseline, seed: 0, steps: 2", "steps: 2", 0, "needs either `run`"),
-        ("seed: 0, steps: 2}", "seed: 0, steps: 2, guidance: 2.0}", 0, "a student has no guidance"),
-        ('label: "baseline, 2 steps"', 'label: "=1+1"', 0, "study.systems[1].label: String should match"),
-        ('label: "baseline, 2 steps"', 'label: "unknown"', 0, "has a special meaning"),
-        ('label: "baseline, 2 steps"', 'label: "attention-check"', 0, "has a special meaning"),
+        ('- "ADD, 2 steps"', '- "=1+1"', 0, "study.systems[1]: String should match pattern"),
+        ('- "ADD, 2 steps"', '- "ADD, 1 step"', -2, "names a system twice"),
         ("{kind: realism}", "{kind: realsm}", 0, "'realsm' is not a choice; did you mean 'realism'?"),
         ("{kind: scene_graph}", "{kind: realism}", -1, "realism is listed twice"),
-        ('focus: ["baseline, 1 step", "baseline, 4 steps"]', "focus: []", 0, "study.focus"),
-        # against other sections and the table
+        ('focus: ["ADD, 1 step", "ADD, 4 steps"]', "focus: []", 0, "study.focus"),
+        # against other sections and the systems
         ("  prompts: parti  ", "  prompts: party  ", 0, "no set 'party'; did you mean 'parti'?"),
         (
-            "run: loss_terms-l-adv,",
-            "run: loss_terms-ladv,",
+            '- "ADD, 2 steps"',
+            '- "ADD, 3 steps"',
             0,
-            "no run 'loss_terms-ladv'; did you mean 'loss",
+            "systems/mini has no system 'ADD, 3 steps'; did you mean",
         ),
-        (
-            TEACHER,
-            TEACHER.replace("sd21", "sd15"),
-            0,
-            "networks.diffusion has no 'sd15'; did you mean 'sd21'?",
-        ),
-        ('focus: ["baseline, 1 step",', 'focus: ["baseline, 1 stp",', 0, "did you mean 'baseline, 1 step'?"),
+        ('focus: ["ADD, 1 step",', 'focus: ["ADD, 1 stp",', 0, "did you mean 'ADD, 1 step'?"),
     ],
 )
 def test_what_is_wrong_is_said_with_its_line_and_the_nearest_name(
@@ -78,12 +63,9 @@ def test_what_is_wrong_is_said_with_its_line_and_the_nearest_name(
     assert problems[0].file.endswith(MINI)
 
 
-def test_one_system_under_two_names_and_one_name_for_two_are_refused(root: Path):
-    edit(root / MINI, 'label: "baseline, 2 steps"', 'label: "baseline, 1 step"')
-    with pytest.raises(SpecError, match="entries 1 and 2 are both called 'baseline, 1 step'"):
-        plan_of(root)
-    edit(root / MINI, ONE, ONE.replace("1 step", "the same").replace("steps: 1}", "steps: 2}"))
-    with pytest.raises(SpecError, match="are the same system"):
+def test_a_study_needs_a_folder_of_systems(root: Path):
+    edit(root / MINI, "systems: systems/mini  ", "# none  ")
+    with pytest.raises(SpecError, match="`systems` names no folder of them"):
         plan_of(root)
 
 
@@ -95,26 +77,17 @@ def test_the_scene_graph_needs_an_oracle(root: Path):
         plan_of(root)
 
 
-def test_what_the_table_has_is_taken_from_there_and_the_rest_is_sampled(root: Path):
+def test_what_the_table_has_is_taken_from_there(root: Path):
     plan = plan_of(root)
     assert len(plan.systems) == 10
-    assert plan.samples[0] == "results/mini/baseline/seed0/samples/parti-1step/samples.json"
-    assert [s.label for s in plan.extra] == [
-        "baseline, 2 steps",
-        "SD2.1 teacher, 25 steps",
-        "SDXL teacher, 25 steps",
+    assert plan.samples[:2] == [
+        "results/mini/baseline/seed0/samples/parti-1step/samples.json",
+        "results/mini/systems/add-seed0/samples/parti-2step/samples.json",
     ]
-    assert plan.extra_students == ["results/mini/baseline/seed0/student"]
-    assert plan.extra_samples[:2] == [
-        "results/mini/study_samples/baseline-seed0/parti-2step/samples.json",
-        "results/mini/study_samples/sd21-guidance2/parti-25step/samples.json",
-    ]
+    assert plan.samples[-1] == "results/mini/systems/sdxl/samples/parti-25step/samples.json"
     entries = json.loads(plan.entries)
     assert [set(entry) for entry in entries] == [{"name", "samples"}] * 10
-    jobs = read_jobs(plan.jobs)
-    assert [(job.steps, job.guidance) for job in jobs] == [(2, 1.0), (25, 2.0), (25, 2.0)]
-    networks = load_scale(root / MINI).networks.diffusion
-    assert (jobs[1].system, jobs[1].sha256) == (networks["sd21"].path, networks["sd21"].sha256)
+    assert ("baseline", 0) in plan.trained
 
 
 def test_raters_may_have_to_choose(root: Path):
@@ -122,11 +95,6 @@ def test_raters_may_have_to_choose(root: Path):
     text = (root / MINI).read_text()
     (root / MINI).write_text(text.replace("  trials_per_rater:", "  ties: false\n  trials_per_rater:"))
     assert plan_of(root).options.endswith(" --no-ties")
-
-
-def test_a_job_with_an_unknown_field_is_refused():
-    with pytest.raises(ValueError, match=r"0\.step: Extra inputs"):
-        read_jobs('[{"system": "s", "prompts": "p", "out": "o", "steps": 1, "step": 2}]')
 
 
 def test_a_scale_without_a_study_has_an_empty_plan(root: Path):
@@ -151,6 +119,7 @@ def test_a_table_whose_systems_are_not_rated_asks_for_no_ratings(root: Path):
     """Breaks when another folder of ablations cannot be reported in a clone that never made the table."""
     scale, baseline = load_scale(root / MINI), load_baseline(root / "ablations/baseline.yaml")
     table = resolve(scale, baseline, ())
-    for rated in (True, False):
-        study = json.loads(report_values(scale, baseline, table, rated)(None))
+    compared = plan_compared(scale, table_of(root, "mini"), "results/mini")
+    for each, rated in ((compared, True), (ComparedSystems(), False)):
+        study = json.loads(report_values(scale, baseline, table, each)(None))
         assert bool(study["focus"]) is rated

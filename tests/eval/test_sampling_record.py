@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 from diffusers import DDIMScheduler, DiffusionPipeline, EulerDiscreteScheduler, PNDMScheduler
 
-from add.config.study import StudySystemSpec
 from add.errors import InputError
 from eval.images import read_samples
 from eval.prompts import Prompt
@@ -72,13 +71,36 @@ def test_prompts_that_the_text_encoder_cuts_off_are_counted(tmp_path: Path) -> N
     assert drawn(tmp_path, DDIMScheduler, 1)["truncated_prompts"] == 1
 
 
-@pytest.mark.parametrize(
-    ("values", "message"),
-    [
-        ({"pipeline": "sdxl", "guidance": 1.0, "steps": 2, "timesteps": (399,)}, "lists 1, but `steps` is 2"),
-        ({"run": "baseline", "seed": 0, "steps": 1, "timesteps": (399,)}, "has its own timesteps"),
-    ],
-)
-def test_timesteps_that_do_not_fit_a_system_are_refused(values: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        StudySystemSpec(label="a", **values)
+def test_a_scheduler_and_a_spacing_can_be_given_and_are_recorded(tmp_path: Path) -> None:
+    write_sd(tmp_path / "sd")
+    system = load_system(
+        str(tmp_path / "sd"), guidance=2.0, scheduler="EulerDiscreteScheduler", spacing="leading"
+    )
+    sample_set(system, PROMPTS, 1, 0, 2, tmp_path / "parti", "sd")
+    facts = json.loads((tmp_path / "parti" / "samples.json").read_text())["sampler"]
+    assert (facts["scheduler"], facts["timestep_spacing"]) == ("EulerDiscreteScheduler", "leading")
+    assert "first timestep is" in facts["note"], "one step spaced `leading` begins near the end of the noise"
+
+
+def test_pndm_by_25_steps_is_26_calls(tmp_path: Path) -> None:
+    assert drawn(tmp_path, PNDMScheduler, 25, "leading")["sampler"]["network_calls"] == 26
+
+
+def test_a_scheduler_that_diffusers_lacks_is_refused_with_the_nearest(tmp_path: Path) -> None:
+    write_sd(tmp_path / "sd")
+    with pytest.raises(InputError, match="did you mean 'EulerDiscreteScheduler'"):
+        load_system(str(tmp_path / "sd"), scheduler="EulerDiscretScheduler")
+
+
+def test_larger_images_are_downsampled_and_smaller_ones_refused(tmp_path: Path) -> None:
+    write_sd(tmp_path / "sd")
+    system = load_system(str(tmp_path / "sd"))
+    side = system.images(["a cat"], [0], 1).shape[1]
+    sample_set(system, PROMPTS, 1, 0, 2, tmp_path / "parti", "sd", side // 2)
+    assert len(list(read_samples(tmp_path / "parti", side // 2).batches(2))) == 1
+    facts = json.loads((tmp_path / "parti" / "samples.json").read_text())["sampler"]
+    assert (facts["drawn_resolution"], facts["downsampled"].split(",")[0]) == (side, f"to {side // 2}")
+    with pytest.raises(
+        InputError, match=f"draws {side}x{side} images, and {2 * side}x{2 * side} are measured"
+    ):
+        sample_set(system, PROMPTS, 1, 0, 2, tmp_path / "parti", "sd", 2 * side)

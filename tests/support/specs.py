@@ -22,8 +22,8 @@ rows:
 
 
 def copy_settings(to: Path) -> Path:
-    """ablations/ and config/ below `to`."""
-    for folder in ("ablations", "config"):
+    """ablations/, config/ and systems/ below `to`."""
+    for folder in ("ablations", "config", "systems"):
         shutil.copytree(ROOT / folder, to / folder)
     return to
 

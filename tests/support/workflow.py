@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tests.support.smoke import REPOSITORY
 
-PARTS = ("add", "addbench", "eval", "mini", "reports", "config", "profiles")
+PARTS = ("add", "addbench", "eval", "mini", "reports", "config", "profiles", "systems")
 OUTPUTS = (
     "__pycache__",
     "figures",
@@ -20,6 +20,9 @@ OUTPUTS = (
     "table.md",
     "table.tex",
     "ratings.csv",
+    "systems.pdf",
+    "systems.csv",
+    "explorer.html",
     "weights",
 )
 

@@ -27,7 +27,7 @@ KILLS = 30
 def contents(directory: Path) -> dict[str, Any]:
     """What the table's stages made, by file: values of JSON, digests of everything else."""
     found: dict[str, Any] = {}
-    for pattern in ("*/seed*/student/**/*.safetensors", "*/seed*/samples/**/*.png", "study_samples/**/*.png"):
+    for pattern in ("*/seed*/student/**/*.safetensors", "*/seed*/samples/**/*.png", "systems/**/*.png"):
         for file in sorted((directory / "results/smoke").glob(pattern)):
             found[str(file.relative_to(directory))] = hashlib.sha256(file.read_bytes()).hexdigest()
     for pattern in ("*/seed*/result.json", "reference/reference.json", "ratings/ratings.json"):

@@ -28,15 +28,28 @@ needs_slurm = pytest.mark.skipif(
 LOCAL = ("--slurm-status-command", "squeue", "--slurm-init-seconds-before-status-checks", "5")
 PATIENCE = 3 * 3600.0
 """Seconds for anything that is waited for; a busy machine takes long."""
-GPU_RULES = {"reference", "train", "sample", "score", "study_samples", "automatic"}
-CPU_RULES = {"data", "study", "ratings", "report"}
-LOCAL_RULES = {"all", "systems", "latest"}
+GPU_RULES = {
+    "reference",
+    "train",
+    "sample",
+    "score",
+    "system_samples",
+    "system_score",
+    "train_rival",
+    "automatic",
+}
+CPU_RULES = {"data", "study", "ratings", "report", "system_images", "systems"}
+LOCAL_RULES = {"all", "compared", "latest"}
 
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("profile")
     copy_project(directory, ablations=("baseline", "teacher_steps"))
+    (directory / "handed_in").mkdir()
+    (directory / "systems/smoke/other.yaml").write_text(
+        "label: Other\nimages: {parti: handed_in}\nsteps: [1]\n"
+    )
     return directory
 
 
@@ -54,7 +67,7 @@ def asked(project: Path, *arguments: str, config: tuple[str, ...] = ()) -> dict[
     return jobs
 
 
-SLURM = ("reports/table.pdf", "study", "--workflow-profile", "slurm")
+SLURM = ("reports/table.pdf", "reports/systems.pdf", "study", "--workflow-profile", "slurm")
 
 
 def test_every_job_asks_for_memory_and_time_and_gpu_jobs_for_one_gpu(project: Path):

@@ -145,6 +145,7 @@ REFERENCES = ("data/smoke/reference \n    count: 8 ", "data/smoke/reference \n  
 PICTURES = ("  log_every: 1 \n  pictures_every: 3 ", "  log_every: 2 \n  pictures_every: 4 ")
 SHUFFLED = ("  trials_per_rater: 40 \n  seed: 0 ", "  trials_per_rater: 40 \n  seed: 1 ")
 AFTER_SAMPLING = {"automatic", "ratings", "report"}
+OF_SYSTEMS = {"system_samples", "system_score"}  # and "train_rival", where what trains changes
 
 
 @contextmanager
@@ -167,8 +168,8 @@ def another_value(directory: Path, line: str, changed: str) -> Iterator[None]:
         (("  votes_per_pair: 2 ", "  votes_per_pair: 3 "), set()),
         (PICTURES, {"report"}),
         (SHUFFLED, {"ratings", "report"}),
-        (REFERENCES, {"reference"} | AFTER_SAMPLING | of_both("score")),
-        (BATCH, {"study_samples"} | AFTER_SAMPLING | of_both("sample") | of_both("score")),
+        (REFERENCES, {"reference", "system_score"} | AFTER_SAMPLING | of_both("score")),
+        (BATCH, OF_SYSTEMS | AFTER_SAMPLING | of_both("sample") | of_both("score")),
     ],
 )
 def test_a_value_of_the_scale_reruns_exactly_the_stages_that_read_it(
@@ -182,7 +183,7 @@ def test_a_value_of_the_scale_reruns_exactly_the_stages_that_read_it(
     ("change", "outputs", "jobs"),
     [
         (BATCH, "results/smoke/*/seed0/samples/*/samples.json", of_both("sample") | of_both("score")),
-        (BATCH, "results/smoke/study_samples/*/*/samples.json", {"study_samples"} | AFTER_SAMPLING),
+        (BATCH, "results/smoke/systems/*/samples/*/samples.json", OF_SYSTEMS | AFTER_SAMPLING),
         (SHUFFLED, "results/smoke/ratings/*.json", {"ratings", "report"}),
         (PICTURES, "reports/smoke/table.*", {"report"}),
     ],
@@ -207,7 +208,7 @@ def test_jobs_use_the_values_that_were_read_at_the_start_and_no_yaml(finished: P
     shutil.copytree(finished, copy)
     commands = {
         stage: shell_command(copy, stage)
-        for stage in ("reference", "sample", "study_samples", "score", "automatic", "ratings", "report")
+        for stage in ("reference", "sample", "score", *sorted(OF_SYSTEMS), "automatic", "ratings", "report")
     }
     shutil.rmtree(copy / "config")
     shutil.rmtree(copy / "ablations")
@@ -243,7 +244,7 @@ def test_a_baseline_value_reruns_exactly_the_runs_that_do_not_override_it(finish
     assert changed != text
     file.write_text(changed)
     try:
-        assert planned(finished) == stages("baseline") | {"study_samples", "automatic", "ratings", "report"}
+        assert planned(finished) == stages("baseline") | OF_SYSTEMS | AFTER_SAMPLING
     finally:
         file.write_text(text)
 
@@ -315,6 +316,37 @@ def test_a_preference_file_that_is_wrong_stops_the_ratings_with_its_line(finishe
     assert not refused.exists()
 
 
+def test_a_folder_of_images_and_a_pipeline_need_a_file_each_and_no_code(finished: Path, tmp_path: Path):
+    copy = tmp_path / "copy"
+    shutil.copytree(finished, copy)
+    made = copy / "results/smoke/baseline/seed0"
+    shutil.copytree(made / "samples/parti-1step", copy / "handed_in")
+    (copy / "systems/smoke/other.yaml").write_text(
+        "label: Another model\nimages: {parti: handed_in}\nsteps: [16]\n"
+    )
+    shutil.copytree(made / "student", copy / "plain")
+    (copy / "plain" / "student.json").unlink()  # a pipeline like any other
+    (copy / "systems/smoke/pipeline.yaml").write_text(
+        "label: By directory\npipeline: plain\nsteps: [1]\nguidance: 1.0\n"
+    )
+    assert planned(copy, "reports/systems.pdf") == {*OF_SYSTEMS, "system_images", "systems"}
+    result = snakemake(copy, "reports/systems.pdf")
+    assert result.returncode == 0, result.stdout + result.stderr
+    with (copy / "reports/smoke/systems.csv").open(newline="") as file:
+        rows = [
+            row for row in csv.DictReader(file) if row["metric"] == "clip_score" and row["prompts"] == "parti"
+        ]
+    values = {(row["system"], row["steps"]): row["value"] for row in rows}
+    assert values["Another model", "16"] == values["ADD", "1"], "the same images"
+    assert ("By directory", "1") in values
+    assert (copy / "reports/systems.pdf").read_bytes().startswith(b"%PDF")
+    (copy / "handed_in" / "000001.png").write_bytes(b"broken")
+    assert {"system_images", "system_score"} <= planned(copy, "reports/systems.pdf")
+    assert snakemake(copy, "reports/systems.pdf").returncode != 0
+    log = next((copy / "results/smoke/logs").glob("system_images-other-*.log")).read_text()
+    assert "handed_in/000001.png: cannot be read as an image" in log
+
+
 def test_the_study_is_made_once_and_its_answers_are_never_overwritten(finished: Path):
     assert planned(finished, "study") == {"study"}
     result = snakemake(finished, "study")
@@ -325,7 +357,7 @@ def test_the_study_is_made_once_and_its_answers_are_never_overwritten(finished: 
     (key,) = folder.glob("*.key.json")
     names = set(json.loads(key.read_text())["systems"].values())
     assert names == {
-        *("baseline, 1 step", "baseline, 2 steps", "baseline, 4 steps"),
+        *("ADD, 1 step", "ADD, 2 steps", "ADD, 4 steps"),
         *("SD2.1 teacher, 3 steps", "attention-check"),
     }
     for page in (folder / "pages").iterdir():
@@ -344,16 +376,16 @@ def test_the_study_is_made_once_and_its_answers_are_never_overwritten(finished: 
         config.write_text(text)
 
 
-def test_an_unknown_run_in_the_study_stops_before_anything_runs_and_says_where(finished: Path):
-    config = finished / "config/smoke.yaml"
-    text = config.read_text()
-    config.write_text(text.replace("run: baseline, seed: 0, steps: 2", "run: baselin, seed: 0, steps: 2"))
+def test_an_unknown_run_of_a_system_stops_before_anything_runs_and_says_where(finished: Path):
+    file = finished / "systems/smoke/add.yaml"
+    text = file.read_text()
+    file.write_text(text.replace("run: baseline", "run: baselin"))
     try:
         result = snakemake(finished, "--dry-run")
     finally:
-        config.write_text(text)
+        file.write_text(text)
     assert result.returncode != 0
-    assert re.search(r"smoke\.yaml:\d+: .*'baselin'; did you mean 'baseline'", result.stdout + result.stderr)
+    assert re.search(r"add\.yaml:\d+: .*'baselin'; did you mean 'baseline'", result.stdout + result.stderr)
 
 
 def ratings_of(directory: Path) -> list[dict[str, str]]:

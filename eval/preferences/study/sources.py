@@ -1,18 +1,8 @@
-"""The systems that a study compares: their sample directories, which must hold the same prompts.
-
-    python -m eval.preferences.study.sources --scale config/mini.yaml --jobs '[{"system": ...}, ...]'
-
-samples the systems that only the study compares, in one process. A job is {"system": directory or hub id, "prompts":
-set, "steps": k, "out": folder} for a student, and besides "guidance", "timesteps", "sizes", "revision" and "sha256" for
-a pretrained pipeline. Only that prompt set is sampled, by the scale's own seed and batch, so an image is the one that
-eval.sample makes.
-"""
+"""The systems that a study compares: their sample directories, which must hold the same prompts."""
 
 from __future__ import annotations
 
-import argparse
 import json
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,16 +14,12 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydantic import Field, TypeAdapter, ValidationError
 
-from add.device import add_device_option, open_device
-from add.errors import InputError, refuses
-from add.models.hub import local_directory
-from add.models.weights import check_weights
+from add.errors import InputError
 from eval.images import SampledImage, SampleSet, decode_sample, read_samples, to_square
 from eval.preferences.damage import cell_damage
 from eval.preferences.record import invalid
 from eval.preferences.study.plan import Strict
 from eval.prompts import hash_draw
-from eval.stage import SampleValues, add_scale_option
 
 _Filled = Annotated[str, Field(min_length=1)]
 
@@ -43,21 +29,6 @@ class ComparedEntry(Strict):
 
     name: _Filled
     samples: _Filled
-
-
-class Job(Strict):
-    """One system to sample on the set `prompts`: `steps` steps into `out`/<prompts>-<steps>step."""
-
-    system: _Filled
-    prompts: _Filled
-    steps: Annotated[int, Field(ge=1)]
-    out: _Filled
-    guidance: Annotated[float, Field(gt=0)] = 1.0
-    revision: str | None = None
-    sha256: str | None = None
-    files: dict[str, str | None] | None = None
-    timesteps: tuple[int, ...] = ()
-    sizes: dict[str, int] = Field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -158,37 +129,3 @@ def _same_prompts(first: ComparedSystem, other: ComparedSystem) -> None:
                 f"prompt {key!r} is {json.dumps(prompt)}, but {json.dumps(sample.prompt)} for {first.name!r}"
             )
             raise InputError(other.directory / "index.csv", reason)
-
-
-def read_jobs(text: str) -> tuple[Job, ...]:
-    """The jobs in a JSON list. Raises InputError with the entry and the field that is wrong."""
-    try:
-        return tuple(TypeAdapter(list[Job]).validate_json(text))
-    except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        raise InputError(f"jobs: {problems}") from error
-
-
-@refuses
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Sample each job on its prompts; 1 and one line on stderr where the input is refused."""
-    parser = argparse.ArgumentParser(prog="python -m eval.preferences.study.sources", description=__doc__)
-    add_scale_option(parser)
-    parser.add_argument("--jobs", required=True, help="JSON list of what to sample")
-    add_device_option(parser)
-    options = parser.parse_args(arguments)
-
-    from eval.sample import load_system, sample_sets
-
-    values = SampleValues.read(options.scale)
-    device = open_device(options.device, values.device, values.threads)
-    for job in read_jobs(options.jobs):
-        directory = local_directory(job.system, job.revision, job.files)
-        if job.sha256 is not None or job.files is not None:
-            check_weights(directory, job.sha256, job.files)
-        system = load_system(str(directory), job.guidance, device, job.timesteps, job.sizes)
-        sample_sets(system, values.sampling, [job.steps], Path(job.out), [job.prompts])
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -8,6 +8,7 @@ from pydantic import ValidationError
 from add.config.load import load_ablations, load_baseline, load_run, load_scale
 from add.config.resolve import resolve
 from add.config.run import DiscriminatorSpec, LossSpec, Variant
+from add.config.scale import CocoPromptsSpec
 from add.config.training import TrainingSpec
 from add.config.yaml import SpecError, nearest, read_yaml
 from tests.support.specs import ROOT, copy_settings, edit, table_of
@@ -124,3 +125,17 @@ def test_resolution_needs_no_file(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert len(resolve(scale, baseline, ablations).runs) == 17
     assert list(tmp_path.iterdir()) == []
+
+
+def test_fewer_images_at_more_steps():
+    whole = CocoPromptsSpec(
+        kind="coco", annotations="a.json", caption_rule="first", rule_seed=0, count=40, count_more_steps=10
+    )
+    assert [whole.at(steps).count for steps in (1, 2, 4)] == [40, 10, 10]
+    assert whole.at(4) == CocoPromptsSpec(
+        kind="coco", annotations="a.json", caption_rule="first", rule_seed=0, count=10
+    ), "the set is known by what it is, not by what it is a part of"
+    with pytest.raises(ValueError, match="`count_more_steps` is 50, and `count` 40"):
+        CocoPromptsSpec.model_validate({**whole.model_dump(), "count_more_steps": 50})
+    with pytest.raises(ValueError, match="leave `count_more_steps` out"):
+        CocoPromptsSpec.model_validate({**whole.model_dump(), "present": 5})

@@ -20,7 +20,7 @@ from addbench.cost.shapes import images_sampled, storage
 from addbench.preflight import Findings
 from addbench.preflight.networks import CheckedNetworks, HashStore, check_networks
 from addbench.preflight.resources import Gpu, Shapes, check_resources, heaviest, known_shapes, machine_gpus
-from addbench.workflow import StudyFiles, study_plan
+from addbench.workflow import ComparedSystems, plan_compared
 from tests.support.specs import ROOT, copy_settings, table_of
 
 Found = tuple[Scale, Table, Shapes]
@@ -129,19 +129,19 @@ def test_the_modelled_disk_is_what_a_students_tensors_take(found: Found, tmp_pat
             (header,) = struct.unpack("<Q", stream.read(8))
         written += file.stat().st_size - header - 8
     only = Table(table.cells, {"baseline": table.runs["baseline"]})
-    modelled = storage(scale, only, StudyFiles(), shapes.parameters)
+    modelled = storage(scale, only, ComparedSystems(), shapes.parameters)
     assert modelled.students == written
     assert images_sampled(scale, only) == 24
 
 
 def test_seeds_and_jobs_are_counted() -> None:
     scale, table = load_scale(ROOT / "config/paper.yaml"), table_of(ROOT, "paper")
-    plan, parameters = study_plan(scale, table, "results"), {"sd21": (10, 20), "sdxl": (30, 60)}
+    plan, parameters = plan_compared(scale, table, "results"), {"sd21": (10, 20), "sdxl": (30, 60)}
     one = storage(scale, table, plan, parameters)
     assert one.students == 4 * (15 * 20 + 2 * 60)
     assert one.checkpoints * 2 == storage(scale, table, plan, parameters, jobs=2).checkpoints
-    # 17 runs, 5000 and 100 prompts, by 1 and by 4 steps; two pipelines by the study alone.
-    assert one.samples == int((17 * 5100 * 2 + 200) * 512**2 * 2.0)
+    # 17 runs, 5000 and 100 prompts, by 1 and by 4 steps; four pipelines by five numbers of steps.
+    assert one.samples == int((17 * 2 + 5) * 5100 * 512**2 * 2.0)
     training = scale.training.model_copy(update={"seeds": (0, 1, 2)})
     three = storage(scale.model_copy(update={"training": training}), table, plan, parameters)
     assert (three.students, three.checkpoints) == (3 * one.students, one.checkpoints)

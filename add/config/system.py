@@ -1,0 +1,226 @@
+"""A system, systems/<scale>/<name>.yaml: whatever turns prompts and seeds into images, or the figures of one.
+
+Its file gives it one name; with a number of steps, that name stands in every table, figure, study and vote.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from add.config.load import load_document
+from add.config.types import (
+    Count,
+    Document,
+    Frozen,
+    Increasing,
+    Label,
+    Name,
+    Positive,
+    Sha256,
+    Text,
+    WeightFiles,
+)
+from add.config.yaml import SpecError, raise_all
+
+RESERVED = ("unknown", "attention-check")
+"""Names with a special meaning in preference records."""
+
+STUDENT_STEPS = (1, 2, 4)
+"""Numbers of steps that a saved student can be sampled by."""
+
+Dtype = Literal["float32", "bfloat16", "float16"]
+Kind = Literal["run", "rival", "network", "pipeline", "images", "published"]
+_SAMPLER = ("guidance", "scheduler", "spacing", "timesteps", "dtype")
+_SETTINGS: dict[str, tuple[str, ...]] = {
+    "run": (),
+    "rival": ("teacher", "training"),
+    "network": _SAMPLER,
+    "pipeline": (*_SAMPLER, "revision", "sha256", "files", "resolution"),
+    "images": ("prompts",),
+    "published": (),
+}
+"""What each kind may state besides label, steps and figures from elsewhere."""
+
+
+class SystemSource(Frozen):
+    """A pipeline to sample: where it is, which weights it must have, and how it samples (`eval.sample`).
+
+    path: directory or hub id. revision, sha256, files: as `NetworkSpec` has them.
+    """
+
+    path: Text
+    revision: Text | None = None
+    sha256: Sha256 | None = None
+    files: WeightFiles | None = None
+    guidance: Positive = 1.0
+    scheduler: Text | None = None
+    spacing: Text | None = None
+    timesteps: tuple[Annotated[int, Field(ge=0)], ...] = ()
+    dtype: Dtype | None = None
+    resolution: Count | None = None
+    sizes: dict[Literal["original_size", "target_size"], Count] = Field(default_factory=dict)
+
+
+class FiguresSpec(Frozen):
+    """Figures by `steps` steps that somebody else measured: FID, CLIP score as mean cosine, seconds an image."""
+
+    steps: Count
+    source: Text
+    fid: Positive | None = None
+    clip_score: Annotated[float, Field(ge=-1, le=1)] | None = None
+    seconds: Positive | None = None
+
+    @model_validator(mode="after")
+    def _something(self) -> FiguresSpec:
+        if self.fid is self.clip_score is self.seconds is None:
+            raise ValueError("gives no figure: state fid, clip_score or seconds")
+        return self
+
+
+class SystemSpec(Document):
+    """One system at each number of `steps`; one of `run`, `rival`, `network`, `pipeline` and `images` says what it is.
+
+    run: a run of the table, at each of its training seeds. rival: another method's settings (`baselines.spec`), trained
+    at each of the scale's seeds from the network `teacher`; `training` changes values of the scale's. network: one of
+    the scale's `networks.diffusion`. pipeline: any diffusers pipeline, by hub id (with its `revision`) or directory;
+    `sha256` and `files` are its weights', as `NetworkSpec` has them. These two need `guidance` (1.0 for none);
+    `scheduler` is a class of diffusers, `spacing` its timestep spacing, `timesteps` names them all; unset, the
+    pipeline's own hold. `dtype`: unset, the scale's. `resolution`: of the images that are drawn, in pixels; larger ones
+    are downsampled to the scale's.
+
+    images: by prompt set, a folder of images that were made elsewhere by `steps` steps. `prompts`: by prompt set, the
+    file that says which image is whose (`eval.handed_in`); unset: the folder's index.csv.
+
+    published: figures of the paper, elsewhere: of others. Both are printed beside the measured ones, and never ranked
+    with them. A system that is none of these has these figures alone.
+    """
+
+    label: Label
+    steps: Annotated[tuple[Count, ...], Field(min_length=1), Increasing]
+    run: Text | None = None
+    rival: dict[str, Any] | None = None
+    teacher: Name | None = None
+    training: dict[str, Any] | None = None
+    network: Name | None = None
+    pipeline: Text | None = None
+    images: Annotated[dict[Name, Text], Field(min_length=1)] | None = None
+    revision: Text | None = None
+    sha256: Sha256 | None = None
+    files: WeightFiles | None = None
+    guidance: Positive | None = None
+    scheduler: Annotated[str, Field(pattern=r"^[A-Z]\w*Scheduler$")] | None = None
+    spacing: Literal["leading", "linspace", "trailing"] | None = None
+    timesteps: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] | None = None
+    dtype: Dtype | None = None
+    resolution: Count | None = None
+    prompts: dict[Name, Text] | None = None
+    published: tuple[FiguresSpec, ...] | None = None
+    elsewhere: tuple[FiguresSpec, ...] | None = None
+
+    @field_validator("label")
+    @classmethod
+    def _free(cls, value: str) -> str:
+        if value in RESERVED:
+            raise ValueError(f"'{value}' has a special meaning in preference records; choose another name")
+        return value
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> SystemSpec:
+        kinds = [kind for kind in _SETTINGS if kind != "published" and getattr(self, kind) is not None]
+        if len(kinds) > 1:
+            raise ValueError(f"is both a {kinds[0]} and a {kinds[1]}; keep one of the two keys")
+        if not kinds and self.published is None and self.elsewhere is None:
+            raise ValueError(
+                "needs one of `run`, `rival`, `network`, `pipeline` and `images`, or `published` figures"
+            )
+        every = {name for names in _SETTINGS.values() for name in names}
+        for name in sorted(every - set(_SETTINGS[self.kind])):
+            if getattr(self, name) is not None:
+                raise ValueError(f"{_WORDS[self.kind]} has no `{name}`; leave it out")
+        if "guidance" in _SETTINGS[self.kind] and self.guidance is None:
+            raise ValueError(f"a {self.kind} needs `guidance` (1.0 for none)")
+        if self.rival is not None and (self.teacher is None or self.training is None):
+            raise ValueError("a rival needs its `teacher` and `training` ({} for the scale's)")
+        if self.run is not None and (wrong := [k for k in self.steps if k not in STUDENT_STEPS]):
+            raise ValueError(f"a student is sampled by 1, 2 or 4 steps, not {wrong[0]}")
+        if self.timesteps is not None and self.steps != (len(self.timesteps),):
+            raise ValueError(f"`timesteps` lists {len(self.timesteps)}, but `steps` is {list(self.steps)}")
+        if self.timesteps is not None and self.spacing is not None:
+            raise ValueError("`timesteps` names them all; leave `spacing` out")
+        if self.images is not None and len(self.steps) > 1:
+            raise ValueError("a folder's images were made by one number of steps; give each number a file")
+        for key in ("published", "elsewhere"):
+            by = [figures.steps for figures in getattr(self, key) or ()]
+            if others := sorted(set(by) - set(self.steps)):
+                raise ValueError(f"`{key}` has figures by {others[0]} steps, which `steps` does not list")
+            if len(set(by)) < len(by):
+                raise ValueError(f"`{key}` has two entries for one number of steps")
+        if unknown := sorted(set(self.prompts or ()) - set(self.images or ())):
+            raise ValueError(f"`prompts` names {unknown[0]}, of which `images` has no folder")
+        return self
+
+    @property
+    def kind(self) -> Kind:
+        """What says what it is."""
+        kinds: tuple[Kind, ...] = ("run", "rival", "network", "pipeline", "images")
+        return next((kind for kind in kinds if getattr(self, kind) is not None), "published")
+
+    @property
+    def name(self) -> str:
+        """The file's stem, which names its results."""
+        return Path(self.origin.file).stem
+
+    def name_at(self, steps: int) -> str:
+        """Its name in votes and tables: the label and the number of steps."""
+        return f"{self.label}, {steps} step{'s' * (steps > 1)}"
+
+
+_WORDS: dict[str, str] = {
+    "run": "a student",
+    "rival": "a rival",
+    "network": "a network",
+    "pipeline": "a pipeline",
+    "images": "a folder of images",
+    "published": "a system of published figures",
+}
+
+
+def load_systems(directory: str | Path | None) -> tuple[SystemSpec, ...]:
+    """Every YAML of `directory`, by name; none without a directory. Raises SpecError with all files' problems."""
+    if directory is None:
+        return ()
+    if not Path(directory).is_dir():
+        raise SpecError(Path(directory).as_posix(), 1, "is not a directory; run from the repository's root")
+    problems: list[SpecError] = []
+    systems: list[SystemSpec] = []
+    for path in sorted(Path(directory).iterdir()):
+        if path.suffix not in (".yaml", ".yml") or path.name.startswith("."):
+            continue
+        try:
+            if not re.fullmatch(r"[a-z0-9][a-z0-9_]*\.yaml", path.name):
+                message = "rename it to lower-case letters, digits and '_', ending in .yaml: it names results"
+                raise SpecError(path.as_posix(), 1, message)
+            systems.append(load_document(SystemSpec, path))
+        except SpecError as error:
+            problems.append(error)
+    problems += _twice(systems)
+    raise_all(problems)
+    return tuple(systems)
+
+
+def _twice(systems: list[SystemSpec]) -> Iterator[SpecError]:
+    """Labels, and systems, that are there twice."""
+    labels: dict[str, SystemSpec] = {}
+    made: dict[str, SystemSpec] = {}
+    for system in systems:
+        if (first := labels.setdefault(system.label, system)) is not system:
+            message = f"label: '{system.label}' is already the label of {first.origin.file}"
+            yield system.origin.error(("label",), message)
+        what = system.model_dump_json(exclude={"label", "published", "elsewhere"})
+        if system.kind != "published" and (other := made.setdefault(what, system)) is not system:
+            yield system.origin.error((), f"is the same system as {other.origin.file}")

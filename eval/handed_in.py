@@ -1,0 +1,195 @@
+"""Images that were made elsewhere, as a sample directory like any other.
+
+    python -m eval.handed_in --images DIR --set parti --steps 1 --label NAME --scale config/mini.yaml --out DIR
+
+Which image is whose stands in the folder's `index.csv`, or in the file that `--prompts` names: a CSV with the columns
+`file` and `prompt` (others are ignored), or a text file with one prompt a line, for the images in the order of their
+names. The set's prompts must all be there, each with one image; images of other prompts are left out and counted.
+
+What is converted, and written down: every image becomes an upright 8-bit RGB PNG (`add.data.images.upright_rgb`: 16-bit
+values are scaled, CMYK, grey and palettes converted, transparency laid over white), and a larger square one is
+downsampled to the scale's resolution (Pillow's bicubic, antialiased). What is refused, all at once: images that are
+missing, truncated, of several frames, of one colour, not square, or smaller than the scale's resolution.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import astuple
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from add.data.coco import utf8_text
+from add.data.images import decoded, file_bytes, upright_rgb
+from add.errors import InputError, refuses
+from add.files import whole_directory, write_json
+from add.lock import only_writer
+from eval.images import INDEX_COLUMNS, SUFFIXES, SampledImage, to_square
+from eval.prompts import Prompt, read_prompts
+from eval.stage import MeasureValues, add_scale_option
+
+INDEX = "index.csv"
+_LISTED = 20
+_PNG_DEPTH = 24  # the byte of a PNG that states the bits of a channel
+
+
+def take_in(
+    folder: Path,
+    assignment: Path | None,
+    prompts: Sequence[Prompt],
+    seed: int,
+    side: int,
+    out: Path,
+    facts: Mapping[str, Any],
+) -> None:
+    """Write the folder's images for `prompts` to the sample directory `out`, as sampling would have.
+
+    assignment: the file that says which image is whose; None: the folder's index.csv. facts: of samples.json, besides
+    what is found here. An image counts as the draw of the sampling `seed`. Raises InputError with every problem.
+    """
+    files = read_assignment(folder, assignment)
+    wanted = [prompt.prompt for prompt in prompts]
+    where = assignment or folder / INDEX
+    if missing := [text for text in wanted if text not in files]:
+        some = ", ".join(map(repr, missing[:3])) + (", ..." if len(missing) > 3 else "")
+        raise InputError(where, f"names no image for {len(missing)} of {len(wanted)} prompts: {some}")
+    problems: list[str] = []
+    converted: dict[str, list[str]] = {}
+    rows: list[SampledImage] = []
+    with whole_directory(out) as partial:
+        for number, prompt in enumerate(prompts):
+            source = folder / files[prompt.prompt]
+            try:
+                pixels, changes = usable(source, side)
+            except InputError as error:
+                problems.append(str(error))
+                continue
+            for change in changes:
+                converted.setdefault(change, []).append(source.name)
+            name = f"{number:06d}.png"
+            Image.fromarray(pixels).save(partial / name, compress_level=1)
+            rows.append(SampledImage(name, prompt.prompt_id, prompt.prompt, seed, 0))
+        if problems:
+            raise InputError.of(problems)
+        with (partial / INDEX).open("w", encoding="utf-8", newline="") as stream:
+            writer = csv.writer(stream, lineterminator="\n")
+            writer.writerow(INDEX_COLUMNS)
+            writer.writerows(map(astuple, rows))
+        found: dict[str, Any] = {
+            "pipeline": "none: images that were handed in",
+            "converted": {change: len(names) for change, names in converted.items()},
+            "of other prompts, left out": len(files) - len(set(wanted)),
+        }
+        write_json(
+            partial / "samples.json",
+            {**facts, "sampler": found, "count": len(rows), "seed": seed, "seconds": 0, "handed_in": True},
+        )
+    for change, names in converted.items():
+        some = ", ".join(names[:_LISTED]) + (", ..." if len(names) > _LISTED else "")
+        print(f"{folder}: {change}: {len(names)} of {len(rows)} images: {some}", file=sys.stderr)
+
+
+def read_assignment(folder: Path, assignment: Path | None) -> dict[str, str]:
+    """The file name of each prompt's image. Raises InputError with file and line of what is wrong."""
+    if not folder.is_dir():
+        raise InputError(folder, "no such directory")
+    if assignment is not None and assignment.suffix.lower() == ".txt":
+        return _in_order(folder, assignment)
+    path = assignment or folder / INDEX
+    reader = csv.DictReader(io.StringIO(utf8_text(path), newline=""), strict=True)
+    found: dict[str, str] = {}
+    lines: dict[str, int] = {}
+    for column in ("file", "prompt"):
+        if column not in (reader.fieldnames or ()):
+            raise InputError(path, "line 1", f"has no column {column!r}; the columns are {reader.fieldnames}")
+    for row in reader:
+        file, prompt = row["file"], row["prompt"]
+        if not file or prompt is None or Path(file).name != file:
+            raise InputError(
+                path, f"line {reader.line_num}", f"{file!r} is not the name of a file in {folder}"
+            )
+        if prompt in found:
+            reason = (
+                f"the prompt {prompt!r} has two images: {found[prompt]} in line {lines[prompt]}, and {file}"
+            )
+            raise InputError(path, f"line {reader.line_num}", reason)
+        found[prompt], lines[prompt] = file, reader.line_num
+    return found
+
+
+def _in_order(folder: Path, assignment: Path) -> dict[str, str]:
+    prompts = utf8_text(assignment).splitlines()
+    names = sorted(
+        f.name for f in folder.iterdir() if f.suffix.lower() in SUFFIXES and not f.name.startswith(".")
+    )
+    if len(prompts) != len(names):
+        reason = f"has {len(prompts)} lines, and {folder} {len(names)} images; it is one prompt a line, in their order"
+        raise InputError(assignment, reason)
+    if twice := [text for text, count in Counter(prompts).items() if count > 1]:
+        raise InputError(
+            assignment, f"line {prompts.index(twice[0]) + 1}", f"the prompt {twice[0]!r} is there twice"
+        )
+    return dict(zip(prompts, names, strict=True))
+
+
+def usable(source: Path, side: int) -> tuple[NDArray[np.uint8], list[str]]:
+    """An image as uint8 (side, side, 3), and what was converted. Raises InputError where it cannot be used."""
+    raw = file_bytes(source)
+    image = decoded(raw, source)
+    changes = []
+    deep = image.format == "PNG" and raw[_PNG_DEPTH] == 16
+    if deep or image.mode.startswith("I;16"):
+        changes.append("16 bits a channel to 8")
+    elif image.mode != "RGB":
+        changes.append(f"{image.mode} to RGB")
+    try:
+        upright = upright_rgb(image)
+    except ValueError as error:
+        raise InputError(source, error) from error
+    if upright.width != upright.height:
+        raise InputError(source, f"is {upright.width}x{upright.height}; images to be measured are square")
+    if upright.width < side:
+        raise InputError(
+            source, f"is {upright.width}x{upright.height}, and {side}x{side} are measured; make it larger"
+        )
+    if upright.width > side:
+        changes.append(f"{upright.width}x{upright.height} to {side}x{side}")
+    pixels = to_square(upright, side, "none")
+    if (pixels == pixels[0, 0]).all():
+        raise InputError(source, "is one colour, which no system draws")
+    return pixels, changes
+
+
+@refuses
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Parse the command line and take one set in."""
+    parser = argparse.ArgumentParser(prog="python -m eval.handed_in", description=__doc__)
+    parser.add_argument("--images", type=Path, required=True, help="the folder")
+    parser.add_argument("--prompts", type=Path, help="which image is whose (default: the folder's index.csv)")
+    parser.add_argument("--set", required=True, help="the scale's prompt set")
+    parser.add_argument("--steps", type=int, required=True, help="by which the images were made")
+    parser.add_argument("--label", required=True, help="of the system")
+    add_scale_option(parser)
+    parser.add_argument("--out", type=Path, required=True, help="the sample directory")
+    options = parser.parse_args(arguments)
+    values = MeasureValues.read(options.scale)
+    if options.set not in values.prompts:
+        raise InputError(f"the scale has no prompt set '{options.set}'; known: {', '.join(values.prompts)}")
+    prompts = read_prompts(values.prompts[options.set].at(options.steps))
+    facts = {"system": options.label, "prompts": options.set, "steps": options.steps}
+    side = values.evaluation.resolution
+    with only_writer(options.out):
+        take_in(options.images, options.prompts, prompts, values.seed, side, options.out, facts)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,145 @@
+"""The files of systems: what they may say, where images and results lie, what decides them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from add.config.load import load_scale
+from add.config.system import load_systems
+from add.config.yaml import SpecError
+from addbench.systems import PlannedSystem
+from addbench.workflow import ComparedSystems, plan_compared
+from tests.support.specs import copy_settings, table_of
+
+STUDENT = "label: A\nrun: baseline\nsteps: [1, 2]\n"
+PIPELINE = "label: B\npipeline: somewhere/sd\nsteps: [25]\nguidance: 2.0\n"
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(copy_settings(tmp_path))
+    return tmp_path
+
+
+def write(root: Path, **files: str) -> Path:
+    folder = root / "some"
+    folder.mkdir(exist_ok=True)
+    for name, text in files.items():
+        (folder / f"{name}.yaml").write_text(text)
+    return folder
+
+
+def plan(root: Path) -> ComparedSystems:
+    return plan_compared(load_scale(root / "config/mini.yaml"), table_of(root, "mini"), "results/mini")
+
+
+def planned(root: Path, label: str) -> PlannedSystem:
+    return next(system for system in plan(root).systems if system.label == label)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (STUDENT + "guidance: 2.0\n", "a student has no `guidance`; leave it out"),
+        (STUDENT.replace("[1, 2]", "[3]"), "a student is sampled by 1, 2 or 4 steps, not 3"),
+        (STUDENT.replace("[1, 2]", "[2, 1]"), "steps: should be strictly increasing"),
+        (STUDENT.replace("label: A", "label: unknown"), "has a special meaning"),
+        (STUDENT + "network: sd21\n", "is both a run and a network"),
+        (PIPELINE.replace("guidance: 2.0\n", ""), "a pipeline needs `guidance`"),
+        (PIPELINE + "timesteps: [999]\n", r"`timesteps` lists 1, but `steps` is \[25\]"),
+        (PIPELINE + "prompts: {parti: a.txt}\n", "a pipeline has no `prompts`"),
+        (PIPELINE + "schedule: DDIMScheduler\n", "unknown key 'schedule'; did you mean 'scheduler'"),
+        (PIPELINE + "dtype: half\n", "'half' is not a choice"),
+        ("label: C\nsteps: [1]\n", "needs one of `run`, `network`, `pipeline` and `images`, or `published`"),
+        ("label: C\nsteps: [1]\npublished: [{steps: 1, source: x}]\n", "gives no figure"),
+        ("label: C\nsteps: [1]\npublished: [{steps: 2, source: x, fid: 9.0}]\n", "by 2 steps, which `steps`"),
+        ("label: C\nsteps: [1, 4]\nimages: {parti: a}\n", "by one number of steps"),
+        (
+            "label: C\nsteps: [1]\nimages: {parti: a}\nprompts: {coco: b.txt}\n",
+            "`prompts` names coco, of which",
+        ),
+    ],
+)
+def test_what_a_file_may_not_say_is_refused_with_its_name(tmp_path: Path, text: str, message: str):
+    folder = write(tmp_path, one=text)
+    with pytest.raises(SpecError, match=message) as error:
+        load_systems(folder)
+    assert error.value.problems[0].file.endswith("some/one.yaml")
+
+
+def test_two_files_of_one_label_or_one_system_are_refused(tmp_path: Path):
+    folder = write(tmp_path, one=STUDENT, two=STUDENT.replace("[1, 2]", "[4]"))
+    with pytest.raises(SpecError, match=r"'A' is already the label of .*one\.yaml"):
+        load_systems(folder)
+    write(tmp_path, two=STUDENT.replace("label: A", "label: Z"))
+    with pytest.raises(SpecError, match=r"is the same system as .*one\.yaml"):
+        load_systems(folder)
+
+
+@pytest.mark.parametrize("name", ["Two.yaml", "a b.yaml", "a.yml"])
+def test_a_file_whose_name_cannot_name_results_is_refused(tmp_path: Path, name: str):
+    (write(tmp_path, one=STUDENT) / name).write_text(PIPELINE)
+    with pytest.raises(SpecError, match="rename it to lower-case letters"):
+        load_systems(tmp_path / "some")
+
+
+def test_names_that_lead_nowhere_are_refused_with_line_and_nearest(root: Path):
+    folder = root / "systems" / "mini"
+    (folder / "a.yaml").write_text("label: A\nrun: baselin\nsteps: [1]\n")
+    (folder / "b.yaml").write_text("label: B\nnetwork: sd22\nsteps: [1]\nguidance: 1.0\n")
+    (folder / "c.yaml").write_text("label: C\nsteps: [1]\nimages: {party: results}\n")
+    with pytest.raises(SpecError) as error:
+        plan(root)
+    said = [str(problem) for problem in error.value.problems]
+    assert any("a.yaml:2" in s and "no run 'baselin'; did you mean 'baseline'" in s for s in said), said
+    assert any("b.yaml:2" in s and "networks.diffusion has no 'sd22'; did you mean 'sd21'" in s for s in said)
+    assert any("c.yaml:3" in s and "no set 'party'" in s for s in said)
+    assert any("c.yaml:3" in s and "results does not exist" in s for s in said)
+
+
+def test_a_new_pipeline_of_four_lines_is_sampled_and_scored_by_the_rules(root: Path):
+    (root / "systems/mini/b.yaml").write_text(PIPELINE + "scheduler: DDIMScheduler\n")
+    system = planned(root, "B, 25 steps")
+    assert (system.own, system.sets, system.trained_seed) == (True, ("coco", "parti"), None)
+    assert system.result == "results/mini/systems/b/result-25step.json"
+    assert plan(root).by_wildcards(SimpleNamespace(system="b", steps="25")) == system
+    source = json.loads(system.source_text)
+    assert (source["path"], source["scheduler"], source["guidance"]) == ("somewhere/sd", "DDIMScheduler", 2.0)
+
+
+def test_a_sampler_decides_the_images_and_a_label_does_not(root: Path):
+    file = root / "systems/mini/b.yaml"
+    file.write_text(PIPELINE)
+    before = planned(root, "B, 25 steps").deciding
+    file.write_text(
+        PIPELINE.replace("label: B", "label: Z") + "published: [{steps: 25, source: x, fid: 9.0}]\n"
+    )
+    assert planned(root, "Z, 25 steps").deciding == before
+    for change in ("spacing: leading\n", "scheduler: DDIMScheduler\n", "dtype: float16\n"):
+        file.write_text(PIPELINE + change)
+        assert planned(root, "B, 25 steps").deciding != before
+
+
+def test_handed_in_images_decide_by_their_bytes(root: Path, tmp_path: Path):
+    images = tmp_path / "images"
+    images.mkdir()
+    (images / "a.png").write_bytes(b"1")
+    (root / "systems/mini/c.yaml").write_text(f"label: C\nsteps: [1]\nimages: {{parti: {images}}}\n")
+    first = planned(root, "C, 1 step")
+    assert (first.sets, first.source) == (("parti",), None)
+    (images / "a.png").write_bytes(b"22")
+    assert planned(root, "C, 1 step").deciding != first.deciding
+    assert plan(root).wildcards("handed in") == "c"
+
+
+def test_a_students_other_steps_lie_beside_its_run(root: Path):
+    one, two = planned(root, "ADD, 1 step"), planned(root, "ADD, 2 steps")
+    assert (one.own, one.result) == (False, "results/mini/baseline/seed0/result.json")
+    assert (two.own, two.folder) == (True, "results/mini/systems/add-seed0")
+    assert two.trainings == ["results/mini/baseline/seed0/train/train.json"]
+    trained = plan(root).decided(lambda wildcards: f"{wildcards.run} {wildcards.seed}")
+    assert "baseline 0" in trained(SimpleNamespace(system="add-seed0", steps="2"))
