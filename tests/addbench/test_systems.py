@@ -54,9 +54,10 @@ def planned(root: Path, label: str) -> PlannedSystem:
         (PIPELINE + "prompts: {parti: a.txt}\n", "a pipeline has no `prompts`"),
         (PIPELINE + "schedule: DDIMScheduler\n", "unknown key 'schedule'; did you mean 'scheduler'"),
         (PIPELINE + "dtype: half\n", "'half' is not a choice"),
-        ("label: C\nsteps: [1]\n", "needs one of `run`, `network`, `pipeline` and `images`, or `published`"),
+        ("label: C\nsteps: [1]\n", "needs one of `run`, `rival`, `network`, `pipeline` and `images`"),
         ("label: C\nsteps: [1]\npublished: [{steps: 1, source: x}]\n", "gives no figure"),
         ("label: C\nsteps: [1]\npublished: [{steps: 2, source: x, fid: 9.0}]\n", "by 2 steps, which `steps`"),
+        ("label: R\nrival: {kind: gan}\nsteps: [1]\n", "a rival needs its `teacher` and `training`"),
         ("label: C\nsteps: [1, 4]\nimages: {parti: a}\n", "by one number of steps"),
         (
             "label: C\nsteps: [1]\nimages: {parti: a}\nprompts: {coco: b.txt}\n",
@@ -99,6 +100,24 @@ def test_names_that_lead_nowhere_are_refused_with_line_and_nearest(root: Path):
     assert any("b.yaml:2" in s and "networks.diffusion has no 'sd22'; did you mean 'sd21'" in s for s in said)
     assert any("c.yaml:3" in s and "no set 'party'" in s for s in said)
     assert any("c.yaml:3" in s and "results does not exist" in s for s in said)
+
+
+def test_a_rivals_settings_are_refused_with_the_file(root: Path):
+    file = root / "systems/mini/r.yaml"
+    rival = "{kind: lcm, skip: 20, timestep_scaling: 10.0, huber: 0.001, target_decay: 0.9}"
+    text = f"label: R\nrival: {rival}\nteacher: sd21\ntraining: {{steps: 7}}\nsteps: [1]\n"
+    file.write_text(text)
+    system = planned(root, "R, 1 step")
+    assert (system.wildcard, system.trained_seed) == ("r-seed0", 0)
+    assert json.loads(system.rival or "")["training"]["steps"] == 7
+    file.write_text(text.replace("skip: 20", "skip: 30"))
+    with pytest.raises(SpecError, match=r"r\.yaml:2: rival: .*30 does not divide the schedule's 1000"):
+        plan(root)
+    file.write_text(text.replace("teacher: sd21", "teacher: sd22"))
+    with pytest.raises(
+        SpecError, match=r"r\.yaml:2: rival: .*no diffusion network 'sd22'; did you mean 'sd21'"
+    ):
+        plan(root)
 
 
 def test_a_new_pipeline_of_four_lines_is_sampled_and_scored_by_the_rules(root: Path):
