@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import TypeVar
@@ -35,21 +35,9 @@ def load_baseline(path: str | Path) -> Variant:
 
 def load_ablations(directory: str | Path) -> tuple[Ablation, ...]:
     """Every YAML of `directory` but baseline.yaml, by part. Raises SpecError with all files' problems."""
-    if not Path(directory).is_dir():
-        raise SpecError(Path(directory).as_posix(), 1, "is not a directory; run from the repository's root")
-    problems: list[SpecError] = []
-    ablations: list[Ablation] = []
-    for path in sorted(Path(directory).iterdir()):
-        if path.suffix not in (".yaml", ".yml") or path.name.startswith(".") or path.stem == BASELINE:
-            continue
-        try:
-            if not re.fullmatch(r"[a-z][a-z0-9_]*\.yaml", path.name):
-                message = "rename it to lower-case letters, digits and '_', ending in .yaml: it names runs"
-                raise SpecError(path.as_posix(), 1, message)
-            ablations.append(load_document(Ablation, path))
-            problems += (*_label_problems(ablations[-1]), *_finding_problems(ablations[-1]))
-        except SpecError as error:
-            problems.append(error)
+    ablations, problems = load_folder(Ablation, directory, r"[a-z][a-z0-9_]*", "runs", without=(BASELINE,))
+    for ablation in ablations:
+        problems += (*_label_problems(ablation), *_finding_problems(ablation))
     ablations.sort(key=lambda ablation: (ablation.part, ablation.name))
     for first, second in pairwise(ablations):
         if first.part == second.part:
@@ -62,6 +50,33 @@ def load_ablations(directory: str | Path) -> tuple[Ablation, ...]:
 def load_run(path: str | Path) -> Run:
     """A run written as JSON (`Run.model_dump_json`). Raises SpecError."""
     return read_json(Run, path)
+
+
+def load_folder(
+    model: type[_DOCUMENT], directory: str | Path, stem: str, named: str, without: Collection[str] = ()
+) -> tuple[list[_DOCUMENT], list[SpecError]]:
+    """Every YAML of a folder as a `model`, by name, and what is wrong with the others.
+
+    stem: a pattern of the files' stems, which name what `named` says. without: stems that are left out. Raises
+    SpecError where the folder is none.
+    """
+    if not Path(directory).is_dir():
+        raise SpecError(Path(directory).as_posix(), 1, "is not a directory; run from the repository's root")
+    problems: list[SpecError] = []
+    found: list[_DOCUMENT] = []
+    for path in sorted(Path(directory).iterdir()):
+        if path.suffix not in (".yaml", ".yml") or path.name.startswith(".") or path.stem in without:
+            continue
+        try:
+            if not re.fullmatch(rf"{stem}\.yaml", path.name):
+                message = (
+                    f"rename it to lower-case letters, digits and '_', ending in .yaml: it names {named}"
+                )
+                raise SpecError(path.as_posix(), 1, message)
+            found.append(load_document(model, path))
+        except SpecError as error:
+            problems.append(error)
+    return found, problems
 
 
 def load_document(model: type[_DOCUMENT], path: str | Path) -> _DOCUMENT:

@@ -5,14 +5,13 @@ Its file gives it one name; with a number of steps, that name stands in every ta
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from add.config.load import load_document
+from add.config.load import load_folder
 from add.config.types import (
     Count,
     Document,
@@ -194,20 +193,7 @@ def load_systems(directory: str | Path | None) -> tuple[SystemSpec, ...]:
     """Every YAML of `directory`, by name; none without a directory. Raises SpecError with all files' problems."""
     if directory is None:
         return ()
-    if not Path(directory).is_dir():
-        raise SpecError(Path(directory).as_posix(), 1, "is not a directory; run from the repository's root")
-    problems: list[SpecError] = []
-    systems: list[SystemSpec] = []
-    for path in sorted(Path(directory).iterdir()):
-        if path.suffix not in (".yaml", ".yml") or path.name.startswith("."):
-            continue
-        try:
-            if not re.fullmatch(r"[a-z0-9][a-z0-9_]*\.yaml", path.name):
-                message = "rename it to lower-case letters, digits and '_', ending in .yaml: it names results"
-                raise SpecError(path.as_posix(), 1, message)
-            systems.append(load_document(SystemSpec, path))
-        except SpecError as error:
-            problems.append(error)
+    systems, problems = load_folder(SystemSpec, directory, r"[a-z0-9][a-z0-9_]*", "results")
     problems += _twice(systems)
     raise_all(problems)
     return tuple(systems)

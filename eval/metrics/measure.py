@@ -17,6 +17,7 @@ from add.errors import InputError
 from eval.metrics.alignment import (
     Clip,
     Oracle,
+    Scene,
     alignment,
     clip_score,
     load_clip,
@@ -289,14 +290,12 @@ def score_images(
     have a scene.
     """
     photographs = values.prompts[name].kind == "coco"
-    oracle = networks.oracle
-    scenes = None if oracle is None else scenes_of(prompts, oracle.scenes, oracle.source.file)
     outputs = measure(
         batches,
         extractor=networks.extractor if photographs else None,
         clip=networks.clip,
         prompts=prompts,
-        oracle=oracle if scenes is not None else None,
+        oracle=networks.oracle if _scenes(networks, prompts) is not None else None,
     )
     return score_outputs(outputs, prompts, name, values, networks, reference)
 
@@ -310,8 +309,7 @@ def score_outputs(
     reference: Reference,
 ) -> ScoredSet:
     """The same of images that the networks have seen; `outputs` are those of one image a prompt."""
-    oracle = networks.oracle
-    scenes = None if oracle is None else scenes_of(prompts, oracle.scenes, oracle.source.file)
+    oracle, scenes = networks.oracle, _scenes(networks, prompts)
     rule = prompt_rule(values.prompts[name], name, len(prompts))
     found = _Entries(rule, rule.count, values)
     scores = ImageScores()
@@ -335,6 +333,12 @@ def score_outputs(
         to = {"scenes": oracle.source}
         found.add("alignment", right.value, right.interval, oracle.extractor.network, to, groups=right.groups)
     return ScoredSet(found.metrics, found.protocols, outputs, scores)
+
+
+def _scenes(networks: MetricNetworks, prompts: Sequence[str]) -> list[Scene] | None:
+    """What the prompts ask for; None where nothing says so, or there is no oracle. Raises InputError as `scenes_of`."""
+    oracle = networks.oracle
+    return None if oracle is None else scenes_of(prompts, oracle.scenes, oracle.source.file)
 
 
 def _compared(
