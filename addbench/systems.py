@@ -137,43 +137,49 @@ def unknown_names(scale: Scale, specs: Sequence[SystemSpec], table: Table) -> It
 
 def _planned(scale: Scale, spec: SystemSpec, table: Table, results: str) -> Iterator[PlannedSystem]:
     folder = f"{results}/systems/{spec.name}"
-    sets = tuple(scale.sampling.prompts)
+    sets = tuple(spec.images or scale.sampling.prompts)
+    source = rival = None
+    identity: Any = None
+    if spec.run is not None:
+        identity = spec.run
+    elif spec.rival is not None:
+        rival, identity = _rival(scale, spec)
+    elif spec.images is not None:
+        identity = _handed_in(scale, spec)
+    elif spec.kind == "published":
+        return
+    else:
+        source, identity = _source(scale, spec)
     for steps in spec.steps:
-        label, result = spec.name_at(steps), f"{folder}/result-{steps}step.json"
-        if spec.run is not None:
-            for seed in scale.training.seeds:
-                run = f"{results}/{spec.run}/seed{seed}"
-                student = f"{run}/student"
-                if steps in scale.sampling.steps:
-                    yield PlannedSystem(
-                        spec, label, steps, run, f"{run}/result.json", sets, False, student, seed
-                    )
-                else:
-                    own = f"{folder}-seed{seed}"
-                    file = f"{own}/result-{steps}step.json"
-                    source = SystemSource(path=student)
-                    yield PlannedSystem(
-                        spec, label, steps, own, file, sets, True, student, seed, source, spec.run
-                    )
-        elif spec.rival is not None:
-            made, identity = _rival(scale, spec)
-            for seed in scale.training.seeds:
-                own = f"{folder}-seed{seed}"
-                student, file = f"{own}/student", f"{own}/result-{steps}step.json"
-                source = SystemSource(path=student)
+        label, result = spec.name_at(steps), f"result-{steps}step.json"
+        if spec.run is None and rival is None:
+            yield PlannedSystem(
+                spec, label, steps, folder, f"{folder}/{result}", sets, True, source=source, identity=identity
+            )
+            continue
+        for seed in scale.training.seeds:
+            own = f"{folder}-seed{seed}"
+            trained = own if spec.run is None else f"{results}/{spec.run}/seed{seed}"
+            student = f"{trained}/student"
+            if spec.run is not None and steps in scale.sampling.steps:
+                file = f"{trained}/result.json"
+                yield PlannedSystem(spec, label, steps, trained, file, sets, False, student, seed)
+            else:
+                drawn = SystemSource(path=student)
                 yield PlannedSystem(
-                    spec, label, steps, own, file, sets, True, student, seed, source, identity, made
+                    spec,
+                    label,
+                    steps,
+                    own,
+                    f"{own}/{result}",
+                    sets,
+                    True,
+                    student,
+                    seed,
+                    drawn,
+                    identity,
+                    rival,
                 )
-        elif spec.kind == "images":
-            sets = tuple(spec.images or ())
-            yield PlannedSystem(
-                spec, label, steps, folder, result, sets, True, identity=_handed_in(scale, spec)
-            )
-        elif spec.kind != "published":
-            source, identity = _source(scale, spec)
-            yield PlannedSystem(
-                spec, label, steps, folder, result, sets, True, source=source, identity=identity
-            )
 
 
 def _source(scale: Scale, spec: SystemSpec) -> tuple[SystemSource, Any]:

@@ -20,7 +20,6 @@ import io
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
@@ -33,11 +32,10 @@ from add.data.images import decoded, file_bytes, upright_rgb
 from add.errors import InputError, refuses
 from add.files import whole_directory, write_json
 from add.lock import only_writer
-from eval.images import INDEX_COLUMNS, SUFFIXES, SampledImage, to_square
+from eval.images import INDEX, SUFFIXES, SampledImage, to_square, write_index
 from eval.prompts import Prompt, read_prompts
 from eval.stage import MeasureValues, add_scale_option
 
-INDEX = "index.csv"
 _LISTED = 20
 _PNG_DEPTH = 24  # the byte of a PNG that states the bits of a channel
 
@@ -80,10 +78,7 @@ def take_in(
             rows.append(SampledImage(name, prompt.prompt_id, prompt.prompt, seed, 0))
         if problems:
             raise InputError.of(problems)
-        with (partial / INDEX).open("w", encoding="utf-8", newline="") as stream:
-            writer = csv.writer(stream, lineterminator="\n")
-            writer.writerow(INDEX_COLUMNS)
-            writer.writerows(map(astuple, rows))
+        write_index(partial / INDEX, rows)
         found: dict[str, Any] = {
             "pipeline": "none: images that were handed in",
             "converted": {change: len(names) for change, names in converted.items()},

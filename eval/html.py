@@ -8,13 +8,26 @@ import json
 import re
 from typing import Any
 
+_HEAD = """\
+<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="{policy}">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="referrer" content="no-referrer">
+<meta name="color-scheme" content="light dark">
+<link rel="icon" href="data:,">
+"""
+
 
 def self_contained(
     template: str, style: str, scripts: list[str], config: Any, extra: str, sources: str
 ) -> tuple[str, str]:
     """The page, and its Content-Security-Policy, which allows `sources` beside the style and the script.
 
-    The template has places @@policy@@, @@style@@, @@script@@, @@config@@ (JSON) and @@extra@@ (HTML, as it is given).
+    The template has places @@head@@ (what every page begins with, up to its title), @@style@@, @@script@@, @@config@@
+    (JSON) and @@extra@@ (HTML, as it is given).
     """
     script = '"use strict";\n(() => {\n' + "\n".join(scripts) + "})();\n"
     policy = (
@@ -23,7 +36,7 @@ def self_contained(
     )
     text = json.dumps(config, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
     values = {
-        "policy": policy,
+        "head": _HEAD.format(policy=policy),
         "style": style,
         "script": script,
         # JSON that no HTML parser can take for markup: ASCII, with <, > and & escaped.

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import csv
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import astuple, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -20,6 +20,7 @@ from add.errors import InputError
 REMEDY = "`addbench repair` lets the next `snakemake` sample the set again"
 Crop = Literal["none", "center"]
 PREFIX = "captions_"
+INDEX = "index.csv"
 INDEX_COLUMNS = ("file", "prompt_id", "prompt", "seed", "image_seed")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 
@@ -164,6 +165,19 @@ def read_index(path: Path) -> tuple[SampledImage, ...]:
     if not samples:
         raise InputError(path, "lists no images")
     return tuple(samples)
+
+
+def write_index(path: Path, samples: Iterable[SampledImage]) -> None:
+    """Write an index.csv, for `read_index`."""
+    with path.open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(INDEX_COLUMNS)
+        writer.writerows(map(astuple, samples))
+
+
+def samples_directory(folder: Path, name: str, steps: int) -> Path:
+    """Where the samples of one prompt set and number of steps lie, of a run or a system in `folder`."""
+    return folder / "samples" / f"{name}-{steps}step"
 
 
 def photograph_folder(annotations: Path) -> Path:

@@ -9,20 +9,18 @@ is, by which weights, and how it samples.
 from __future__ import annotations
 
 import argparse
-import csv
 import hashlib
 import json
 import shutil
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import astuple, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ValidationError
 
 from add.config.system import Dtype, SystemSource
 from add.device import add_device_option, open_device
@@ -30,24 +28,15 @@ from add.errors import InputError, refuses
 from add.files import write_json
 from add.lock import only_writer
 from eval.drawing import eight_bit, sampler_facts, truncated_prompts, watched
-from eval.images import INDEX_COLUMNS, SampledImage, to_square
+from eval.images import INDEX, SampledImage, to_square, write_index
 from eval.prompts import Prompt, read_prompts
-from eval.stage import SampleValues, add_scale_option
+from eval.stage import SampleValues, add_scale_option, read_option
 
 if TYPE_CHECKING:
     from add.config.scale import SamplingSpec
 
 
 SIZES = ("original_size", "target_size")
-
-
-def read_source(text: str) -> SystemSource:
-    """A source as JSON. Raises InputError with every field that is wrong."""
-    try:
-        return SystemSource.model_validate_json(text)
-    except ValidationError as error:
-        places = ((".".join(map(str, e["loc"])), e["msg"]) for e in error.errors())
-        raise InputError.of(f"--source: {place}: {message}" for place, message in places) from error
 
 
 @dataclass(frozen=True)
@@ -247,10 +236,7 @@ def sample_set(
             image = Image.fromarray(to_square(Image.fromarray(images[i]), side or drawn, "none"))
             image.save(out / file, compress_level=1)
             rows.append(SampledImage(file, prompt.prompt_id, prompt.prompt, seed, its_seed))
-    with (out / "index.csv").open("w", encoding="utf-8", newline="") as stream:
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(INDEX_COLUMNS)
-        writer.writerows(map(astuple, rows))
+    write_index(out / INDEX, rows)
     facts: dict[str, Any] = {
         "system": name,
         "prompts": out.name.rsplit("-", 1)[0],
@@ -318,7 +304,7 @@ def main() -> None:
     values = SampleValues.read(arguments.scale)
     device, sampling = open_device(arguments.device, values.device, values.threads), values.sampling
     if arguments.source is not None:
-        source = read_source(arguments.source)
+        source = read_option(SystemSource, "--source", arguments.source)
         system = open_system(source.model_copy(update={"dtype": source.dtype or sampling.dtype}), device)
     else:
         sizes = {name: side for name in SIZES if (side := getattr(arguments, name)) is not None}

@@ -27,7 +27,7 @@ from add.errors import InputError, refuses
 from add.files import write_json
 from add.lock import only_writer
 from eval.image_scores import scores_file, write_features, write_scores
-from eval.images import SampleSet, read_samples
+from eval.images import SampleSet, read_samples, samples_directory
 from eval.metrics.features import ImageBatch
 from eval.metrics.measure import MetricNetworks, Reference, load_metric_networks, score_images, score_outputs
 from eval.metrics.statistics_file import read_statistics
@@ -43,7 +43,7 @@ from eval.result import (
     read_json,
     seconds_since,
 )
-from eval.stage import MeasureValues, PromptSet, ScoreValues, add_scale_option
+from eval.stage import MeasureValues, PromptSet, ScoreValues, add_scale_option, read_option
 
 
 def score_run(
@@ -223,11 +223,6 @@ def _say(samples: SampleSet, metrics: Mapping[str, Metric]) -> None:
     print(said, *(f"  {note}" for note in notes), sep="\n", file=sys.stderr, flush=True)
 
 
-def samples_directory(folder: Path, name: str, steps: int) -> Path:
-    """Where the samples of one prompt set and number of steps lie."""
-    return folder / "samples" / f"{name}-{steps}step"
-
-
 def open_samples(
     run: Path, name: str, steps: int, prompts: Sequence[Prompt], values: MeasureValues
 ) -> SampleSet:
@@ -290,7 +285,7 @@ def main(arguments: list[str] | None = None) -> int:
         else:
             values = MeasureValues.read(options.scale)
             device = open_device(options.device, values.device, values.threads)
-            facts = SystemFacts.model_validate_json(options.facts)
+            facts = read_option(SystemFacts, "--facts", options.facts)
             result = score_system(folder, options.steps, facts, values, reference, device)
         write_json(options.out, result.values())
     if values.notice:

@@ -7,7 +7,7 @@ cannot mix two protocols. A stage is run again when one of its own values change
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import Field, ValidationError
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from add.config.scale import Scale
 
 
+_VALUES = TypeVar("_VALUES", bound=Frozen)
 PromptSet = Annotated[CocoPromptsSpec | PartiPromptsSpec, Field(discriminator="kind")]
 
 
@@ -44,11 +45,7 @@ class StageValues(Frozen):
             from add.config.load import load_scale
 
             return cls.of(load_scale(text))
-        try:
-            return cls.model_validate_json(text)
-        except ValidationError as error:
-            places = ((".".join(map(str, e["loc"])), e["msg"]) for e in error.errors())
-            raise InputError.of(f"--scale: {place}: {message}" for place, message in places) from error
+        return read_option(cls, "--scale", text)
 
 
 class SampleValues(StageValues):
@@ -99,6 +96,15 @@ class RatingValues(StageValues):
     records: Text
     rating_seed: Seed
     compared: PromptSet
+
+
+def read_option(model: type[_VALUES], option: str, text: str) -> _VALUES:
+    """The JSON that an option gives, as a `model`. Raises InputError with every value that is wrong."""
+    try:
+        return model.model_validate_json(text)
+    except ValidationError as error:
+        places = ((".".join(map(str, e["loc"])), e["msg"]) for e in error.errors())
+        raise InputError.of(f"{option}: {place}: {message}" for place, message in places) from error
 
 
 def add_scale_option(parser: argparse._ActionsContainer, required: bool = True) -> None:

@@ -23,7 +23,7 @@ from reports.context import protocols, provenance, times, training_time
 from reports.findings import findings_note, page_lines
 from reports.plots.style import Drawn
 from reports.ratings import Preferences, ratings_page
-from reports.samples import ShownSamples, first_and_last, tile
+from reports.samples import first_and_last, write_tiles
 from reports.study import flatten
 from reports.systems import SystemRow, systems_data
 
@@ -31,7 +31,6 @@ Data = dict[str, Any]
 
 PAGE_PROMPTS = 5
 TEASER_PROMPTS = 9
-_TILE = 128  # pixels
 _COLUMNS = 5  # metrics with intervals that fit beside each other on a page
 # A fixed creation date (the paper's day, 2023-11-28), so that the same results give the same bytes.
 _CREATED = 1701129600
@@ -284,7 +283,9 @@ def _sample_page(report: Report, results: Path, root: Path) -> Data:
     rows = [
         {
             "label": _label(report, run),
-            "tiles": [_tiles(block, run, root, f"page-{i:03d}-{k}") for k, block in enumerate(blocks)],
+            "tiles": [
+                write_tiles(block.tiles[run], root, f"page-{i:03d}-{k}") for k, block in enumerate(blocks)
+            ],
         }
         for i, run in enumerate(report.study.runs)
     ]
@@ -306,15 +307,10 @@ def _teaser(report: Report, results: Path, root: Path) -> Data:
         "label": _label(report, run),
         "prompts": [layout.shortened(prompt, 70) for prompt in blocks[0].prompts],
         "rows": [
-            {"title": layout.steps_text(block.where.steps), "tiles": _tiles(block, run, root, f"teaser-{k}")}
+            {
+                "title": layout.steps_text(block.where.steps),
+                "tiles": write_tiles(block.tiles[run], root, f"teaser-{k}"),
+            }
             for k, block in enumerate(blocks)
         ],
     }
-
-
-def _tiles(samples: ShownSamples, run: str, root: Path, stem: str) -> list[str]:
-    """Writes one run's tiles into `root`; returns their file names."""
-    names = [f"{stem}-{j}.png" for j in range(len(samples.prompts))]
-    for name, path in zip(names, samples.tiles[run], strict=True):
-        tile(path, _TILE).save(root / name, format="PNG")
-    return names

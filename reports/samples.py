@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 from pathlib import Path
@@ -12,6 +13,8 @@ from add.errors import InputError
 from eval.images import read_index
 from eval.result import require, seed_directory
 from reports.cells import Report, Slice
+
+_TILE = 128  # pixels
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,14 @@ def read_samples(report: Report, results: Path, where: Slice, count: int) -> Sho
     }
     require(path for paths in tiles.values() for path in paths)
     return ShownSamples(where, seed, tuple(sample.prompt for sample in reference), tiles)
+
+
+def write_tiles(paths: Sequence[Path], root: Path, stem: str) -> list[str]:
+    """Writes samples as the document shows them into `root`; returns their file names."""
+    names = [f"{stem}-{j}.png" for j in range(len(paths))]
+    for name, path in zip(names, paths, strict=True):
+        tile(path, _TILE).save(root / name, format="PNG")
+    return names
 
 
 def tile(path: Path, edge: int) -> Image.Image:

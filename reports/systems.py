@@ -16,17 +16,16 @@ from typing import Any
 
 from add.errors import InputError
 from eval.images import read_index
-from eval.result import MeasuredImages, Result, SystemResult, read_json, read_result, read_system_result
+from eval.result import MeasuredImages, Result, SystemResult, read_system_result
 from reports import layout
 from reports.cells import Estimate, Report, Slice, estimate, in_order
-from reports.samples import tile
+from reports.samples import write_tiles
 from reports.study import ReportSystem
 
 PRINTED = ("fid", "clip_score", "alignment", "precision", "recall")
 """The metrics of the printed table; systems.csv has all."""
 GRID_PROMPTS = 6
 GRID_SYSTEMS = 8
-_TILE = 128  # pixels
 COLUMNS = (
     "system",
     "steps",
@@ -73,7 +72,7 @@ def collect_systems(report: Report) -> tuple[SystemRow, ...]:
 def _row(report: Report, system: ReportSystem) -> SystemRow:
     if not system.results:
         return SystemRow(system, {}, {})
-    results = [_read(Path(file)) for file in system.results]
+    results = _results(report, system)
     found: dict[str, list[MeasuredImages]] = {}
     for result in results:
         for measured in result.systems:
@@ -108,8 +107,11 @@ def _row(report: Report, system: ReportSystem) -> SystemRow:
     )
 
 
-def _read(path: Path) -> Result | SystemResult:
-    return read_result(path) if "run" in read_json(path) else read_system_result(path)
+def _results(report: Report, system: ReportSystem) -> Sequence[Result | SystemResult]:
+    """Of a run at a number of steps that the table samples, the table's results; else the system's own files."""
+    if system.run is not None and any(where.steps == system.steps for where in report.slices):
+        return report.results[system.run]
+    return [read_system_result(Path(file)) for file in system.results]
 
 
 def _how(result: Result | SystemResult, system: ReportSystem, prompts: str) -> dict[str, Any]:
@@ -188,12 +190,8 @@ def _grid(rows: Sequence[SystemRow], prompts: str, root: Path) -> dict[str, Any]
         folder = Path(row.system.samples[prompts])
         index = read_index(folder / "index.csv")[:GRID_PROMPTS]
         texts = tuple(each.prompt for each in index)
-        names = []
-        for place, each in enumerate(index):
-            name = f"system-{number:02d}-{place}.png"
-            tile(folder / each.file, _TILE).save(root / name, format="PNG")
-            names.append(name)
-        lines.append({"label": row.system.label, "tiles": names})
+        tiles = write_tiles([folder / each.file for each in index], root, f"system-{number:02d}")
+        lines.append({"label": row.system.label, "tiles": tiles})
     return {"prompts": [layout.shortened(text, 70) for text in texts], "rows": lines}
 
 

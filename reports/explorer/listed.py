@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from eval.image_scores import scores_file
+from eval.images import samples_directory
 from eval.result import seed_directory
 from reports import layout
 from reports.cells import Estimate, Report, Slice, in_order
@@ -33,7 +34,7 @@ def _of_table(report: Report, results: Path) -> Iterator[ExplorerEntry]:
                 system=layout.plain_label(report.study.name_of(row.run, full=True)),
                 steps=where.steps,
                 prompts=where.prompts,
-                samples=(folder / "samples" / f"{where.prompts}-{where.steps}step").as_posix(),
+                samples=samples_directory(folder, where.prompts, where.steps).as_posix(),
                 scores=_scores(folder, where.prompts, where.steps),
                 group=f"({row.part}) {row.question}",
                 cells=_cells(report.measurements[row.run, where].metrics),
