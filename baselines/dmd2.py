@@ -29,7 +29,7 @@ from baselines.ddim import Estimates
 from baselines.diff_instruct import DiffInstruct, denoising_loss, with_gradient
 from baselines.method import RivalMethod, adamw, load_teacher
 from baselines.spec import Dmd2Spec, RivalSpec
-from baselines.unet_features import captured
+from baselines.unet_features import BottleneckHead, captured
 
 
 def matching_direction(
@@ -41,22 +41,6 @@ def matching_direction(
         goal = real(x_t, t)[0]
         scale = (x - goal).abs().flatten(1).mean(1).clamp(min=1e-6)
         return (fake(x_t, t)[0] - goal) / scale.view((-1,) + (1,) * (x.ndim - 1))
-
-
-class BottleneckHead(nn.Module):
-    """One logit (B,) of a bottleneck's map (B, C, h, w)."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.convolution = nn.Conv2d(channels, channels, 3, padding=1)
-        self.norm = nn.GroupNorm(1, channels)
-        self.logit = nn.Linear(channels, 1)
-
-    def forward(self, features: Tensor) -> Tensor:
-        """Return (B,)."""
-        h = F.silu(self.norm(self.convolution(features)))
-        logits: Tensor = self.logit(h.mean((2, 3)))[:, 0]
-        return logits
 
 
 class DistributionMatching(DiffInstruct):

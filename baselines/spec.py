@@ -164,6 +164,17 @@ class LaddSpec(Frozen):
     r1_gamma: NonNegative
 
 
+class DenoisingDiffusionGanSpec(Frozen):
+    """Denoising Diffusion GAN (baselines/denoising_diffusion_gan.py). r1_gamma: weight of R1 on the real x_s.
+
+    discriminator_optimiser: of the discriminator, a UNet's half. The denoising steps are `training.student_timesteps`.
+    """
+
+    kind: Literal["denoising_diffusion_gan"]
+    discriminator_optimiser: OptimiserSpec
+    r1_gamma: NonNegative
+
+
 class GanSpec(Frozen):
     """A one-step GAN from a random start (baselines/gan.py) with ADD's discriminator."""
 
@@ -180,6 +191,7 @@ MethodSpec = Annotated[
     | DiffInstructSpec
     | Dmd2Spec
     | LaddSpec
+    | DenoisingDiffusionGanSpec
     | GanSpec,
     Field(discriminator="kind"),
 ]

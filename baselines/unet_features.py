@@ -1,4 +1,4 @@
-"""What a UNet computes inside: the outputs of chosen blocks, for discriminators on diffusion features."""
+"""What a UNet computes inside, and what judges it: for discriminators on diffusion features."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 
 def blocks(unet: Any) -> list[nn.Module]:
@@ -28,3 +29,19 @@ def captured(modules: Sequence[nn.Module]) -> Iterator[list[Tensor]]:
     finally:
         for hook in hooks:
             hook.remove()
+
+
+class BottleneckHead(nn.Module):
+    """One logit (B,) of a bottleneck's map (B, C, h, w)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(channels, channels, 3, padding=1)
+        self.norm = nn.GroupNorm(1, channels)
+        self.logit = nn.Linear(channels, 1)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return (B,)."""
+        h = F.silu(self.norm(self.convolution(features)))
+        logits: Tensor = self.logit(h.mean((2, 3)))[:, 0]
+        return logits

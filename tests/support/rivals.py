@@ -45,6 +45,7 @@ RIVALS: dict[str, dict[str, Any]] = {
         "discriminator": 0.1,
     },
     "ladd": {"noise_mean": 1.0, "noise_std": 1.0, "r1_gamma": 1e-4},
+    "denoising_diffusion_gan": {"discriminator_optimiser": OPTIMISER, "r1_gamma": 0.01},
     "gan": {
         "discriminator": {
             "features": "vit_s_dinov2",
