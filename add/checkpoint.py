@@ -23,55 +23,49 @@ _KEEP = 2
 
 @dataclass(frozen=True)
 class TrainingState:
-    """All tensors that an update reads: parameters, the student's average, both optimisers' moments.
+    """All tensors that an update reads: modules' parameters and buffers, a moving average, optimisers' moments.
 
-    average: one tensor for each of the student's parameters. heads, head_optimiser: None without an adversarial loss.
+    modules, optimisers: by names of which no two are equal, also between both. average: of the trained parameters.
     """
 
-    student: nn.Module
+    modules: Mapping[str, nn.Module]
+    optimisers: Mapping[str, torch.optim.Optimizer]
     average: Sequence[Tensor]
-    student_optimiser: torch.optim.Optimizer
-    heads: nn.Module | None
-    head_optimiser: torch.optim.Optimizer | None
 
     def save(self, directory: Path, step: int, rank: Rank, note: Mapping[str, Any]) -> None:
         """Write a checkpoint. Every process must call this; the first one writes.
 
         Raises RuntimeError where the processes' copies have drifted apart.
         """
-        check_equal(rank, self.student, "student")
-        tensors = _prefixed("student", self.student.state_dict())
-        tensors |= {f"average/{i}": p for i, p in enumerate(self.average)}
-        tensors |= _prefixed("student_optimiser", optimiser_tensors(self.student_optimiser))
-        if self.heads is not None and self.head_optimiser is not None:
-            check_equal(rank, self.heads, "heads")
-            tensors |= _prefixed("heads", self.heads.state_dict())
-            tensors |= _prefixed("head_optimiser", optimiser_tensors(self.head_optimiser))
+        tensors = {f"average/{i}": p for i, p in enumerate(self.average)}
+        for name, module in self.modules.items():
+            check_equal(rank, module, name)
+            tensors |= _prefixed(name, module.state_dict())
+        for name, optimiser in self.optimisers.items():
+            tensors |= _prefixed(name, optimiser_tensors(optimiser))
         tensors = whole_tensors(tensors, keep=rank.first)
         if rank.first:
             save_checkpoint(directory, step, tensors, note)
 
-    def resume(self, directory: Path, rank: Rank, identity: Mapping[str, Any]) -> tuple[int, float]:
-        """Restore the newest checkpoint, if there is one; returns its step and the seconds trained so far.
+    def resume(self, directory: Path, rank: Rank, identity: Mapping[str, Any]) -> tuple[int, dict[str, Any]]:
+        """Restore the newest checkpoint, if there is one; returns its step and its note, or 0 and an empty note.
 
         Checkpoints of another spec are set aside. Raises InputError where the spec is the same and something else
         that decides bits is not: the content of networks or data, the number of processes.
         """
         newest = from_first(rank, lambda: _latest_of(directory, identity))
         if newest is None:
-            return 0, 0.0
+            return 0, {}
         tensors, note = load_checkpoint(newest)
         check_identity(newest, note, identity)
-        like = self.student.state_dict()
-        student = _with_prefix("student", tensors)
-        self.student.load_state_dict({name: placed(value, like[name]) for name, value in student.items()})
         for i, mean in enumerate(self.average):
             mean.copy_(placed(tensors[f"average/{i}"], mean))
-        restore_optimiser(self.student_optimiser, _with_prefix("student_optimiser", tensors))
-        if self.heads is not None and self.head_optimiser is not None:
-            self.heads.load_state_dict(_with_prefix("heads", tensors))
-            restore_optimiser(self.head_optimiser, _with_prefix("head_optimiser", tensors))
-        return int(note["step"]), float(note["seconds"])
+        for name, module in self.modules.items():
+            like, saved = module.state_dict(), _with_prefix(name, tensors)
+            module.load_state_dict({key: placed(value, like[key]) for key, value in saved.items()})
+        for name, optimiser in self.optimisers.items():
+            restore_optimiser(optimiser, _with_prefix(name, tensors))
+        return int(note["step"]), note
 
 
 def save_checkpoint(

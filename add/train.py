@@ -14,7 +14,7 @@ import platform
 import shutil
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from itertools import product
@@ -105,14 +105,18 @@ def train(
         shard(unet)
     average = [p.detach().clone() for p in unet.parameters()]
     eight_bit = options.eight_bit_optimiser
-    student_optimiser = make_optimiser(unet, settings.student_optimiser, eight_bit)
-    head_optimiser = make_optimiser(heads, settings.head_optimiser, eight_bit) if heads is not None else None
+    modules: dict[str, nn.Module] = {"student": unet}
+    optimisers = {"student_optimiser": make_optimiser(unet, settings.student_optimiser, eight_bit)}
+    if heads is not None:
+        modules["heads"] = heads
+        optimisers["head_optimiser"] = make_optimiser(heads, settings.head_optimiser, eight_bit)
 
     # Load the latest checkpoint.
     checkpoints = out / "train" / "checkpoints"
     identity = {"spec": spec_hash(run), "seed": seed, "processes": rank.processes, **contents}
-    state = TrainingState(unet, average, student_optimiser, heads, head_optimiser)
-    step, seconds = state.resume(checkpoints, rank, identity)
+    state = TrainingState(modules, optimisers, average)
+    step, note = state.resume(checkpoints, rank, identity)
+    seconds = float(note.get("seconds", 0))
 
     form = (student.resolution, student.latent_shape)
     parts = product(range(step, settings.steps), range(settings.accumulate))
@@ -136,8 +140,8 @@ def train(
                     # `inputs`: nobody needs the gradient of the features.
                     (head_loss / settings.accumulate).backward(inputs=list(heads.parameters()))
                 values = {k: values.get(k, 0) + v / settings.accumulate for k, v in part_values.items()}
-            for trained in (unet, heads) if heads is not None else (unet,):
-                average_gradients(rank, trained)
+            for module in modules.values():
+                average_gradients(rank, module)
 
             # Pictures of what this step's losses compared, before the update.
             if step % settings.pictures_every == 0:
@@ -148,9 +152,13 @@ def train(
                     log.pictures(step, rows)
 
             # Update the student, the heads and the student's average.
-            rates = update(student_optimiser, unet, settings.student_optimiser, step, settings.steps)
-            if heads is not None and head_optimiser is not None:
-                of_heads = update(head_optimiser, heads, settings.head_optimiser, step, settings.steps)
+            rates = update(
+                optimisers["student_optimiser"], unet, settings.student_optimiser, step, settings.steps
+            )
+            if heads is not None:
+                of_heads = update(
+                    optimisers["head_optimiser"], heads, settings.head_optimiser, step, settings.steps
+                )
                 rates["head_grad_norm"] = of_heads["grad_norm"]
             update_average(average, unet, settings.ema)
             step += 1
@@ -266,13 +274,13 @@ def check_contents(run: Trained) -> dict[str, Any]:
     return {"weights": weights, "configurations": configurations, "data": data}
 
 
-def is_finished(run: Run, seed: int, out: Path, rank: Rank) -> bool:
-    """Whether `out` holds this very training, whole: its student, its log and its facts."""
-    facts = out / "train" / "train.json"
-    if not all(path.exists() for path in (facts, out / "train" / "log.jsonl", out / "student")):
+def is_finished(out: Path, facts: Mapping[str, Any]) -> bool:
+    """Whether `out` holds, whole, the training of these facts of its train.json: its student, its log and that file."""
+    file = out / "train" / "train.json"
+    if not all(path.exists() for path in (file, out / "train" / "log.jsonl", out / "student")):
         return False
-    found = json.loads(facts.read_text(encoding="utf-8"))
-    return (found["spec_hash"], found["seed"], found["processes"]) == (spec_hash(run), seed, rank.processes)
+    found = json.loads(file.read_text(encoding="utf-8"))
+    return {name: found[name] for name in facts} == facts
 
 
 def autocast(precision: str, device: str) -> AbstractContextManager[Any]:
@@ -315,9 +323,10 @@ def main() -> None:
     run, seed, out = load_run(arguments.spec), arguments.seed, arguments.out
     device = open_device(arguments.device, run.training.device, run.training.threads)
     rank, device = join_processes(device)
+    facts = {"spec_hash": spec_hash(run), "seed": seed, "processes": rank.processes}
     # One process writes, so one takes the lock; the others wait for it in from_first.
     with only_writer(out) if rank.first else nullcontext(False) as waited:
-        if from_first(rank, lambda: waited and is_finished(run, seed, out, rank)):
+        if from_first(rank, lambda: waited and is_finished(out, facts)):
             print(f"{out}: the process that wrote there has finished this very training", file=sys.stderr)
         else:
             train(run, seed, out, device, rank, cache)

@@ -9,13 +9,12 @@ checkpoint holds all modules and moments that an update reads.
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import platform
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from importlib import import_module
@@ -28,26 +27,19 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from add.batch import Batch, draw_batch, prefetched
-from add.checkpoint import (
-    check_identity,
-    latest_checkpoint,
-    load_checkpoint,
-    optimiser_tensors,
-    restore_optimiser,
-    save_checkpoint,
-    set_aside,
-)
+from add.checkpoint import TrainingState
 from add.config.training import CacheSpec
 from add.data.images import left_out_line
 from add.data.training_set import open_training_set
 from add.device import add_device_option, make_deterministic, open_device
+from add.distributed import ALONE
 from add.errors import refuses
 from add.files import whole_directory, write_json
 from add.lock import only_writer
 from add.log import TrainLog
 from add.models.diffusion import student_x0
 from add.models.encoder_cache import EncoderCache, open_cache
-from add.train import check_contents, update_average
+from add.train import check_contents, is_finished, update_average
 from baselines.method import RivalMethod
 from baselines.spec import RivalSpec, load_rival, rival_hash
 
@@ -79,7 +71,9 @@ def train(spec: RivalSpec, seed: int, out: Path, device: str = "cpu", cache: Cac
     # Load the latest checkpoint.
     checkpoints = out / "train" / "checkpoints"
     identity = {"spec": rival_hash(spec), "seed": seed, **contents}
-    step, note = resume(method, average, checkpoints, identity)
+    optimisers = {f"{name}_optimiser": optimiser for name, optimiser in method.optimisers.items()}
+    state = TrainingState(method.modules, optimisers, average)
+    step, note = state.resume(checkpoints, ALONE, identity)
     calls: Calls = note.get("calls", {kind: {"images": 0, "differentiated": 0} for kind in method.counted})
     wall, cpu = float(note.get("seconds", 0)), float(note.get("cpu_seconds", 0))
 
@@ -114,7 +108,7 @@ def train(spec: RivalSpec, seed: int, out: Path, device: str = "cpu", cache: Cac
                 log.scalars(step - 1, numbers)
             bar.update()
             if step % settings.checkpoint_every == 0 and step < settings.steps:
-                save(method, average, checkpoints, step, {**identity, **spent(), "calls": calls})
+                state.save(checkpoints, step, ALONE, {**identity, **spent(), "calls": calls})
     if encoders is not None:
         encoders.flush()
 
@@ -149,45 +143,6 @@ def make_method(spec: RivalSpec, seed: int, device: str, cache: EncoderCache | N
     module = import_module(f"baselines.{spec.rival.kind}")
     made: RivalMethod = module.make(spec, seed, device, cache)
     return made
-
-
-def save(
-    method: RivalMethod, average: list[Tensor], directory: Path, step: int, note: Mapping[str, Any]
-) -> None:
-    """Write a checkpoint of all that an update reads."""
-    tensors = {f"average/{i}": mean for i, mean in enumerate(average)}
-    for name, module in method.modules.items():
-        tensors |= {f"module/{name}/{key}": value for key, value in module.state_dict().items()}
-    for name, optimiser in method.optimisers.items():
-        tensors |= {f"optimiser/{name}/{key}": value for key, value in optimiser_tensors(optimiser).items()}
-    save_checkpoint(directory, step, tensors, note)
-
-
-def resume(
-    method: RivalMethod, average: list[Tensor], directory: Path, identity: Mapping[str, Any]
-) -> tuple[int, dict[str, Any]]:
-    """Restore the newest checkpoint of this spec; returns its step and note, or 0 and an empty note.
-
-    Raises InputError where it was made with other networks or data.
-    """
-    if moved := set_aside(directory, str(identity["spec"])):
-        print(f"the settings changed: earlier checkpoints are kept in {moved}, and training starts anew")
-    newest = latest_checkpoint(directory)
-    if newest is None:
-        return 0, {}
-    tensors, note = load_checkpoint(newest)
-    check_identity(newest, note, identity)
-
-    def below(prefix: str) -> dict[str, Tensor]:
-        return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-
-    for i, mean in enumerate(average):
-        mean.copy_(tensors[f"average/{i}"])
-    for name, module in method.modules.items():
-        module.load_state_dict(below(f"module/{name}/"))
-    for name, optimiser in method.optimisers.items():
-        restore_optimiser(optimiser, below(f"optimiser/{name}/"))
-    return int(note["step"]), note
 
 
 @contextmanager
@@ -229,15 +184,6 @@ def versions() -> dict[str, str]:
     return found
 
 
-def is_finished(spec: RivalSpec, seed: int, out: Path) -> bool:
-    """Whether `out` holds this very training, whole: its student, its log and its facts."""
-    facts = out / "train" / "train.json"
-    if not all(path.exists() for path in (facts, out / "train" / "log.jsonl", out / "student")):
-        return False
-    found = json.loads(facts.read_text(encoding="utf-8"))
-    return (found["spec_hash"], found["seed"]) == (rival_hash(spec), seed)
-
-
 @refuses
 def main() -> None:
     """Parse the command line and train."""
@@ -252,7 +198,7 @@ def main() -> None:
     cache = CacheSpec(directory=arguments.cache) if arguments.cache else None
     device = open_device(arguments.device, spec.training.device, spec.training.threads)
     with only_writer(out) as waited:
-        if waited and is_finished(spec, seed, out):
+        if waited and is_finished(out, {"spec_hash": rival_hash(spec), "seed": seed}):
             print(f"{out}: the process that wrote there has finished this very training", file=sys.stderr)
         else:
             train(spec, seed, out, device, cache)

@@ -75,10 +75,11 @@ def fit(
     groups = [{"params": decayed, "weight_decay": 0.01}, {"params": plain, "weight_decay": 0.0}]
     optimiser = torch.optim.AdamW(groups, lr=recipe.lr, betas=(0.9, 0.99), fused=True)
     ema = EMA(*modules, decay=decay)
-    state = TrainingState(nn.ModuleList(modules), ema.mean, optimiser, None, None)
+    state = TrainingState({"student": nn.ModuleList(modules)}, {"student_optimiser": optimiser}, ema.mean)
     checkpoints = recipe.out / "checkpoints"
     identity = {"spec": digest_of({**asdict(recipe), "out": recipe.out.name})[:12]}
-    begun, seconds = state.resume(checkpoints, ALONE, identity)
+    begun, note = state.resume(checkpoints, ALONE, identity)
+    seconds = float(note.get("seconds", 0))
     order = batches(images or recipe.n, recipe.batch, recipe.steps, recipe.seed)
     smooth: float | None = None
     with tqdm(total=recipe.steps, initial=begun, desc=str(recipe.out), mininterval=10, miniters=20) as bar:

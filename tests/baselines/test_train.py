@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,9 @@ from add.checkpoint import latest_checkpoint
 from add.config.training import CacheSpec
 from add.config.yaml import SpecError
 from add.errors import InputError
+from add.train import is_finished
 from baselines.spec import load_rival, rival_hash
-from baselines.train import is_finished, main, make_method, train
+from baselines.train import main, make_method, train
 from tests.support.rivals import RIVALS, smoke_rival
 
 STEPS = 6
@@ -121,9 +123,12 @@ def test_the_command_line_trains_a_spec_written_as_json(
     assert load_rival(file) == spec
     monkeypatch.setattr(sys, "argv", ["baselines.train", "--spec", str(file), "--out", str(out)])
     assert not main()
-    assert is_finished(spec, 0, out)
-    assert not is_finished(spec, 1, out)
-    assert not is_finished(smoke_rival("lcm", steps=3), 0, out)
+    facts = {"spec_hash": rival_hash(spec), "seed": 0}
+    assert is_finished(out, facts)
+    assert not is_finished(out, {**facts, "seed": 1})
+    assert not is_finished(out, {**facts, "spec_hash": rival_hash(smoke_rival("lcm", steps=3))})
+    shutil.rmtree(out / "student")
+    assert not is_finished(out, facts)
 
 
 def test_a_cache_of_encodings_changes_no_bit(smoke: Path, tmp_path: Path):
