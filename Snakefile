@@ -56,6 +56,7 @@ from addbench.workflow import (
     rival_options,
     scale_file,
     stage_values,
+    systems_tables,
     train_options,
     training_source,
 )
@@ -114,9 +115,11 @@ MEASURE = stage_identity(MeasureValues, SCALE)
 SAMPLED_SYSTEMS = upstream(
     DATA_MADE, REFERENCE, SAMPLE, of_all(TRAIN, SYSTEMS.trained), SYSTEMS.identity
 )
+COMPARISON = upstream(SAMPLED_SYSTEMS, SCORE)
 REPORTED = (
     upstream(SCORED, SAMPLED_SYSTEMS, RATED, RATINGS) if STUDY.systems else SCORED
 )
+SYSTEMS_CSV = systems_tables(SCALE, SYSTEMS)
 # The results of the study that grows: how far runs spread.
 REPLICATION = f"replication/{SCALE.name}"
 REPLICATED = files_identity(
@@ -145,6 +148,11 @@ shell.prefix(
     "unset PYTHONDONTWRITEBYTECODE; "
     + ("" if GPU else "export CUDA_VISIBLE_DEVICES=; ")
 )
+# Each input is copied to a file of its name in reports/, which appears whole.
+COPY_LATEST = (
+    "for file in {input}; do cp $file reports/.${{file##*/}}.partial; "
+    "mv reports/.${{file##*/}}.partial reports/${{file##*/}}; done 2> {log}"
+)
 
 
 onstart:
@@ -166,6 +174,7 @@ localrules:
     all,
     compared,
     latest,
+    latest_systems,
 
 
 rule all:
@@ -561,7 +570,7 @@ rule report:
             category="Table",
         ),
         findings=[f"{REPORT}/findings.csv", f"{REPORT}/findings.json"],
-        systems=f"{REPORT}/systems.csv" if SYSTEMS.specs else [],
+        systems=expand(f"{REPORT}/{{file}}", file=SYSTEMS_CSV),
         explorer=report(
             f"{REPORT}/explorer.html",
             caption="reports/captions/explorer.html.rst",
@@ -588,13 +597,12 @@ rule report:
 
 
 rule systems:
-    """The pages on systems alone, from the runs that they need: reports/systems.pdf."""
+    """The pages on systems alone, from the runs that they need."""
     input:
         systems=SYSTEMS.results,
         reference=rules.reference.output.facts,
     output:
         pdf=f"{REPORT}/systems.pdf",
-        latest="reports/systems.pdf",
     log:
         f"{RESULTS}/logs/systems.log",
     benchmark:
@@ -603,13 +611,13 @@ rule systems:
         "environment.yml"
     params:
         study=REPORT_VALUES,
-        upstream=upstream(SAMPLED_SYSTEMS, SCORE),
+        upstream=COMPARISON,
         replicated=REPLICATED,
         results=subpath(input.reference, ancestor=2),
         out=subpath(output.pdf, parent=True),
     shell:
         "stage {log} python -m reports.table --systems --study {params.study:q} --results {params.results} "
-        f"--out {{params.out}} --replication {REPLICATION} && cp {{output.pdf}} {{output.latest}}"
+        f"--out {{params.out}} --replication {REPLICATION}"
 
 
 rule replication:
@@ -648,7 +656,7 @@ rule latest:
         "reports/table.tex",
         "reports/findings.csv",
         "reports/findings.json",
-        "reports/systems.csv" if SYSTEMS.specs else [],
+        expand("reports/{file}", file=SYSTEMS_CSV),
         "reports/explorer.html",
     log:
         f"{RESULTS}/logs/latest.log",
@@ -658,5 +666,21 @@ rule latest:
         study=REPORT_VALUES,
         upstream=REPORTED,
     shell:
-        "for file in {input}; do cp $file reports/.latest.partial; "
-        "mv reports/.latest.partial reports/${{file##*/}}; done 2> {log}"
+        COPY_LATEST
+
+
+rule latest_systems:
+    """The same of the pages on systems alone: reports/systems.pdf."""
+    input:
+        rules.systems.output.pdf,
+    output:
+        "reports/systems.pdf",
+    log:
+        f"{RESULTS}/logs/latest_systems.log",
+    conda:
+        "environment.yml"
+    params:
+        study=REPORT_VALUES,
+        upstream=COMPARISON,
+    shell:
+        COPY_LATEST

@@ -157,6 +157,14 @@ def report_figures(flag: Callable[..., Any], report: str, steps: Sequence[int], 
     return files
 
 
+def systems_tables(scale: Scale, compared: ComparedSystems) -> list[str]:
+    """The CSV files of the comparison of systems; none without systems. Categories are of PartiPrompts alone."""
+    if not compared.specs:
+        return []
+    parti = any(rule.kind == "partiprompts" for rule in scale.sampling.prompts.values())
+    return ["systems.csv", *(["systems_categories.csv"] if parti else [])]
+
+
 @dataclass(frozen=True)
 class StudyFiles:
     """All systems of a study in its order; empty where the scale has no study. Every field is a value for `params`.

@@ -18,6 +18,7 @@ import typst
 from add.files import write_whole
 from eval.findings.verdicts import LOGARITHMIC
 from reports import layout
+from reports.categories import CategoryScore, categories_data
 from reports.cells import Report, Slice, budget, in_order
 from reports.context import protocols, provenance, times, training_time
 from reports.findings import findings_note, page_lines
@@ -44,16 +45,18 @@ def write_document(
     preferences: Preferences | None = None,
     systems: Sequence[SystemRow] = (),
     only_systems: bool = False,
+    categories: Sequence[CategoryScore] = (),
 ) -> None:
     """Typesets the report, with a page of ratings if there are preferences, and with samples from `results`.
 
-    systems: of the comparison, which has pages of its own. only_systems: these pages alone.
+    systems: of the comparison, which has pages of its own. only_systems: these pages alone. categories: their scores by
+    category.
 
     Raises InputError where samples are missing or differ between runs.
     """
     with tempfile.TemporaryDirectory() as temporary:
         root = Path(temporary)
-        prepare(report, results, figures, root, preferences, systems, only_systems)
+        prepare(report, results, figures, root, preferences, systems, only_systems, categories)
         pdf = typst.compile(root / "document.typ", root=root, ignore_system_fonts=True, timestamp=_CREATED)
     write_whole(output, pdf)
 
@@ -66,6 +69,7 @@ def prepare(
     preferences: Preferences | None = None,
     systems: Sequence[SystemRow] = (),
     only_systems: bool = False,
+    categories: Sequence[CategoryScore] = (),
 ) -> None:
     """Lays out a folder that typst compiles: the template, data.json, figures and sample tiles."""
     (root / "document.typ").write_bytes(files("reports").joinpath("document.typ").read_bytes())
@@ -83,6 +87,7 @@ def prepare(
     data["systems"] = systems_data(report, systems, root)
     if data["systems"] is not None:
         data["systems"]["figures"] = _figures_of("systems", figures)
+        data["systems"]["categories"] = categories_data(categories)
     data["only_systems"] = only_systems
     data["ratings"] = None
     if preferences is not None:

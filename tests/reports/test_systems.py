@@ -14,6 +14,7 @@ from add.errors import InputError
 from eval.result import read_result
 from reports.cells import collect
 from reports.explorer.listed import listed
+from reports.plots.systems import plot_plane
 from reports.study import ReportStudy, ReportSystem
 from reports.systems import collect_systems, render_systems_csv
 from reports.table import make_systems_report
@@ -105,3 +106,26 @@ def test_the_explorer_lists_every_row_and_every_system(results: Path):
     name = study.name_of(study.runs[0], full=True)
     first = next(e for e in entries if (e.system, e.steps, e.prompts) == (name, 1, "coco"))
     assert first.cells[0].text.split()[0] == f"{value:.1f}"
+
+
+def test_the_plane_has_a_mark_for_each_system_whose_two_figures_were_measured(results: Path):
+    report = collect(compared(results), results)
+    rows = collect_systems(report)
+    assert plot_plane(rows, "coco") is None, "no diversity was measured"
+    fid, aligned = rows[0].of("coco", "fid"), rows[0].of("coco", "alignment")
+    assert fid is not None
+    assert aligned is not None
+    whole = {"fid": fid, "alignment": aligned, "coverage": replace(fid, value=0.5, low=0.4, high=0.7)}
+    other = {"fid": fid, "coverage": replace(fid, value=0.25, low=None, high=None)}
+    shown = [
+        replace(row, estimates={"coco": found}) for row, found in zip(rows, (whole, other), strict=False)
+    ]
+    figure = plot_plane([*shown, rows[2]], "coco")
+    assert figure is not None
+    above, below = figure.axes
+    names = [[text.get_text() for text in axes.texts] for axes in (above, below)]
+    assert names == [["ADD, 1 step", "Copy, 1 step"], ["ADD, 1 step"]]
+    marks = [line.get_xydata().tolist() for line in above.lines if line.get_marker() == "o"]
+    assert marks == [[[0.5, fid.value]], [[0.25, fid.value]]]
+    (mark,) = [line.get_xydata().tolist() for line in below.lines if line.get_marker() == "o"]
+    assert mark == [[0.5, aligned.value]]

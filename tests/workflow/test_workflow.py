@@ -59,7 +59,8 @@ def planned(directory: Path, *targets: str) -> set[str]:
     if not jobs:
         assert "Nothing to be done" in text
     assert ("latest" in jobs) == ("report" in jobs), "the copies follow the report"
-    return jobs - {"all", "latest"}
+    assert ("latest_systems" in jobs) == ("systems" in jobs)
+    return jobs - {"all", "latest", "latest_systems"}
 
 
 def shell_command(directory: Path, rule: str) -> str:
