@@ -3,6 +3,7 @@
 #     data -> reference ------------------+
 #       \--> train -> sample -> score -> report
 #                \--> system_samples, system_images -> system_score -/
+#                          |--> timing -> report
 #                          |--> automatic -> ratings -/      (and the folder of people's votes -> ratings)
 #                          \--> study
 #
@@ -59,6 +60,7 @@ from addbench.workflow import (
     systems_tables,
     train_options,
     training_source,
+    whole_machine,
 )
 from eval.stage import (
     MeasureValues,
@@ -66,6 +68,7 @@ from eval.stage import (
     RatingValues,
     SampleValues,
     ScoreValues,
+    TimingValues,
 )
 
 if workflow.is_main_process:
@@ -115,10 +118,19 @@ MEASURE = stage_identity(MeasureValues, SCALE)
 SAMPLED_SYSTEMS = upstream(
     DATA_MADE, REFERENCE, SAMPLE, of_all(TRAIN, SYSTEMS.trained), SYSTEMS.identity
 )
-COMPARISON = upstream(SAMPLED_SYSTEMS, SCORE)
-REPORTED = (
-    upstream(SCORED, SAMPLED_SYSTEMS, RATED, RATINGS) if STUDY.systems else SCORED
+TIMES = SYSTEMS.times or []
+TIMED = (
+    upstream(
+        DATA_MADE,
+        stage_identity(TimingValues, SCALE),
+        of_all(TRAIN, SYSTEMS.trained),
+        SYSTEMS.timed_identity,
+    )
+    if TIMES
+    else ""
 )
+COMPARISON = upstream(SAMPLED_SYSTEMS, SCORE, TIMED)
+REPORTED = upstream(SCORED, COMPARISON, *((RATED, RATINGS) if STUDY.systems else ()))
 SYSTEMS_CSV = systems_tables(SCALE, SYSTEMS)
 # The results of the study that grows: how far runs spread.
 REPLICATION = f"replication/{SCALE.name}"
@@ -445,6 +457,31 @@ rule system_score:
         "--scale {params.scale:q} --reference {params.reference} --out {output}"
 
 
+rule timing:
+    """Time and memory of every system that a pipeline draws, all in one job that nothing runs beside."""
+    input:
+        data=DATA,
+        students=ancient([each for s in SYSTEMS.timed for each in s.students]),
+        facts=[each for s in SYSTEMS.timed for each in s.trainings],
+    output:
+        f"{RESULTS}/systems/timing.json",
+    log:
+        f"{RESULTS}/logs/timing.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/timing.tsv"
+    conda:
+        "environment.yml"
+    threads: whole_machine(workflow, THREADS)
+    resources:
+        gpu=GPU,
+    params:
+        identity=TIMED,
+        entries=lambda wildcards, output: SYSTEMS.timed_entries,
+        scale=stage_values(TimingValues, SCALE),
+    shell:
+        "stage {log} python -m eval.timing --systems {params.entries:q} --scale {params.scale:q} --out {output}"
+
+
 rule compared:
     """What is compared under which name: the list that the study, the raters and the report read."""
     output:
@@ -546,6 +583,7 @@ rule report:
         logs=expand(rules.train.output.log, run=TABLE.runs, seed=SEEDS),
         reference=rules.reference.output.facts,
         systems=SYSTEMS.results,
+        times=TIMES,
         ratings=rules.ratings.output.json if STUDY.systems else [],
         compared=STUDY.samples,
     output:
@@ -600,6 +638,7 @@ rule systems:
     """The pages on systems alone, from the runs that they need."""
     input:
         systems=SYSTEMS.results,
+        times=TIMES,
         reference=rules.reference.output.facts,
     output:
         pdf=f"{REPORT}/systems.pdf",

@@ -38,7 +38,7 @@ from reports.plots.training import plot_gap, plot_losses, plot_ratio, read_curve
 from reports.ratings import Preferences, read_preferences
 from reports.samples import first_and_last
 from reports.study import ReportStudy, study_from_spec
-from reports.systems import SystemRow, collect_systems, render_systems_csv
+from reports.systems import SystemRow, collect_systems, read_times, render_systems_csv
 from reports.text import render_csv, render_latex, render_markdown
 
 MONTAGE_PROMPTS = 8
@@ -136,7 +136,7 @@ def write_systems(
 ) -> None:
     """Writes systems.csv, and systems_categories.csv where a prompt set has categories; nothing without systems."""
     if systems:
-        write_whole(out / "systems.csv", render_systems_csv(systems))
+        write_whole(out / "systems.csv", render_systems_csv(systems, read_times(study)))
         if study.parti:
             write_whole(out / "systems_categories.csv", render_categories_csv(categories))
 

@@ -13,7 +13,6 @@ from reports.layout import plain_label, style_of
 from reports.plots import style
 from reports.systems import SystemRow
 
-_AXES = {"calls": "network calls for one image", "seconds": "seconds for one image, in batches"}
 _HEIGHT = 3.4  # inches of a panel
 _LINE = 0.155  # inches that a label beside a panel takes
 
@@ -22,12 +21,14 @@ Found = Callable[[SystemRow], Estimate | None]
 
 def plot_systems(systems: Sequence[SystemRow], prompts: str) -> Figure:
     """Two panels; a system without the figure of a panel is not in it."""
-    figure, panels = style.stacked(len(_AXES), _height(systems), 0.09, 0.62)
-    for axes, (key, title) in zip(panels, _AXES.items(), strict=True):
-        rows = [row for row in systems if getattr(row, key) is not None]
+    timed = any(row.timing is not None for row in systems)
+    seconds = f"seconds for one image, {'at batch 1' if timed else 'in batches'}"
+    costs: dict[str, Found] = {"network calls for one image": _calls, seconds: _seconds}
+    figure, panels = style.stacked(len(costs), _height(systems), 0.09, 0.62)
+    for axes, (title, cost) in zip(panels, costs.items(), strict=True):
         style.logarithmic(axes, "x")
         style.logarithmic(axes, "y")
-        _panel(axes, rows, _cost(key), _metric(prompts, "fid"))
+        _panel(axes, systems, cost, _metric(prompts, "fid"))
         axes.set_xlabel(f"{title} (logarithmic)")
         axes.set_ylabel("FID (logarithmic), lower is better")
     return figure
@@ -72,8 +73,17 @@ def _metric(prompts: str, name: str) -> Found:
     return lambda row: row.of(prompts, name)
 
 
-def _cost(key: str) -> Found:
-    return lambda row: Estimate(float(getattr(row, key)), None, None, "", 1, None, None, "", {})
+def _calls(row: SystemRow) -> Estimate | None:
+    return None if row.calls is None else _cost(float(row.calls))
+
+
+def _seconds(row: SystemRow) -> Estimate | None:
+    found = row.seconds
+    return None if found is None else _cost(found.median, found.lower, found.upper)
+
+
+def _cost(value: float, low: float | None = None, high: float | None = None) -> Estimate:
+    return Estimate(value, low, high, "", 1, None, None, "", {})
 
 
 def _panel(axes: Axes, systems: Sequence[SystemRow], across: Found, up: Found) -> None:

@@ -8,15 +8,16 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from add.errors import InputError
 from eval.result import read_result
 from reports.cells import collect
 from reports.explorer.listed import listed
-from reports.plots.systems import plot_plane
+from reports.plots.systems import plot_plane, plot_systems
 from reports.study import ReportStudy, ReportSystem
-from reports.systems import collect_systems, render_systems_csv
+from reports.systems import collect_systems, read_times, render_systems_csv, systems_data
 from reports.table import make_systems_report
 from tests.support.report_fixture import paper_study, write_results
 
@@ -125,7 +126,67 @@ def test_the_plane_has_a_mark_for_each_system_whose_two_figures_were_measured(re
     above, below = figure.axes
     names = [[text.get_text() for text in axes.texts] for axes in (above, below)]
     assert names == [["ADD, 1 step", "Copy, 1 step"], ["ADD, 1 step"]]
-    marks = [line.get_xydata().tolist() for line in above.lines if line.get_marker() == "o"]
+    marks = [np.asarray(line.get_xydata()).tolist() for line in above.lines if line.get_marker() == "o"]
     assert marks == [[[0.5, fid.value]], [[0.25, fid.value]]]
-    (mark,) = [line.get_xydata().tolist() for line in below.lines if line.get_marker() == "o"]
+    (mark,) = [np.asarray(line.get_xydata()).tolist() for line in below.lines if line.get_marker() == "o"]
     assert mark == [[0.5, aligned.value]]
+
+
+def times_of(label: str, file: Path) -> None:
+    """A timing.json in which one system was timed."""
+
+    def spread(median: float) -> dict[str, float]:
+        return {"median": median, "lower": median * 0.9, "upper": median * 1.2}
+
+    best = {"batch": 4, "seconds": spread(0.8), "images_per_second": 5.0}
+    timed = {
+        "asked": {"label": label, "steps": 1, "path": "anywhere"},
+        "timesteps": [999.0],
+        "network_calls": 1,
+        "image": spread(0.5),
+        "denoiser": spread(0.25),
+        "batches": [best],
+        "best": best,
+        "out_of_memory": None,
+        "too_long": None,
+        "peak_bytes": 3 * 2**20,
+    }
+    how = {"batches": [1, 4], "warm_up": 1, "repeats": 3, "longest": 2.0}
+    whole = {"schema": 1, "prompt": "a", "timing": how, "peak_memory": "resident", "systems": [timed]}
+    whole |= {"hardware": {"processor": "a CPU", "threads": 2}, "versions": {}, "commit": None}
+    file.write_text(json.dumps(whole))
+
+
+def test_times_are_of_the_one_run_that_timed_all_and_say_on_what(results: Path, tmp_path: Path):
+    times_of("Copy, 1 step", tmp_path / "timing.json")
+    study = replace(compared(results), timing=str(tmp_path / "timing.json"))
+    report = collect(study, results)
+    student, copy, _ = rows = collect_systems(report)
+    assert student.seconds is None, "what was sampled in batches stands beside no time of one call"
+    assert copy.seconds is not None
+    assert copy.seconds.median == 0.5
+    assert copy.seconds.upper == pytest.approx(0.6)
+    data = systems_data(report, rows, tmp_path)
+    assert data is not None
+    (line,) = data["times"]["rows"]
+    assert (line["label"], line["throughput"], line["batch"], line["memory"]) == (
+        "Copy, 1 step",
+        "5",
+        "4",
+        "3",
+    )
+    assert line["denoiser"]["spread"] == "[0.225, 0.3]"
+    assert "a CPU, 2 threads" in data["times"]["notes"][0]
+    written = list(csv.DictReader(io.StringIO(render_systems_csv(rows, read_times(study)))))
+    found = {row["metric"]: row for row in written if row["source"] == "measured on a CPU, 2 threads"}
+    assert {name: float(row["value"]) for name, row in found.items()} == {
+        "seconds_at_batch_1": 0.5,
+        "denoiser_seconds_at_batch_1": 0.25,
+        "images_per_second": 5,
+        "best_batch": 4,
+        "peak_bytes": 3 * 2**20,
+    }
+    assert not any(row["metric"] == "seconds_per_image" for row in written)
+    figure = plot_systems(rows, "coco")
+    assert [text.get_text() for text in figure.axes[1].texts] == ["Copy, 1 step"]
+    assert figure.axes[1].get_xlabel().startswith("seconds for one image, at batch 1")
