@@ -23,6 +23,7 @@ from add.config.training import CacheSpec, CocoSpec, ShardsSpec, TrainData
 from add.config.yaml import Loc, SpecError, dotted, nearest, raise_all
 from add.device import machine_gpus
 from addbench.systems import PlannedSystem, plan_systems, unknown_names
+from baselines.spec import RivalSpec
 from eval.stage import MeasureValues, StageValues
 from reports.study import ReportSystem, study_from_spec
 
@@ -255,6 +256,12 @@ class ComparedSystems:
     def results(self) -> list[str]:
         """The result of every system, each file once."""
         return list(dict.fromkeys(system.result for system in self.systems))
+
+    @property
+    def rivals(self) -> list[RivalSpec]:
+        """Every rival that is trained, once for each training seed."""
+        specs = {system.wildcard: system.rival for system in self.systems if system.rival is not None}
+        return [RivalSpec.model_validate_json(text) for text in specs.values()]
 
     @property
     def timed(self) -> tuple[PlannedSystem, ...]:
