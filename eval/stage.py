@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import Field, ValidationError
 
-from add.config.scale import CocoPromptsSpec, EvaluationSpec, PartiPromptsSpec, SamplingSpec, TimingSpec
+from add.config.scale import EvaluationSpec, PromptsSpec, SamplingSpec, TimingSpec
 from add.config.study import AutomaticRater
 from add.config.system import Dtype
 from add.config.types import Count, Frozen, Name, Seed, Text
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 _VALUES = TypeVar("_VALUES", bound=Frozen)
-PromptSet = Annotated[CocoPromptsSpec | PartiPromptsSpec, Field(discriminator="kind")]
+PromptSet = Annotated[PromptsSpec, Field(discriminator="kind")]
 
 
 class StageValues(Frozen):

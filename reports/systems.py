@@ -25,6 +25,7 @@ from reports.study import ReportStudy, ReportSystem
 
 PRINTED = ("fid", "clip_score", "alignment", "precision", "recall")
 """The metrics of the printed table; systems.csv has all."""
+DIVERSITY = "vendi_score"
 GRID_PROMPTS = 6
 GRID_SYSTEMS = 8
 COLUMNS = (
@@ -69,6 +70,10 @@ class SystemRow:
     def of(self, prompts: str, metric: str) -> Estimate | None:
         """One figure, where it was measured."""
         return self.estimates.get(prompts, {}).get(metric)
+
+    def within_prompt(self) -> Estimate | None:
+        """The diversity within one prompt, which has a prompt set of its own."""
+        return next((e[DIVERSITY] for e in self.estimates.values() if DIVERSITY in e), None)
 
 
 def collect_systems(report: Report) -> tuple[SystemRow, ...]:
@@ -160,9 +165,10 @@ def systems_data(report: Report, rows: Sequence[SystemRow], root: Path) -> dict[
     prompts = report.first.prompts
     there = {name for row in rows for name in row.estimates.get(prompts, {})}
     metrics = [name for name in PRINTED if name in there]
+    within = any(row.within_prompt() is not None for row in rows)
     return {
         "set": prompts,
-        "heads": [_head(metric) for metric in metrics],
+        "heads": [_head(metric) for metric in (*metrics, *[DIVERSITY] * within)],
         "rows": [
             {
                 "label": row.system.name,
@@ -170,7 +176,10 @@ def systems_data(report: Report, rows: Sequence[SystemRow], root: Path) -> dict[
                 "calls": "" if row.calls is None else str(row.calls),
                 "seconds": "" if row.seconds is None else f"{row.seconds.median:.3g}",
                 "images": f"{row.images[prompts]:,}" if prompts in row.images else "",
-                "cells": [asdict(_cell(row.of(prompts, metric), metric)) for metric in metrics],
+                "cells": [
+                    *(asdict(_cell(row.of(prompts, metric), metric)) for metric in metrics),
+                    *[asdict(_cell(row.within_prompt(), DIVERSITY))] * within,
+                ],
                 "published": _stated(row.system.published),
                 "elsewhere": _stated(row.system.elsewhere),
             }

@@ -118,6 +118,37 @@ class PartiPromptsSpec(Frozen):
         return self
 
 
+class RepeatedPromptsSpec(Frozen):
+    """Each prompt of the set `of` by `images` images, each of noise of its own: the diversity within one prompt.
+
+    Of these nothing else is measured.
+    """
+
+    kind: Literal["repeated"]
+    images: Annotated[int, Field(ge=2)]
+    of: Annotated[CocoPromptsSpec | PartiPromptsSpec, Field(discriminator="kind")]
+
+    @model_validator(mode="after")
+    def _all(self) -> RepeatedPromptsSpec:
+        if self.of.kind == "coco" and self.of.count_more_steps is not None:
+            raise ValueError(
+                "leave `count_more_steps` out: a diversity is of as many prompts by any number of steps"
+            )
+        return self
+
+    @property
+    def count(self) -> int:
+        """Images of the whole set."""
+        return self.of.count * self.images
+
+    def at(self, steps: int) -> RepeatedPromptsSpec:
+        """The set that is sampled by this number of steps: always all of it."""
+        return self
+
+
+PromptsSpec = CocoPromptsSpec | PartiPromptsSpec | RepeatedPromptsSpec
+
+
 class SamplingSpec(Frozen):
     """The prompt sets, the numbers of student steps, and the sampling seed.
 
@@ -129,7 +160,7 @@ class SamplingSpec(Frozen):
     batch: Count
     dtype: Literal["float32", "bfloat16", "float16"] | None = None
     prompts: Annotated[
-        dict[Name, Annotated[CocoPromptsSpec | PartiPromptsSpec, Field(discriminator="kind")]],
+        dict[Name, Annotated[PromptsSpec, Field(discriminator="kind")]],
         Field(min_length=1),
     ]
 

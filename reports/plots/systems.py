@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from reports.cells import Estimate
 from reports.layout import plain_label, style_of
 from reports.plots import style
-from reports.systems import SystemRow
+from reports.systems import DIVERSITY, SystemRow
 
 _HEIGHT = 3.4  # inches of a panel
 _LINE = 0.155  # inches that a label beside a panel takes
@@ -41,7 +41,8 @@ def plot_plane(systems: Sequence[SystemRow], prompts: str) -> Figure | None:
     """
     there = {name for row in systems for name in row.estimates.get(prompts, {})}
     over_set = next((name for name in ("coverage", "recall") if name in there), None)
-    other = next((name for name in ("recall", "coverage") if name in there), None)
+    within = any(row.within_prompt() is not None for row in systems)
+    other = DIVERSITY if within else next((name for name in ("recall", "coverage") if name in there), None)
     asked = next((name for name in ("alignment", "clip_score") if name in there), None)
     planes = [(x, y) for x, y in ((over_set, "fid"), (other, asked)) if x and y]
     if not planes:
@@ -50,7 +51,8 @@ def plot_plane(systems: Sequence[SystemRow], prompts: str) -> Figure | None:
     for axes, (x, y) in zip(panels, planes, strict=True):
         if y == "fid":
             style.logarithmic(axes, "y")
-        _panel(axes, systems, _metric(prompts, x), _metric(prompts, y))
+        across = SystemRow.within_prompt if x == DIVERSITY else _metric(prompts, x)
+        _panel(axes, systems, across, _metric(prompts, y))
         axes.set_xlabel(f"{_TITLES.get(x, style_of(x).title)}, higher is more diverse")
         axes.set_ylabel(_TITLES.get(y, style_of(y).title))
     return figure
@@ -59,6 +61,7 @@ def plot_plane(systems: Sequence[SystemRow], prompts: str) -> Figure | None:
 _TITLES = {
     "fid": "FID (logarithmic), lower is better",
     "alignment": "All attributes right (share)",
+    DIVERSITY: "Vendi score of the images of one prompt",
     "coverage": "Coverage of the real images",
     "recall": "Recall of the real images",
 }

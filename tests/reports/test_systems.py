@@ -190,3 +190,22 @@ def test_times_are_of_the_one_run_that_timed_all_and_say_on_what(results: Path, 
     figure = plot_systems(rows, "coco")
     assert [text.get_text() for text in figure.axes[1].texts] == ["Copy, 1 step"]
     assert figure.axes[1].get_xlabel().startswith("seconds for one image, at batch 1")
+
+
+def test_the_diversity_within_one_prompt_comes_from_its_own_prompt_set(results: Path, tmp_path: Path):
+    report = collect(compared(results), results)
+    rows = collect_systems(report)
+    fid = rows[0].of("coco", "fid")
+    assert fid is not None
+    within = {"diversity": {"vendi_score": replace(fid, value=1.5, low=1.25, high=1.75)}}
+    shown = [replace(rows[0], estimates={**rows[0].estimates, **within}), *rows[1:]]
+    data = systems_data(report, shown, tmp_path)
+    assert data is not None
+    assert data["heads"][-1].startswith("Vendi score")
+    assert [row["cells"][-1]["value"] for row in data["rows"]] == ["1.50", "\N{EN DASH}", "\N{EN DASH}"]
+    figure = plot_plane(shown, "coco")
+    assert figure is not None
+    (axes,) = figure.axes
+    (mark,) = [np.asarray(line.get_xydata()).tolist() for line in axes.lines if line.get_marker() == "o"]
+    assert mark[0][0] == 1.5
+    assert "Vendi" in axes.get_xlabel()

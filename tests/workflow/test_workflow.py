@@ -94,7 +94,7 @@ def test_every_stage_leaves_what_the_next_reads_and_the_report_stands(finished: 
     assert {(row["row"], row["run"]) for row in rows} == {("1", "baseline"), ("2", "teacher_steps-2")}
     result = json.loads((finished / "results/smoke/baseline/seed0/result.json").read_text())
     assert {(s["prompts"], s["steps"]) for s in result["systems"]} == {
-        (p, k) for p in ("coco", "parti") for k in (1, 4)
+        (p, k) for p in ("coco", "parti", "diversity") for k in (1, 4)
     }
     train = result["provenance"]["train"]
     assert set(train["weights"]) == {"sd21", "vit_s_dinov2", "c_text", "c_img"}
