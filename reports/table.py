@@ -64,7 +64,10 @@ def make_report(
     figures += draw_systems(systems, report.first.prompts, out / "figures")
     if preferences is not None:
         figures += draw_ratings(preferences, out / "figures")
-    write_document(report, results, figures, out / "table.pdf", preferences, systems, categories=categories)
+    pdf = out / "table.pdf"
+    write_document(
+        report, results, figures, pdf, preferences, systems, categories=categories, explorer=explorer
+    )
     write_texts(report, out)
     write_systems(study, systems, categories, out)
     if explorer:

@@ -7,14 +7,18 @@ import io
 import json
 from dataclasses import replace
 from pathlib import Path
+from urllib.parse import unquote
 
 import numpy as np
 import pytest
+import typst
 
 from add.errors import InputError
 from eval.result import read_result
 from reports.cells import collect
+from reports.document import prepare
 from reports.explorer.listed import listed
+from reports.layout import plain_label
 from reports.plots.systems import plot_plane, plot_systems
 from reports.study import ReportStudy, ReportSystem
 from reports.systems import collect_systems, read_times, render_systems_csv, systems_data
@@ -209,3 +213,28 @@ def test_the_diversity_within_one_prompt_comes_from_its_own_prompt_set(results: 
     (mark,) = [np.asarray(line.get_xydata()).tolist() for line in axes.lines if line.get_marker() == "o"]
     assert mark[0][0] == 1.5
     assert "Vendi" in axes.get_xlabel()
+
+
+def test_cells_and_systems_link_to_their_images_in_the_explorer(results: Path, tmp_path: Path):
+    """Breaks when the explorer does not know a name that the document links to, or a PDF has links to no file."""
+    study = compared(results)
+    report = collect(study, results)
+    rows = collect_systems(report)
+    prepare(report, results, (), tmp_path, systems=rows, explorer=True)
+    query = typst.query(tmp_path / "document.typ", "link", root=tmp_path, ignore_system_fonts=True)
+    targets = {found["dest"] for found in json.loads(query)}
+    known = {(entry.prompts, f"{entry.system}@{entry.steps}") for entry in listed(report, rows, results)}
+    shown = set()
+    for target in targets:
+        page, fragment = target.split("#")
+        assert page == "./explorer.html"
+        parts = dict(part.split("=") for part in fragment.split("&"))
+        assert set(parts) == {"prompts", "systems"}
+        names = [(parts["prompts"], unquote(name)) for name in parts["systems"].split(",")]
+        assert set(names) <= known
+        shown.add(names[-1])
+    assert {("coco", "ADD@1"), ("coco", "Copy@1"), ("coco", "default@1")} <= shown
+    table = {("coco", f"{study.name_of(run, full=True)}@{k}") for run in study.runs for k in (1, 4)}
+    assert {(prompts, plain_label(name)) for prompts, name in table} <= shown
+    prepare(report, results, (), tmp_path, systems=rows)
+    assert json.loads(typst.query(tmp_path / "document.typ", "link", root=tmp_path)) == []
