@@ -3,6 +3,7 @@
 #     data -> reference ------------------+
 #       \--> train -> sample -> score -> report
 #                \--> system_samples, system_images -> system_score -/
+#                          |--> timing -> report
 #                          |--> automatic -> ratings -/      (and the folder of people's votes -> ratings)
 #                          \--> study
 #
@@ -56,8 +57,10 @@ from addbench.workflow import (
     rival_options,
     scale_file,
     stage_values,
+    systems_tables,
     train_options,
     training_source,
+    whole_machine,
 )
 from eval.stage import (
     MeasureValues,
@@ -65,6 +68,7 @@ from eval.stage import (
     RatingValues,
     SampleValues,
     ScoreValues,
+    TimingValues,
 )
 
 if workflow.is_main_process:
@@ -114,9 +118,20 @@ MEASURE = stage_identity(MeasureValues, SCALE)
 SAMPLED_SYSTEMS = upstream(
     DATA_MADE, REFERENCE, SAMPLE, of_all(TRAIN, SYSTEMS.trained), SYSTEMS.identity
 )
-REPORTED = (
-    upstream(SCORED, SAMPLED_SYSTEMS, RATED, RATINGS) if STUDY.systems else SCORED
+TIMES = SYSTEMS.times or []
+TIMED = (
+    upstream(
+        DATA_MADE,
+        stage_identity(TimingValues, SCALE),
+        of_all(TRAIN, SYSTEMS.trained),
+        SYSTEMS.timed_identity,
+    )
+    if TIMES
+    else ""
 )
+COMPARISON = upstream(SAMPLED_SYSTEMS, SCORE, TIMED)
+REPORTED = upstream(SCORED, COMPARISON, *((RATED, RATINGS) if STUDY.systems else ()))
+SYSTEMS_CSV = systems_tables(SCALE, SYSTEMS)
 # The results of the study that grows: how far runs spread.
 REPLICATION = f"replication/{SCALE.name}"
 REPLICATED = files_identity(
@@ -145,6 +160,11 @@ shell.prefix(
     "unset PYTHONDONTWRITEBYTECODE; "
     + ("" if GPU else "export CUDA_VISIBLE_DEVICES=; ")
 )
+# Each input is copied to a file of its name in reports/, which appears whole.
+COPY_LATEST = (
+    "for file in {input}; do cp $file reports/.${{file##*/}}.partial; "
+    "mv reports/.${{file##*/}}.partial reports/${{file##*/}}; done 2> {log}"
+)
 
 
 onstart:
@@ -166,6 +186,7 @@ localrules:
     all,
     compared,
     latest,
+    latest_systems,
 
 
 rule all:
@@ -436,6 +457,31 @@ rule system_score:
         "--scale {params.scale:q} --reference {params.reference} --out {output}"
 
 
+rule timing:
+    """Time and memory of every system that a pipeline draws, all in one job that nothing runs beside."""
+    input:
+        data=DATA,
+        students=ancient([each for s in SYSTEMS.timed for each in s.students]),
+        facts=[each for s in SYSTEMS.timed for each in s.trainings],
+    output:
+        f"{RESULTS}/systems/timing.json",
+    log:
+        f"{RESULTS}/logs/timing.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/timing.tsv"
+    conda:
+        "environment.yml"
+    threads: whole_machine(workflow, THREADS)
+    resources:
+        gpu=GPU,
+    params:
+        identity=TIMED,
+        entries=lambda wildcards, output: SYSTEMS.timed_entries,
+        scale=stage_values(TimingValues, SCALE),
+    shell:
+        "stage {log} python -m eval.timing --systems {params.entries:q} --scale {params.scale:q} --out {output}"
+
+
 rule compared:
     """What is compared under which name: the list that the study, the raters and the report read."""
     output:
@@ -537,6 +583,7 @@ rule report:
         logs=expand(rules.train.output.log, run=TABLE.runs, seed=SEEDS),
         reference=rules.reference.output.facts,
         systems=SYSTEMS.results,
+        times=TIMES,
         ratings=rules.ratings.output.json if STUDY.systems else [],
         compared=STUDY.samples,
     output:
@@ -561,7 +608,7 @@ rule report:
             category="Table",
         ),
         findings=[f"{REPORT}/findings.csv", f"{REPORT}/findings.json"],
-        systems=f"{REPORT}/systems.csv" if SYSTEMS.specs else [],
+        systems=expand(f"{REPORT}/{{file}}", file=SYSTEMS_CSV),
         explorer=report(
             f"{REPORT}/explorer.html",
             caption="reports/captions/explorer.html.rst",
@@ -588,13 +635,13 @@ rule report:
 
 
 rule systems:
-    """The pages on systems alone, from the runs that they need: reports/systems.pdf."""
+    """The pages on systems alone, from the runs that they need."""
     input:
         systems=SYSTEMS.results,
+        times=TIMES,
         reference=rules.reference.output.facts,
     output:
         pdf=f"{REPORT}/systems.pdf",
-        latest="reports/systems.pdf",
     log:
         f"{RESULTS}/logs/systems.log",
     benchmark:
@@ -603,13 +650,13 @@ rule systems:
         "environment.yml"
     params:
         study=REPORT_VALUES,
-        upstream=upstream(SAMPLED_SYSTEMS, SCORE),
+        upstream=COMPARISON,
         replicated=REPLICATED,
         results=subpath(input.reference, ancestor=2),
         out=subpath(output.pdf, parent=True),
     shell:
         "stage {log} python -m reports.table --systems --study {params.study:q} --results {params.results} "
-        f"--out {{params.out}} --replication {REPLICATION} && cp {{output.pdf}} {{output.latest}}"
+        f"--out {{params.out}} --replication {REPLICATION}"
 
 
 rule replication:
@@ -648,7 +695,7 @@ rule latest:
         "reports/table.tex",
         "reports/findings.csv",
         "reports/findings.json",
-        "reports/systems.csv" if SYSTEMS.specs else [],
+        expand("reports/{file}", file=SYSTEMS_CSV),
         "reports/explorer.html",
     log:
         f"{RESULTS}/logs/latest.log",
@@ -658,5 +705,21 @@ rule latest:
         study=REPORT_VALUES,
         upstream=REPORTED,
     shell:
-        "for file in {input}; do cp $file reports/.latest.partial; "
-        "mv reports/.latest.partial reports/${{file##*/}}; done 2> {log}"
+        COPY_LATEST
+
+
+rule latest_systems:
+    """The same of the pages on systems alone: reports/systems.pdf."""
+    input:
+        rules.systems.output.pdf,
+    output:
+        "reports/systems.pdf",
+    log:
+        f"{RESULTS}/logs/latest_systems.log",
+    conda:
+        "environment.yml"
+    params:
+        study=REPORT_VALUES,
+        upstream=COMPARISON,
+    shell:
+        COPY_LATEST

@@ -46,10 +46,13 @@ def check(options: argparse.Namespace) -> tuple[str, int]:
     found = Findings()
     if options.download:
         remedy = "or let mirrors.yaml name what is on this machine"
-        downloaded = found.attempt("--download", remedy, lambda: list(download_missing(scale)))
+        downloaded = found.attempt(
+            "--download", remedy, lambda: list(download_missing(scale, compared.specs))
+        )
         found.facts += [f"downloaded {line}" for line in downloaded or ()]
     seconds = float("inf") if options.hash else HASHING_SECONDS
-    networks = check_networks(found, scale, table, HashStore(user_cache() / "hashes.json"), seconds)
+    store = HashStore(user_cache() / "hashes.json")
+    networks = check_networks(found, scale, table, store, seconds, compared.specs)
     check_inputs(found, scale, table, networks)
     _check_libraries(found, table)
     shapes = known_shapes(scale, networks)

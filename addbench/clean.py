@@ -21,7 +21,7 @@ RUN = ("spec.json", "student", "train", "samples", "result.json")
 """What a run's stages leave below results/<scale>/<run>/seed<k>."""
 REPORT = (
     *("table.pdf", "table.csv", "table.md", "table.tex", "findings.csv", "findings.json", "ratings.csv"),
-    *("systems.pdf", "systems.csv", "explorer.html"),
+    *("systems.pdf", "systems.csv", "systems_categories.csv", "explorer.html"),
     "figures",
 )
 """What a report leaves below reports and reports/<scale>."""

@@ -23,6 +23,7 @@ from addbench.cost.timing import (
     benchmark_rate,
     measured_rate,
     read_measured,
+    rival_times,
     same_trainings,
     sampling_times,
     training_times,
@@ -112,18 +113,25 @@ def _stages(
     trained = sum(run.training.steps * run.training.batch for run in table.runs.values()) * seeds
     sampled = images_sampled(scale, table)
     shown = system_images(scale, compared)
+    rivals = compared.rivals
+    of_rivals = rival_times(rivals, measured)
+    drawn = sum(rival.training.steps * rival.training.batch for rival in rivals)
+    rival_rows = [_row("train_rival", len(rivals), drawn, of_rivals)] if rivals else []
     rows: list[tuple[str, ...]] = [
         ("stage", "jobs", "images", "hours", "how known"),
         _row("train", jobs, trained, list(trainings.values()) * seeds),
+        *rival_rows,
         _row("sample", jobs, sampled, list(samplings.values()) * seeds),
-        _job("score", jobs, sampled, measured),
     ]
-    for rule in ("data", "reference", "system_samples", "automatic", "ratings", "report"):
+    jobs_of_rules = [_job("score", jobs, sampled, measured)]
+    for rule in ("data", "reference", "system_samples", "timing", "automatic", "ratings", "report"):
         images = shown if rule == "system_samples" else 0
         if images or rule in measured.jobs:
-            rows.append(_job(rule, 1, images, measured))
-    known = [measured.jobs[row[0]] * int(row[1]) for row in rows[3:] if row[0] in measured.jobs]
+            jobs_of_rules.append(_job(rule, 1, images, measured))
+    known = [measured.jobs[row[0]] * int(row[1]) for row in jobs_of_rules if row[0] in measured.jobs]
     total = sum(t.seconds for t in (*trainings.values(), *samplings.values())) * seeds + sum(known)
+    total += sum(t.seconds for t in of_rivals)
+    rows += jobs_of_rules
     rows.append(("all that is known", "", "", _hours(total), ""))
     cells = f"{len(table.cells)} cells, {len(table.runs)} runs, {seeds} seed{'s' * (seeds != 1)} each"
     return f"scale {scale.name}: {cells}\n\n{aligned(rows)}"

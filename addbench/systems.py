@@ -68,6 +68,12 @@ class PlannedSystem:
         """What eval.sample samples, as JSON in one line."""
         return "" if self.source is None else self.source.model_dump_json(exclude_none=True)
 
+    @property
+    def timed_entry(self) -> dict[str, Any]:
+        """What eval.timing times (`eval.timing.TimedSystem`), of a student or a pipeline."""
+        source = self.source or SystemSource(path=self.student or "")
+        return {"label": self.label, "steps": self.steps, **source.model_dump(mode="json", exclude_none=True)}
+
     def handed_in(self, prompts: str) -> str:
         """The shell's options of eval.handed_in for one prompt set."""
         options = ["--images", (self.spec.images or {})[prompts], "--label", self.label]

@@ -23,6 +23,7 @@ from add.config.training import CacheSpec, CocoSpec, ShardsSpec, TrainData
 from add.config.yaml import Loc, SpecError, dotted, nearest, raise_all
 from add.device import machine_gpus
 from addbench.systems import PlannedSystem, plan_systems, unknown_names
+from baselines.spec import RivalSpec
 from eval.stage import MeasureValues, StageValues
 from reports.study import ReportSystem, study_from_spec
 
@@ -78,7 +79,7 @@ def report_values(
     study = study_from_spec(scale, baseline, table)
     if not compared.study.systems:
         study = dataclasses.replace(study, focus=())
-    study = dataclasses.replace(study, systems=tuple(_reported(compared)))
+    study = dataclasses.replace(study, systems=tuple(_reported(compared)), timing=compared.times or None)
     return lambda wildcards: json.dumps(dataclasses.asdict(study))
 
 
@@ -157,6 +158,24 @@ def report_figures(flag: Callable[..., Any], report: str, steps: Sequence[int], 
     return files
 
 
+def whole_machine(workflow: Any, otherwise: int) -> int:
+    """The threads of a job that nothing runs beside: all the workflow's cores; `otherwise` where it has no number."""
+    from snakemake.exceptions import WorkflowError
+
+    try:
+        return int(workflow.cores)
+    except WorkflowError:  # each job has a machine of its own
+        return otherwise
+
+
+def systems_tables(scale: Scale, compared: ComparedSystems) -> list[str]:
+    """The CSV files of the comparison of systems; none without systems. Categories are of PartiPrompts alone."""
+    if not compared.specs:
+        return []
+    parti = any(rule.kind == "partiprompts" for rule in scale.sampling.prompts.values())
+    return ["systems.csv", *(["systems_categories.csv"] if parti else [])]
+
+
 @dataclass(frozen=True)
 class StudyFiles:
     """All systems of a study in its order; empty where the scale has no study. Every field is a value for `params`.
@@ -196,12 +215,14 @@ class StudyFiles:
 class ComparedSystems:
     """Every system of a scale at every number of steps and training seed, and which of them a study shows.
 
-    specs: their files, also of systems of published figures alone.
+    specs: their files, also of systems of published figures alone. times: the file of their times; empty where nothing
+    is timed.
     """
 
     specs: tuple[SystemSpec, ...] = ()
     systems: tuple[PlannedSystem, ...] = ()
     study: StudyFiles = StudyFiles()
+    times: str = ""
 
     def by_wildcards(self, wildcards: Any) -> PlannedSystem:
         """The system that a job of the systems' rules is about."""
@@ -235,6 +256,31 @@ class ComparedSystems:
     def results(self) -> list[str]:
         """The result of every system, each file once."""
         return list(dict.fromkeys(system.result for system in self.systems))
+
+    @property
+    def rivals(self) -> list[RivalSpec]:
+        """Every rival that is trained, once for each training seed."""
+        specs = {system.wildcard: system.rival for system in self.systems if system.rival is not None}
+        return [RivalSpec.model_validate_json(text) for text in specs.values()]
+
+    @property
+    def timed(self) -> tuple[PlannedSystem, ...]:
+        """Those that a pipeline draws, each by its first training seed."""
+        first: dict[str, PlannedSystem] = {}
+        for system in self.systems:
+            if system.student is not None or system.source is not None:
+                first.setdefault(system.label, system)
+        return tuple(first.values())
+
+    @property
+    def timed_entries(self) -> str:
+        """These as eval.timing reads them, as JSON in one line."""
+        return json.dumps([system.timed_entry for system in self.timed])
+
+    @property
+    def timed_identity(self) -> str:
+        """What decides these, as JSON in one line."""
+        return json.dumps([[system.label, system.deciding] for system in self.timed])
 
     def wildcards(self, made: Literal["sampled", "handed in", "trained"]) -> str:
         """A pattern of the wildcard `system` for those that are sampled here, were handed in, or are rivals."""
@@ -274,9 +320,11 @@ def plan_compared(scale: Scale, table: Table, results: str, whole: bool = True) 
         specs = tuple(spec for spec in specs if spec.run is None or spec.run in table.runs)
     raise_all(unknown_names(scale, specs, table))
     systems = plan_systems(scale, specs, table, results)
+    pipelines = any(system.student or system.source for system in systems)
+    times = f"{results}/systems/timing.json" if scale.timing is not None and pipelines else ""
     study = scale.study
     if study is None:
-        return ComparedSystems(specs, systems) if whole else ComparedSystems()
+        return ComparedSystems(specs, systems, times=times) if whole else ComparedSystems()
     labels = {system.label: system for system in reversed(systems)}
     lacking = [label for label in study.systems if label not in labels]
     if lacking and not whole:
@@ -292,7 +340,7 @@ def plan_compared(scale: Scale, table: Table, results: str, whole: bool = True) 
         records=tuple(file.as_posix() for file in sorted(folder.glob("*.csv"))),
         keys=tuple(file.as_posix() for file in sorted(folder.glob("*.key.json"))),
     )
-    return ComparedSystems(specs, systems, files) if whole else ComparedSystems(study=files)
+    return ComparedSystems(specs, systems, files, times) if whole else ComparedSystems(study=files)
 
 
 def _unknown(scale: Scale, study: StudySpec, systems: Mapping[str, PlannedSystem]) -> Iterator[SpecError]:

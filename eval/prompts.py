@@ -12,7 +12,7 @@ import difflib
 import hashlib
 import io
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -24,7 +24,7 @@ from eval.images import stated_subset
 from eval.metrics.protocol import PromptRule, Subset
 
 if TYPE_CHECKING:
-    from add.config.scale import CocoPromptsSpec, PartiPromptsSpec
+    from add.config.scale import CocoPromptsSpec, PromptsSpec
 
 CaptionRule = Literal["first", "random"]
 
@@ -43,8 +43,18 @@ class Prompt:
     file_name: str | None = None
 
 
-def read_prompts(config: CocoPromptsSpec | PartiPromptsSpec) -> tuple[Prompt, ...]:
-    """The prompts of one entry of a scale's `sampling.prompts`. Raises InputError."""
+def read_prompts(config: PromptsSpec) -> tuple[Prompt, ...]:
+    """The prompts of one entry of a scale's `sampling.prompts`, one an image. Raises InputError.
+
+    Of a repeated set they follow each other, as often as there are images of each, with ids of their own, and so with
+    noise of their own (`eval.sample.image_seed`).
+    """
+    if config.kind == "repeated":
+        return tuple(
+            replace(prompt, prompt_id=f"{prompt.prompt_id}-{k}")
+            for prompt in read_prompts(config.of)
+            for k in range(config.images)
+        )
     if config.kind == "coco":
         file = Path(config.annotations)
         return read_coco(file, config.caption_rule, config.rule_seed, config.count, config.present)
@@ -105,8 +115,10 @@ def hash_draw(seed: int, key: str) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed}:{key}".encode()).digest()[:8], "big")
 
 
-def prompt_rule(config: CocoPromptsSpec | PartiPromptsSpec, name: str, count: int) -> PromptRule:
+def prompt_rule(config: PromptsSpec, name: str, count: int) -> PromptRule:
     """Where the `count` prompts of set `name` come from. Raises OSError where the file cannot be read."""
+    if config.kind == "repeated":
+        return prompt_rule(config.of, name, count)
     file = config.annotations if config.kind == "coco" else config.file
     rule: dict[str, Any] = {"rule_seed": config.rule_seed}
     if config.kind == "partiprompts":

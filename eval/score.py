@@ -29,7 +29,14 @@ from add.lock import only_writer
 from eval.image_scores import scores_file, write_features, write_scores
 from eval.images import SampleSet, read_samples, samples_directory
 from eval.metrics.features import ImageBatch
-from eval.metrics.measure import MetricNetworks, Reference, load_metric_networks, score_images, score_outputs
+from eval.metrics.measure import (
+    MetricNetworks,
+    Reference,
+    load_metric_networks,
+    score_diversity,
+    score_images,
+    score_outputs,
+)
 from eval.metrics.statistics_file import read_statistics
 from eval.prompts import Prompt, read_prompts
 from eval.reference import load_reference, reference_settings
@@ -171,7 +178,11 @@ def score_sets(
     for (steps, name), samples in sorted(sets.items()):
         texts = [p.prompt for p in prompts[steps, name]]
         batches = samples.batches(values.evaluation.batch)
-        scored = score_images(batches, texts, name, values, networks, reference)
+        if values.prompts[name].kind == "repeated":
+            one = [p.prompt_id.rpartition("-")[0] for p in prompts[steps, name]]
+            scored = score_diversity(batches, one, name, values, networks)
+        else:
+            scored = score_images(batches, texts, name, values, networks, reference)
         ids, file = [p.prompt_id for p in prompts[steps, name]], scores_file(folder, name, steps)
         write_scores(file, ids, seed, scored.images)
         if keep_features and scored.outputs.features is not None:

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import Field, ValidationError
 
-from add.config.scale import CocoPromptsSpec, EvaluationSpec, PartiPromptsSpec, SamplingSpec
+from add.config.scale import EvaluationSpec, PromptsSpec, SamplingSpec, TimingSpec
 from add.config.study import AutomaticRater
+from add.config.system import Dtype
 from add.config.types import Count, Frozen, Name, Seed, Text
 from add.errors import InputError
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 
 _VALUES = TypeVar("_VALUES", bound=Frozen)
-PromptSet = Annotated[CocoPromptsSpec | PartiPromptsSpec, Field(discriminator="kind")]
+PromptSet = Annotated[PromptsSpec, Field(discriminator="kind")]
 
 
 class StageValues(Frozen):
@@ -29,9 +30,13 @@ class StageValues(Frozen):
 
     @classmethod
     def of(cls, scale: Scale) -> Self:
-        """This stage's values out of a scale. Raises InputError where the scale has no study and this needs one."""
+        """This stage's values out of a scale. Raises InputError where the scale leaves out what this needs."""
         values = _values_of(scale)
         if missing := [name for name in cls.model_fields if name not in values]:
+            if missing == ["timing"]:
+                raise InputError(
+                    f"the scale '{scale.name}' has no `timing`, which says how systems are timed"
+                )
             raise InputError(f"the scale '{scale.name}' has no study, and so no {' and no '.join(missing)}")
         return cls.model_validate({name: values[name] for name in cls.model_fields})
 
@@ -54,6 +59,15 @@ class SampleValues(StageValues):
     threads: Count
     device: Text | None = None
     sampling: SamplingSpec
+
+
+class TimingValues(StageValues):
+    """For timing systems. dtype: of those that name none."""
+
+    threads: Count
+    device: Text | None = None
+    dtype: Dtype | None = None
+    timing: TimingSpec
 
 
 class MeasureValues(StageValues):
@@ -129,7 +143,10 @@ def _values_of(scale: Scale) -> dict[str, Any]:
         "prompts": scale.sampling.prompts,
         "evaluation": scale.evaluation,
         "identities": 3,
+        "dtype": scale.sampling.dtype,
     }
+    if scale.timing is not None:
+        values["timing"] = scale.timing
     if scale.study is not None:
         values |= {
             "records": scale.study.records,

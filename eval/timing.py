@@ -2,12 +2,14 @@
 
     python -m eval.timing --systems systems.json --scale config/mini.yaml --out timing.json
 
-systems.json is a list of {label, system, steps, guidance, timesteps}; `system` is a directory or a hub id. All systems
-are loaded at once and take turns, call by call, so that a machine that slows down slows all alike.
+systems.json is a list of {label, steps, path, ...}: `path` is a directory or a hub id; `SystemSource` has the rest. The
+scale's `timing` says how. All systems are loaded at once, each pipeline once, and take turns, call by call, so that
+a machine that slows down slows all alike.
 
     image       one call at batch 1, end to end: from prompt and seed to 8-bit pixels
     denoiser    the part of such a call inside the denoising network (unet or transformer), all its calls together
-    throughput  images a second at each batch of a stated list; where memory does not suffice, a system's list ends
+    throughput  images a second at each batch of a stated list; a system's list ends where memory does not suffice, or
+                where a call should take longer than is stated
 
 Each is the median of `repeats` calls after `warm_up` ones, with quartiles. A call of the network with guidance serves
 both prompts and counts once. Times inside the network are taken in calls of their own, which wait for the device before
@@ -30,6 +32,8 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field, TypeAdapter, ValidationError
 
+from add.config.scale import TimingSpec
+from add.config.system import SystemSource
 from add.config.types import Count, Frozen, Text
 from add.device import add_device_option, open_device, synchronise
 from add.errors import InputError, refuses
@@ -37,11 +41,10 @@ from add.files import write_json
 from add.lock import only_writer
 from eval.drawing import denoisers
 from eval.result import commit, hardware, versions
-from eval.sample import System, load_system
-from eval.stage import SampleValues, add_scale_option
+from eval.sample import System, open_system
+from eval.stage import TimingValues, add_scale_option
 
-BATCHES = (1, 2, 4, 8, 16, 32, 64)
-PROMPT = "a photograph of an astronaut riding a horse"
+PROMPT = "a dog"
 """Of every image; a pipeline pads prompts to one length, so that their words cost nothing."""
 ON_GPU = "on the GPU at batch 1: the system's weights and what a call allocates beside them"
 RESIDENT = "resident peak of a process that draws one image with this system alone, its libraries included"
@@ -49,18 +52,21 @@ RESIDENT = "resident peak of a process that draws one image with this system alo
 Clock = Callable[[], float]
 
 
-class TimedSystem(Frozen):
-    """What is timed: `system` is a directory or hub id; guidance and timesteps are for pipelines, not for students."""
+class TimedSystem(SystemSource):
+    """What is timed: a pipeline or a student by `steps` steps, as a source says. label: its name in tables."""
 
     label: Text
-    system: Text
     steps: Count
-    guidance: float = 1.0
-    timesteps: tuple[int, ...] = ()
 
-    def load(self, device: str) -> System:
-        """The system itself. Raises as `load_system` does."""
-        return load_system(self.system, self.guidance, device, self.timesteps)
+    @property
+    def pipeline(self) -> SystemSource:
+        """What is loaded: the same for all numbers of steps."""
+        return SystemSource.model_validate_json(self.key)
+
+    @property
+    def key(self) -> str:
+        """The same as JSON, to know it by."""
+        return self.model_dump_json(include=set(SystemSource.model_fields))
 
 
 class SecondsSpread(Frozen):
@@ -86,7 +92,8 @@ class BatchTiming(Frozen):
 
 
 class SystemTiming(Frozen):
-    """One system. best: of `batches`, the one with the most images a second. out_of_memory: the batch that ended them.
+    """One system. best: of `batches`, the one with the most images a second. out_of_memory, too_long: the batch that
+    ended them, by which of both.
 
     timesteps: of the denoising network's calls, `network_calls` of them. denoiser: None for a pipeline without one.
     peak_bytes: None where the machine does not tell.
@@ -100,6 +107,7 @@ class SystemTiming(Frozen):
     batches: tuple[BatchTiming, ...]
     best: BatchTiming
     out_of_memory: int | None
+    too_long: int | None
     peak_bytes: int | None
 
 
@@ -108,9 +116,7 @@ class TimingResult(Frozen):
 
     schema_: Literal[1] = Field(default=1, alias="schema")
     prompt: str
-    batches: tuple[int, ...]
-    warm_up: int
-    repeats: int
+    timing: TimingSpec
     peak_memory: str
     systems: tuple[SystemTiming, ...]
     hardware: dict[str, Any]
@@ -120,30 +126,41 @@ class TimingResult(Frozen):
 
 @dataclass
 class _Taken:
-    """What was measured of one system so far; seconds by batch."""
+    """What was measured of one system so far; seconds by batch. called: the timesteps of a call."""
 
+    called: tuple[float, ...] = ()
     seconds: dict[int, list[float]] = field(default_factory=dict)
     denoiser: list[float] = field(default_factory=list)
     peak: int | None = None
     out_of_memory: int | None = None
+    too_long: int | None = None
 
 
 def time_systems(
     systems: Sequence[tuple[TimedSystem, System]],
     device: str,
-    batches: Sequence[int] = BATCHES,
-    warm_up: int = 2,
-    repeats: int = 7,
+    how: TimingSpec,
     clock: Clock = time.perf_counter,
 ) -> tuple[SystemTiming, ...]:
-    """Time loaded systems on `device`, in turns. `batches` increase from 1; `clock` gives seconds.
+    """Time loaded systems on `device`, in turns. Several may be one pipeline. `clock` gives seconds.
 
     peak_bytes is of a GPU; elsewhere None. Raises InputError where one image does not fit into memory, or is none.
     """
     taken = [_Taken() for _ in systems]
-    for batch in batches:
-        _time_batch(systems, taken, device, batch, warm_up, repeats, clock)
-    return tuple(_timing(asked, system, own) for (asked, system), own in zip(systems, taken, strict=True))
+    for batch in how.batches:
+        for own in taken:
+            if own.out_of_memory is None and own.too_long is None and _expected(own, batch) > how.longest:
+                own.too_long = batch
+        _time_batch(systems, taken, device, batch, how, clock)
+    return tuple(_timing(asked, own) for (asked, _), own in zip(systems, taken, strict=True))
+
+
+def _expected(own: _Taken, batch: int) -> float:
+    """Seconds of a call at a larger batch, if an image takes as long as at the last one; nought before the first."""
+    if not own.seconds:
+        return 0.0
+    last = max(own.seconds)
+    return float(np.median(own.seconds[last])) * batch / last
 
 
 def _time_batch(
@@ -151,21 +168,20 @@ def _time_batch(
     taken: Sequence[_Taken],
     device: str,
     batch: int,
-    warm_up: int,
-    repeats: int,
+    how: TimingSpec,
     clock: Clock,
 ) -> None:
-    for turn in range(warm_up + repeats):
+    for turn in range(how.warm_up + how.repeats):
         for (asked, system), own in zip(systems, taken, strict=True):
-            if own.out_of_memory is not None:
+            if own.out_of_memory is not None or own.too_long is not None:
                 continue
             try:
                 if batch == 1:
                     with _inside(system.pipeline, device, clock) as inside:
                         peak = _gpu_peak(system, device, asked)
-                    if turn >= warm_up and inside:
+                    if turn >= how.warm_up and inside:
                         own.denoiser.append(sum(inside))
-                    own.peak = peak
+                    own.peak, own.called = peak, tuple(system.called)
                 seconds = _seconds(system, asked, batch, device, clock)
             except (MemoryError, RuntimeError) as error:
                 if not _is_memory(error):
@@ -176,11 +192,11 @@ def _time_batch(
                 own.seconds.pop(batch, None)
                 _free(device)
                 continue
-            if turn >= warm_up:
+            if turn >= how.warm_up:
                 own.seconds.setdefault(batch, []).append(seconds)
 
 
-def _timing(asked: TimedSystem, system: System, own: _Taken) -> SystemTiming:
+def _timing(asked: TimedSystem, own: _Taken) -> SystemTiming:
     spreads = {batch: SecondsSpread.of(seconds) for batch, seconds in own.seconds.items()}
     batches = tuple(
         BatchTiming(batch=batch, seconds=spread, images_per_second=batch / spread.median)
@@ -188,13 +204,14 @@ def _timing(asked: TimedSystem, system: System, own: _Taken) -> SystemTiming:
     )
     return SystemTiming(
         asked=asked,
-        timesteps=tuple(system.called),
-        network_calls=len(system.called),
+        timesteps=own.called,
+        network_calls=len(own.called),
         image=spreads[1],
         denoiser=SecondsSpread.of(own.denoiser) if own.denoiser else None,
         batches=batches,
         best=max(batches, key=lambda each: each.images_per_second),
         out_of_memory=own.out_of_memory,
+        too_long=own.too_long,
         peak_bytes=own.peak,
     )
 
@@ -274,7 +291,7 @@ def resident_peak(asked: TimedSystem) -> int | None:
 
 
 def _resident_peak(asked: TimedSystem) -> int | None:
-    _draw(asked.load("cpu"), asked, 1)
+    _draw(open_system(asked.pipeline, "cpu"), asked, 1)
     # getrusage's would begin at the peak of the process that started this one
     status = Path("/proc/self/status")
     if not status.is_file():
@@ -283,10 +300,12 @@ def _resident_peak(asked: TimedSystem) -> int | None:
     return int(found["VmHWM"].removesuffix("kB")) * 1024
 
 
-def read_systems(file: Path) -> tuple[TimedSystem, ...]:
-    """The list in a JSON file. Raises InputError with the file and every field that is wrong."""
+def read_systems(text: str) -> tuple[TimedSystem, ...]:
+    """The list of the option `--systems`: JSON, or a file of it. Raises InputError with every field that is wrong."""
+    file = "--systems" if text.lstrip().startswith("[") else text
     try:
-        found = TypeAdapter(tuple[TimedSystem, ...]).validate_json(file.read_bytes())
+        content = text if file != text else Path(text).read_text("utf-8")
+        found = TypeAdapter(tuple[TimedSystem, ...]).validate_json(content)
     except OSError as error:
         raise InputError(file, f"cannot be read: {error.strerror}") from error
     except ValidationError as error:
@@ -318,35 +337,29 @@ def read_timing(file: Path) -> TimingResult:
 def main(arguments: list[str] | None = None) -> int:
     """The command line; 3 and one line on stderr where the input is refused."""
     parser = argparse.ArgumentParser(prog="python -m eval.timing", description="Time systems side by side.")
-    parser.add_argument("--systems", type=Path, required=True, help="JSON list of label, system, steps, ...")
+    text = "label, steps, path, ... of each system"
+    parser.add_argument("--systems", required=True, metavar="FILE|JSON", help=text)
     add_scale_option(parser)
     parser.add_argument("--out", type=Path, required=True, help="timing.json")
-    parser.add_argument("--batches", type=int, nargs="+", default=BATCHES, help="increasing, the first is 1")
-    parser.add_argument("--warm-up", type=int, default=2, help="calls that do not count, a system and batch")
-    parser.add_argument("--repeats", type=int, default=7, help="calls that count")
     add_device_option(parser)
     options = parser.parse_args(arguments)
-    batches: tuple[int, ...] = tuple(options.batches)
-    if batches[0] != 1 or list(batches) != sorted(set(batches)):
-        raise InputError("--batches", f"should increase from 1, not be {' '.join(map(str, batches))}")
-    if options.repeats < 1 or options.warm_up < 0:
-        raise InputError("--repeats, --warm-up", "should be at least 1 and 0")
-    asked, values = read_systems(options.systems), SampleValues.read(options.scale)
+    asked, values = read_systems(options.systems), TimingValues.read(options.scale)
+    asked = tuple(each.model_copy(update={"dtype": each.dtype or values.dtype}) for each in asked)
     device = open_device(options.device, values.device, values.threads)
     on_gpu = device.startswith("cuda")
     with only_writer(options.out):
-        peaks = [None if on_gpu else resident_peak(each) for each in asked]
-        systems = [(each, each.load(device)) for each in asked]
-        timings = time_systems(systems, device, batches, options.warm_up, options.repeats)
+        # An image in several steps needs no more memory than in one, so a pipeline is looked at once.
+        firsts = {each.key: each for each in reversed(asked)}
+        peaks = {key: None if on_gpu else resident_peak(each) for key, each in firsts.items()}
+        opened = {key: open_system(each.pipeline, device) for key, each in firsts.items()}
+        timings = time_systems([(each, opened[each.key]) for each in asked], device, values.timing)
         result = TimingResult(
             prompt=PROMPT,
-            batches=batches,
-            warm_up=options.warm_up,
-            repeats=options.repeats,
+            timing=values.timing,
             peak_memory=ON_GPU if on_gpu else RESIDENT,
             systems=tuple(
-                timing if peak is None else timing.model_copy(update={"peak_bytes": peak})
-                for timing, peak in zip(timings, peaks, strict=True)
+                timing if on_gpu else timing.model_copy(update={"peak_bytes": peaks[timing.asked.key]})
+                for timing in timings
             ),
             hardware=hardware(device),
             versions=versions(),

@@ -18,8 +18,10 @@ import typst
 from add.files import write_whole
 from eval.findings.verdicts import LOGARITHMIC
 from reports import layout
+from reports.categories import CategoryScore, categories_data
 from reports.cells import Report, Slice, budget, in_order
 from reports.context import protocols, provenance, times, training_time
+from reports.explorer.listed import link_to_cell, link_to_system
 from reports.findings import findings_note, page_lines
 from reports.plots.style import Drawn
 from reports.ratings import Preferences, ratings_page
@@ -31,6 +33,7 @@ Data = dict[str, Any]
 
 PAGE_PROMPTS = 5
 TEASER_PROMPTS = 9
+LINKED = "Each measured value links to the images behind it, in explorer.html beside this file."
 _COLUMNS = 5  # metrics with intervals that fit beside each other on a page
 # A fixed creation date (the paper's day, 2023-11-28), so that the same results give the same bytes.
 _CREATED = 1701129600
@@ -44,16 +47,19 @@ def write_document(
     preferences: Preferences | None = None,
     systems: Sequence[SystemRow] = (),
     only_systems: bool = False,
+    categories: Sequence[CategoryScore] = (),
+    explorer: bool = False,
 ) -> None:
     """Typesets the report, with a page of ratings if there are preferences, and with samples from `results`.
 
-    systems: of the comparison, which has pages of its own. only_systems: these pages alone.
+    systems: of the comparison, which has pages of its own. only_systems: these pages alone. categories: their scores by
+    category. explorer: whether explorer.html will lie beside it, to whose images its cells then link.
 
     Raises InputError where samples are missing or differ between runs.
     """
     with tempfile.TemporaryDirectory() as temporary:
         root = Path(temporary)
-        prepare(report, results, figures, root, preferences, systems, only_systems)
+        prepare(report, results, figures, root, preferences, systems, only_systems, categories, explorer)
         pdf = typst.compile(root / "document.typ", root=root, ignore_system_fonts=True, timestamp=_CREATED)
     write_whole(output, pdf)
 
@@ -66,13 +72,15 @@ def prepare(
     preferences: Preferences | None = None,
     systems: Sequence[SystemRow] = (),
     only_systems: bool = False,
+    categories: Sequence[CategoryScore] = (),
+    explorer: bool = False,
 ) -> None:
     """Lays out a folder that typst compiles: the template, data.json, figures and sample tiles."""
     (root / "document.typ").write_bytes(files("reports").joinpath("document.typ").read_bytes())
     for figure in figures:
         if figure.page is not None:
             shutil.copyfile(figure.pdf, root / figure.pdf.name)
-    data = document_data(report)
+    data = document_data(report, explorer)
     data["figures"] = _figures_of("figures", figures)
     judged = any(answer.judged for answer in report.answers)
     data["findings"]["figures"] = _figures_of("findings", figures) if judged else []
@@ -83,6 +91,9 @@ def prepare(
     data["systems"] = systems_data(report, systems, root)
     if data["systems"] is not None:
         data["systems"]["figures"] = _figures_of("systems", figures)
+        data["systems"]["categories"] = categories_data(categories)
+        for line, row in zip(data["systems"]["rows"], systems, strict=True):
+            line["link"] = link_to_system(row, data["systems"]["set"]) if explorer else ""
     data["only_systems"] = only_systems
     data["ratings"] = None
     if preferences is not None:
@@ -94,16 +105,19 @@ def _figures_of(page: str, figures: tuple[Drawn, ...]) -> list[Data]:
     return [{"file": each.pdf.name, "caption": each.caption} for each in figures if each.page == page]
 
 
-def document_data(report: Report) -> Data:
-    """All text and numbers of the document, but for figures, samples and ratings, as JSON values."""
+def document_data(report: Report, explorer: bool = False) -> Data:
+    """All text and numbers of the document, but for figures, samples and ratings, as JSON values.
+
+    explorer: with links from Table 1 to the images behind each cell.
+    """
     study = report.study
     return {
         "scale": study.scale,
         "notice": study.notice,
         "description": study.description,
         "counts": {"cells": len(study.rows), "runs": len(study.runs)},
-        "table": _table(report),
-        "notes": layout.reading_notes(report),
+        "table": _table(report, explorer),
+        "notes": (*layout.reading_notes(report), *[LINKED] * explorer),
         "findings": {"lines": page_lines(report), "note": findings_note(report), "counts": _verdicts(report)},
         "interval": layout.interval_note(report),
         "budget": _budget(report),
@@ -143,7 +157,7 @@ def _verdicts(report: Report) -> str:
     return ", ".join(f"{count} {verdict}" for verdict, count in counts.most_common())
 
 
-def _table(report: Report) -> Data:
+def _table(report: Report, explorer: bool) -> Data:
     """Table 1, compact: its brackets are wide."""
     table = layout.table_one(report, compact=True)
     columns = table.columns
@@ -167,6 +181,10 @@ def _table(report: Report) -> Data:
                         "default": row.default,
                         "marks": mark,
                         "cells": list(map(_cell, cells)),
+                        "links": [
+                            link_to_cell(report, row.run, column.where) if explorer and column.where else ""
+                            for column in columns
+                        ],
                     }
                     for row, mark, cells in zip(sub.rows, sub.marks, sub.cells, strict=True)
                 ],

@@ -50,8 +50,8 @@ class ReportStudy:
 
     `published` and `chosen` are flattened settings (dotted key, value as text): the first are stated in the
     paper, the second are this project's own ("ours"). `scenes`: the file with what each prompt asks for; `parti`: the
-    files of the prompt sets that are PartiPrompts. `focus` names the systems whose win rates are shown; a
-    scale whose votes are not rated has none.
+    files of the prompt sets that are PartiPrompts; `timing`: the file of the systems' times (`eval.timing`). `focus`
+    names the systems whose win rates are shown; a scale whose votes are not rated has none.
     """
 
     scale: str
@@ -65,6 +65,7 @@ class ReportStudy:
     focus: tuple[str, ...] = ()
     findings: tuple[Finding, ...] = ()
     systems: tuple[ReportSystem, ...] = ()
+    timing: str | None = None
     scenes: str | None = None
     parti: dict[str, str] = field(default_factory=dict)
 
@@ -123,7 +124,9 @@ def study_from_spec(scale: Scale, baseline: Variant, resolved: Table) -> ReportS
     )
     # The pages of systems and of ratings state theirs themselves.
     default = flatten(baseline.model_dump(mode="json"))
-    settings = scale.model_dump(mode="json", exclude={"name", "description", "notice", "systems", "study"})
+    settings = scale.model_dump(
+        mode="json", exclude={"name", "description", "notice", "systems", "timing", "study"}
+    )
     return ReportStudy(
         scale=scale.name,
         description=scale.description,

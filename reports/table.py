@@ -1,7 +1,7 @@
 """Makes the report: `python -m reports.table --scale config/mini.yaml --results results/mini --out reports`.
 
-Writes table.csv, table.md, table.tex, table.pdf, findings.csv, findings.json, systems.csv and figures/ below --out, and
-with --explorer explorer.html; same results, same bytes.
+Writes table.csv, table.md, table.tex, table.pdf, findings.csv, findings.json, systems.csv, systems_categories.csv and
+figures/ below --out, and with --explorer explorer.html; same results, same bytes.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from add.lock import only_writer
 from eval.findings.page import processor_of
 from eval.findings.store import read_store
 from eval.result import Result
+from reports.categories import CategoryScore, collect_categories, render_categories_csv
 from reports.cells import Report, collect, summarise
 from reports.document import write_document
 from reports.explorer.listed import listed
@@ -32,12 +33,12 @@ from reports.plots.findings import plot_findings
 from reports.plots.ratings import plot_elo, plot_pairs, plot_winrates
 from reports.plots.results import plot_ranks, plot_samples, plot_scatter, plot_steps
 from reports.plots.style import Drawn, save, styled
-from reports.plots.systems import plot_systems
+from reports.plots.systems import plot_plane, plot_systems
 from reports.plots.training import plot_gap, plot_losses, plot_ratio, read_curves
 from reports.ratings import Preferences, read_preferences
 from reports.samples import first_and_last
 from reports.study import ReportStudy, study_from_spec
-from reports.systems import SystemRow, collect_systems, render_systems_csv
+from reports.systems import SystemRow, collect_systems, read_times, render_systems_csv
 from reports.text import render_csv, render_latex, render_markdown
 
 MONTAGE_PROMPTS = 8
@@ -57,15 +58,18 @@ def make_report(
     """
     report = collect(study, results, replication)
     systems = collect_systems(report)
+    categories = collect_categories(report, systems)
     preferences = read_preferences(study, results)
     figures = draw_figures(report, results, out / "figures")
     figures += draw_systems(systems, report.first.prompts, out / "figures")
     if preferences is not None:
         figures += draw_ratings(preferences, out / "figures")
-    write_document(report, results, figures, out / "table.pdf", preferences, systems)
+    pdf = out / "table.pdf"
+    write_document(
+        report, results, figures, pdf, preferences, systems, categories=categories, explorer=explorer
+    )
     write_texts(report, out)
-    if systems:
-        write_whole(out / "systems.csv", render_systems_csv(systems))
+    write_systems(study, systems, categories, out)
     if explorer:
         write_explorer(
             listed(report, systems, results),
@@ -79,7 +83,7 @@ def make_report(
 def make_systems_report(
     study: ReportStudy, results: Path, out: Path, replication: Path | None = None
 ) -> None:
-    """Writes systems.pdf, systems.csv and their figures: the comparison of systems alone, from the runs it needs.
+    """Writes systems.pdf, the CSVs of systems and their figures: the comparison alone, from the runs that it needs.
 
     Raises InputError as `make_report` does, and where the scale has no systems.
     """
@@ -90,8 +94,9 @@ def make_systems_report(
     report = collect(replace(study, rows=rows, findings=()), results, replication)
     systems = collect_systems(report)
     figures = draw_systems(systems, report.first.prompts, out / "figures")
-    write_document(report, results, figures, out / "systems.pdf", None, systems, only_systems=True)
-    write_whole(out / "systems.csv", render_systems_csv(systems))
+    categories = collect_categories(report, systems)
+    write_document(report, results, figures, out / "systems.pdf", None, systems, True, categories)
+    write_systems(study, systems, categories, out)
 
 
 def make_replication_report(study: ReportStudy, replication: Path, out: Path) -> None:
@@ -129,6 +134,16 @@ def write_texts(report: Report, out: Path) -> None:
     write_whole(out / "findings.json", render_findings_json(report))
 
 
+def write_systems(
+    study: ReportStudy, systems: Sequence[SystemRow], categories: Sequence[CategoryScore], out: Path
+) -> None:
+    """Writes systems.csv, and systems_categories.csv where a prompt set has categories; nothing without systems."""
+    if systems:
+        write_whole(out / "systems.csv", render_systems_csv(systems, read_times(study)))
+        if study.parti:
+            write_whole(out / "systems_categories.csv", render_categories_csv(categories))
+
+
 def draw_figures(report: Report, results: Path, folder: Path) -> tuple[Drawn, ...]:
     """Draws the figures of the results into `folder` as PDF and PNG. Raises InputError where something is missing."""
     logs = read_curves(report, results)
@@ -160,11 +175,14 @@ def draw_results(report: Report, folder: Path) -> tuple[Drawn, ...]:
 
 
 def draw_systems(systems: Sequence[SystemRow], prompts: str, folder: Path) -> tuple[Drawn, ...]:
-    """Draws the figure of the comparison of systems into `folder` as PDF and PNG; nothing without systems."""
+    """Draws the figures of the comparison of systems into `folder` as PDF and PNG; nothing without systems."""
     if not systems:
         return ()
     with styled():
-        return (save(plot_systems(systems, prompts), folder, "systems", "systems"),)
+        figures = {"systems": plot_systems(systems, prompts), "plane": plot_plane(systems, prompts)}
+        return tuple(
+            save(figure, folder, name, "systems") for name, figure in figures.items() if figure is not None
+        )
 
 
 def draw_ratings(preferences: Preferences, folder: Path) -> tuple[Drawn, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from add.config.study import StudySpec
 from add.config.training import DataSpec, ScaleTrainingSpec
@@ -17,6 +17,7 @@ from add.config.types import (
     ImageCount,
     Increasing,
     Name,
+    Positive,
     Seed,
     Sha256,
     StepCount,
@@ -117,6 +118,37 @@ class PartiPromptsSpec(Frozen):
         return self
 
 
+class RepeatedPromptsSpec(Frozen):
+    """Each prompt of the set `of` by `images` images, each of noise of its own: the diversity within one prompt.
+
+    Of these nothing else is measured.
+    """
+
+    kind: Literal["repeated"]
+    images: Annotated[int, Field(ge=2)]
+    of: Annotated[CocoPromptsSpec | PartiPromptsSpec, Field(discriminator="kind")]
+
+    @model_validator(mode="after")
+    def _all(self) -> RepeatedPromptsSpec:
+        if self.of.kind == "coco" and self.of.count_more_steps is not None:
+            raise ValueError(
+                "leave `count_more_steps` out: a diversity is of as many prompts by any number of steps"
+            )
+        return self
+
+    @property
+    def count(self) -> int:
+        """Images of the whole set."""
+        return self.of.count * self.images
+
+    def at(self, steps: int) -> RepeatedPromptsSpec:
+        """The set that is sampled by this number of steps: always all of it."""
+        return self
+
+
+PromptsSpec = CocoPromptsSpec | PartiPromptsSpec | RepeatedPromptsSpec
+
+
 class SamplingSpec(Frozen):
     """The prompt sets, the numbers of student steps, and the sampling seed.
 
@@ -128,7 +160,7 @@ class SamplingSpec(Frozen):
     batch: Count
     dtype: Literal["float32", "bfloat16", "float16"] | None = None
     prompts: Annotated[
-        dict[Name, Annotated[CocoPromptsSpec | PartiPromptsSpec, Field(discriminator="kind")]],
+        dict[Name, Annotated[PromptsSpec, Field(discriminator="kind")]],
         Field(min_length=1),
     ]
 
@@ -190,11 +222,31 @@ class EvaluationSpec(Frozen):
     batch: Count
 
 
+class TimingSpec(Frozen):
+    """How systems are timed (`eval.timing`): `repeats` calls count, after `warm_up` that do not, at each of `batches`.
+
+    A batch whose call should take more than `longest` seconds, by the one before it, ends a system's list.
+    """
+
+    batches: Annotated[tuple[Count, ...], Field(min_length=1), Increasing]
+    warm_up: Annotated[int, Field(ge=0)]
+    repeats: Count
+    longest: Positive
+
+    @field_validator("batches")
+    @classmethod
+    def _from_one(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        if value[0] != 1:
+            raise ValueError("should begin with 1: the time of one image is that of a call at batch 1")
+        return value
+
+
 class Scale(Document):
     """Everything but the variant. No code depends on `name`, which names the results' directory and the report.
 
     `notice` is printed on every page of the report. `systems`: the folder of the systems that are
-    compared (`add.config.system`). A scale without `study` has no ratings in its report.
+    compared (`add.config.system`). `timing`: unset, they are not timed. A scale without `study` has no ratings in its
+    report.
     """
 
     name: Name
@@ -206,10 +258,13 @@ class Scale(Document):
     sampling: SamplingSpec
     evaluation: EvaluationSpec
     systems: Text | None = None
+    timing: TimingSpec | None = None
     study: StudySpec | None = None
 
     @model_validator(mode="after")
     def _compared(self) -> Scale:
         if self.study is not None and self.systems is None:
             raise ValueError("`study` compares systems, and `systems` names no folder of them")
+        if self.timing is not None and self.systems is None:
+            raise ValueError("`timing` times systems, and `systems` names no folder of them")
         return self

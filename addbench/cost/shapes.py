@@ -213,6 +213,9 @@ def storage(
     runs = [run for run in table.runs.values() if run.variant.student in parameters]
     unets = [parameters[run.variant.student][0] for run in runs]
     students = sum(4 * parameters[run.variant.student][1] for run in runs) * seeds
+    teachers = [rival.teacher for rival in compared.rivals if rival.teacher in parameters]
+    students += sum(4 * parameters[teacher][1] for teacher in teachers)
+    unets += [parameters[teacher][0] for teacher in teachers]
     images = images_sampled(scale, table) + system_images(scale, compared)
     grids = sum(-(-run.training.steps // run.training.pictures_every) for run in runs)
     coco = sum(p.count for p in scale.sampling.prompts.values() if p.kind == "coco")

@@ -19,6 +19,7 @@ from add.config.scale import Scale
 from add.config.yaml import SpecError, read_json
 from add.identity import spec_hash
 from addbench.cost.shapes import Arithmetic, images_of_a_run
+from baselines.spec import RivalSpec, rival_hash
 
 _MODEL = TypeVar("_MODEL", bound=BaseModel)
 How = Literal["measured", "scaled", "modelled", "unknown"]
@@ -46,6 +47,11 @@ class MeasuredTraining(BaseModel):
     device: str
 
 
+class _MeasuredRival(BaseModel):
+    spec_hash: str
+    wall_seconds: float
+
+
 class _MeasuredSamples(BaseModel):
     steps: int
     seconds: float
@@ -56,12 +62,14 @@ class _MeasuredSamples(BaseModel):
 class MeasuredRuns:
     """trainings: by name of the run, one for each seed. samples: seconds an image, by run and number of steps.
 
-    jobs: mean seconds of Snakemake's rules (score, reference, ...) by rule.
+    jobs: mean seconds of Snakemake's rules (score, reference, ...) by rule. rivals: mean seconds of a rival's training,
+    by its hash (`baselines.spec.rival_hash`).
     """
 
     trainings: Mapping[str, tuple[MeasuredTraining, ...]]
     samples: Mapping[tuple[str, int], float]
     jobs: Mapping[str, float]
+    rivals: Mapping[str, float]
 
 
 def read_measured(results: Path) -> MeasuredRuns:
@@ -73,7 +81,15 @@ def read_measured(results: Path) -> MeasuredRuns:
     for file, sampled in _read(_MeasuredSamples, results.glob("*/seed*/samples/*/samples.json")):
         samples[file.parents[3].name, sampled.steps].append(sampled)
     rates = {key: sum(s.seconds for s in each) / sum(s.count for s in each) for key, each in samples.items()}
-    return MeasuredRuns({k: tuple(v) for k, v in trainings.items()}, rates, _jobs(results / "benchmarks"))
+    rivals: dict[str, list[float]] = defaultdict(list)
+    for _, rival in _read(_MeasuredRival, results.glob("systems/*/train/train.json")):
+        rivals[rival.spec_hash].append(rival.wall_seconds)
+    return MeasuredRuns(
+        {k: tuple(v) for k, v in trainings.items()},
+        rates,
+        _jobs(results / "benchmarks"),
+        {k: mean(v) for k, v in rivals.items()},
+    )
 
 
 def _read(model: type[_MODEL], files: Iterable[Path]) -> Iterator[tuple[Path, _MODEL]]:
@@ -162,6 +178,12 @@ def training_times(
             seconds = arithmetic.step(run) * run.training.steps / rate.training
             times[name] = Time(seconds + setup, rate.how)
     return times
+
+
+def rival_times(rivals: Iterable[RivalSpec], measured: MeasuredRuns) -> list[Time]:
+    """Seconds of each rival's training, as one of the same values took; no arithmetic is known of another."""
+    found = [measured.rivals.get(rival_hash(rival)) for rival in rivals]
+    return [Time(0.0, "unknown") if each is None else Time(each, "measured") for each in found]
 
 
 def sampling_times(

@@ -6,13 +6,14 @@ looking.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from add.config.scale import NetworkSpec, Scale
-from add.config.yaml import Loc, SpecError, dotted
+from add.config.system import SystemSpec
+from add.config.yaml import Loc, Origin, SpecError, dotted
 from add.errors import InputError
 from add.models.hub import cached_directory, is_hub_id, mirrored, mirrors_file
 from add.models.weights import Files
@@ -59,15 +60,17 @@ def size(n: float) -> str:
     return f"{n:.3g} TB"
 
 
-Kind = Literal["pipeline", "features", "pooled", "c_text", "inception", "open_clip", "file", "processor"]
+Kind = Literal[
+    "pipeline", "system", "features", "pooled", "c_text", "inception", "open_clip", "file", "processor"
+]
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """A network as the scale names it.
+    """A network as the scale names it, or, of kind "system", a pipeline as a system's file does.
 
-    loc: its place in the scale. files: the files of its weights, where the scale names them. network: its settings,
-    where the scale has a section for them.
+    loc: its place in the file that `origin` is. files: the files of its weights, where that file names them. network:
+    its settings, where the scale has a section for them.
     """
 
     loc: Loc
@@ -77,11 +80,16 @@ class Wanted:
     sha256: str | None = None
     files: Files | None = None
     network: NetworkSpec | None = None
+    origin: Origin = field(default_factory=Origin)
 
     @property
     def name(self) -> str:
         """Its place as people write it: networks.diffusion.sd21."""
-        return dotted(self.loc)
+        return f"{self.origin.file}: {dotted(self.loc)}" if self.kind == "system" else dotted(self.loc)
+
+    def line(self, loc: Loc | None = None) -> str:
+        """The file, and the line of its place or of another."""
+        return f"{self.origin.file}:{self.origin.line(loc or self.loc)}"
 
 
 @dataclass(frozen=True)
@@ -93,8 +101,8 @@ class Place:
     source: str
 
 
-def wanted_networks(scale: Scale) -> Iterator[Wanted]:
-    """All networks that training, sampling, scoring and rating at this scale load."""
+def wanted_networks(scale: Scale, systems: Sequence[SystemSpec] = ()) -> Iterator[Wanted]:
+    """All networks that training, sampling, scoring and rating at this scale load; and the pipelines of `systems`."""
     from eval.preferences.raters.scores import PREPARATION
 
     networks, evaluation = scale.networks, scale.evaluation
@@ -110,21 +118,27 @@ def wanted_networks(scale: Scale) -> Iterator[Wanted]:
     for loc, kind, network in sections:
         if network is not None:
             path, revision, sha256 = network.path, network.revision, network.sha256
-            yield Wanted(loc, kind, path, revision, sha256, network.files, network)
+            yield Wanted(loc, kind, path, revision, sha256, network.files, network, scale.origin)
     yield from _clip(scale)
     for index, rater in enumerate(scale.study.automatic if scale.study else ()):
         loc = ("study", "automatic", index)
         if rater.kind == "pickscore":
-            yield Wanted(loc, "pooled", rater.path, rater.revision, rater.sha256, rater.files)
+            weights = (rater.path, rater.revision, rater.sha256, rater.files)
+            yield Wanted(loc, "pooled", *weights, origin=scale.origin)
             path, revision, kind = rater.processor, rater.processor_revision, "processor"
-            yield Wanted((*loc, "processor"), kind, path, revision, files=PREPARATION)
+            yield Wanted((*loc, "processor"), kind, path, revision, files=PREPARATION, origin=scale.origin)
         elif rater.kind == "hpsv2":
-            yield Wanted(loc, "file", rater.path, rater.revision, None, {rater.file: rater.sha256})
+            files: Files = {rater.file: rater.sha256}
+            yield Wanted(loc, "file", rater.path, rater.revision, None, files, origin=scale.origin)
+    for spec in systems:
+        if spec.pipeline is not None:
+            weights = (spec.pipeline, spec.revision, spec.sha256, spec.files)
+            yield Wanted(("pipeline",), "system", *weights, origin=spec.origin)
 
 
 def locate(found: Findings, wanted: Wanted, scale: Scale) -> Place | None:
     """Where the network is: a local path, what mirrors.yaml says, or the hub's local cache. None is a problem."""
-    where = line_of(scale, wanted.loc)
+    where = wanted.line()
     try:
         path, revision = mirrored(wanted.path, wanted.revision)
     except SpecError as error:
@@ -167,8 +181,12 @@ def built_here(scale: Scale, path: str) -> bool:
 def _clip(scale: Scale) -> Iterator[Wanted]:
     clip, loc = scale.evaluation.clip, ("evaluation", "clip")
     if clip.path is not None and clip.file is not None:
-        yield Wanted(loc, "file", clip.path, clip.revision, None, {clip.file: clip.sha256})
+        yield Wanted(
+            loc, "file", clip.path, clip.revision, None, {clip.file: clip.sha256}, origin=scale.origin
+        )
     elif clip.model.startswith("local-dir:"):
-        yield Wanted(loc, "open_clip", clip.model.removeprefix("local-dir:"), None, clip.sha256)
+        yield Wanted(
+            loc, "open_clip", clip.model.removeprefix("local-dir:"), None, clip.sha256, origin=scale.origin
+        )
     elif clip.pretrained is not None and Path(clip.pretrained).suffix:
-        yield Wanted(loc, "file", clip.pretrained, None, clip.sha256)
+        yield Wanted(loc, "file", clip.pretrained, None, clip.sha256, origin=scale.origin)

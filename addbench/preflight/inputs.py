@@ -14,7 +14,7 @@ from PIL import Image
 from safetensors import SafetensorError, safe_open
 
 from add.config.resolve import Table
-from add.config.scale import CocoPromptsSpec, PartiPromptsSpec, Scale
+from add.config.scale import CocoPromptsSpec, PromptsSpec, Scale
 from add.config.training import CocoSpec, ShardsSpec, TrainData
 from add.config.yaml import Loc, SpecError, raise_all
 from add.data.images import left_out_line, pixels
@@ -119,7 +119,9 @@ def _check_prompts(found: Findings, scale: Scale, name: str) -> None:
         found.problem(where, what, f"{COMPLETE} (`present` states a part)")
 
 
-def _prompts_file(prompts: CocoPromptsSpec | PartiPromptsSpec) -> str:
+def _prompts_file(prompts: PromptsSpec) -> str:
+    if prompts.kind == "repeated":
+        return _prompts_file(prompts.of)
     return prompts.annotations if isinstance(prompts, CocoPromptsSpec) else prompts.file
 
 

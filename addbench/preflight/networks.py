@@ -5,10 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from itertools import combinations
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 from add.config.resolve import Table
 from add.config.run import Run
 from add.config.scale import Scale
+from add.config.system import SystemSpec
 from add.config.yaml import Loc
 from add.files import write_whole
 from add.models.hub import is_commit, is_hub_id, local_directory
@@ -32,7 +32,7 @@ from addbench.preflight import (
     size,
     wanted_networks,
 )
-from addbench.preflight.directories import Pipeline, PipelinePart, inception_file, read_encoder, read_pipeline
+from addbench.preflight.directories import Pipeline, inception_file, read_encoder, read_pipeline
 from eval.metrics.features import INCEPTION_SHA256, INCEPTION_SOURCE
 
 
@@ -53,39 +53,58 @@ class CheckedNetworks:
 
 
 def check_networks(
-    found: Findings, scale: Scale, table: Table, store: HashStore, seconds: float
+    found: Findings,
+    scale: Scale,
+    table: Table,
+    store: HashStore,
+    seconds: float,
+    systems: Sequence[SystemSpec] = (),
 ) -> CheckedNetworks:
-    """Check all networks; `seconds`: about how long hashing may take in all."""
+    """Check all networks, and the pipelines of `systems`; `seconds`: about how long hashing may take in all."""
     networks = CheckedNetworks({}, {})
     hashed: list[tuple[Place, Sequence[str]]] = []
     here: set[str] = set()
-    for wanted in wanted_networks(scale):
+    every = list(wanted_networks(scale, systems))
+    for wanted in every:
         if built_later(scale, wanted.path):
             found.facts.append(f"{wanted.name}: {wanted.path} will be made by the data stage")
         elif (place := locate(found, wanted, scale)) is not None:
             here.add(wanted.name)
-            if wanted.kind == "pipeline":
-                part: Pipeline | PipelinePart | None = read_pipeline(found, place)
+            if wanted.kind == "system":
+                _check_pipeline(found, place, wanted.line())
             else:
-                part = read_encoder(found, place, line_of(scale, wanted.loc))
-            if isinstance(part, Pipeline):
-                networks.pipelines[str(wanted.loc[-1])] = part
-            if part is not None:
-                networks.places[wanted.path] = str(place.path)
+                _read(found, place, networks)
             hashed += _countable(place)
     _check_vaes(found, scale, networks)
     _check_resolutions(found, scale, table, networks)
-    where = partial(line_of, scale)
-    hashes = check_hashes(found, hashed, store, seconds, where)
-    for wanted in wanted_networks(scale):
+    hashes = check_hashes(found, hashed, store, seconds)
+    for wanted in every:
         if not built_here(scale, wanted.path):
-            check_pins(found, wanted, hashes.get(wanted.name), wanted.name in here, where)
+            check_pins(found, wanted, hashes.get(wanted.name), wanted.name in here)
     return networks
 
 
-def download_missing(scale: Scale) -> Iterator[str]:
+def _read(found: Findings, place: Place, networks: CheckedNetworks) -> None:
+    """Read a network's headers, and enter it where it can be read."""
+    wanted = place.wanted
+    whole = wanted.kind == "pipeline"
+    part = read_pipeline(found, place) if whole else read_encoder(found, place, wanted.line())
+    if isinstance(part, Pipeline):
+        networks.pipelines[str(wanted.loc[-1])] = part
+    if part is not None:
+        networks.places[wanted.path] = str(place.path)
+
+
+def _check_pipeline(found: Findings, place: Place, where: str) -> None:
+    """Whether diffusers could load it: any pipeline may be a system."""
+    if not (place.path / "model_index.json").is_file():
+        what = f"{place.path} has no model_index.json, so it is no diffusers pipeline"
+        found.problem(where, what, "name the directory that `save_pretrained` wrote, or its hub id")
+
+
+def download_missing(scale: Scale, systems: Sequence[SystemSpec] = ()) -> Iterator[str]:
     """Fetch what is not on this machine, and say where each network is now. Raises WeightsError, SpecError."""
-    for wanted in wanted_networks(scale):
+    for wanted in wanted_networks(scale, systems):
         if not built_later(scale, wanted.path) and locate(Findings(), wanted, scale) is None:
             yield f"{wanted.name}: {local_directory(wanted.path, wanted.revision, wanted.files)}"
 
@@ -184,12 +203,11 @@ def check_hashes(
     places: Sequence[tuple[Place, Sequence[str]]],
     store: HashStore,
     seconds: float,
-    where: Callable[[Loc], str],
 ) -> dict[str, Hashed]:
     """Hold each network's files to its hashes, small ones first, for about `seconds` in all.
 
-    places: each with the relative names of the weight files (none for a single file). where: the line of a place in
-    the scale. Returns the hashes that are known now, by the network's name.
+    places: each with the relative names of the weight files (none for a single file). Returns the hashes that are
+    known now, by the network's name.
     """
     hashes: dict[str, Hashed] = {}
     weighed = [(sum(f.stat().st_size for f in _files(place, names)), place, names) for place, names in places]
@@ -208,7 +226,7 @@ def check_hashes(
             store.put(key, hashed)
             done += total
         hashes[place.wanted.name] = hashed
-        _compare(found, place, hashed, where(place.wanted.loc))
+        _compare(found, place, hashed, place.wanted.line())
     if waiting:
         found.left.append(f"hashes of {size(waiting)} of weights; `addbench check --hash` takes them, once")
     return hashes
@@ -244,13 +262,10 @@ def _key(place: Place, names: Sequence[str]) -> str:
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
-def check_pins(
-    found: Findings, wanted: Wanted, hashed: Hashed | None, here: bool, where: Callable[[Loc], str]
-) -> None:
+def check_pins(found: Findings, wanted: Wanted, hashed: Hashed | None, here: bool) -> None:
     """Warn of every hash that the scale leaves null, with the one to put there where it is known.
 
-    hashed: None where it was not taken. here: whether the network is on this machine. where: the line of a place
-    in the scale.
+    hashed: None where it was not taken. here: whether the network is on this machine.
     """
     for loc, file in unpinned(wanted):
         what = f"{wanted.name}: {f'{file} of ' if file else ''}{wanted.path} is not pinned"
@@ -260,14 +275,16 @@ def check_pins(
             remedy = "`addbench check --hash` prints the sha256 to put here"
         else:
             remedy = "once it is on this machine, this check prints the sha256 to put here"
-        found.warnings.append(f"{where(loc)}: {what}; {remedy}")
+        found.warnings.append(f"{wanted.line(loc)}: {what}; {remedy}")
     if is_hub_id(wanted.path) and not Path(wanted.path).exists() and not is_commit(wanted.revision):
         what = f"{wanted.name}: revision {wanted.revision or 'null'} of {wanted.path} is no commit, so it can move"
-        found.warnings.append(f"{where((*wanted.loc, 'revision'))}: {what}; name the commit (40 digits)")
+        found.warnings.append(
+            f"{wanted.line((*wanted.loc, 'revision'))}: {what}; name the commit (40 digits)"
+        )
 
 
 def unpinned(wanted: Wanted) -> list[tuple[Loc, str | None]]:
-    """The places in the scale that leave a hash null, each with its file; None: all files of the network together."""
+    """The places in its file that leave a hash null, each with its file; None: all files of the network together."""
     if wanted.kind == "processor" or wanted.sha256 is not None:
         return []
     own = (*wanted.loc, "sha256")

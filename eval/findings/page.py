@@ -62,20 +62,23 @@ def answers(
 ) -> tuple[Answer, ...]:
     """Every finding's answer, in order.
 
-    prompts: the set that the values are of. spreads: how far runs spread, from another study, for results with one
-    run a row. growing: the results are those of a study that is looked at again and again (`verdicts.look`).
+    prompts: the set that the values are of; of a metric that is not measured there, the first that it is measured on
+    (the diversity within one prompt has a set of its own). spreads: how far runs spread, from another study, for
+    results with one run a row. growing: the results are those of a study that is looked at again and again
+    (`verdicts.look`).
     """
     reasons: dict[int, str] = {}
     asked: dict[int, tuple[Claim, Fit, float]] = {}
     for k, finding in enumerate(findings):
         claim = claim_of(finding)
-        found, reason = _seen(finding, claim, results, prompts)
+        its_set = _set_of(finding, results, prompts)
+        found, reason = _seen(finding, claim, results, its_set)
         if reason is None:
             level = LEVEL
             if growing:
                 found, level = look(found, claim)
             try:
-                made = fit_measure(found, (finding.metric, finding.steps, prompts), spreads)
+                made = fit_measure(found, (finding.metric, finding.steps, its_set), spreads)
                 asked[k] = claim, made, level
             except ValueError as error:
                 reason = str(error)
@@ -142,6 +145,18 @@ def fit_measure(
     """`fit`, with another study's spread where these results have one run a row. Raises ValueError as it does."""
     alone = len({o.row for o in found}) == len(found)
     return fit(found, spreads.get(measure) if spreads and alone else None)
+
+
+def _set_of(finding: Finding, results: Results, prompts: str) -> str:
+    """The prompt set that a finding's metric is measured on, `prompts` where that is one of several."""
+    sets = [
+        system.prompts
+        for found in results.values()
+        for result in found
+        for system in result.systems
+        if system.steps == finding.steps and finding.metric in system.metrics
+    ]
+    return prompts if prompts in sets or not sets else sets[0]
 
 
 def _seen(

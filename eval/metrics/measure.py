@@ -386,8 +386,8 @@ def score_diversity(
 ) -> ScoredSet:
     """The diversity within one prompt, of images made for the prompts of set `name`, each with m seeds.
 
-    prompts: (n,), the prompt of each image; each of at least two prompts appears m >= 2 times, anywhere. The protocol's
-    definition states m. Raises InputError where prompts appear unequally often.
+    prompts: (n,), the prompt of each image, or its id; each of at least two appears m >= 2 times, anywhere. The
+    protocol's definition states m. Raises InputError where prompts appear unequally often.
     """
     outputs = measure(batches, extractor=networks.extractor)
     if outputs.features is None or len(outputs.features) != len(prompts):

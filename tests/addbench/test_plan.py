@@ -13,7 +13,7 @@ from add.config.scale import Scale
 from add.config.yaml import SpecError
 from add.identity import spec_hash
 from addbench.__main__ import main
-from addbench.cost.shapes import PUBLISHED, Arithmetic, configurations
+from addbench.cost.shapes import PUBLISHED, Arithmetic, configurations, storage
 from addbench.cost.timing import (
     DeviceRate,
     benchmark_rate,
@@ -23,6 +23,8 @@ from addbench.cost.timing import (
     sampling_times,
     training_times,
 )
+from addbench.workflow import ComparedSystems, plan_compared
+from baselines.spec import rival_hash
 from tests.support.specs import ROOT, copy_settings, table_of
 
 TRAINING = 7.0
@@ -210,6 +212,36 @@ def test_the_command_says_what_is_known_and_how(
     assert train[4:] == ["measured"]
     assert "teacher_steps-4" in text
     assert "disk: " in text
+
+
+def test_rivals_trainings_are_counted_and_timed_as_they_were_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(copy_settings(tmp_path))
+    (tmp_path / "mini").symlink_to(ROOT / "mini")
+    lcm = "{kind: lcm, skip: 20, timestep_scaling: 10.0, huber: 0.001, target_decay: 0.9}"
+    for name, steps in (("a_rival", 7), ("b_rival", 11)):
+        text = f"label: {name}\nrival: {lcm}\nteacher: sd21\ntraining: {{steps: {steps}}}\nsteps: [1, 4]\n"
+        (tmp_path / f"systems/mini/{name}.yaml").write_text(text)
+    scale, table = load_scale("config/mini.yaml"), table_of(tmp_path)
+    compared = plan_compared(scale, table, "results/mini")
+    mine = [rival for rival in compared.rivals if rival.name in ("a_rival", "b_rival")]
+    assert sorted(rival.training.steps for rival in mine) == [7, 11], "once for both numbers of steps"
+    (tmp_path / "results/mini/systems/a_rival-seed0/train").mkdir(parents=True)
+    facts = {"spec_hash": rival_hash(mine[0]), "wall_seconds": 3600.0}
+    (tmp_path / "results/mini/systems/a_rival-seed0/train/train.json").write_text(json.dumps(facts))
+    monkeypatch.setattr(
+        "addbench.plan.configurations", lambda *_: ({}, ["nothing"])
+    )  # counting takes seconds
+    assert main(["plan"]) == 0
+    line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("train_rival "))
+    images = sum(rival.training.steps for rival in compared.rivals) * scale.training.batch
+    assert line.split()[:4] == ["train_rival", str(len(compared.rivals)), f"{images:,}", "1"]
+    assert "1 measured" in line
+    assert "unknown" in line
+    parameters = {"sd21": (10, 20)}
+    whole = storage(scale, table, compared, parameters).students
+    assert whole - storage(scale, table, ComparedSystems(), parameters).students == 80 * len(compared.rivals)
 
 
 @pytest.mark.slow

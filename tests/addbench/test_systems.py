@@ -7,12 +7,15 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from snakemake.exceptions import WorkflowError
 
 from add.config.load import load_scale
+from add.config.scale import TimingSpec
 from add.config.system import load_systems
 from add.config.yaml import SpecError
 from addbench.systems import PlannedSystem
-from addbench.workflow import ComparedSystems, plan_compared
+from addbench.workflow import ComparedSystems, plan_compared, whole_machine
+from eval.timing import read_systems
 from tests.support.specs import copy_settings, table_of
 
 STUDENT = "label: A\nrun: baseline\nsteps: [1, 2]\n"
@@ -162,3 +165,37 @@ def test_a_students_other_steps_lie_beside_its_run(root: Path):
     assert two.trainings == ["results/mini/baseline/seed0/train/train.json"]
     trained = plan(root).decided(lambda wildcards: f"{wildcards.run} {wildcards.seed}")
     assert "baseline 0" in trained(SimpleNamespace(system="add-seed0", steps="2"))
+
+
+def test_every_system_that_a_pipeline_draws_is_timed_once_as_it_is_sampled(root: Path, tmp_path: Path):
+    """Breaks when a training seed is timed twice, a sampler is lost, or eval.timing cannot read the list."""
+    for file in (root / "systems/mini").glob("*.yaml"):
+        file.unlink()
+    (root / "systems/mini/a.yaml").write_text(STUDENT)
+    (root / "systems/mini/b.yaml").write_text(PIPELINE + "scheduler: DDIMScheduler\nspacing: trailing\n")
+    (root / "systems/mini/c.yaml").write_text(f"label: C\nsteps: [1]\nimages: {{parti: {tmp_path}}}\n")
+    (root / "systems/mini/d.yaml").write_text(
+        "label: D\nsteps: [1]\npublished: [{steps: 1, source: x, fid: 9.0}]\n"
+    )
+    scale = load_scale(root / "config/mini.yaml")
+    how = TimingSpec(batches=(1,), warm_up=0, repeats=1, longest=1.0)
+    training = scale.training.model_copy(update={"seeds": (3, 4)})
+    scale = scale.model_copy(update={"study": None, "timing": how, "training": training})
+    found = plan_compared(scale, table_of(root, "mini"), "results/mini")
+    assert found.times == "results/mini/systems/timing.json"
+    one, two, pipeline = read_systems(found.timed_entries)
+    assert (one.path, one.label, one.steps) == ("results/mini/baseline/seed3/student", "A, 1 step", 1)
+    assert two.key == one.key, "one pipeline is loaded once"
+    assert (pipeline.scheduler, pipeline.spacing, pipeline.guidance) == ("DDIMScheduler", "trailing", 2.0)
+    without = scale.model_copy(update={"timing": None})
+    assert plan_compared(without, table_of(root, "mini"), "results/mini").times == ""
+
+
+def test_a_job_that_runs_alone_takes_all_cores_that_the_workflow_has():
+    class Cluster:
+        @property
+        def cores(self) -> int:
+            raise WorkflowError("--cores")
+
+    assert whole_machine(SimpleNamespace(cores=7), 1) == 7
+    assert whole_machine(Cluster(), 3) == 3

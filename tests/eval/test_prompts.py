@@ -7,9 +7,12 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
+from add.config.scale import RepeatedPromptsSpec
 from add.errors import InputError
-from eval.prompts import read_coco, read_parti
+from eval.prompts import prompt_rule, read_coco, read_parti, read_prompts
+from eval.sample import image_seed
 from tests.support.evaluation import coco_file, parti_file, shared
 
 CAPTIONS = {
@@ -179,3 +182,18 @@ def test_the_real_parti_prompts() -> None:
     assert any(p.prompt != p.prompt.strip() for p in every)
     assert len(read_parti(file, ["Basic"])) == 1360
     assert len(read_parti(file, ["Basic"], 0, 100)) == 100
+
+
+def test_a_repeated_set_has_each_prompt_often_and_no_two_images_have_one_noise(coco: Path) -> None:
+    one = {"kind": "coco", "annotations": str(coco), "caption_rule": "first", "rule_seed": 0, "count": 3}
+    whole = RepeatedPromptsSpec.model_validate({"kind": "repeated", "images": 4, "of": one})
+    found, once = read_prompts(whole), read_prompts(whole.of)
+    assert [p.prompt for p in found] == [p.prompt for p in once for _ in range(4)]
+    assert len(found) == whole.count == whole.at(4).count == 12
+    seeds = {image_seed(prompt, 0) for prompt in (*found, *once)}
+    assert len(seeds) == 15, "not one of them twice"
+    assert prompt_rule(whole, "diversity", 3).sha256 == prompt_rule(whole.of, "coco", 3).sha256
+    with pytest.raises(ValidationError, match="leave `count_more_steps` out"):
+        RepeatedPromptsSpec.model_validate(
+            {"kind": "repeated", "images": 4, "of": {**one, "count": 4, "count_more_steps": 3}}
+        )

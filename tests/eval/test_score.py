@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 from safetensors.numpy import load_file
 
-from add.config.scale import Scale
+from add.config.scale import RepeatedPromptsSpec, Scale
 from add.errors import REFUSED, InputError
 from eval.image_scores import read_scores, scores_file
 from eval.images import photograph_folder, read_samples
@@ -406,3 +406,33 @@ def test_another_name_of_a_prompt_set_is_the_same_protocol(run: Path, world: tup
     assert {k: v.protocol for k, v in found.systems[0].metrics.items()} == {
         k: v["protocol"] for k, v in real["metrics"].items()
     }
+
+
+def test_the_images_of_one_prompt_are_scored_by_their_diversity_alone(
+    world: tuple[Path, Scale], tmp_path: Path
+) -> None:
+    """Against the effective number of images by hand, of features from the images on disk."""
+    root, scale = world
+    of = scale.sampling.prompts["parti"].model_dump()
+    repeated = RepeatedPromptsSpec.model_validate({"kind": "repeated", "images": 2, "of": of})
+    prompts = {**scale.sampling.prompts, "diversity": repeated}
+    scale = scale.model_copy(update={"sampling": scale.sampling.model_copy(update={"prompts": prompts})})
+    run = make_run(tmp_path, scale)
+    result = score(run, (root, scale))
+    (found,) = [s for s in result["systems"] if (s["prompts"], s["steps"]) == ("diversity", 4)]
+    assert set(found["metrics"]) == {"vendi_score"}
+    assert found["images"] == 8
+    networks = load_metric_networks(scale.evaluation)
+    samples = read_samples(run / "samples/diversity-4step", SIDE)
+    features = measure(samples.batches(8), extractor=networks.extractor).features
+    assert features is not None
+    numbers = []
+    for pair in features.reshape(4, 2, -1).astype(np.float64):
+        one, two = (x / np.linalg.norm(x) for x in pair)
+        shares = np.array([1 + one @ two, 1 - one @ two]) / 2
+        numbers.append(np.exp(-(shares * np.log(shares)).sum()))
+    assert found["metrics"]["vendi_score"]["value"] == pytest.approx(np.mean(numbers), rel=1e-6)
+    protocol = result["protocols"][found["metrics"]["vendi_score"]["protocol"]]
+    assert protocol["definition"].endswith("; 2 images a prompt")
+    assert protocol["prompts"]["count"] == 4
+    assert len(read_scores(scores_file(run, "diversity", 4)).prompt_ids) == 8

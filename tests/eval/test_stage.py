@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 import pytest
+from pydantic import ValidationError
 
 from add.config.load import load_scale
+from add.config.scale import TimingSpec
 from add.errors import InputError
-from eval.stage import MeasureValues, RaterValues, RatingValues, SampleValues, ScoreValues, StageValues
+from eval.stage import (
+    MeasureValues,
+    RaterValues,
+    RatingValues,
+    SampleValues,
+    ScoreValues,
+    StageValues,
+    TimingValues,
+)
 from tests.support.smoke import REPOSITORY
 
 STAGES = [MeasureValues, RaterValues, RatingValues, SampleValues, ScoreValues]
@@ -38,3 +48,13 @@ def test_a_wrong_value_is_named() -> None:
     text = SampleValues.of(load_scale(REPOSITORY / "config/smoke.yaml")).model_dump_json()
     with pytest.raises(InputError, match=r"--scale: threads: .* greater than or equal to 1"):
         SampleValues.read(text.replace('"threads":1', '"threads":0'))
+
+
+def test_a_scale_that_says_not_how_systems_are_timed_times_none() -> None:
+    scale = load_scale(REPOSITORY / "config/smoke.yaml")
+    assert TimingValues.read(TimingValues.of(scale).model_dump_json()).timing == scale.timing
+    with pytest.raises(InputError, match="has no `timing`"):
+        TimingValues.of(scale.model_copy(update={"timing": None}))
+    assert scale.timing is not None
+    with pytest.raises(ValidationError, match="should begin with 1"):
+        TimingSpec.model_validate({**scale.timing.model_dump(), "batches": (2, 4)})

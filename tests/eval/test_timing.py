@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 import torch
 
+from add.config.load import load_scale
+from add.config.scale import TimingSpec
 from add.errors import REFUSED, InputError
 from eval import timing
 from eval.sample import System
@@ -63,13 +65,17 @@ class Clock:
 
 
 def asked(label: str = "stub", steps: int = 4) -> TimedSystem:
-    return TimedSystem(label=label, system="stub", steps=steps)
+    return TimedSystem(label=label, path="stub", steps=steps)
+
+
+def how(*batches: int, warm_up: int = 0, repeats: int = 2, longest: float = 1e9) -> TimingSpec:
+    return TimingSpec(batches=batches, warm_up=warm_up, repeats=repeats, longest=longest)
 
 
 def test_a_stub_of_known_cost_is_timed_exactly_by_its_own_clock() -> None:
     clock = Clock()
     system = stub(clock.spend, fixed=0.5, each=0.25, call=0.125)
-    (found,) = time_systems([(asked(), system)], "cpu", (1, 2, 4), 1, 3, clock)
+    (found,) = time_systems([(asked(), system)], "cpu", how(1, 2, 4, warm_up=1, repeats=3), clock)
     assert found.image.median == pytest.approx(0.5 + 0.25 + 4 * 0.125)
     assert found.denoiser is not None
     assert found.denoiser.median == pytest.approx(4 * 0.125), "the network alone"
@@ -83,7 +89,7 @@ def test_a_stub_of_known_cost_is_timed_exactly_by_its_own_clock() -> None:
 def test_a_stub_that_sleeps_is_timed_within_5_percent() -> None:
     """The median of calls of 0.3 s: a busy machine's late wake-ups are a few milliseconds."""
     system = stub(time.sleep, fixed=0.2, call=0.1)
-    (found,) = time_systems([(asked(steps=1), system)], "cpu", (1,), 1, 5)
+    (found,) = time_systems([(asked(steps=1), system)], "cpu", how(1, warm_up=1, repeats=5))
     assert found.image.median == pytest.approx(0.3, rel=0.05)
     assert found.denoiser is not None
     assert found.denoiser.median == pytest.approx(0.1, rel=0.05)
@@ -92,17 +98,36 @@ def test_a_stub_that_sleeps_is_timed_within_5_percent() -> None:
 def test_memory_errors_end_the_list_of_that_system_alone() -> None:
     clock = Clock()
     small, large = stub(clock.spend, each=1.0, most=2), stub(clock.spend, each=1.0)
-    found = time_systems([(asked("a"), small), (asked("b"), large)], "cpu", (1, 2, 4, 8), 0, 2, clock)
+    found = time_systems([(asked("a"), small), (asked("b"), large)], "cpu", how(1, 2, 4, 8), clock)
     assert [[each.batch for each in one.batches] for one in found] == [[1, 2], [1, 2, 4, 8]]
     assert [one.out_of_memory for one in found] == [4, None]
     with pytest.raises(InputError, match="a: one image does not fit"):
-        time_systems([(asked("a"), stub(clock.spend, most=0))], "cpu", (1,), 0, 1, clock)
+        time_systems([(asked("a"), stub(clock.spend, most=0))], "cpu", how(1), clock)
+
+
+def test_a_call_that_should_take_too_long_ends_the_list_of_that_system_alone() -> None:
+    clock = Clock()
+    slow, fast = stub(clock.spend, each=1.0), stub(clock.spend, each=0.25)
+    found = time_systems([(asked("a"), slow), (asked("b"), fast)], "cpu", how(1, 2, 4, 8, longest=2.0), clock)
+    assert [[each.batch for each in one.batches] for one in found] == [[1, 2], [1, 2, 4, 8]]
+    assert [(one.too_long, one.out_of_memory) for one in found] == [(4, None), (None, None)]
+    (slow_alone,) = time_systems(
+        [(asked(), stub(clock.spend, each=9.0))], "cpu", how(1, 2, longest=2.0), clock
+    )
+    assert [each.batch for each in slow_alone.batches] == [1], "one image is always timed"
+
+
+def test_one_pipeline_by_several_numbers_of_steps_keeps_each_ones_calls() -> None:
+    clock = Clock()
+    system = stub(clock.spend, call=1.0)
+    found = time_systems([(asked("a", 4), system), (asked("b", 1), system)], "cpu", how(1), clock)
+    assert [(one.network_calls, one.image.median) for one in found] == [(4, 4.0), (1, 1.0)]
 
 
 def test_systems_take_turns_so_that_drift_hits_all_alike() -> None:
     clock = Clock()
     one, two = stub(clock.spend, fixed=1.0), stub(clock.spend, fixed=2.0)
-    time_systems([(asked("a"), one), (asked("b"), two)], "cpu", (1, 2), 0, 3, clock)
+    time_systems([(asked("a"), one), (asked("b"), two)], "cpu", how(1, 2, repeats=3), clock)
     costs = [cost for cost in clock.order if cost]
     # at batch 1 each turn has two calls: one that is timed inside the network, one that is timed end to end
     assert costs == [1, 1, 2, 2] * 3 + [1, 2] * 3
@@ -113,7 +138,7 @@ def test_the_spread_is_quartiles_and_warm_up_does_not_count() -> None:
     costs = iter([100.0, 100.0] + [cost for k in (1.0, 2.0, 3.0, 4.0, 5.0) for cost in (0.0, k)])
     system = stub(lambda _: clock.spend(next(costs)))
     system.pipeline.components["unet"].spend = lambda _: None
-    (found,) = time_systems([(asked(), system)], "cpu", (1,), 1, 5, clock)
+    (found,) = time_systems([(asked(), system)], "cpu", how(1, warm_up=1, repeats=5), clock)
     assert (found.image.lower, found.image.median, found.image.upper) == (2.0, 3.0, 4.0)
 
 
@@ -122,7 +147,7 @@ def test_another_error_than_of_memory_is_no_end_of_a_list() -> None:
         raise RuntimeError("shapes do not match")
 
     with pytest.raises(RuntimeError, match="shapes"):
-        time_systems([(asked(), stub(broken))], "cpu", (1,), 0, 1)
+        time_systems([(asked(), stub(broken))], "cpu", how(1))
 
 
 @pytest.mark.slow
@@ -130,7 +155,7 @@ def test_the_resident_peak_is_that_of_a_process_of_its_own(tmp_path: Path) -> No
     """Breaks when it holds what this process has ever held, or is not in bytes."""
     write_sd(tmp_path / "sd")
     mine = np.ones(2 * 10**8)  # 1.6 GB
-    found = resident_peak(TimedSystem(label="tiny", system=str(tmp_path / "sd"), steps=2))
+    found = resident_peak(TimedSystem(label="tiny", path=str(tmp_path / "sd"), steps=2))
     assert found is not None
     assert 2e8 < found < mine.nbytes
 
@@ -141,13 +166,15 @@ def test_the_command_times_a_pipeline_and_states_what_was_measured(
     monkeypatch.setattr(timing, "resident_peak", lambda asked: 1234)
     write_sd(tmp_path / "sd")
     systems = tmp_path / "systems.json"
-    entry = {"label": "tiny", "system": str(tmp_path / "sd"), "steps": 2}
-    systems.write_text(json.dumps([entry]))
+    entry = {"label": "tiny", "path": str(tmp_path / "sd"), "steps": 2}
+    systems.write_text(json.dumps([entry, {**entry, "label": "four", "steps": 4}]))
     out = tmp_path / "timing.json"
     line = ["--systems", str(systems), "--scale", "config/smoke.yaml", "--out", str(out), "--device", "cpu"]
-    assert main([*line, "--batches", "1", "2", "--repeats", "2", "--warm-up", "1"]) == 0
+    assert main(line) == 0
     found = read_timing(out)
-    (tiny,) = found.systems
+    assert found.timing == load_scale("config/smoke.yaml").timing
+    tiny, four = found.systems
+    assert four.network_calls == tiny.network_calls + 2
     assert tiny.network_calls == len(tiny.timesteps) >= 2
     assert tiny.denoiser is not None
     assert 0 < tiny.denoiser.median < tiny.image.median
@@ -156,17 +183,18 @@ def test_the_command_times_a_pipeline_and_states_what_was_measured(
     out.write_text(out.read_text().replace('"repeats"', '"repeated"'))
     with pytest.raises(InputError, match="repeats: Field required; time the systems again"):
         read_timing(out)
-    assert main([*line, "--batches", "2", "1"]) == REFUSED
+    line[1] = json.dumps([entry | {"scheduler": "NoScheduler"}])
+    assert main(line) == REFUSED
 
 
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
         ("[]", "lists no system"),
-        ('[{"label": "a", "system": "b"}]', "0.steps: Field required"),
-        ('[{"label": "a", "system": "b", "steps": 1, "step": 1}]', "0.step: Extra"),
+        ('[{"label": "a", "path": "b"}]', "0.steps: Field required"),
+        ('[{"label": "a", "path": "b", "steps": 1, "step": 1}]', "0.step: Extra"),
         (
-            '[{"label": "a", "system": "b", "steps": 1}, {"label": "a", "system": "c", "steps": 1}]',
+            '[{"label": "a", "path": "b", "steps": 1}, {"label": "a", "path": "c", "steps": 1}]',
             "two systems",
         ),
     ],
@@ -174,6 +202,8 @@ def test_the_command_times_a_pipeline_and_states_what_was_measured(
 def test_a_list_of_systems_that_is_wrong_is_refused(tmp_path: Path, content: str, reason: str) -> None:
     (tmp_path / "systems.json").write_text(content)
     with pytest.raises(InputError, match=reason):
-        read_systems(tmp_path / "systems.json")
+        read_systems(str(tmp_path / "systems.json"))
+    with pytest.raises(InputError, match=reason):
+        read_systems(content)
     with pytest.raises(InputError, match="cannot be read"):
-        read_systems(tmp_path / "absent.json")
+        read_systems(str(tmp_path / "absent.json"))

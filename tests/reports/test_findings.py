@@ -14,6 +14,7 @@ import pytest
 
 from add.config.resolve import Finding
 from eval.findings.contrasts import RunSpread, Variance
+from eval.metrics.protocol import protocol_id
 from eval.result import Result
 from reports.cells import Report, summarise
 from reports.findings import COLUMNS, findings_note, page_lines, render_findings_csv, render_findings_json
@@ -100,6 +101,26 @@ def test_what_was_not_measured_and_what_is_one_run_is_said():
         ("not tested", "(2)"),
     ]
     assert "(2) its rows are one run" in findings_note(made)
+
+
+def test_a_claim_about_what_has_a_prompt_set_of_its_own_is_judged_on_that_set():
+    """The diversity within one prompt: breaks when such a claim is said not to have been measured."""
+    made = report()
+    study = replace(made.study, findings=(finding("vendi_score", "worse"), finding("fid")))
+    results = {}
+    for (run, (result,)), value in zip(made.results.items(), (1.5, 2.5), strict=True):
+        values = result.values()
+        protocol = {"metric": "vendi_score", "prompts": "diversity"}
+        metric = {"value": value, "stderr": 0.01, "protocol": protocol_id(protocol)}
+        values["protocols"][protocol_id(protocol)] = protocol
+        values["systems"].append(
+            {"steps": 1, "prompts": "diversity", "images": 8, "metrics": {"vendi_score": metric}}
+        )
+        results[run] = (Result.model_validate(values),)
+    spread = {**SPREAD, ("vendi_score", 1, "diversity"): RunSpread(Variance(0.1**2, 100.0), {})}
+    diverse, fid = rows(summarise(study, results, None, spread))
+    assert (diverse["verdict"], float(diverse["measured"])) == ("reproduced", pytest.approx(-1.0))
+    assert fid["verdict"] == "reproduced", "on the first set, as before"
 
 
 def test_an_undecided_claim_says_how_many_more_runs_would_decide_it():

@@ -7,15 +7,21 @@ import io
 import json
 from dataclasses import replace
 from pathlib import Path
+from urllib.parse import unquote
 
+import numpy as np
 import pytest
+import typst
 
 from add.errors import InputError
 from eval.result import read_result
 from reports.cells import collect
+from reports.document import prepare
 from reports.explorer.listed import listed
+from reports.layout import plain_label
+from reports.plots.systems import plot_plane, plot_systems
 from reports.study import ReportStudy, ReportSystem
-from reports.systems import collect_systems, render_systems_csv
+from reports.systems import collect_systems, read_times, render_systems_csv, systems_data
 from reports.table import make_systems_report
 from tests.support.report_fixture import paper_study, write_results
 
@@ -105,3 +111,130 @@ def test_the_explorer_lists_every_row_and_every_system(results: Path):
     name = study.name_of(study.runs[0], full=True)
     first = next(e for e in entries if (e.system, e.steps, e.prompts) == (name, 1, "coco"))
     assert first.cells[0].text.split()[0] == f"{value:.1f}"
+
+
+def test_the_plane_has_a_mark_for_each_system_whose_two_figures_were_measured(results: Path):
+    report = collect(compared(results), results)
+    rows = collect_systems(report)
+    assert plot_plane(rows, "coco") is None, "no diversity was measured"
+    fid, aligned = rows[0].of("coco", "fid"), rows[0].of("coco", "alignment")
+    assert fid is not None
+    assert aligned is not None
+    whole = {"fid": fid, "alignment": aligned, "coverage": replace(fid, value=0.5, low=0.4, high=0.7)}
+    other = {"fid": fid, "coverage": replace(fid, value=0.25, low=None, high=None)}
+    shown = [
+        replace(row, estimates={"coco": found}) for row, found in zip(rows, (whole, other), strict=False)
+    ]
+    figure = plot_plane([*shown, rows[2]], "coco")
+    assert figure is not None
+    above, below = figure.axes
+    names = [[text.get_text() for text in axes.texts] for axes in (above, below)]
+    assert names == [["ADD, 1 step", "Copy, 1 step"], ["ADD, 1 step"]]
+    marks = [np.asarray(line.get_xydata()).tolist() for line in above.lines if line.get_marker() == "o"]
+    assert marks == [[[0.5, fid.value]], [[0.25, fid.value]]]
+    (mark,) = [np.asarray(line.get_xydata()).tolist() for line in below.lines if line.get_marker() == "o"]
+    assert mark == [[0.5, aligned.value]]
+
+
+def times_of(label: str, file: Path) -> None:
+    """A timing.json in which one system was timed."""
+
+    def spread(median: float) -> dict[str, float]:
+        return {"median": median, "lower": median * 0.9, "upper": median * 1.2}
+
+    best = {"batch": 4, "seconds": spread(0.8), "images_per_second": 5.0}
+    timed = {
+        "asked": {"label": label, "steps": 1, "path": "anywhere"},
+        "timesteps": [999.0],
+        "network_calls": 1,
+        "image": spread(0.5),
+        "denoiser": spread(0.25),
+        "batches": [best],
+        "best": best,
+        "out_of_memory": None,
+        "too_long": None,
+        "peak_bytes": 3 * 2**20,
+    }
+    how = {"batches": [1, 4], "warm_up": 1, "repeats": 3, "longest": 2.0}
+    whole = {"schema": 1, "prompt": "a", "timing": how, "peak_memory": "resident", "systems": [timed]}
+    whole |= {"hardware": {"processor": "a CPU", "threads": 2}, "versions": {}, "commit": None}
+    file.write_text(json.dumps(whole))
+
+
+def test_times_are_of_the_one_run_that_timed_all_and_say_on_what(results: Path, tmp_path: Path):
+    times_of("Copy, 1 step", tmp_path / "timing.json")
+    study = replace(compared(results), timing=str(tmp_path / "timing.json"))
+    report = collect(study, results)
+    student, copy, _ = rows = collect_systems(report)
+    assert student.seconds is None, "what was sampled in batches stands beside no time of one call"
+    assert copy.seconds is not None
+    assert copy.seconds.median == 0.5
+    assert copy.seconds.upper == pytest.approx(0.6)
+    data = systems_data(report, rows, tmp_path)
+    assert data is not None
+    (line,) = data["times"]["rows"]
+    assert (line["label"], line["throughput"], line["batch"], line["memory"]) == (
+        "Copy, 1 step",
+        "5",
+        "4",
+        "3",
+    )
+    assert line["denoiser"]["spread"] == "[0.225, 0.3]"
+    assert "a CPU, 2 threads" in data["times"]["notes"][0]
+    written = list(csv.DictReader(io.StringIO(render_systems_csv(rows, read_times(study)))))
+    found = {row["metric"]: row for row in written if row["source"] == "measured on a CPU, 2 threads"}
+    assert {name: float(row["value"]) for name, row in found.items()} == {
+        "seconds_at_batch_1": 0.5,
+        "denoiser_seconds_at_batch_1": 0.25,
+        "images_per_second": 5,
+        "best_batch": 4,
+        "peak_bytes": 3 * 2**20,
+    }
+    assert not any(row["metric"] == "seconds_per_image" for row in written)
+    figure = plot_systems(rows, "coco")
+    assert [text.get_text() for text in figure.axes[1].texts] == ["Copy, 1 step"]
+    assert figure.axes[1].get_xlabel().startswith("seconds for one image, at batch 1")
+
+
+def test_the_diversity_within_one_prompt_comes_from_its_own_prompt_set(results: Path, tmp_path: Path):
+    report = collect(compared(results), results)
+    rows = collect_systems(report)
+    fid = rows[0].of("coco", "fid")
+    assert fid is not None
+    within = {"diversity": {"vendi_score": replace(fid, value=1.5, low=1.25, high=1.75)}}
+    shown = [replace(rows[0], estimates={**rows[0].estimates, **within}), *rows[1:]]
+    data = systems_data(report, shown, tmp_path)
+    assert data is not None
+    assert data["heads"][-1].startswith("Vendi score")
+    assert [row["cells"][-1]["value"] for row in data["rows"]] == ["1.50", "\N{EN DASH}", "\N{EN DASH}"]
+    figure = plot_plane(shown, "coco")
+    assert figure is not None
+    (axes,) = figure.axes
+    (mark,) = [np.asarray(line.get_xydata()).tolist() for line in axes.lines if line.get_marker() == "o"]
+    assert mark[0][0] == 1.5
+    assert "Vendi" in axes.get_xlabel()
+
+
+def test_cells_and_systems_link_to_their_images_in_the_explorer(results: Path, tmp_path: Path):
+    """Breaks when the explorer does not know a name that the document links to, or a PDF has links to no file."""
+    study = compared(results)
+    report = collect(study, results)
+    rows = collect_systems(report)
+    prepare(report, results, (), tmp_path, systems=rows, explorer=True)
+    query = typst.query(tmp_path / "document.typ", "link", root=tmp_path, ignore_system_fonts=True)
+    targets = {found["dest"] for found in json.loads(query)}
+    known = {(entry.prompts, f"{entry.system}@{entry.steps}") for entry in listed(report, rows, results)}
+    shown = set()
+    for target in targets:
+        page, fragment = target.split("#")
+        assert page == "./explorer.html"
+        parts = dict(part.split("=") for part in fragment.split("&"))
+        assert set(parts) == {"prompts", "systems"}
+        names = [(parts["prompts"], unquote(name)) for name in parts["systems"].split(",")]
+        assert set(names) <= known
+        shown.add(names[-1])
+    assert {("coco", "ADD@1"), ("coco", "Copy@1"), ("coco", "default@1")} <= shown
+    table = {("coco", f"{study.name_of(run, full=True)}@{k}") for run in study.runs for k in (1, 4)}
+    assert {(prompts, plain_label(name)) for prompts, name in table} <= shown
+    prepare(report, results, (), tmp_path, systems=rows)
+    assert json.loads(typst.query(tmp_path / "document.typ", "link", root=tmp_path)) == []

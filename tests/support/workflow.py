@@ -22,6 +22,7 @@ OUTPUTS = (
     "ratings.csv",
     "systems.pdf",
     "systems.csv",
+    "systems_categories.csv",
     "explorer.html",
     "weights",
 )

@@ -39,7 +39,7 @@ GPU_RULES = {
     "automatic",
 }
 CPU_RULES = {"data", "study", "ratings", "report", "system_images", "systems"}
-LOCAL_RULES = {"all", "compared", "latest"}
+LOCAL_RULES = {"all", "compared", "latest", "latest_systems"}
 
 
 @pytest.fixture(scope="module")

@@ -59,7 +59,8 @@ def planned(directory: Path, *targets: str) -> set[str]:
     if not jobs:
         assert "Nothing to be done" in text
     assert ("latest" in jobs) == ("report" in jobs), "the copies follow the report"
-    return jobs - {"all", "latest"}
+    assert ("latest_systems" in jobs) == ("systems" in jobs)
+    return jobs - {"all", "latest", "latest_systems"}
 
 
 def shell_command(directory: Path, rule: str) -> str:
@@ -93,7 +94,7 @@ def test_every_stage_leaves_what_the_next_reads_and_the_report_stands(finished: 
     assert {(row["row"], row["run"]) for row in rows} == {("1", "baseline"), ("2", "teacher_steps-2")}
     result = json.loads((finished / "results/smoke/baseline/seed0/result.json").read_text())
     assert {(s["prompts"], s["steps"]) for s in result["systems"]} == {
-        (p, k) for p in ("coco", "parti") for k in (1, 4)
+        (p, k) for p in ("coco", "parti", "diversity") for k in (1, 4)
     }
     train = result["provenance"]["train"]
     assert set(train["weights"]) == {"sd21", "vit_s_dinov2", "c_text", "c_img"}
@@ -244,7 +245,7 @@ def test_a_baseline_value_reruns_exactly_the_runs_that_do_not_override_it(finish
     assert changed != text
     file.write_text(changed)
     try:
-        assert planned(finished) == stages("baseline") | OF_SYSTEMS | AFTER_SAMPLING
+        assert planned(finished) == stages("baseline") | OF_SYSTEMS | {"timing"} | AFTER_SAMPLING
     finally:
         file.write_text(text)
 
@@ -329,7 +330,7 @@ def test_a_folder_of_images_and_a_pipeline_need_a_file_each_and_no_code(finished
     (copy / "systems/smoke/pipeline.yaml").write_text(
         "label: By directory\npipeline: plain\nsteps: [1]\nguidance: 1.0\n"
     )
-    assert planned(copy, "reports/systems.pdf") == {*OF_SYSTEMS, "system_images", "systems"}
+    assert planned(copy, "reports/systems.pdf") == {*OF_SYSTEMS, "system_images", "timing", "systems"}
     result = snakemake(copy, "reports/systems.pdf")
     assert result.returncode == 0, result.stdout + result.stderr
     with (copy / "reports/smoke/systems.csv").open(newline="") as file:
@@ -339,6 +340,10 @@ def test_a_folder_of_images_and_a_pipeline_need_a_file_each_and_no_code(finished
     values = {(row["system"], row["steps"]): row["value"] for row in rows}
     assert values["Another model", "16"] == values["ADD", "1"], "the same images"
     assert ("By directory", "1") in values
+    with (copy / "reports/smoke/systems.csv").open(newline="") as file:
+        timed = [r["system"] for r in csv.DictReader(file) if r["metric"] == "seconds_at_batch_1"]
+    assert "By directory" in timed
+    assert "Another model" not in timed, "nothing here draws them"
     assert (copy / "reports/systems.pdf").read_bytes().startswith(b"%PDF")
     (copy / "handed_in" / "000001.png").write_bytes(b"broken")
     assert {"system_images", "system_score"} <= planned(copy, "reports/systems.pdf")

@@ -42,20 +42,15 @@ def test_hashing_stops_at_its_time_and_says_what_is_left(tmp_path: Path) -> None
     place = Place(Wanted(LOC, "features", str(directory)), directory, "local")
     names = ["model.safetensors"]
 
-    def where(_: object) -> str:
-        return "x:1"
-
     store = HashStore(tmp_path / "hashes.json")
     found = Findings()
-    hashes = check_hashes(found, [(place, names)], store, 0.0, where)
+    hashes = check_hashes(found, [(place, names)], store, 0.0)
     assert not hashes
     assert "`addbench check --hash` takes them" in found.left[-1]
-    hashes = check_hashes(Findings(), [(place, names)], store, 60.0, where)
+    hashes = check_hashes(Findings(), [(place, names)], store, 60.0)
     known = Findings()
-    again = check_hashes(known, [(place, names)], HashStore(store.file), 0.0, where)
+    again = check_hashes(known, [(place, names)], HashStore(store.file), 0.0)
     assert again == hashes, "what was hashed once is not hashed again"
     assert not known.left
     save(directory / "model.safetensors", {"embeddings.cls_token": (1, 1, 9)})
-    assert not check_hashes(Findings(), [(place, names)], HashStore(store.file), 0.0, where), (
-        "another file is"
-    )
+    assert not check_hashes(Findings(), [(place, names)], HashStore(store.file), 0.0), "another file is"

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from add.config.load import load_scale
-from add.config.yaml import Loc
+from add.config.yaml import Loc, Origin
 from addbench.preflight import Findings, Wanted
 from addbench.preflight.networks import HashStore, check_networks, check_pins, unpinned
 from tests.support.header_networks import write_features
@@ -17,20 +17,23 @@ from tests.support.specs import copy_settings, edit, table_of
 
 COMMIT = "a" * 40
 KNOWN = "b" * 64
+LOC: Loc = ("networks", "features", "some")
+LINES = {LOC[: n + 1]: n + 1 for n in range(3)} | {
+    (*LOC, "revision"): 4,
+    (*LOC, "sha256"): 4,
+    (*LOC, "files"): 4,
+    (*LOC, "files", "a.safetensors"): 5,
+}
 
 
 def wanted(**values: Any) -> Wanted:
     given: dict[str, Any] = {"kind": "features", "path": "lab/network", "revision": COMMIT, **values}
-    return Wanted(("networks", "features", "some"), **given)
-
-
-def where(loc: Loc) -> str:
-    return f"scale.yaml:{len(loc)}"
+    return Wanted(LOC, **given, origin=Origin("scale.yaml", LINES))
 
 
 def pins(network: Wanted, here: bool) -> Findings:
     found = Findings()
-    check_pins(found, network, None, here, where)
+    check_pins(found, network, None, here)
     return found
 
 

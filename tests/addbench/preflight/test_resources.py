@@ -131,7 +131,7 @@ def test_the_modelled_disk_is_what_a_students_tensors_take(found: Found, tmp_pat
     only = Table(table.cells, {"baseline": table.runs["baseline"]})
     modelled = storage(scale, only, ComparedSystems(), shapes.parameters)
     assert modelled.students == written
-    assert images_sampled(scale, only) == 24
+    assert images_sampled(scale, only) == 2 * (8 + 4 + 3 * 2)
 
 
 def test_seeds_and_jobs_are_counted() -> None:
