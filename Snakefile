@@ -95,6 +95,9 @@ STUDY_DIRECTORY = config.get("study", f"{RESULTS}/study")
 # (add/device.py), and where no rule asks for one, no job sees one.
 GPU = gpu_jobs(config.get("gpu"), SCALE)
 THREADS = SCALE.training.threads
+# A table trains first, so that no core waits at its end for a training. A study that grows wants each run whole as soon as
+# may be: its result is added then, and what comes later can be killed.
+TRAIN_FIRST = int(not config.get("whole_runs_first"))
 # What decides each stage. A job also compares what decides the stages before it (`upstream`).
 DATA_MADE = data_identity(SCALE)
 REFERENCE = reference_identity(SCALE)
@@ -242,7 +245,7 @@ rule reference:
 
 
 rule train:
-    """One student: one variant, one training seed. Before shorter jobs, so that no core waits at the end for it."""
+    """One student: one variant, one training seed."""
     input:
         DATA or ancient(training_source(SCALE.data.train)),
     output:
@@ -254,7 +257,7 @@ rule train:
         f"{RESULTS}/logs/train-{{run}}-seed{{seed}}.log",
     benchmark:
         f"{RESULTS}/benchmarks/train-{{run}}-seed{{seed}}.tsv"
-    priority: 1
+    priority: TRAIN_FIRST
     conda:
         "environment.yml"
     threads: THREADS
@@ -288,6 +291,7 @@ rule sample:
         f"{RESULTS}/logs/sample-{{run}}-seed{{seed}}.log",
     benchmark:
         f"{RESULTS}/benchmarks/sample-{{run}}-seed{{seed}}.tsv"
+    priority: 1 - TRAIN_FIRST
     conda:
         "environment.yml"
     threads: THREADS
@@ -319,6 +323,7 @@ rule score:
         f"{RESULTS}/logs/score-{{run}}-seed{{seed}}.log",
     benchmark:
         f"{RESULTS}/benchmarks/score-{{run}}-seed{{seed}}.tsv"
+    priority: 1 - TRAIN_FIRST
     conda:
         "environment.yml"
     threads: THREADS
@@ -349,7 +354,7 @@ rule train_rival:
         f"{RESULTS}/benchmarks/train_rival-{{system}}.tsv"
     wildcard_constraints:
         system=SYSTEMS.wildcards("trained"),
-    priority: 1
+    priority: TRAIN_FIRST
     conda:
         "environment.yml"
     threads: THREADS

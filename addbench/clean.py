@@ -17,7 +17,7 @@ from add.lock import holder, try_lock
 
 STAGES = ("logs", "benchmarks", "reference", "ratings", "systems")
 """Directories of stages below results/<scale>, beside those of the runs."""
-RUN = ("spec.json", "student", "train", "samples", "result.json")
+RUN = ("spec.json", "student", "train", "samples", "result.json", ".replication")
 """What a run's stages leave below results/<scale>/<run>/seed<k>."""
 REPORT = (
     *("table.pdf", "table.csv", "table.md", "table.tex", "findings.csv", "findings.json", "ratings.csv"),

@@ -26,8 +26,7 @@ def free_dead_lock(snakefile: Path) -> None:
     Then hold `snakefile` as this process's sign of life, until the process ends. A lock that was taken on another
     machine stays, since some file systems do not show one machine's locks of the kernel to another.
     """
-    writable = os.access(snakefile, os.W_OK)  # NFS wants that for an exclusive lock
-    descriptor = os.open(snakefile, os.O_RDWR if writable else os.O_RDONLY)  # is never closed
+    descriptor = _opened(snakefile)  # is never closed
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         _free()
@@ -38,9 +37,30 @@ def free_dead_lock(snakefile: Path) -> None:
     fcntl.flock(descriptor, fcntl.LOCK_SH)
 
 
+def wait_until_free(snakefile: Path) -> None:
+    """Wait while a Snakemake lives in this directory, after a line on stderr that says which."""
+    descriptor = _opened(snakefile)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        process, host = holder(OWNER) or ("?", "?")
+        said = f"Snakemake works here already (process {process} on {host}); waiting until it ends"
+        print(said, file=sys.stderr, flush=True)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+    except OSError:  # a file system without locks
+        return
+    finally:
+        os.close(descriptor)
+
+
 def note_owner() -> None:
     """Note this process and machine in .snakemake/owner."""
     write_whole(OWNER, f"{os.getpid()} {socket.gethostname()}\n")
+
+
+def _opened(snakefile: Path) -> int:
+    writable = os.access(snakefile, os.W_OK)  # NFS wants that for an exclusive lock
+    return os.open(snakefile, os.O_RDWR if writable else os.O_RDONLY)
 
 
 def _free() -> None:

@@ -5,20 +5,36 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import FrameType
+from typing import TYPE_CHECKING, Any
 
 from add.errors import InputError
 from addbench.project import RESULTS, Project, load_project
 
 if TYPE_CHECKING:
-    from eval.findings.store import ReplicationStore
+    from eval.findings.store import CountedRuns
+    from eval.result import Result
 
 STORES = Path("replication")
+SNAKEFILE = Path("Snakefile")
+MARK = ".replication"
+"""A file in the folder of a run that this program began: it may go on with it, and remove it."""
+RUNS_A_CALL = 8
+"""Runs that one call of the workflow makes for each one at a time; then the plan is looked at again."""
+BARREN = 3
+"""So many runs, each of another row, fail before one succeeds: then it is the workflow, and not the runs."""
+PAUSE = 1.0
+"""Seconds between two looks for results."""
+
+_Job = tuple[str, int]
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
@@ -28,7 +44,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     add("files", nargs="+", type=Path, metavar="RESULT", help="a result.json, or a folder that holds some")
     add = actions.add_parser("run", help="train, sample and score where it pays most").add_argument
     add("--hours", type=float, required=True, metavar="H", help="begin no run that would end later")
-    add("--most", type=int, metavar="N", help="make at most N runs")
+    add("--most", type=int, metavar="N", help="begin at most N runs")
     add("--cores", default="all", metavar="N", help="as of snakemake (default: all)")
     text = "keep students and samples of the runs; otherwise their numbers alone stay"
     add("--keep", action="store_true", help=text)
@@ -38,19 +54,23 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
 def replication(options: argparse.Namespace) -> tuple[str, int]:
     """Grow the study with many seeds, or add results to it; `make replication` typesets it.
 
-    Raises InputError where results do not match, after the others were added, or the workflow fails.
+    Raises InputError where results do not match, after the others were added, or where runs failed, after the others
+    were made.
     """
+    from add.lock import only_writer
+
     project = load_project(options.scale)
-    store = STORES / project.scale.name
+    growing = _GrowingStudy(project, STORES / project.scale.name, RESULTS / project.scale.name)
     if options.action == "add":
-        return _add(_result_files(options.files), store, project)
+        return growing.add(_result_files(options.files)), 0
     if options.action == "plan":
-        return "\n".join(f"{run} seed {seed}" for run, seed in _jobs(store, project, 20)) or _nothing(), 0
-    return _run(options, store, project)
+        lines = [f"{run} seed {seed}" for run, seed in growing.jobs(20, ())] or [_NOTHING]
+        return "\n".join(filter(None, [*lines, growing.counted().left_out_text])), 0
+    with only_writer(growing.results / "replication-run"), _ended_by_sigterm():
+        return _run(options, growing), 0
 
 
-def _nothing() -> str:
-    return "Every claim is decided, or out of reach: nothing more is to be run."
+_NOTHING = "Every claim is decided, or out of reach: nothing more is to be run."
 
 
 def _result_files(paths: Sequence[Path]) -> list[Path]:
@@ -63,79 +83,259 @@ def _result_files(paths: Sequence[Path]) -> list[Path]:
     return files
 
 
-def _add(files: Sequence[Path], store: Path, project: Project) -> tuple[str, int]:
-    from add.lock import only_writer
-    from eval.findings.store import add_results, read_store
+@dataclass(frozen=True)
+class _GrowingStudy:
+    """A scale's table, the store of its study, and the folder of its runs on this machine."""
 
-    store.mkdir(parents=True, exist_ok=True)
-    with only_writer(store):
-        added, refused = add_results(files, read_store(store), project.scale, project.table)
-    if refused:
-        lines = "\n".join(refused)
-        raise InputError(f"{len(added)} added, {len(refused)} refused:\n{lines}")
-    return "\n".join(f"added {key}" for key in added), 0
+    project: Project
+    store: Path
+    results: Path
+
+    def counted(self) -> CountedRuns:
+        """What the store holds of the present table."""
+        from eval.findings.present import present_study
+        from eval.findings.store import read_store
+
+        return read_store(self.store).counted(present_study(self.project.scale, self.project.table))
+
+    def add(self, files: Sequence[Path]) -> str:
+        """Take results in; a line for each, and one on the records that do not count. Raises InputError."""
+        from add.lock import only_writer
+        from eval.findings.present import present_study
+        from eval.findings.store import add_results, read_store
+
+        self.store.mkdir(parents=True, exist_ok=True)
+        with only_writer(self.store):
+            study = present_study(self.project.scale, self.project.table)
+            added, refused = add_results(files, read_store(self.store), study)
+        if refused:
+            lines = "\n".join(refused)
+            raise InputError(f"{len(added)} added, {len(refused)} refused:\n{lines}")
+        lines = "\n".join(f"added {key}" for key in added)
+        return "\n".join(filter(None, [lines, self.counted().left_out_text]))
+
+    def folder(self, job: _Job) -> Path:
+        """Where a run lies on this machine."""
+        from eval.result import seed_directory
+
+        return seed_directory(self.results, *job)
+
+    def jobs(self, most: int, without: Collection[str]) -> list[_Job]:
+        """The next runs on this machine, at most so many, without those of some rows."""
+        from add.config.load import BASELINE
+        from eval.findings.page import answers
+        from eval.findings.plan import next_jobs, wanted_runs
+
+        counted = self.counted()
+        prompts = next(
+            name for name, spec in self.project.scale.sampling.prompts.items() if spec.kind == "coco"
+        )
+        there = counted.there
+        asked = answers(self.project.table.findings, there, prompts, growing=True) if there else ()
+        counts = {run: len(found) for run, found in counted.results.items()}
+        wanted = [run for run in wanted_runs(BASELINE, counts, asked) if run not in without]
+        return next_jobs(wanted, self._taken(counted), most)
+
+    def _taken(self, counted: CountedRuns) -> dict[str, set[int]]:
+        """The seeds of each run that this processor has in the store, or that somebody has on this machine."""
+        taken = {run: {r.seed for r in found} for run, found in _here(counted, self._processor()).items()}
+        for run, seeds in taken.items():
+            for folder in (self.results / run).glob("seed*/"):
+                number = folder.name.removeprefix("seed")
+                if number.isdigit() and not (folder / MARK).exists():
+                    seeds.add(int(number))
+        return taken
+
+    def _processor(self) -> str:
+        from eval.findings.page import processor_name
+        from eval.result import hardware
+
+        return processor_name(hardware("cuda" if self.uses_gpu else "cpu"))
+
+    @property
+    def uses_gpu(self) -> bool:
+        """Whether the runs here do."""
+        from addbench.workflow import gpu_jobs
+
+        return bool(gpu_jobs(None, self.project.scale))
+
+    def known_seconds(self) -> float:
+        """The longest run on this processor so far; 0 where there is none."""
+        here = _here(self.counted(), self._processor())
+        return max((_seconds(result) for found in here.values() for result in found), default=0.0)
 
 
-def _run(options: argparse.Namespace, store: Path, project: Project) -> tuple[str, int]:
+def _here(counted: CountedRuns, processor: str) -> dict[str, list[Result]]:
+    from eval.findings.page import processor_of
+
+    return {
+        run: [result for result in found if processor_of(result) == processor]
+        for run, found in counted.results.items()
+    }
+
+
+def _seconds(result: Result) -> float:
+    """What a run took: training, sampling, scoring."""
+    source = result.provenance
+    sampling = source.sample_seconds if isinstance(source.sample_seconds, dict) else {}
+    parts = [source.train.get("wall_seconds"), *sampling.values(), source.score_seconds]
+    return sum(part for part in parts if part)
+
+
+@dataclass
+class _Made:
+    """What became of the runs so far. longest: seconds that the longest one took. failed: by run, what is to be said.
+
+    barren: how many failed since one succeeded.
+    """
+
+    longest: float
+    begun: int = 0
+    added: list[_Job] = field(default_factory=list)
+    failed: dict[_Job, str] = field(default_factory=dict)
+    barren: int = 0
+
+
+def _run(options: argparse.Namespace, growing: _GrowingStudy) -> str:
+    from addbench.owner import wait_until_free
+
     deadline = time.monotonic() + 3600 * options.hours
+    wait_until_free(SNAKEFILE)
+    _take_up(growing, options.keep)
     cores = os.cpu_count() or 1 if options.cores == "all" else int(options.cores)
-    left, longest, made = options.most if options.most is not None else sys.maxsize, 0.0, 0
-    while left > 0 and time.monotonic() + longest <= deadline:
-        jobs = _jobs(store, project, min(left, 2 * cores))
-        if not jobs:
-            return f"{made} runs made. {_nothing()}", 0
-        begun = time.monotonic()
-        print(f"next: {', '.join(f'{run} seed {seed}' for run, seed in jobs)}", flush=True)
-        files = [RESULTS / project.scale.name / run / f"seed{seed}" / "result.json" for run, seed in jobs]
-        command = [sys.executable, "-m", "snakemake", "--cores", str(options.cores), *map(str, files)]
-        scale = options.scale or project.scale.name
-        log = RESULTS / project.scale.name / "logs" / "replication-run.log"
-        log.parent.mkdir(parents=True, exist_ok=True)
-        with log.open("a", encoding="utf-8") as said:
-            command += ["--config", f"scale={scale}"]
-            done = subprocess.run(command, stdout=said, stderr=subprocess.STDOUT, check=False)
-        finished = [file for file in files if file.is_file()]
-        if finished:
-            text, _ = _add(finished, store, project)
-            print(text, flush=True)
-        if done.returncode:
-            raise InputError(f"snakemake failed, see {log}; {len(finished)} of {len(jobs)} runs were added")
-        if not options.keep:
-            for file in finished:
-                shutil.rmtree(file.parent)
-        made, left = made + len(finished), left - len(finished)
-        longest = max(longest, time.monotonic() - begun)
-    return f"{made} runs made", 0
+    at_once = 1 if growing.uses_gpu else max(1, cores // growing.project.scale.training.threads)
+    made, end = _Made(growing.known_seconds()), ""
+    while (left := deadline - time.monotonic()) > 0:
+        # Nothing known of a run's time: one each, and then it is known.
+        waves = min(RUNS_A_CALL, int(left / made.longest)) if made.longest else 1
+        most = at_once * waves if options.most is None else min(at_once * waves, options.most - made.begun)
+        if most <= 0:
+            break
+        wait_until_free(SNAKEFILE)
+        if not (jobs := growing.jobs(most, {run for run, _ in made.failed})):
+            end = _NOTHING if not made.failed else ""
+            break
+        _make(jobs, made, growing, options)
+        if made.barren >= BARREN:
+            end = f"{made.barren} failed and none succeeded: stopped."
+            break
+    said = f"{len(made.added)} runs made. {end}".rstrip()
+    if made.failed:
+        raise InputError(f"{said}\n" + "\n".join(made.failed.values()))
+    return "\n".join(filter(None, [said, growing.counted().left_out_text]))
 
 
-def _jobs(store: Path, project: Project, most: int) -> list[tuple[str, int]]:
-    """The next runs on this machine."""
-    from add.config.load import BASELINE
-    from add.identity import spec_hash
-    from eval.findings.page import answers
-    from eval.findings.plan import next_jobs, wanted_runs
-    from eval.findings.store import read_store
+def _make(jobs: Sequence[_Job], made: _Made, growing: _GrowingStudy, options: argparse.Namespace) -> None:
+    """Make these runs by one call of the workflow; each result is added as soon as it is there."""
+    print(f"next: {', '.join(f'{run} seed {seed}' for run, seed in jobs)}", flush=True)
+    for job in jobs:
+        growing.folder(job).mkdir(parents=True, exist_ok=True)
+        (growing.folder(job) / MARK).touch()
+    made.begun += len(jobs)
+    waiting = {job: _Awaited(growing.folder(job) / "result.json") for job in jobs}
+    log = growing.results / "logs" / "replication-run.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", "snakemake", "--cores", str(options.cores)]
+    command += [str(each.file) for each in waiting.values()]
+    # A run's samples and scores before the next training: a kill then costs the runs in flight alone.
+    command += ["--config", f"scale={options.scale or growing.project.scale.name}", "whole_runs_first=1"]
+    with log.open("a", encoding="utf-8") as said:
+        workflow = subprocess.Popen(command, stdout=said, stderr=subprocess.STDOUT)
+        try:
+            while workflow.poll() is None:
+                _add_finished(waiting, made, growing)
+                time.sleep(PAUSE)
+        except BaseException:  # SIGTERM, or an interrupt from the keyboard: what runs may end
+            workflow.terminate()
+            workflow.wait()
+            raise
+        finally:
+            _add_finished(waiting, made, growing, last=True)
+    for job, awaited in waiting.items():
+        if not awaited.added:
+            made.failed[job] = (
+                f"{job[0]} seed {job[1]} failed: {awaited.refused or _last_log(job, growing, log)}"
+            )
+            print(made.failed[job], file=sys.stderr, flush=True)
+        else:
+            _let_go(growing.folder(job), options.keep)
+    succeeded = [job for job, awaited in waiting.items() if awaited.added]
+    made.barren = 0 if succeeded else made.barren + len({run for run, _ in jobs})
 
-    found = read_store(store)
-    hashes = {name: spec_hash(run) for name, run in project.table.runs.items()}
-    results = found.results(hashes)
-    there = {run: each for run, each in results.items() if each}
-    prompts = next(name for name, spec in project.scale.sampling.prompts.items() if spec.kind == "coco")
-    asked = answers(project.table.findings, there, prompts, growing=True) if there else ()
-    counts = {run: len(each) for run, each in results.items()}
-    return next_jobs(wanted_runs(BASELINE, counts, asked), _taken(found, project), most)
+
+@dataclass
+class _Awaited:
+    """A result that the workflow makes. refused: why the store did not take it. seen: its time when it was tried."""
+
+    file: Path
+    added: bool = False
+    refused: str | None = None
+    seen: int | None = None
 
 
-def _taken(store: ReplicationStore, project: Project) -> dict[str, set[int]]:
-    """The seeds that each run has on this machine's processor."""
-    from add.device import machine_gpus
-    from eval.findings.page import processor_name
-    from eval.result import hardware
+def _add_finished(
+    waiting: dict[_Job, _Awaited], made: _Made, growing: _GrowingStudy, last: bool = False
+) -> None:
+    """Add the results that are there. One that is refused may be of before, and is tried again once it is new."""
+    from eval.result import read_result
 
-    gpu = project.scale.training.device != "cpu" and bool(machine_gpus())
-    processor = processor_name(hardware("cuda" if gpu else "cpu"))
-    taken: dict[str, set[int]] = {}
-    for key in store.runs:
-        if key.processor == processor:
-            taken.setdefault(key.run, set()).add(key.seed)
-    return taken
+    for job, awaited in waiting.items():
+        if awaited.added or not awaited.file.is_file():
+            continue
+        if (time_of := awaited.file.stat().st_mtime_ns) == awaited.seen and not last:
+            continue
+        awaited.seen = time_of
+        try:
+            print(growing.add([awaited.file]), flush=True)
+        except InputError as error:
+            awaited.refused = str(error)
+            continue
+        awaited.added = True
+        made.added.append(job)
+        made.longest = max(made.longest, _seconds(read_result(awaited.file)))
+
+
+def _take_up(growing: _GrowingStudy, keep: bool) -> None:
+    """Add what a call that was killed left finished; what it left unfinished is gone on with when it is wanted."""
+    from eval.findings.store import holds, read_store
+    from eval.result import read_result
+
+    for mark in sorted(growing.results.glob(f"*/seed*/{MARK}")):
+        file = mark.with_name("result.json")
+        if not file.is_file():
+            continue
+        try:
+            if not holds(read_store(growing.store), read_result(file)):
+                print(growing.add([file]), flush=True)
+        except InputError as error:
+            print(f"{error}\nIt is made again when it is wanted.", file=sys.stderr, flush=True)
+        else:
+            _let_go(mark.parent, keep)
+
+
+def _let_go(folder: Path, keep: bool) -> None:
+    """Remove a run that is in the store, or leave it to whoever wants to keep it."""
+    if keep:
+        (folder / MARK).unlink()
+    else:
+        shutil.rmtree(folder)
+
+
+def _last_log(job: _Job, growing: _GrowingStudy, log: Path) -> str:
+    """Where it stands why a run failed."""
+    logs = (growing.results / "logs").glob(f"*-{job[0]}-seed{job[1]}.log")
+    return f"see {max(logs, key=lambda file: file.stat().st_mtime_ns, default=log)}"
+
+
+@contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """SIGTERM raises SystemExit, so that what is finished is still added."""
+
+    def end(number: int, _: FrameType | None) -> Any:
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -261,12 +261,17 @@ def commit() -> str | None:
 
 
 def hardware(device: str = "cpu") -> dict[str, Any]:
-    """Processor, cores, memory in GiB, and the accelerator where `device` is one."""
+    """Processor, cores, memory in GiB, and the accelerator where `device` is one.
+
+    family, model, stepping: of the first processor, where the system says so. simd: the instructions that PyTorch's own
+    kernels use here; other ones give other bits.
+    """
     import torch
 
     facts: dict[str, Any] = {
         "machine": platform.machine(),
-        "processor": _processor(),
+        **_processor(),
+        "simd": torch.backends.cpu.get_cpu_capability(),
         "cores": os.cpu_count(),
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
         "device": device,
@@ -277,13 +282,25 @@ def hardware(device: str = "cpu") -> dict[str, Any]:
     return facts
 
 
-def _processor() -> str:
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        for line in info.read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or "unknown"
+_CPUINFO = {
+    "model name": "processor",
+    "cpu family": "family",
+    "model": "model",
+    "stepping": "stepping",
+}
+"""Keys of /proc/cpuinfo as `hardware` names them."""
+
+
+def _processor(file: Path = Path("/proc/cpuinfo")) -> dict[str, Any]:
+    """The first processor of a /proc/cpuinfo."""
+    text = file.read_text(encoding="utf-8", errors="replace") if file.is_file() else ""
+    lines = (line.partition(":") for line in text.partition("\n\n")[0].splitlines())
+    stated = {key.strip(): value.strip() for key, _, value in lines}
+    found: dict[str, Any] = {"processor": platform.processor() or "unknown"}
+    for key, name in _CPUINFO.items():
+        if value := stated.get(key):
+            found[name] = int(value) if value.isdigit() else value
+    return found
 
 
 def _git(*arguments: str) -> str | None:

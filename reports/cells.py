@@ -158,7 +158,7 @@ def collect(study: ReportStudy, results: Path, replication: Path | None = None) 
     by_run = {run: tuple(read[run, seed] for seed in study.seeds) for run in study.runs}
     spreads = {}
     if replication is not None:
-        larger = read_store(replication).results(study.spec_hashes)
+        larger = read_store(replication).counted(study.present).results
         spreads = measure_spreads(larger, {name for result in read.values() for name in result.protocols})
     return summarise(study, by_run, read_reference(results / "reference" / "reference.json"), spreads)
 

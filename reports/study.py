@@ -9,7 +9,7 @@ from typing import Any
 from add.config.resolve import Finding, Table
 from add.config.run import Variant
 from add.config.scale import Scale
-from add.identity import spec_hash
+from eval.findings.present import PresentStudy, present_study
 from eval.result import require, seed_directory
 
 
@@ -48,10 +48,11 @@ class ReportSystem:
 class ReportStudy:
     """One scale's table before anything was measured.
 
-    `published` and `chosen` are flattened settings (dotted key, value as text): the first are stated in the
-    paper, the second are this project's own ("ours"). `scenes`: the file with what each prompt asks for; `parti`: the
-    files of the prompt sets that are PartiPrompts; `timing`: the file of the systems' times (`eval.timing`). `focus`
-    names the systems whose win rates are shown; a scale whose votes are not rated has none.
+    present: what a record of a run must be of to be one of this table. `published` and `chosen` are flattened settings
+    (dotted key, value as text): the first are stated in the paper, the second are this project's own ("ours").
+    `scenes`: the file with what each prompt asks for; `parti`: the files of the prompt sets that are PartiPrompts;
+    `timing`: the file of the systems' times (`eval.timing`). `focus` names the systems whose win rates are shown; a
+    scale whose votes are not rated has none.
     """
 
     scale: str
@@ -59,7 +60,7 @@ class ReportStudy:
     notice: str | None
     seeds: tuple[int, ...]
     rows: tuple[ReportRow, ...]
-    spec_hashes: dict[str, str]
+    present: PresentStudy
     published: tuple[tuple[str, str], ...]
     chosen: tuple[tuple[str, str], ...]
     focus: tuple[str, ...] = ()
@@ -73,6 +74,11 @@ class ReportStudy:
     def runs(self) -> tuple[str, ...]:
         """The distinct runs, in the order in which the table first names them."""
         return tuple(dict.fromkeys(row.run for row in self.rows))
+
+    @property
+    def spec_hashes(self) -> dict[str, str]:
+        """Each run's spec hash."""
+        return self.present.specs
 
     @property
     def parts(self) -> dict[str, tuple[ReportRow, ...]]:
@@ -133,7 +139,7 @@ def study_from_spec(scale: Scale, baseline: Variant, resolved: Table) -> ReportS
         notice=getattr(scale, "notice", None),
         seeds=tuple(scale.training.seeds),
         rows=rows,
-        spec_hashes={name: spec_hash(run) for name, run in resolved.runs.items()},
+        present=present_study(scale, resolved),
         published=tuple(pair for pair in default if pair[0] not in NOT_PUBLISHED),
         chosen=(*(pair for pair in default if pair[0] in NOT_PUBLISHED), *flatten(settings)),
         focus=scale.study.focus if scale.study is not None else (),

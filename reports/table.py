@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from add.errors import InputError, refuses
 from add.files import write_whole
 from add.lock import only_writer
 from eval.findings.page import processor_of
-from eval.findings.store import read_store
+from eval.findings.store import CountedRuns, read_store
 from eval.result import Result
 from reports.categories import CategoryScore, collect_categories, render_categories_csv
 from reports.cells import Report, collect, summarise
@@ -105,24 +105,26 @@ def make_replication_report(study: ReportStudy, replication: Path, out: Path) ->
     A row without a run is left out, and what needs images, logs or votes is not there. Raises InputError where no row
     has a run.
     """
-    results = read_store(replication).results(study.spec_hashes)
-    there = {run: found for run, found in results.items() if found}
+    counted = read_store(replication).counted(study.present)
+    there = counted.there
     if not there:
         reason = "holds no run of the present table; `addbench replication run` makes some"
-        raise InputError(replication, reason)
+        raise InputError(replication, f"{reason}. {counted.left_out_text}".rstrip())
     rows = tuple(row for row in study.rows if row.run in there)
-    shown = replace(study, rows=rows, focus=(), description=f"{study.description} {_size(study, there)}")
+    shown = replace(study, rows=rows, focus=(), description=f"{study.description} {_size(study, counted)}")
     report = summarise(shown, there, None, growing=True)
     write_document(report, None, draw_results(report, out / "figures"), out / "table.pdf")
     write_texts(report, out)
 
 
-def _size(study: ReportStudy, results: Mapping[str, Sequence[Result]]) -> str:
+def _size(study: ReportStudy, counted: CountedRuns) -> str:
+    results = counted.there
     runs = sum(map(len, results.values()))
     processors = sorted({processor_of(result) for found in results.values() for result in found})
     lacking = [plain_label(study.name_of(run)) for run in study.runs if run not in results]
     without = f" No run yet of {', '.join(lacking)}." if lacking else ""
-    return f"A study of {runs} runs on {len(processors)} processor(s): {', '.join(processors)}.{without}"
+    size = f"A study of {runs} runs on {len(processors)} processor(s): {', '.join(processors)}.{without}"
+    return f"{size} {counted.left_out_text}".rstrip()
 
 
 def write_texts(report: Report, out: Path) -> None:

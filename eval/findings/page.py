@@ -135,8 +135,18 @@ def processor_of(result: Result) -> str:
 
 
 def processor_name(hardware: Mapping[str, Any]) -> str:
-    """The processor of a machine that `eval.result.hardware` describes: the accelerator where there is one."""
-    return str(hardware.get("accelerator") or hardware.get("processor") or "unknown")
+    """What tells machines apart that `eval.result.hardware` describes: the accelerator, where there is one.
+
+    Of a processor it is the marketing name with family, model, stepping and the instructions that PyTorch uses, since
+    cloud machines of several generations have one name. Records that do not state these have the name alone.
+    """
+    if accelerator := hardware.get("accelerator"):
+        return str(accelerator)
+    numbers = [hardware[key] for key in ("family", "model", "stepping") if hardware.get(key) is not None]
+    kind = [f"family/model/stepping {'/'.join(map(str, numbers))}"] if numbers else []
+    kind += [str(hardware["simd"])] if hardware.get("simd") else []
+    name = str(hardware.get("processor") or "unknown")
+    return f"{name} ({', '.join(kind)})" if kind else name
 
 
 def fit_measure(

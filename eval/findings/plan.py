@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from eval.findings.page import Answer
 from eval.findings.verdicts import FIRST_LOOK
@@ -13,33 +13,35 @@ FIRST_SEED = 100
 
 
 def wanted_runs(default: str, counts: Mapping[str, int], answers: Sequence[Answer]) -> list[str]:
-    """The rows that should have another run, the one that pays most first; empty where nothing more would decide.
+    """The rows to run, the most wanted first, each as often as it lacks runs; empty once nothing would be decided.
 
-    counts: the runs that each row has, in the table's order. Until the first look every row is filled evenly, and the
-    default, with which most claims compare, has twice as many (as Dunnett's comparisons want it). Then the rows of
-    undecided claims are brought to the next look, those of the claim that needs fewest runs first. A claim that a
-    hundred times the runs would not decide is left.
+    counts: the runs that each row has. First every row gets the runs of the first look, and the default, with which
+    all others are compared, twice as many: always the row that is furthest behind. Then the rows of undecided claims
+    are brought to the next look, those of the claim that needs fewest runs first. A claim that a hundred times the runs
+    would not decide is left.
     """
+    has = dict(counts)
     first = {run: FIRST_LOOK * (2 if run == default else 1) for run in counts}
-    lacking = [run for run, count in counts.items() if count < first[run]]
-    if lacking:
-        return sorted(lacking, key=lambda run: counts[run] / first[run])
+    if found := list(_filled(has, first)):
+        return found
     undecided = [
-        a for a in answers if a.judged is not None and a.verdict == "undecided" and a.judged.more is not None
+        (a.judged.more, a.judged)
+        for a in answers
+        if a.judged is not None and a.verdict == "undecided" and a.judged.more is not None
     ]
-    undecided.sort(
-        key=lambda a: a.judged.more if a.judged is not None and a.judged.more is not None else math.inf
-    )
-    found: dict[str, None] = {}
-    for answer in undecided:
-        assert answer.judged is not None  # for mypy: see above
-        runs = [run for run in answer.judged.claim.runs if run in counts]
-        fewest = min(counts[run] for run in runs)
-        look = FIRST_LOOK * 2 ** (int(math.log2(fewest / FIRST_LOOK)) + 1)
-        targets = {run: look * (2 if run == default else 1) for run in runs}
-        short = [run for run in runs if counts[run] < targets[run]]
-        found |= dict.fromkeys(sorted(short, key=lambda run: counts[run] / targets[run]))
-    return list(found)
+    for _, judged in sorted(undecided, key=lambda each: each[0]):
+        runs = [run for run in judged.claim.runs if run in counts]
+        look = FIRST_LOOK * 2 ** (int(math.log2(min(counts[run] for run in runs) / FIRST_LOOK)) + 1)
+        found += _filled(has, {run: look * (2 if run == default else 1) for run in runs})
+    return found
+
+
+def _filled(has: dict[str, int], targets: Mapping[str, int]) -> Iterator[str]:
+    """Rows, the one furthest behind first, until each has as many runs as its target; `has` is counted up."""
+    while short := [run for run, target in targets.items() if has[run] < target]:
+        run = min(short, key=lambda run: has[run] / targets[run])
+        has[run] += 1
+        yield run
 
 
 def next_seed(taken: Collection[int]) -> int:
@@ -50,15 +52,14 @@ def next_seed(taken: Collection[int]) -> int:
 def next_jobs(
     wanted: Sequence[str], taken: Mapping[str, Collection[int]], most: int
 ) -> list[tuple[str, int]]:
-    """At most `most` (run, seed) of the wanted rows, one a row and then again from the first, each seed once.
+    """The first `most` (run, seed) of the wanted rows, each seed once.
 
     taken: the seeds that each row has on this processor.
     """
     seeds = {run: set(taken.get(run, ())) for run in wanted}
     jobs: list[tuple[str, int]] = []
-    while wanted and len(jobs) < most:
-        for run in wanted[: most - len(jobs)]:
-            seed = next_seed(seeds[run])
-            seeds[run].add(seed)
-            jobs.append((run, seed))
+    for run in wanted[:most]:
+        seed = next_seed(seeds[run])
+        seeds[run].add(seed)
+        jobs.append((run, seed))
     return jobs

@@ -5,7 +5,8 @@
     needs not
 
 A run is known by its name, training seed and processor, and is there once. What is added must be of the present
-table: of the same spec, method, weights, data and protocol, and whole.
+table (`eval.findings.present`) and measured and trained as those records are that still count. One that counts no
+longer stays until the same run is added again.
 """
 
 from __future__ import annotations
@@ -13,23 +14,21 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from add.config.resolve import Table
-from add.config.run import Run
-from add.config.scale import Scale
 from add.errors import InputError
 from add.files import write_whole
-from add.identity import METHOD, spec_hash
 from eval.findings.page import processor_of
-from eval.result import Result, read_json, read_result, validated
+from eval.findings.present import Kind, PresentStudy, mismatches
+from eval.result import MeasuredImages, Result, ResultSystem, read_json, read_result, validated
 
 PROTOCOLS = "protocols.json"
 VERSIONS = ("python", "torch", "diffusers", "transformers", "numpy", "scipy")
-HARDWARE = ("machine", "processor", "device", "accelerator", "threads")
+HARDWARE = ("machine", "processor", "family", "model", "stepping", "simd", "device", "accelerator", "threads")
 TRAIN = ("method", "spec_hash", "steps", "images", "wall_seconds", "torch", "weights", "data", "diagnosis")
 
 
@@ -64,14 +63,59 @@ class ReplicationStore:
     runs: Mapping[Key, Result]
     protocols: Mapping[str, dict[str, Any]]
 
-    def results(self, spec_hashes: Mapping[str, str]) -> dict[str, tuple[Result, ...]]:
-        """The results of each run, by seed and processor; those of another spec or method are left out."""
-        found: dict[str, list[Result]] = {name: [] for name in spec_hashes}
+    def counted(self, study: PresentStudy) -> CountedRuns:
+        """The runs that are of the present table, and why the others are not.
+
+        Raises InputError where two of them were measured, or trained on data, that a scale's values cannot tell apart.
+        """
+        found: dict[str, list[Result]] = {name: [] for name in study.specs}
+        left_out: Counter[Kind] = Counter()
+        first: Key | None = None
         for key, result in sorted(self.runs.items(), key=lambda each: (each[0].seed, each[0].processor)):
-            method = result.provenance.train.get("method")
-            if result.spec_hash == spec_hashes.get(key.run) and method == METHOD:
-                found[key.run].append(result)
-        return {name: tuple(results) for name, results in found.items()}
+            if (reason := next(mismatches(result, study), None)) is not None:
+                left_out[reason.kind] += 1
+                continue
+            first = first or key
+            for message in _other_measure(result, self.runs[first]):
+                other = first.file(self.folder)
+                raise InputError(key.file(self.folder), f"{message} ({other}); take the older kind out")
+            found[key.run].append(result)
+        return CountedRuns({name: tuple(results) for name, results in found.items()}, dict(left_out))
+
+
+@dataclass(frozen=True)
+class CountedRuns:
+    """What a store holds of the present table: each run's results by seed and processor.
+
+    left_out: how many records do not count, by what they are of another one of.
+    """
+
+    results: Mapping[str, tuple[Result, ...]]
+    left_out: Mapping[Kind, int]
+
+    @property
+    def there(self) -> dict[str, tuple[Result, ...]]:
+        """The results of the runs that have some."""
+        return {run: found for run, found in self.results.items() if found}
+
+    @property
+    def left_out_text(self) -> str:
+        """A sentence on the records that do not count; empty where all do."""
+        if not self.left_out:
+            return ""
+        parts = [f"{number} {_WORDS[kind]}" for kind, number in self.left_out.items()]
+        return f"{sum(self.left_out.values())} older record(s) in the store do not count: {', '.join(parts)}."
+
+
+_WORDS: Mapping[Kind, str] = {
+    "scale": "of another scale",
+    "run": "of runs that the table does not have",
+    "weights": "trained from other weights",
+    "method": "trained by another version of the method",
+    "spec": "of another spec",
+    "images": "of other numbers of images",
+    "protocol": "measured under another protocol",
+}
 
 
 def read_store(folder: Path) -> ReplicationStore:
@@ -97,19 +141,19 @@ def read_store(folder: Path) -> ReplicationStore:
 
 
 def add_results(
-    paths: Sequence[Path], store: ReplicationStore, scale: Scale, table: Table
+    paths: Sequence[Path], store: ReplicationStore, study: PresentStudy
 ) -> tuple[list[Key], list[str]]:
     """Take results into a store: the keys added, and why each other one was refused, by file.
 
-    paths: result.json files.
+    paths: result.json files. A record of the same run that no longer counts is replaced.
     """
     added: dict[Key, Result] = {}
     refused: list[str] = []
+    counted = {Key.of(r): r for found in store.counted(study).results.values() for r in found}
     for path in paths:
         try:
             result = read_result(path)
-            known = {**store.runs, **added}
-            for reason in problems(result, known, scale, table):
+            for reason in problems(result, {**counted, **added}, study):
                 raise InputError(path, reason)
             added[Key.of(result)] = result
         except InputError as error:
@@ -126,6 +170,12 @@ def add_results(
     return list(added), refused
 
 
+def holds(store: ReplicationStore, result: Result) -> bool:
+    """Whether a store has this result, with these numbers."""
+    known = store.runs.get(Key.of(result))
+    return known is not None and record(known) == record(result)
+
+
 def record(result: Result) -> dict[str, Any]:
     """One run as the store keeps it."""
     values = result.values()
@@ -138,73 +188,35 @@ def record(result: Result) -> dict[str, Any]:
         "weights": kept.get("weights", {}),
         "train": {name: train[name] for name in TRAIN if name in train},
         "sample_sha256": kept.get("sample_sha256", {}),
+        "sample_seconds": kept.get("sample_seconds"),
+        "score_seconds": kept.get("score_seconds"),
     }
     del values["protocols"]
     return values
 
 
-def problems(result: Result, known: Mapping[Key, Result], scale: Scale, table: Table) -> Iterator[str]:
-    """Why a result cannot stand beside the others, each in a sentence."""
-    if result.scale != scale.name:
-        yield f"is of scale '{result.scale}', the study is of '{scale.name}'"
-        return
-    if result.run not in table.runs:
-        yield f"is of the run '{result.run}', which the table does not have"
-        return
-    if reason := _other_run(result, table.runs[result.run]):
-        yield reason
-    yield from _incomplete(result, scale)
-    for other in known.values():
+def problems(result: Result, known: Mapping[Key, Result], study: PresentStudy) -> Iterator[str]:
+    """Why a result cannot stand beside the `known`, which count, each reason in a sentence."""
+    for mismatch in mismatches(result, study):
+        yield mismatch.message
+    for other in list(known.values())[:1]:  # they are of one kind
         yield from _other_measure(result, other)
     if (key := Key.of(result)) in known:
         same = record(result) == record(known[key])
         yield f"{key}: is there already, {'the same numbers' if same else 'with other numbers'}; a run counts once"
 
 
-def _other_run(result: Result, run: Run) -> str | None:
-    """Why a result is not of this run as it is now; None where it is."""
-    train = result.provenance.train
-    stated = train.get("weights", {})
-    networks = {**run.networks.diffusion, **run.networks.features}
-    if run.networks.c_text is not None:
-        networks["c_text"] = run.networks.c_text
-    if run.networks.c_img is not None:
-        networks["c_img"] = run.networks.c_img
-    for name, network in networks.items():
-        if network.sha256 is not None and name in stated and stated[name] != network.sha256:
-            return f"was trained from other weights: {name} is {stated[name][:12]}, here it is {network.sha256[:12]}"
-    if train.get("method") != METHOD:
-        return f"was trained by version {train.get('method')} of the method, here it is {METHOD}"
-    if result.spec_hash != (wanted := spec_hash(run)):
-        return f"is of another spec of {result.run}: {result.spec_hash}, here it is {wanted}"
-    return None
-
-
-def _incomplete(result: Result, scale: Scale) -> Iterator[str]:
-    there = {(system.prompts, system.steps): system for system in result.systems}
-    for name, prompts in scale.sampling.prompts.items():
-        for steps in scale.sampling.steps:
-            system = there.get((name, steps))
-            if system is None:
-                yield f"has no samples of '{name}' at {steps} step(s)"
-            elif system.images != (count := getattr(prompts, "present", None) or prompts.at(steps).count):
-                yield f"measured {system.images} images of '{name}' at {steps} step(s), the scale asks for {count}"
-            elif f"{name}-{steps}step" not in result.provenance.sample_sha256:
-                yield f"does not say which images of '{name}' at {steps} step(s) were measured"
-
-
 def _other_measure(result: Result, other: Result) -> Iterator[str]:
     """How a result was measured, or its training data, otherwise than another's."""
-    theirs = {(s.prompts, s.steps, name): m for s in other.systems for name, m in s.metrics.items()}
-    ours = {(s.prompts, s.steps, name): m for s in result.systems for name, m in s.metrics.items()}
-    for prompts, steps, name in sorted(set(theirs) - set(ours)):
+    theirs, ours = _protocols_by_place(other), _protocols_by_place(result)
+    for prompts, steps, name, _ in sorted(set(theirs) - set(ours)):
         yield f"has no {name} of '{prompts}' at {steps} step(s)"
-    for place, metric in ours.items():
-        if place in theirs and metric.protocol != theirs[place].protocol:
-            prompts, steps, name = place
+    for place, protocol in ours.items():
+        if place in theirs and protocol != theirs[place]:
+            prompts, steps, name, _ = place
             yield (
                 f"was measured under another protocol: {name} of '{prompts}' at {steps} step(s) stands under "
-                f"{metric.protocol}, the study's under {theirs[place].protocol}"
+                f"{protocol}, the study's under {theirs[place]}"
             )
             return
     data, known = (each.provenance.train.get("data") for each in (result, other))
@@ -212,11 +224,26 @@ def _other_measure(result: Result, other: Result) -> Iterator[str]:
         yield f"was trained on other data: {str(data)[:12]}, the study's are {str(known)[:12]}"
 
 
+def _protocols_by_place(result: Result) -> dict[tuple[str, int, str, bool], str]:
+    """The protocol of each figure, by prompt set, steps, metric, and whether it is of the first images alone."""
+    return {
+        (system.prompts, system.steps, name, part is not system): metric.protocol
+        for system in result.systems
+        for part in _parts(system)
+        for name, metric in part.metrics.items()
+    }
+
+
+def _parts(system: ResultSystem) -> tuple[MeasuredImages, ...]:
+    return (system,) if system.first is None else (system, system.first)
+
+
 def _used(values: dict[str, Any]) -> set[str]:
     return {
         metric.get("protocol", "")
         for system in values.get("systems", [])
-        for metric in system.get("metrics", {}).values()
+        for part in (system, system.get("first") or {})
+        for metric in part.get("metrics", {}).values()
     }
 
 

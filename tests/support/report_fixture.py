@@ -10,6 +10,7 @@ from typing import Any
 
 from PIL import Image, ImageDraw
 
+from eval.findings.present import PresentStudy
 from eval.metrics.protocol import protocol_id
 from reports.study import ReportRow, ReportStudy
 from tests.support.ratings_fixture import write_fixture_ratings
@@ -109,7 +110,7 @@ def study_of(
         notice=notice,
         seeds=seeds,
         rows=rows,
-        spec_hashes={row.run: digest(row.run) for row in rows},
+        present=PresentStudy(scale, {row.run: digest(row.run) for row in rows}, {}, {}, {}),
         published=(("student", "sd21"), ("loss.distillation_weight", "2.5")),
         chosen=tuple((f"training.setting_{i}", f"{i * 1e-3:g}") for i in range(40)),
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import numpy as np
 
 from add.config.resolve import Finding
@@ -29,18 +31,28 @@ def answer(row: str, difference: float, counts: dict[str, int]) -> Answer:
 
 
 def test_before_the_first_look_rows_are_filled_evenly_and_the_default_twice():
-    assert wanted_runs("baseline", dict.fromkeys(FULL, 0), ()) == list(FULL)
-    assert wanted_runs("baseline", {**FULL, "b": 3, "c": 2}, ()) == ["c", "b"]
-    assert wanted_runs("baseline", {**FULL, "baseline": 9, "c": 5}, ()) == ["baseline", "c"]
+    every = wanted_runs("baseline", dict.fromkeys(FULL, 0), ())
+    assert every[:5] == [*FULL, "baseline"]
+    assert Counter(every) == FULL, "each as often as it lacks runs"
+    assert wanted_runs("baseline", {**FULL, "b": 6, "c": 5}, ()) == ["c", "b", "c", "b", "c"]
+    assert wanted_runs("baseline", {**FULL, "baseline": 14, "c": 6}, ()) == [
+        "c",
+        "baseline",
+        "c",
+        "baseline",
+    ]
 
 
 def test_then_the_claim_that_needs_fewest_runs_comes_first():
     near, far = answer("a", 0.5, FULL), answer("b", 0.35, FULL)
     assert near.verdict == far.verdict == "undecided"
-    assert wanted_runs("baseline", FULL, (far, near)) == ["a", "baseline", "b"]
+    wanted = wanted_runs("baseline", FULL, (far, near))
+    assert wanted[:3] == ["a", "baseline", "baseline"], "evenly to the next look, the default twice as fast"
+    assert Counter(wanted) == {"baseline": 2 * FIRST_LOOK, "a": FIRST_LOOK, "b": FIRST_LOOK}
+    assert wanted[-FIRST_LOOK:] == ["b"] * FIRST_LOOK, "the claim that needs more comes after"
     # The row that is furthest from the next look comes first.
-    assert wanted_runs("baseline", {**FULL, "a": FIRST_LOOK + 1}, (near,)) == ["baseline", "a"]
-    assert wanted_runs("baseline", {**FULL, "baseline": 4 * FIRST_LOOK}, (near,)) == ["a"]
+    assert wanted_runs("baseline", {**FULL, "a": FIRST_LOOK + 1}, (near,))[0] == "baseline"
+    assert set(wanted_runs("baseline", {**FULL, "baseline": 4 * FIRST_LOOK}, (near,))) == {"a"}
 
 
 def test_a_decided_claim_and_one_out_of_reach_ask_for_nothing():
@@ -51,9 +63,9 @@ def test_a_decided_claim_and_one_out_of_reach_ask_for_nothing():
     assert wanted_runs("baseline", FULL, (decided, hopeless)) == []
 
 
-def test_jobs_go_round_the_rows_and_take_each_seed_once():
+def test_jobs_are_the_first_that_are_wanted_and_take_each_seed_once():
     taken = {"a": {FIRST_SEED, FIRST_SEED + 2}}
-    assert next_jobs(["a", "b"], taken, 5) == [
+    assert next_jobs(["a", "b"] * 4, taken, 5) == [
         ("a", FIRST_SEED + 1),
         ("b", FIRST_SEED),
         ("a", FIRST_SEED + 3),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,16 @@ import pytest
 from add.errors import InputError
 from add.identity import METHOD, spec_hash
 from eval.findings.page import measure_spreads
-from eval.findings.store import PROTOCOLS, Key, add_results, read_store
+from eval.findings.present import PresentStudy, mismatches, present_study
+from eval.findings.store import PROTOCOLS, Key, add_results, holds, read_store
+from eval.metrics.protocol import protocol_id
+from eval.result import Result
 from reports.study import ReportRow
 from tests.support.report_fixture import result_of, study_of
 from tests.support.specs import changed_scale
 
 SCALE, TABLE = changed_scale("mini")
+PRESENT = present_study(SCALE, TABLE)
 
 
 def result(
@@ -51,8 +56,12 @@ def put(folder: Path, *results: dict[str, Any]) -> list[Path]:
     return paths
 
 
-def add(store: Path, paths: list[Path]) -> tuple[list[Key], list[str]]:
-    return add_results(paths, read_store(store), SCALE, TABLE)
+def add(store: Path, paths: list[Path], study: PresentStudy = PRESENT) -> tuple[list[Key], list[str]]:
+    return add_results(paths, read_store(store), study)
+
+
+def counted(store: Path, study: PresentStudy = PRESENT) -> dict[str, tuple[Result, ...]]:
+    return read_store(store).counted(study).there
 
 
 def test_results_go_in_once_and_come_out_by_seed(tmp_path: Path):
@@ -60,10 +69,9 @@ def test_results_go_in_once_and_come_out_by_seed(tmp_path: Path):
     added, refused = add(store, files)
     assert [str(key) for key in added] == ["baseline, seed 101, on CPU 1", "baseline, seed 100, on CPU 1"]
     assert not refused
-    hashes = {name: spec_hash(run) for name, run in TABLE.runs.items()}
-    found = read_store(store).results(hashes)
+    found = counted(store)
     assert [r.seed for r in found["baseline"]] == [100, 101]
-    assert not found["teacher_steps-2"]
+    assert list(found) == ["baseline"]
     original = result(seed=100)
     assert (
         found["baseline"][0].systems[0].metrics["fid"].value
@@ -75,10 +83,132 @@ def test_results_go_in_once_and_come_out_by_seed(tmp_path: Path):
     assert max(sizes) < 8000, "a record is small"
 
 
-def test_a_run_of_an_older_spec_is_kept_and_not_counted(tmp_path: Path):
+def measured_with(values: dict[str, Any], metric: str, **changes: Any) -> dict[str, Any]:
+    """The same result with one metric under a changed protocol."""
+    for system in values["systems"]:
+        if metric in system["metrics"]:
+            protocol = values["protocols"][system["metrics"][metric]["protocol"]] | changes
+            system["metrics"][metric]["protocol"] = protocol_id(protocol)
+            values["protocols"][protocol_id(protocol)] = protocol
+    return values
+
+
+def other_spec() -> tuple[PresentStudy, dict[str, Any]]:
+    study = replace(PRESENT, specs={**PRESENT.specs, "baseline": "0" * 12})
+    return study, {**result(), "spec_hash": "0" * 12}
+
+
+def other_weights() -> tuple[PresentStudy, dict[str, Any]]:
+    weights = {**PRESENT.weights["baseline"], "sd21": "f" * 64}
+    new = result()
+    new["provenance"]["train"]["weights"]["sd21"] = "f" * 64
+    return replace(PRESENT, weights={**PRESENT.weights, "baseline": weights}), new
+
+
+def other_protocol() -> tuple[PresentStudy, dict[str, Any]]:
+    new = measured_with(result(), "fid", sampling_seed=7)
+    protocols = copy.deepcopy(PRESENT.protocols)
+    protocols["coco"]["fid"]["sampling_seed"] = 7
+    return replace(PRESENT, protocols=protocols), new
+
+
+def other_images() -> tuple[PresentStudy, dict[str, Any]]:
+    new = result()
+    for system in new["systems"]:
+        system["images"] = 10
+    return replace(PRESENT, images={name: {1: 10, 4: 10} for name in PRESENT.images}), new
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (other_spec, "1 of another spec"),
+        (other_weights, "1 trained from other weights"),
+        (other_protocol, "1 measured under another protocol"),
+        (other_images, "1 of other numbers of images"),
+    ],
+)
+def test_after_a_change_old_records_stay_do_not_count_and_are_replaced_by_the_same_run(
+    tmp_path: Path, change: Any, words: str
+):
+    store = tmp_path / "store"
+    add(store, put(tmp_path / "in", result(), result("teacher_steps-2")))
+    study, new = change()
+    left = read_store(store).counted(study)
+    assert "baseline" not in left.there
+    assert left.left_out_text.startswith(
+        f"{sum(left.left_out.values())} older record(s) in the store do not count"
+    )
+    if words not in left.left_out_text:  # what the measurement decides is so for every run
+        assert words.replace("1 ", "2 ") in left.left_out_text
+    another = {**new, "seed": 101}
+    added, refused = add(store, put(tmp_path / "new", new, another), study)
+    assert (len(added), refused) == (2, []), "old records do not block"
+    assert [r.seed for r in counted(store, study)["baseline"]] == [100, 101]
+    assert sum(read_store(store).counted(study).left_out.values()) == sum(left.left_out.values()) - 1
+    added, refused = add(store, put(tmp_path / "again", new), study)
+    assert not added, "one that counts is not replaced"
+    assert "the same numbers" in refused[0]
+
+
+def test_a_real_setting_of_the_scale_decides_what_counts():
+    new = Result.model_validate(measured_with(result(), "fid", network={"sha256": "e" * 64}))
+    (reason,) = mismatches(new, PRESENT)
+    assert reason.kind == "protocol"
+    assert "fid of 'coco' at 1 step(s) has network.sha256" in reason.message
+    old = Result.model_validate(result())
+    assert not list(mismatches(old, PRESENT))
+    fewer = present_study(*changed_scale("mini", sampling__prompts__coco__count=12))
+    assert {m.kind for m in mismatches(old, fewer)} == {"images"}
+    elsewhere = present_study(*changed_scale("mini", sampling__seed=7))
+    assert not list(mismatches(Result.model_validate(measured_with(result(), "fid")), PRESENT))
+    assert {m.kind for m in mismatches(old, elsewhere)} == {"protocol"}
+
+
+def test_records_that_a_scale_cannot_tell_apart_are_not_mixed(tmp_path: Path):
+    """Such as of data that were made anew: the settings are the same."""
     store = tmp_path / "store"
     add(store, put(tmp_path / "in", result()))
-    assert not read_store(store).results({"baseline": "0" * 12})["baseline"]
+    other = tmp_path / "other"
+    new = result(seed=101)
+    new["provenance"]["train"]["data"] = "e" * 64
+    (key,), _ = add(other, put(tmp_path / "more", new))
+    key.file(other).rename(key.file(store))
+    with pytest.raises(InputError, match=r"was trained on other data: eeeeeeeeeeee.*take the older kind out"):
+        read_store(store).counted(PRESENT)
+
+
+def test_figures_of_the_first_images_keep_their_protocols(tmp_path: Path):
+    store = tmp_path / "store"
+    values = result()
+    for system in values["systems"]:
+        if "fid" in system["metrics"]:
+            protocol = values["protocols"][system["metrics"]["fid"]["protocol"]] | {"images": 500}
+            values["protocols"][protocol_id(protocol)] = protocol
+            fid = {**system["metrics"]["fid"], "value": 50.0, "protocol": protocol_id(protocol)}
+            system["first"] = {"images": 500, "metrics": {"fid": fid}}
+    add(store, put(tmp_path / "in", values))
+    (kept,) = counted(store)["baseline"]
+    comparable = next(s.comparable for s in kept.systems if s.prompts == "coco")
+    assert kept.protocols[comparable.metrics["fid"].protocol]["images"] == 500
+    assert holds(read_store(store), Result.model_validate(values))
+
+
+def test_processors_of_one_marketing_name_are_told_apart_and_old_records_stay_readable(tmp_path: Path):
+    store = tmp_path / "store"
+    old = result(processor="Intel(R) Xeon(R) Processor")
+    new = [result(processor="Intel(R) Xeon(R) Processor", shift=0.001 * k) for k in range(3)]
+    for values, model, simd in zip(new, (143, 173, 173), ("AVX512", "AVX512", "AVX2"), strict=True):
+        values["provenance"]["hardware"] |= {"family": 6, "model": model, "stepping": 8, "simd": simd}
+    added, refused = add(store, put(tmp_path / "in", old, *new))
+    assert (len(added), refused) == (4, [])
+    assert {key.processor for key in read_store(store).runs} == {
+        "Intel(R) Xeon(R) Processor",
+        "Intel(R) Xeon(R) Processor (family/model/stepping 6/143/8, AVX512)",
+        "Intel(R) Xeon(R) Processor (family/model/stepping 6/173/8, AVX512)",
+        "Intel(R) Xeon(R) Processor (family/model/stepping 6/173/8, AVX2)",
+    }
+    assert len({path.name for path in store.rglob("seed*.json")}) == 4
 
 
 def test_another_processors_run_of_one_seed_is_another_run(tmp_path: Path):
@@ -192,7 +322,7 @@ def test_a_broken_store_is_refused_by_name(tmp_path: Path):
 def test_the_spread_between_runs_is_of_the_reports_protocols_alone(tmp_path: Path):
     store = tmp_path / "store"
     add(store, put(tmp_path / "in", *(result(seed=s, shift=0.01 * (s % 3)) for s in range(100, 106))))
-    found = read_store(store).results({"baseline": spec_hash(TABLE.runs["baseline"])})
+    found = counted(store)
     metric = found["baseline"][0].systems[0].metrics["clip_score"]
     spreads = measure_spreads(found, {metric.protocol})
     assert set(spreads) == {("clip_score", 1, "coco"), ("clip_score", 4, "coco")}
