@@ -51,7 +51,7 @@ def _unet(
 ) -> None:
     """Train a pipeline on the latents of its VAE, and on from there; phases are kept until the end.
 
-    reader: the pipeline whose text encoder the later phases read by.
+    reader: the pipeline whose text encoder the second phase reads by; the third trains it as its own.
     """
     here = out / name
     places = [out / f"{name}-{k}" for k in range(len(more))] + [here]
@@ -63,7 +63,7 @@ def _unet(
     for recipe, start, place in zip(more, places, places[1:], strict=False):
         if not (place / "CARD.json").exists():
             recipe = replace(recipe, out=place)
-            given = None if reader is None else out / reader
+            given = out / reader if reader is not None and start == places[0] else None
             diffusion.train_on(recipe, start, "v_prediction", judges=_judges(out), reader=given)
     for place in places[:-1]:
         shutil.rmtree(place, ignore_errors=True)
@@ -118,9 +118,18 @@ STAGES: dict[str, Callable[..., None]] = {
     ),
     "sd21": partial(_unet, "sd21", (32, 64), 1, 96, _phase(21, 60000, 1e-3)),
     # The first phase draws one object right and binds no words to two. Begun again from a high rate it stays there;
-    # with the frozen text encoder of sd21, which does bind them, 4500 steps are enough to leave it.
+    # with the frozen text encoder of sd21, which does bind them, 4500 steps are enough to leave it. The third phase
+    # trains both.
     "sdxl": partial(
-        _unet, "sdxl", (48, 96), 2, 128, _phase(42, 24000), _phase(43, 9000, 1e-3), reader="sd21"
+        _unet,
+        "sdxl",
+        (48, 96),
+        2,
+        128,
+        _phase(42, 24000),
+        _phase(43, 9000, 1e-3),
+        _phase(44, 7000, 6e-4),
+        reader="sd21",
     ),
     "sd21_epsilon": _epsilon,
     "oracle": _oracle,

@@ -249,9 +249,15 @@ def test_a_pipeline_goes_on_with_the_phase_that_it_was_stopped_in(
 ):
     done = []
 
-    def phase(recipe: Recipe, start: Path | None = None, *_: object, **__: object) -> None:
+    def phase(
+        recipe: Recipe, start: Path | None = None, *_: object, reader: Path | None = None, **__: object
+    ) -> None:
         assert (recipe.out / "vae").is_dir() or start is not None, "the first phase has the pipeline's VAE"
-        done.append(recipe.out.name + (f" from {start.name}" if start else ""))
+        done.append(
+            recipe.out.name
+            + (f" from {start.name}" if start else "")
+            + (f" by {reader.name}" if reader else "")
+        )
         if len(done) == 2:
             raise KeyboardInterrupt
         recipe.out.mkdir(parents=True, exist_ok=True)
@@ -263,7 +269,8 @@ def test_a_pipeline_goes_on_with_the_phase_that_it_was_stopped_in(
     with pytest.raises(KeyboardInterrupt):
         STAGES["sdxl"](out=tmp_path)
     STAGES["sdxl"](out=tmp_path)
-    assert done == ["sdxl-0", "sdxl from sdxl-0", "sdxl from sdxl-0"]
+    second = "sdxl-1 from sdxl-0 by sd21"
+    assert done == ["sdxl-0", second, second, "sdxl from sdxl-1"]
     assert [path.name for path in tmp_path.iterdir()] == ["sdxl"]
 
 
