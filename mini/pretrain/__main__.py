@@ -40,9 +40,19 @@ def _vae(name: str, first: Recipe, *more: tuple[Recipe, float], out: Path) -> No
 
 
 def _unet(
-    name: str, channels: tuple[int, int], layers: int, text: int, first: Recipe, *more: Recipe, out: Path
+    name: str,
+    channels: tuple[int, int],
+    layers: int,
+    text: int,
+    first: Recipe,
+    *more: Recipe,
+    out: Path,
+    reader: str | None = None,
 ) -> None:
-    """Train a pipeline on the latents of its VAE, and on from there; phases are kept until the end."""
+    """Train a pipeline on the latents of its VAE, and on from there; phases are kept until the end.
+
+    reader: the pipeline whose text encoder the second phase reads by; the third trains it as its own.
+    """
     here = out / name
     places = [out / f"{name}-{k}" for k in range(len(more))] + [here]
     if not (places[0] / "CARD.json").exists():
@@ -52,7 +62,9 @@ def _unet(
         diffusion.train(recipe, channels=channels, layers=layers, text=(text, 3), judges=_judges(out))
     for recipe, start, place in zip(more, places, places[1:], strict=False):
         if not (place / "CARD.json").exists():
-            diffusion.train_on(replace(recipe, out=place), start, "v_prediction", judges=_judges(out))
+            recipe = replace(recipe, out=place)
+            given = out / reader if reader is not None and start == places[0] else None
+            diffusion.train_on(recipe, start, "v_prediction", judges=_judges(out), reader=given)
     for place in places[:-1]:
         shutil.rmtree(place, ignore_errors=True)
 
@@ -105,8 +117,20 @@ STAGES: dict[str, Callable[..., None]] = {
         _vae, "sdxl", _phase(42, 6000, 2e-3), (_phase(12, 2600), 12.0), (_phase(13, 4500), 20.0)
     ),
     "sd21": partial(_unet, "sd21", (32, 64), 1, 96, _phase(21, 60000, 1e-3)),
-    # The first phase draws one object right and binds no words to two; the second begins from a high rate again.
-    "sdxl": partial(_unet, "sdxl", (48, 96), 2, 128, _phase(42, 24000), _phase(43, 14000, 1e-3)),
+    # The first phase draws one object right and binds no words to two. Begun again from a high rate it stays there;
+    # with the frozen text encoder of sd21, which does bind them, 4500 steps are enough to leave it. The third phase
+    # trains both.
+    "sdxl": partial(
+        _unet,
+        "sdxl",
+        (48, 96),
+        2,
+        128,
+        _phase(42, 24000),
+        _phase(43, 9000, 1e-3),
+        _phase(44, 7000, 6e-4),
+        reader="sd21",
+    ),
     "sd21_epsilon": _epsilon,
     "oracle": _oracle,
     "eval_extractor": _eval_extractor,

@@ -198,18 +198,41 @@ def train(
     _fit(recipe, unet, text_encoder, tokenizer, build_scheduler("v_prediction"), judges, start="nothing")
 
 
-def train_on(recipe: Recipe, start: Path, prediction: str, *, judges: classify.Judges) -> None:
+def train_on(
+    recipe: Recipe, start: Path, prediction: str, *, judges: classify.Judges, reader: Path | None = None
+) -> None:
     """Train the v-prediction pipeline at `start` on, with a learning rate that begins anew.
 
-    prediction: `v_prediction`, or `epsilon` with Stable Diffusion's own schedule.
+    prediction: `v_prediction`, or `epsilon` with Stable Diffusion's own schedule. reader: a pipeline whose text encoder
+    takes the place of its own and stays as it is; the UNet's layers that read it begin at random.
     """
     from diffusers import StableDiffusionPipeline
 
     torch.manual_seed(recipe.seed)
     shutil.copytree(start / "vae", recipe.out / "vae", dirs_exist_ok=True)
     pipeline = StableDiffusionPipeline.from_pretrained(start, torch_dtype=torch.float32)
-    parts = pipeline.unet.train(), pipeline.text_encoder.train(), pipeline.tokenizer
-    _fit(recipe, *parts, build_scheduler(prediction), judges, start=_begun(start))
+    unet, text_encoder, begun = pipeline.unet, pipeline.text_encoder, _begun(start)
+    if reader is not None:
+        text_encoder = StableDiffusionPipeline.from_pretrained(reader, torch_dtype=torch.float32).text_encoder
+        text_encoder.requires_grad_(False)
+        unet = _reading(unet, text_encoder.config.hidden_size)
+        begun += f", with the text encoder of {reader.name}"
+    parts = unet.train(), text_encoder.train(), pipeline.tokenizer
+    _fit(recipe, *parts, build_scheduler(prediction), judges, start=begun)
+
+
+def _reading(unet: Any, text_width: int) -> Any:
+    """A UNet whose layers that read text begin at random, for a text encoder of another width; the others are kept."""
+    config = unet.config
+    new = build_unet(tuple(config.block_out_channels), text_width, config.layers_per_block)
+    weights = new.state_dict()
+    kept = {
+        name: w
+        for name, w in unet.state_dict().items()
+        if not name.endswith(("attn2.to_k.weight", "attn2.to_v.weight"))
+    }
+    new.load_state_dict(weights | kept)
+    return new
 
 
 def _begun(start: Path) -> str:
@@ -259,7 +282,8 @@ def _fit(
         states = text_encoder(torch.where(dropped[:, None], nothing, prompt)).last_hidden_state
         return (weight * (unet(noised, t, states).sample - target).square()).mean()
 
-    seconds = fit(recipe, [unet, text_encoder], loss, images=len(mean), decay=0.999)
+    trained = [module for module in (unet, text_encoder) if next(module.parameters()).requires_grad]
+    seconds = fit(recipe, trained, loss, images=len(mean), decay=0.999)
     for module in (vae, unet, text_encoder):
         module.half()
     save_pipeline(out, vae, text_encoder, tokenizer, unet, scheduler)
@@ -271,8 +295,8 @@ def _fit(
         seconds,
         network=f"StableDiffusionPipeline: UNet {channels}, {layers} blocks a resolution, of {size[0]} parameters, "
         f"text encoder of {size[1]}",
-        how=f"{schedule.prediction} from {start}, {recipe}, captions dropped 10%, moving average .999, UNet and text "
-        f"encoder together, seed {recipe.seed}",
+        how=f"{schedule.prediction} from {start}, {recipe}, captions dropped 10%, moving average .999, UNet "
+        f"{'and text encoder together' if len(trained) > 1 else 'alone'}, seed {recipe.seed}",
         data=f"2 photographs of each of {recipe.n} scenes of the world's train split, and {few} degraded ones",
         quality=pipeline_quality(out, judges),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from scipy.ndimage import gaussian_filter
 from add.models.weights import weights_hash
 from add.noise import NoiseSchedule, coefficients, x0_from
 from mini.pretrain.__main__ import STAGES, pin
-from mini.pretrain.classify import reconstruct_in_turn
+from mini.pretrain.classify import Judges, reconstruct_in_turn
 from mini.pretrain.diffusion import (
     DEGRADED,
     MAX_LENGTH,
@@ -21,6 +22,8 @@ from mini.pretrain.diffusion import (
     degrade,
     learn_merges,
     noised_batch,
+    train,
+    train_on,
 )
 from mini.pretrain.loop import (
     EMA,
@@ -246,9 +249,15 @@ def test_a_pipeline_goes_on_with_the_phase_that_it_was_stopped_in(
 ):
     done = []
 
-    def phase(recipe: Recipe, start: Path | None = None, *_: object, **__: object) -> None:
+    def phase(
+        recipe: Recipe, start: Path | None = None, *_: object, reader: Path | None = None, **__: object
+    ) -> None:
         assert (recipe.out / "vae").is_dir() or start is not None, "the first phase has the pipeline's VAE"
-        done.append(recipe.out.name + (f" from {start.name}" if start else ""))
+        done.append(
+            recipe.out.name
+            + (f" from {start.name}" if start else "")
+            + (f" by {reader.name}" if reader else "")
+        )
         if len(done) == 2:
             raise KeyboardInterrupt
         recipe.out.mkdir(parents=True, exist_ok=True)
@@ -260,8 +269,39 @@ def test_a_pipeline_goes_on_with_the_phase_that_it_was_stopped_in(
     with pytest.raises(KeyboardInterrupt):
         STAGES["sdxl"](out=tmp_path)
     STAGES["sdxl"](out=tmp_path)
-    assert done == ["sdxl-0", "sdxl from sdxl-0", "sdxl from sdxl-0"]
+    second = "sdxl-1 from sdxl-0 by sd21"
+    assert done == ["sdxl-0", second, second, "sdxl from sdxl-1"]
     assert [path.name for path in tmp_path.iterdir()] == ["sdxl"]
+
+
+def test_a_pipeline_reads_by_another_one_s_text_encoder_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    from diffusers import StableDiffusionPipeline
+
+    monkeypatch.chdir(tmp_path)  # where the photographs are kept
+    monkeypatch.setattr("mini.pretrain.diffusion.pipeline_quality", lambda *_: {})
+    judges = Judges(tmp_path, tmp_path)
+    for name, width in (("start", 32), ("reader", 16)):
+        build(channels=(8, 8, 8)).save_pretrained(tmp_path / name / "vae")
+        recipe = Recipe(tmp_path / name, seed=width, steps=1, batch=4, lr=1e-3, n=10)
+        train(recipe, channels=(8, 16), layers=1, text=(width, 1), judges=judges)
+    recipe = Recipe(tmp_path / "out", seed=3, steps=1, batch=4, lr=1e-6, n=10)
+    train_on(recipe, tmp_path / "start", "v_prediction", judges=judges, reader=tmp_path / "reader")
+    start, reader, out = (
+        StableDiffusionPipeline.from_pretrained(tmp_path / name) for name in ("start", "reader", "out")
+    )
+    theirs = reader.text_encoder.state_dict()
+    assert all(torch.equal(w, theirs[name]) for name, w in out.text_encoder.state_dict().items())
+    before = start.unet.state_dict()
+    for name, weight in out.unet.state_dict().items():
+        if "attn2.to_k" in name or "attn2.to_v" in name:
+            assert weight.shape[1] == 16
+        else:
+            torch.testing.assert_close(weight, before[name], atol=1e-3, rtol=0)
+    card = json.loads((tmp_path / "out" / "CARD.json").read_text())
+    assert "with the text encoder of reader" in card["recipe"]
+    assert "UNet alone" in card["recipe"]
 
 
 def test_every_stage_has_its_place_in_the_workflow(tmp_path: Path):
