@@ -2,7 +2,8 @@
 
 It has COCO's layout and formats (images, `annotations/captions_<split>.json`), a TSV in PartiPrompts' format, and
 `scenes.json` with the attributes behind every caption that can be a prompt. The splits are disjoint: no photograph is
-in two of them, and no two-object caption of `val` or `reference` is in `train`.
+in two of them, and no two-object caption of `val` or `reference` is in `train`. What is called `val`, as COCO
+calls it, is of the world's split `test`: no network was chosen by it, and no setting.
 """
 
 from __future__ import annotations
@@ -31,23 +32,25 @@ from mini.world import (
     render,
 )
 
-WRITTEN: tuple[Split, ...] = ("train", "val", "reference")
+WRITTEN: dict[str, Split] = {"train": "train", "val": "test", "reference": "reference"}
+"""The world's split behind each set of images."""
 ENTRIES = {*WRITTEN, "annotations", "scenes.json", "PartiPrompts.tsv", "dataset.json", "networks", "encoded"}
 """What may stand in the data set's directory: what is written, the smoke scale's networks, the mini scale's cache."""
 
 
-def write_split(root: Path, split: Split, n: int) -> Scenes:
-    """Write the first `n` images of a split as PNG, and a COCO captions file; return their scenes."""
+def write_split(root: Path, name: str, n: int) -> Scenes:
+    """Write the first `n` images of a set as PNG, and a COCO captions file; return their scenes."""
+    split = WRITTEN[name]
     scenes = draw_scenes(split, n)
     pictures = render(scenes, draw_photographs(split, n))
-    folder = root / split
+    folder = root / name
     folder.mkdir(parents=True)
     images, annotations = [], []
     for i in range(n):
-        name = f"{i + 1:012d}.png"
-        Image.fromarray(pictures[i]).save(folder / name, compress_level=1)
+        file_name = f"{i + 1:012d}.png"
+        Image.fromarray(pictures[i]).save(folder / file_name, compress_level=1)
         images.append(
-            {"id": i + 1, "file_name": name, "width": RESOLUTION, "height": RESOLUTION, "license": 1}
+            {"id": i + 1, "file_name": file_name, "width": RESOLUTION, "height": RESOLUTION, "license": 1}
         )
         annotations.append({"id": i + 1, "image_id": i + 1, "caption": caption(scenes, i)})
     content = {
@@ -56,7 +59,7 @@ def write_split(root: Path, split: Split, n: int) -> Scenes:
         "images": images,
         "annotations": annotations,
     }
-    file = root / "annotations" / f"captions_{split}.json"
+    file = root / "annotations" / f"captions_{name}.json"
     file.parent.mkdir(exist_ok=True)
     file.write_text(json.dumps(content) + "\n", encoding="utf-8")
     return scenes
@@ -72,11 +75,11 @@ def challenge(scenes: Scenes, i: int) -> str:
 
 
 def write_prompts(root: Path, n: int, skip: int) -> dict[str, dict[str, str]]:
-    """Write `n` different prompts from the `val` scenes after the first `skip` to PartiPrompts.tsv.
+    """Write `n` different prompts from the scenes of `val` after the first `skip` to PartiPrompts.tsv.
 
     Returns the attributes behind each prompt.
     """
-    scenes = draw_scenes("val", skip + 4 * n + 64)
+    scenes = draw_scenes(WRITTEN["val"], skip + 4 * n + 64)
     first: dict[str, int] = {}
     for i in range(skip, len(scenes)):
         first.setdefault(caption(scenes, i), i)
@@ -104,9 +107,9 @@ def write_dataset(root: Path, train: int, val: int, reference: int, prompts: int
     counts = {"train": train, "val": val, "reference": reference, "prompts": prompts}
     graphs: dict[str, dict[str, str]] = {}
     with whole_directory(root) as partial:
-        for split in WRITTEN:
-            scenes = write_split(partial, split, counts[split])
-            if split != "train":
+        for name in WRITTEN:
+            scenes = write_split(partial, name, counts[name])
+            if name != "train":
                 graphs |= {caption(scenes, i): attribute_names(scenes, i) for i in range(len(scenes))}
         graphs |= write_prompts(partial, prompts, skip=val)
         (partial / "scenes.json").write_text(
@@ -123,7 +126,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m mini.dataset", description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="directory to write (replaced as a whole)")
     parser.add_argument("--train", type=int, default=10_000, help="training images")
-    parser.add_argument("--val", type=int, default=1000, help="validation images, whose captions are prompts")
+    parser.add_argument("--val", type=int, default=4000, help="validation images, whose captions are prompts")
     parser.add_argument("--reference", type=int, default=4000, help="reference images of the FID")
     parser.add_argument("--prompts", type=int, default=160, help="prompts in PartiPrompts.tsv")
     arguments = parser.parse_args()

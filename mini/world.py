@@ -22,14 +22,18 @@ BACKGROUNDS = ("snow", "stone", "sand", "night")
 LAYOUTS = ("single", "row", "column", "triple")
 """`row` and `column` hold two objects (left then right, top then bottom); `triple` holds three alike in a row."""
 
-Split = Literal["train", "discriminator", "evaluation", "val", "reference"]
+Split = Literal["train", "discriminator", "evaluation", "val", "reference", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
 """What each split of the images is for: the diffusion models and VAEs; the discriminator's networks; the evaluation's
-networks; the prompts; the FID's reference."""
+networks; what trainers are measured on; the FID's reference; the prompts, which no setting was chosen by."""
 
 _BACKGROUND_PHRASE = {"snow": "in the snow", "stone": "on stone", "sand": "on sand", "night": "at night"}
 _CHUNK = 2048  # scenes are drawn in chunks of this size, so the first n do not depend on the total
-_SCENE_BUCKETS = {"val": (0, 1), "reference": (1, 2)}  # tenths of the space of two-object scenes
+_SCENE_BUCKETS = {
+    "val": (0, 1),
+    "test": (0, 1),
+    "reference": (1, 2),
+}  # tenths of the space of two-object scenes
 _PARTS = TypeVar("_PARTS", "Scenes", "Photographs")
 
 
@@ -122,7 +126,7 @@ def draw_scenes(split: Split, n: int) -> Scenes:
     """The first `n` scenes of a split. Raises ValueError for an unknown split.
 
     A hash of the scene divides scenes with two different objects among the splits, so no network is trained on a
-    two-object caption of `val` or `reference`.
+    two-object caption of `val`, `test` or `reference`.
     """
     if split not in SPLITS:
         raise ValueError(f"unknown split {split!r}; the world has {', '.join(SPLITS)}")
