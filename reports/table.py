@@ -21,7 +21,6 @@ from add.files import write_whole
 from add.lock import only_writer
 from eval.findings.page import processor_of
 from eval.findings.store import CountedRuns, read_store
-from eval.result import Result
 from reports.categories import CategoryScore, collect_categories, render_categories_csv
 from reports.cells import Report, collect, summarise
 from reports.document import write_document
