@@ -25,7 +25,9 @@ BASELINE, ADVERSARIAL, DISTILLATION, RANDOM = (
 def table(ablations: str) -> Table:
     """The miniature's runs of a folder of ablations."""
     scale = load_scale(ROOT / "config" / "mini.yaml")
-    return resolve(scale, load_baseline(ROOT / "ablations" / "baseline.yaml"), load_ablations(ROOT / ablations))
+    return resolve(
+        scale, load_baseline(ROOT / "ablations" / "baseline.yaml"), load_ablations(ROOT / ablations)
+    )
 
 
 @pytest.fixture(scope="module")

@@ -12,9 +12,9 @@ from typing import Any, Literal
 
 from add.config.resolve import Table
 from add.config.run import MetricName
-from add.config.scale import CocoPromptsSpec, PartiPromptsSpec, Scale
+from add.config.scale import CocoPromptsSpec, PromptsSpec, RepeatedPromptsSpec, Scale
 from add.identity import METHOD, networks_of, spec_hash
-from eval.metrics.catalogue import METRICS
+from eval.metrics.catalogue import METRICS, definition_of
 from eval.result import Result
 
 Kind = Literal["scale", "run", "weights", "method", "spec", "images", "protocol"]
@@ -128,12 +128,12 @@ def _measurement(result: Result, study: PresentStudy) -> Iterator[Mismatch]:
                 return
 
 
-def _count(prompts: CocoPromptsSpec | PartiPromptsSpec, steps: int) -> int:
+def _count(prompts: PromptsSpec, steps: int) -> int:
     present = prompts.present if isinstance(prompts, CocoPromptsSpec) else None
     return present or prompts.at(steps).count
 
 
-def _stated(scale: Scale, prompts: CocoPromptsSpec | PartiPromptsSpec, metric: MetricName) -> dict[str, Any]:
+def _stated(scale: Scale, prompts: PromptsSpec, metric: MetricName) -> dict[str, Any]:
     """The fields of a metric's protocol (`eval.metrics.protocol.Protocol`) that follow from the scale's values."""
     evaluation = scale.evaluation
     if metric in _CLIP:
@@ -142,6 +142,9 @@ def _stated(scale: Scale, prompts: CocoPromptsSpec | PartiPromptsSpec, metric: M
         sha256 = evaluation.oracle.sha256 if evaluation.oracle is not None else None
     else:
         sha256 = evaluation.extractor.sha256
+    definition = definition_of(metric)
+    if isinstance(prompts, RepeatedPromptsSpec):
+        definition, prompts = definition_of(metric, prompts.images), prompts.of
     rule: dict[str, Any] = {"kind": prompts.kind}
     if isinstance(prompts, CocoPromptsSpec):
         first = prompts.caption_rule == "first"
@@ -152,7 +155,7 @@ def _stated(scale: Scale, prompts: CocoPromptsSpec | PartiPromptsSpec, metric: M
             "rule_seed": prompts.rule_seed,
         }
     return {
-        "definition": METRICS[metric].definition,
+        "definition": definition,
         "sampling_seed": scale.sampling.seed,
         "prompts": rule,
         "image_rule": {"resolution": evaluation.resolution, "crop": evaluation.crop},

@@ -74,3 +74,9 @@ METRICS: Mapping[MetricName, MetricFacts] = {
     ),
 }
 """In the order of all outputs."""
+
+
+def definition_of(metric: MetricName, images_a_prompt: int | None = None) -> str:
+    """A metric's definition as its protocol states it; of a set with many images a prompt, how many these are."""
+    definition = METRICS[metric].definition
+    return definition if images_a_prompt is None else f"{definition}; {images_a_prompt} images a prompt"

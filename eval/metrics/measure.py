@@ -25,7 +25,7 @@ from eval.metrics.alignment import (
     scenes_of,
     wilson,
 )
-from eval.metrics.catalogue import METRICS, NEIGHBOURS
+from eval.metrics.catalogue import METRICS, NEIGHBOURS, definition_of
 from eval.metrics.distances import (
     Estimated,
     KernelDistance,
@@ -404,7 +404,7 @@ def score_diversity(
     score = vendi_score(outputs.features[list(places.values())])
     rule = prompt_rule(values.prompts[name], name, len(places))
     found = _Entries(rule, len(prompts), values)
-    definition = f"{METRICS['vendi_score'].definition}; {counts[0]} images a prompt"
+    definition = definition_of("vendi_score", counts[0])
     network = networks.extractor.network
     found.add("vendi_score", score.value, score.interval, network, {}, definition, stderr=score.error)
     return ScoredSet(found.metrics, found.protocols, outputs, ImageScores())
