@@ -9,7 +9,7 @@ import pytest
 
 from add.config.load import load_ablations, load_baseline, load_scale
 from add.config.resolve import Table, resolve
-from add.identity import spec_hash
+from eval.findings.present import present_study
 from eval.findings.store import read_store
 from eval.result import Result, ResultSystem
 
@@ -33,9 +33,8 @@ def table(ablations: str) -> Table:
 @pytest.fixture(scope="module")
 def results() -> dict[str, tuple[Result, ...]]:
     """The results of each run of the table that count, by training seed."""
-    runs = table("ablations").runs
-    hashes = {name: spec_hash(run) for name, run in runs.items()}
-    found = read_store(ROOT / "replication" / "mini").results(hashes)
+    study = present_study(load_scale(ROOT / "config" / "mini.yaml"), table("ablations"))
+    found = read_store(ROOT / "replication" / "mini").counted(study).results
     if lacking := [name for name in (BASELINE, ADVERSARIAL, DISTILLATION, RANDOM) if len(found[name]) < 2]:
         pytest.skip(f"replication/mini has fewer than two runs of {', '.join(lacking)}")
     return found
