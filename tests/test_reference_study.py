@@ -37,7 +37,7 @@ def results() -> dict[str, tuple[Result, ...]]:
     found = read_store(ROOT / "replication" / "mini").counted(study).results
     if lacking := [name for name in (BASELINE, ADVERSARIAL, DISTILLATION, RANDOM) if len(found[name]) < 2]:
         pytest.skip(f"replication/mini has fewer than two runs of {', '.join(lacking)}")
-    return found
+    return dict(found)
 
 
 def systems(found: tuple[Result, ...], steps: int) -> list[ResultSystem]:
