@@ -434,6 +434,34 @@ rule system_images:
         "--scale {params.scale:q} --out {params.out}"
 
 
+rule system_statistics:
+    """FID of a system of which somebody hands in mean and covariance alone."""
+    input:
+        reference=rules.reference.output.facts,
+    output:
+        f"{RESULTS}/systems/{{system}}/result-{{steps}}step.json",
+    log:
+        f"{RESULTS}/logs/system_statistics-{{system}}-{{steps}}step.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/system_statistics-{{system}}-{{steps}}step.tsv"
+    wildcard_constraints:
+        system=SYSTEMS.wildcards("statistics"),
+    conda:
+        "environment.yml"
+    threads: THREADS
+    params:
+        identity=MEASURE,
+        upstream=upstream(DATA_MADE, REFERENCE),
+        system=lambda wildcards: SYSTEMS.by_wildcards(wildcards).deciding,
+        facts=lambda wildcards: SYSTEMS.by_wildcards(wildcards).facts,
+        options=lambda wildcards, output: SYSTEMS.by_wildcards(wildcards).statistics,
+        scale=stage_values(MeasureValues, SCALE),
+        reference=subpath(input.reference, parent=True),
+    shell:
+        "stage {log} python -m eval.statistics_score {params.options} --steps {wildcards.steps} --facts {params.facts:q} "
+        "--scale {params.scale:q} --reference {params.reference} --out {output}"
+
+
 rule system_score:
     """All metrics of a system by one number of steps."""
     input:
@@ -445,6 +473,8 @@ rule system_score:
         f"{RESULTS}/logs/system_score-{{system}}-{{steps}}step.log",
     benchmark:
         f"{RESULTS}/benchmarks/system_score-{{system}}-{{steps}}step.tsv"
+    wildcard_constraints:
+        system=SYSTEMS.wildcards("images"),
     conda:
         "environment.yml"
     threads: THREADS

@@ -82,6 +82,12 @@ class PlannedSystem:
         return shlex.join(options)
 
     @property
+    def statistics(self) -> str:
+        """The shell's options of eval.statistics_score that say what it is."""
+        ((prompts, file),) = (self.spec.statistics or {}).items()
+        return shlex.join(["--statistics", file, "--set", prompts, "--count", str(self.spec.count)])
+
+    @property
     def students(self) -> list[str]:
         """The directory of the student, for a run."""
         return [self.student] if self.student is not None else []
@@ -128,14 +134,16 @@ def unknown_names(scale: Scale, specs: Sequence[SystemSpec], table: Table) -> It
             (("network",), spec.network, diffusion, "networks.diffusion has no"),
         ]
         named += [
-            (("images", name), name, prompts, "sampling.prompts has no set") for name in spec.images or ()
+            ((key, name), name, prompts, "sampling.prompts has no set")
+            for key in ("images", "statistics")
+            for name in getattr(spec, key) or ()
         ]
         for loc, name, known, what in named:
             if name is not None and name not in known:
                 yield spec.origin.error(
                     loc, f"{'.'.join(map(str, loc))}: {what} '{name}'{nearest(name, known)}"
                 )
-        for key in ("images", "prompts"):
+        for key in ("images", "prompts", "statistics"):
             for name, place in (getattr(spec, key) or {}).items():
                 if not Path(place).exists():
                     yield spec.origin.error((key, name), f"{key}.{name}: {place} does not exist")
@@ -152,6 +160,10 @@ def _planned(scale: Scale, spec: SystemSpec, table: Table, results: str) -> Iter
         rival, identity = _rival(scale, spec)
     elif spec.images is not None:
         identity = _handed_in(scale, spec)
+    elif spec.statistics is not None:
+        from addbench.identity import files_identity
+
+        identity, sets = [files_identity(spec.statistics.values()), list(spec.statistics), spec.count], ()
     elif spec.kind == "published":
         return
     else:

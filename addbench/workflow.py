@@ -282,18 +282,19 @@ class ComparedSystems:
         """What decides these, as JSON in one line."""
         return json.dumps([[system.label, system.deciding] for system in self.timed])
 
-    def wildcards(self, made: Literal["sampled", "handed in", "trained"]) -> str:
-        """A pattern of the wildcard `system` for those that are sampled here, were handed in, or are rivals."""
-        names = {
-            system.wildcard
-            for system in self.systems
-            if system.own
-            and (
-                system.rival is not None
-                if made == "trained"
-                else (system.source is None) is (made == "handed in")
-            )
+    def wildcards(self, made: Literal["sampled", "handed in", "trained", "statistics", "images"]) -> str:
+        """A pattern of the wildcard `system` for those that are sampled here, were handed in, or are rivals.
+
+        statistics: those without images. images: all others.
+        """
+        is_made: dict[str, Callable[[PlannedSystem], bool]] = {
+            "sampled": lambda system: system.source is not None,
+            "handed in": lambda system: system.spec.images is not None,
+            "trained": lambda system: system.rival is not None,
+            "statistics": lambda system: system.spec.statistics is not None,
+            "images": lambda system: system.spec.statistics is None,
         }
+        names = {system.wildcard for system in self.systems if system.own and is_made[made](system)}
         return "|".join(sorted(names)) or "(?!)"
 
     def rival(self, wildcards: Any) -> PlannedSystem:

@@ -33,7 +33,7 @@ STUDENT_STEPS = (1, 2, 4)
 """Numbers of steps that a saved student can be sampled by."""
 
 Dtype = Literal["float32", "bfloat16", "float16"]
-Kind = Literal["run", "rival", "network", "pipeline", "images", "published"]
+Kind = Literal["run", "rival", "network", "pipeline", "images", "statistics", "published"]
 _SAMPLER = ("guidance", "scheduler", "spacing", "timesteps", "dtype")
 _SETTINGS: dict[str, tuple[str, ...]] = {
     "run": (),
@@ -41,6 +41,7 @@ _SETTINGS: dict[str, tuple[str, ...]] = {
     "network": _SAMPLER,
     "pipeline": (*_SAMPLER, "revision", "sha256", "files", "resolution"),
     "images": ("prompts",),
+    "statistics": ("count",),
     "published": (),
 }
 """What each kind may state besides label, steps and figures from elsewhere."""
@@ -82,7 +83,7 @@ class FiguresSpec(Frozen):
 
 
 class SystemSpec(Document):
-    """One system at each number of `steps`; one of `run`, `rival`, `network`, `pipeline` and `images` says what it is.
+    """One system at each number of `steps`; one of the next six keys says what it is.
 
     run: a run of the table, at each of its training seeds. rival: another method's settings (`baselines.spec`), trained
     at each of the scale's seeds from the network `teacher`; `training` changes values of the scale's. network: one of
@@ -94,6 +95,9 @@ class SystemSpec(Document):
 
     images: by prompt set, a folder of images that were made elsewhere by `steps` steps. `prompts`: by prompt set, the
     file that says which image is whose (`eval.handed_in`); unset: the folder's index.csv.
+
+    statistics: a .npz of mean and covariance of FID's features, by the one prompt set that its images were made for;
+    `count`: how many images. There is FID of them alone.
 
     published: figures of the paper, elsewhere: of others. Both are printed beside the measured ones, and never ranked
     with them. A system that is none of these has these figures alone.
@@ -108,6 +112,8 @@ class SystemSpec(Document):
     network: Name | None = None
     pipeline: Text | None = None
     images: Annotated[dict[Name, Text], Field(min_length=1)] | None = None
+    statistics: Annotated[dict[Name, Text], Field(min_length=1, max_length=1)] | None = None
+    count: Count | None = None
     revision: Text | None = None
     sha256: Sha256 | None = None
     files: WeightFiles | None = None
@@ -135,7 +141,7 @@ class SystemSpec(Document):
             raise ValueError(f"is both a {kinds[0]} and a {kinds[1]}; keep one of the two keys")
         if not kinds and self.published is None and self.elsewhere is None:
             raise ValueError(
-                "needs one of `run`, `rival`, `network`, `pipeline` and `images`, or `published` figures"
+                "needs one of `run`, `rival`, `network`, `pipeline`, `images` and `statistics`, or `published` figures"
             )
         every = {name for names in _SETTINGS.values() for name in names}
         for name in sorted(every - set(_SETTINGS[self.kind])):
@@ -153,6 +159,8 @@ class SystemSpec(Document):
             raise ValueError("`timesteps` names them all; leave `spacing` out")
         if self.images is not None and len(self.steps) > 1:
             raise ValueError("a folder's images were made by one number of steps; give each number a file")
+        if self.statistics is not None and (self.count is None or len(self.steps) > 1):
+            raise ValueError("statistics need the `count` of their images, and one number of steps")
         for key in ("published", "elsewhere"):
             by = [figures.steps for figures in getattr(self, key) or ()]
             if others := sorted(set(by) - set(self.steps)):
@@ -166,7 +174,7 @@ class SystemSpec(Document):
     @property
     def kind(self) -> Kind:
         """What says what it is."""
-        kinds: tuple[Kind, ...] = ("run", "rival", "network", "pipeline", "images")
+        kinds: tuple[Kind, ...] = ("run", "rival", "network", "pipeline", "images", "statistics")
         return next((kind for kind in kinds if getattr(self, kind) is not None), "published")
 
     @property
@@ -185,6 +193,7 @@ _WORDS: dict[str, str] = {
     "network": "a network",
     "pipeline": "a pipeline",
     "images": "a folder of images",
+    "statistics": "a file of statistics",
     "published": "a system of published figures",
 }
 

@@ -138,11 +138,15 @@ class ReferenceFeatures:
 
 @dataclass(frozen=True)
 class ReferenceStatistics:
-    """The mean and covariance that FID compares with, without the images behind them; `rank` of the covariance."""
+    """The mean and covariance that FID compares with, without the images behind them; `rank` of the covariance.
+
+    checked: whether the file states by which settings it was made, and they are those that measure.
+    """
 
     source: StatisticsIdentity
     statistics: Statistics
     rank: int
+    checked: bool = False
 
 
 Reference = ReferenceFeatures | ReferenceStatistics

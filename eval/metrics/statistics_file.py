@@ -56,11 +56,12 @@ def read_statistics(
     largest = max(float(values[-1]), 0.0)
     if values[0] < -TOLERANCE * largest or (largest == 0.0 and scale > 0):
         raise InputError(file, f"sigma has the eigenvalue {values[0]:g}, so it is no covariance")
-    if settings is not None and "settings" in found:
+    checked = settings is not None and "settings" in found
+    if settings is not None and checked:
         _check_settings(file, str(found["settings"]), settings)
     rank = int((values > dimensions * np.finfo(np.float64).eps * largest).sum())
     source = StatisticsIdentity(file=file.as_posix(), sha256=file_hash(file))
-    return ReferenceStatistics(source, Statistics(mean, covariance, None), rank)
+    return ReferenceStatistics(source, Statistics(mean, covariance, None), rank, checked)
 
 
 def write_statistics(file: Path, statistics: Statistics, settings: Mapping[str, Any] | None = None) -> None:

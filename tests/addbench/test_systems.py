@@ -57,7 +57,10 @@ def planned(root: Path, label: str) -> PlannedSystem:
         (PIPELINE + "prompts: {parti: a.txt}\n", "a pipeline has no `prompts`"),
         (PIPELINE + "schedule: DDIMScheduler\n", "unknown key 'schedule'; did you mean 'scheduler'"),
         (PIPELINE + "dtype: half\n", "'half' is not a choice"),
-        ("label: C\nsteps: [1]\n", "needs one of `run`, `rival`, `network`, `pipeline` and `images`"),
+        ("label: C\nsteps: [1]\n", "needs one of `run`, `rival`, `network`, `pipeline`, `images` and `stat"),
+        ("label: S\nstatistics: {coco: a.npz}\nsteps: [1]\n", "statistics need the `count`"),
+        ("label: S\nstatistics: {coco: a.npz}\ncount: 5\nsteps: [1, 4]\n", "and one number of steps"),
+        (PIPELINE + "count: 5\n", "a pipeline has no `count`"),
         ("label: C\nsteps: [1]\npublished: [{steps: 1, source: x}]\n", "gives no figure"),
         ("label: C\nsteps: [1]\npublished: [{steps: 2, source: x, fid: 9.0}]\n", "by 2 steps, which `steps`"),
         ("label: R\nrival: {kind: gan}\nsteps: [1]\n", "a rival needs its `teacher` and `training`"),
@@ -199,3 +202,26 @@ def test_a_job_that_runs_alone_takes_all_cores_that_the_workflow_has():
 
     assert whole_machine(SimpleNamespace(cores=7), 1) == 7
     assert whole_machine(Cluster(), 3) == 3
+
+
+def test_statistics_are_a_system_without_images(root: Path, tmp_path: Path):
+    """Breaks when its images are looked for, or a file with other numbers scores nothing anew."""
+    file = tmp_path / "there.npz"
+    file.write_bytes(b"1")
+    text = f"label: S\nstatistics: {{coco: {file}}}\ncount: 1000\nsteps: [1]\n"
+    (root / "systems/mini/s.yaml").write_text(text)
+    system = planned(root, "S, 1 step")
+    assert (system.own, system.sets, system.every_sample) == (True, (), [])
+    assert system.statistics == f"--statistics {file} --set coco --count 1000"
+    found = plan(root)
+    assert found.wildcards("statistics") == "s"
+    assert not any("s" in found.wildcards(kind).split("|") for kind in ("sampled", "handed in", "images"))
+    assert system.label not in [each.label for each in found.timed]
+    file.write_bytes(b"2")
+    assert planned(root, "S, 1 step").deciding != system.deciding
+    (root / "systems/mini/s.yaml").write_text(text.replace("there", "gone").replace("coco", "cocoa"))
+    with pytest.raises(SpecError) as error:
+        plan(root)
+    said = [str(problem) for problem in error.value.problems]
+    assert any("s.yaml:2" in s and "no set 'cocoa'; did you mean 'coco'" in s for s in said), said
+    assert any("gone.npz does not exist" in s for s in said), said
