@@ -20,7 +20,7 @@ from eval.findings.verdicts import LOGARITHMIC
 from reports import layout
 from reports.cells import Report, Slice, budget, in_order
 from reports.context import protocols, provenance, times, training_time
-from reports.findings import findings_note, page_lines
+from reports.findings import findings_note, page_lines, system_lines
 from reports.plots.style import Drawn
 from reports.ratings import Preferences, ratings_page
 from reports.samples import first_and_last, write_tiles
@@ -83,6 +83,9 @@ def prepare(
     data["systems"] = systems_data(report, systems, root)
     if data["systems"] is not None:
         data["systems"]["figures"] = _figures_of("systems", figures)
+        data["systems"]["claims"] = system_lines(report)
+        # The first page has said it, where there is one.
+        data["systems"]["claims_note"] = findings_note(report) if only_systems else ""
     data["only_systems"] = only_systems
     data["ratings"] = None
     if preferences is not None:

@@ -16,7 +16,7 @@ from typing import Any
 
 from add.errors import InputError
 from eval.images import read_index
-from eval.result import MeasuredImages, Result, SystemResult, read_system_result
+from eval.result import MeasuredImages, Result, SystemResult
 from reports import layout
 from reports.cells import Estimate, Report, Slice, estimate, in_order
 from reports.samples import write_tiles
@@ -70,9 +70,9 @@ def collect_systems(report: Report) -> tuple[SystemRow, ...]:
 
 
 def _row(report: Report, system: ReportSystem) -> SystemRow:
-    if not system.results:
+    if system.label not in report.systems:
         return SystemRow(system, {}, {})
-    results = _results(report, system)
+    results = report.systems[system.label].results
     found: dict[str, list[MeasuredImages]] = {}
     for result in results:
         for measured in result.systems:
@@ -105,13 +105,6 @@ def _row(report: Report, system: ReportSystem) -> SystemRow:
         calls.pop() if len(calls) == 1 else None,
         fmean(times) if times else None,
     )
-
-
-def _results(report: Report, system: ReportSystem) -> Sequence[Result | SystemResult]:
-    """Of a run at a number of steps that the table samples, the table's results; else the system's own files."""
-    if system.run is not None and any(where.steps == system.steps for where in report.slices):
-        return report.results[system.run]
-    return [read_system_result(Path(file)) for file in system.results]
 
 
 def _how(result: Result | SystemResult, system: ReportSystem, prompts: str) -> dict[str, Any]:
