@@ -135,3 +135,7 @@ def test_claims_about_systems_stand_on_the_page_of_claims_and_beside_the_systems
     assert [line["number"] for line in system_lines(report)] == ["1", "2"]
     make_systems_report(study, results, tmp_path)
     assert (tmp_path / "systems.pdf").read_bytes().startswith(b"%PDF")
+    entries = listed(report, collect_systems(report), results)
+    (other,) = [e for e in entries if (e.system, e.group) == ("Other", "systems")]
+    assert other.finding is not None
+    assert other.finding.verdict == "reproduced"
