@@ -147,7 +147,7 @@ class _GrowingStudy:
         return taken
 
     def _processor(self) -> str:
-        from eval.findings.page import processor_name
+        from eval.findings.measured import processor_name
         from eval.result import hardware
 
         return processor_name(hardware("cuda" if self.uses_gpu else "cpu"))
@@ -166,7 +166,7 @@ class _GrowingStudy:
 
 
 def _here(counted: CountedRuns, processor: str) -> dict[str, list[Result]]:
-    from eval.findings.page import processor_of
+    from eval.findings.measured import processor_of
 
     return {
         run: [result for result in found if processor_of(result) == processor]

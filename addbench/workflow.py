@@ -18,7 +18,7 @@ from add.config.resolve import Table
 from add.config.run import Run, Variant
 from add.config.scale import Scale
 from add.config.study import StudySpec
-from add.config.system import SystemSpec, load_systems
+from add.config.system import SystemSpec, load_systems, system_findings
 from add.config.training import CacheSpec, CocoSpec, ShardsSpec, TrainData
 from add.config.yaml import Loc, SpecError, dotted, nearest, raise_all
 from add.device import machine_gpus
@@ -79,7 +79,10 @@ def report_values(
     study = study_from_spec(scale, baseline, table)
     if not compared.study.systems:
         study = dataclasses.replace(study, focus=())
-    study = dataclasses.replace(study, systems=tuple(_reported(compared)), timing=compared.times or None)
+    findings = (*study.findings, *system_findings(compared.specs))
+    study = dataclasses.replace(
+        study, systems=tuple(_reported(compared)), timing=compared.times or None, findings=findings
+    )
     return lambda wildcards: json.dumps(dataclasses.asdict(study))
 
 

@@ -45,6 +45,13 @@ class Metric(_Part):
     protocol: Hash12
 
 
+def image_error(metric: Metric) -> float | None:
+    """A figure's standard error over images: as stated, or by its 95% interval; None where it has neither."""
+    if metric.stderr is None and metric.interval is not None:
+        return (metric.interval[1] - metric.interval[0]) / (2 * 1.96)
+    return metric.stderr
+
+
 class MeasuredImages(_Part):
     """The metrics of a number of images."""
 

@@ -4,27 +4,37 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
 from add.errors import InputError
 from eval.findings.contrasts import Fit, RunSpread
-from eval.findings.page import (
-    Answer,
+from eval.findings.measured import (
     Measure,
-    answers,
     fit_measure,
     measure_spreads,
     observations,
     processor_of,
 )
+from eval.findings.page import Answer, answers
 from eval.findings.store import read_store
+from eval.findings.systems import SystemRuns
 from eval.findings.verdicts import LOGARITHMIC
 from eval.metrics.catalogue import METRICS
 from eval.metrics.protocol import ProtocolMismatchError, one_protocol, protocol_id
-from eval.result import Metric, ReferenceResult, Result, ResultSystem, read_reference, read_result
+from eval.result import (
+    Metric,
+    ReferenceResult,
+    Result,
+    ResultSystem,
+    SystemResult,
+    image_error,
+    read_reference,
+    read_result,
+    read_system_result,
+)
 from reports.study import ReportStudy
 
 
@@ -71,7 +81,7 @@ class Report:
     """All that the outputs print. `protocols`: by hash. `results`: each run's, by seed and processor.
 
     fits: by slice and metric, what the rows' means and differences follow from; without an entry, nothing says how far
-    runs spread. answers: to the study's findings.
+    runs spread. answers: to the study's findings. systems: by label with steps, those that something was measured of.
     """
 
     study: ReportStudy
@@ -82,6 +92,7 @@ class Report:
     reference: ReferenceResult | None
     fits: dict[tuple[Slice, str], Fit]
     answers: tuple[Answer, ...] = ()
+    systems: Mapping[str, SystemRuns] = field(default_factory=dict)
 
     def estimates(self, where: Slice, metric: str) -> dict[str, Estimate]:
         """One metric in one slice, by run in the table's order; empty if it was not measured there."""
@@ -156,11 +167,16 @@ def collect(study: ReportStudy, results: Path, replication: Path | None = None) 
     """
     read = read_results(study, results)
     by_run = {run: tuple(read[run, seed] for seed in study.seeds) for run in study.runs}
-    spreads = {}
+    spreads: dict[Measure, RunSpread] = {}
+    comparable: dict[Measure, RunSpread] = {}
     if replication is not None:
         larger = read_store(replication).counted(study.present).results
-        spreads = measure_spreads(larger, {name for result in read.values() for name in result.protocols})
-    return summarise(study, by_run, read_reference(results / "reference" / "reference.json"), spreads)
+        protocols = {name for result in read.values() for name in result.protocols}
+        spreads = measure_spreads(larger, protocols)
+        comparable = measure_spreads(larger, protocols, comparable=True)
+    reference = read_reference(results / "reference" / "reference.json")
+    systems = read_systems(study, by_run)
+    return summarise(study, by_run, reference, spreads, systems=systems, comparable_spreads=comparable)
 
 
 def summarise(
@@ -169,28 +185,52 @@ def summarise(
     reference: ReferenceResult | None,
     spreads: Mapping[Measure, RunSpread] | None = None,
     growing: bool = False,
+    systems: Mapping[str, SystemRuns] | None = None,
+    comparable_spreads: Mapping[Measure, RunSpread] | None = None,
 ) -> Report:
     """Every row's estimates and the answers to the findings, from each run's results, one at least.
 
-    growing: the results are those of a study that is looked at again and again. Raises InputError as `collect` does.
+    growing: the results are those of a study that is looked at again and again. systems, comparable_spreads: as
+    `eval.findings.page.answers` has them. Raises InputError as `collect` does.
     """
     flat = {f"{run}, seed {r.seed} on {processor_of(r)}": r for run in study.runs for r in results[run]}
     slices = _common_slices(flat)
     fits: dict[tuple[Slice, str], Fit] = {}
     measurements: dict[tuple[str, Slice], Measurement] = {}
     for where in slices:
-        systems = {run: [_system(result, where) for result in results[run]] for run in study.runs}
-        for metric in sorted({name for found in systems.values() for s in found for name in s.metrics}):
+        sets = {run: [_system(result, where) for result in results[run]] for run in study.runs}
+        for metric in sorted({name for found in sets.values() for s in found for name in s.metrics}):
             if (made := _fit(results, where, metric, spreads)) is not None:
                 fits[where, metric] = made
         for run in study.runs:
-            measurements[run, where] = _measure(run, systems[run], where, fits)
-    report = Report(study, slices, measurements, _protocols(flat), results, reference, fits)
+            measurements[run, where] = _measure(run, sets[run], where, fits)
+    report = Report(
+        study, slices, measurements, _protocols(flat), results, reference, fits, systems=systems or {}
+    )
     for where in slices:
         for metric in report.metrics(where):
             _check_column(report, where, metric)
     prompts = report.first.prompts if study.findings else ""
-    return replace(report, answers=answers(study.findings, results, prompts, spreads, growing))
+    asked = answers(study.findings, results, prompts, spreads, growing, report.systems, comparable_spreads)
+    return replace(report, answers=asked)
+
+
+def read_systems(study: ReportStudy, results: Mapping[str, Sequence[Result]]) -> dict[str, SystemRuns]:
+    """The results of every system that has some, by its label with steps.
+
+    results: the table's, which a student's are at a number of steps that the table samples. Raises InputError where a
+    file is missing or broken.
+    """
+    found = {}
+    for system in study.systems:
+        own = results.get(system.run or "", ())
+        if any(each.steps == system.steps for result in own for each in result.systems):
+            read: tuple[Result | SystemResult, ...] = tuple(own)
+        else:
+            read = tuple(read_system_result(Path(file)) for file in system.results)
+        if read:
+            found[system.label] = SystemRuns(system.name, system.steps, system.run, read)
+    return found
 
 
 def _fit(
@@ -310,7 +350,7 @@ def _shared_errors(values: Sequence[Metric], relative: bool) -> list[float]:
     """The mean standard errors over images and, where runs state it, over reference images, relative to the value."""
     units = [each.value if relative else 1.0 for each in values]
     images = [
-        error / unit for v, unit in zip(values, units, strict=True) if (error := _image_error(v)) is not None
+        error / unit for v, unit in zip(values, units, strict=True) if (error := image_error(v)) is not None
     ]
     reference = [
         v.reference_stderr / unit
@@ -331,9 +371,7 @@ def budget(report: Report, where: Slice, metric: str) -> dict[str, float] | None
         return None
     relative = metric in LOGARITHMIC
     values = [_system(result, where).metrics[metric] for found in report.results.values() for result in found]
-    images = [
-        error / (v.value if relative else 1.0) for v in values if (error := _image_error(v)) is not None
-    ]
+    images = [error / (v.value if relative else 1.0) for v in values if (error := image_error(v)) is not None]
     reference = [
         v.reference_stderr / (v.value if relative else 1.0) for v in values if v.reference_stderr is not None
     ]
@@ -345,12 +383,6 @@ def budget(report: Report, where: Slice, metric: str) -> dict[str, float] | None
         name: fmean(errors) for name, errors in (("images", images), ("reference", reference)) if errors
     }
     return parts
-
-
-def _image_error(metric: Metric) -> float | None:
-    if metric.stderr is None and metric.interval is not None:
-        return (metric.interval[1] - metric.interval[0]) / (2 * 1.96)
-    return metric.stderr
 
 
 def _protocols(read: Mapping[str, Result]) -> dict[str, dict[str, Any]]:

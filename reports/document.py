@@ -22,7 +22,7 @@ from reports.categories import CategoryScore, categories_data
 from reports.cells import Report, Slice, budget, in_order
 from reports.context import protocols, provenance, times, training_time
 from reports.explorer.listed import link_to_cell, link_to_system
-from reports.findings import findings_note, page_lines
+from reports.findings import findings_note, page_lines, system_lines
 from reports.plots.style import Drawn
 from reports.ratings import Preferences, ratings_page
 from reports.samples import first_and_last, write_tiles
@@ -94,6 +94,9 @@ def prepare(
         data["systems"]["categories"] = categories_data(categories)
         for line, row in zip(data["systems"]["rows"], systems, strict=True):
             line["link"] = link_to_system(row, data["systems"]["set"]) if explorer else ""
+        data["systems"]["claims"] = system_lines(report)
+        # The first page has said it, where there is one.
+        data["systems"]["claims_note"] = findings_note(report) if only_systems else ""
     data["only_systems"] = only_systems
     data["ratings"] = None
     if preferences is not None:

@@ -1,4 +1,7 @@
-"""The claims and what the results say of them: findings.csv, findings.json, and the lines of the first page."""
+"""The claims and what the results say of them: findings.csv, findings.json, and the lines of the first page.
+
+Of a claim about systems, `steps` is empty: its rows say theirs.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +23,9 @@ COLUMNS = (
 )  # fmt: skip
 """Of findings.csv. Differences are row - other of the pair that decides; of FID, they are ratios less one."""
 COVERS = "seed, processor (95%); images and reference are common to both rows"
+COVERS_IMAGES = (
+    "seed, processor, and images of what has no training seed (95%); the reference is common to both"
+)
 
 
 def records(report: Report) -> list[dict[str, Any]]:
@@ -52,7 +58,7 @@ def _record(answer: Answer) -> dict[str, Any]:
             "measured": shown(judged.contrast.estimate),
             "low": shown(low),
             "high": shown(high),
-            "covers": COVERS,
+            "covers": COVERS_IMAGES if judged.contrast.lasting > 0 else COVERS,
             "deciding_pair": list(judged.pair),
             "runs": judged.runs,
             "p": judged.p,
@@ -102,8 +108,17 @@ def page_lines(report: Report) -> list[dict[str, str]]:
     """The findings' table on the first page, line by line, as text."""
     reasons = list(_reasons(report))
     return [
-        _line(answer, record, f"({reasons.index(answer.reason) + 1})" if answer.reason else "")
-        for answer, record in zip(report.answers, records(report), strict=True)
+        _line(number, answer, record, f"({reasons.index(answer.reason) + 1})" if answer.reason else "")
+        for number, (answer, record) in enumerate(zip(report.answers, records(report), strict=True), start=1)
+    ]
+
+
+def system_lines(report: Report) -> list[dict[str, str]]:
+    """Those of the lines that are about systems."""
+    return [
+        line
+        for line, answer in zip(page_lines(report), report.answers, strict=True)
+        if answer.finding.steps is None
     ]
 
 
@@ -112,7 +127,7 @@ def _reasons(report: Report) -> dict[str, None]:
     return dict.fromkeys(answer.reason for answer in report.answers if answer.reason)
 
 
-def _line(answer: Answer, record: dict[str, Any], why: str) -> dict[str, str]:
+def _line(number: int, answer: Answer, record: dict[str, Any], why: str) -> dict[str, str]:
     show = shown_difference(answer)
     measured = ""
     if answer.judged is not None:
@@ -122,10 +137,12 @@ def _line(answer: Answer, record: dict[str, Any], why: str) -> dict[str, str]:
     if answer.verdict == "undecided":
         after = f"{more} more runs" if more is not None else "too close to decide"
     metric = style_of(answer.finding.metric).title
+    steps = answer.finding.steps
     return {
+        "number": str(number),
         "part": answer.finding.part,
         "claim": answer.finding.claim,
-        "metric": metric if answer.finding.steps == 1 else f"{metric}, {answer.finding.steps} steps",
+        "metric": metric if steps in (1, None) else f"{metric}, {steps} steps",
         "published": "" if record["published"] is None else show(record["published"]),
         "measured": measured,
         "p": "" if record["holm_p"] is None else _p(record["holm_p"]),
@@ -169,6 +186,12 @@ def findings_note(report: Report) -> str:
         if any(judged.level != 0.05 for judged in tested)
         else ""
     )
+    systems = (
+        "Claims about systems compare them by their own numbers of steps, on as many images; a system without a "
+        "training seed has one value, and its error over images in place of a variance between runs. "
+        if any(answer.finding.steps is None and answer.judged for answer in report.answers)
+        else ""
+    )
     untested = " ".join(f"({number}) {reason}." for number, reason in enumerate(_reasons(report), start=1))
     if not tested:
         return f"No claim is judged. {untested}"
@@ -177,7 +200,7 @@ def findings_note(report: Report) -> str:
         "bar is a 95% interval for one contrast: training seed and processor, by the variance between runs pooled over "
         "rows. It does not hold the draw of the pretrained networks: another pretraining seed of a feature network may "
         "change what part (a) finds. Verdicts are at 5% for the whole page (Holm); a difference below the margin does "
-        f"not count ({margins}). {looks}Undecided claims: how many more runs a row would decide them in 80 of 100 "
-        "studies, if what was measured is the truth."
+        f"not count ({margins}). {looks}{systems}Undecided claims: how many more runs a row would decide them in 80 of "
+        "100 studies, if what was measured is the truth."
     )
     return f"{note} {untested}".rstrip()

@@ -16,7 +16,7 @@ from typing import Any
 
 from add.errors import InputError
 from eval.images import read_index
-from eval.result import MeasuredImages, Result, SystemResult, read_system_result
+from eval.result import MeasuredImages, Result, SystemResult
 from eval.timing import SecondsSpread, SystemTiming, TimingResult, read_timing
 from reports import layout
 from reports.cells import Estimate, Report, Slice, estimate, in_order
@@ -105,9 +105,9 @@ def machine_of(times: TimingResult) -> str:
 
 
 def _row(report: Report, system: ReportSystem) -> SystemRow:
-    if not system.results:
+    if system.label not in report.systems:
         return SystemRow(system, {}, {})
-    results = _results(report, system)
+    results = report.systems[system.label].results
     found: dict[str, list[MeasuredImages]] = {}
     for result in results:
         for measured in result.systems:
@@ -140,13 +140,6 @@ def _row(report: Report, system: ReportSystem) -> SystemRow:
         calls.pop() if len(calls) == 1 else None,
         fmean(times) if times else None,
     )
-
-
-def _results(report: Report, system: ReportSystem) -> Sequence[Result | SystemResult]:
-    """Of a run at a number of steps that the table samples, the table's results; else the system's own files."""
-    if system.run is not None and any(where.steps == system.steps for where in report.slices):
-        return report.results[system.run]
-    return [read_system_result(Path(file)) for file in system.results]
 
 
 def _how(result: Result | SystemResult, system: ReportSystem, prompts: str) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from add.config.resolve import resolve
 from add.errors import InputError, refuses
 from add.files import write_whole
 from add.lock import only_writer
-from eval.findings.page import processor_of
+from eval.findings.measured import processor_of
 from eval.findings.store import CountedRuns, read_store
 from reports.categories import CategoryScore, collect_categories, render_categories_csv
 from reports.cells import Report, collect, summarise
@@ -84,13 +84,16 @@ def make_systems_report(
 ) -> None:
     """Writes systems.pdf, the CSVs of systems and their figures: the comparison alone, from the runs that it needs.
 
+    Its claims are judged as a page of their own: Holm's rule is over these alone.
+
     Raises InputError as `make_report` does, and where the scale has no systems.
     """
     if not study.systems:
         raise InputError(f"scale {study.scale} names no systems, so there is nothing to compare")
     runs = {system.run for system in study.systems if system.run is not None}
     rows = tuple(row for row in study.rows if row.run in runs)
-    report = collect(replace(study, rows=rows, findings=()), results, replication)
+    findings = tuple(finding for finding in study.findings if finding.steps is None)
+    report = collect(replace(study, rows=rows, findings=findings), results, replication)
     systems = collect_systems(report)
     figures = draw_systems(systems, report.first.prompts, out / "figures")
     categories = collect_categories(report, systems)
@@ -101,8 +104,8 @@ def make_systems_report(
 def make_replication_report(study: ReportStudy, replication: Path, out: Path) -> None:
     """The same of a study that grows: of the runs that are in its store, whatever their number a row.
 
-    A row without a run is left out, and what needs images, logs or votes is not there. Raises InputError where no row
-    has a run.
+    A row without a run is left out, and what needs images, logs, votes or other systems is not there. Raises InputError
+    where no row has a run.
     """
     counted = read_store(replication).counted(study.present)
     there = counted.there
@@ -110,7 +113,14 @@ def make_replication_report(study: ReportStudy, replication: Path, out: Path) ->
         reason = "holds no run of the present table; `addbench replication run` makes some"
         raise InputError(replication, f"{reason}. {counted.left_out_text}".rstrip())
     rows = tuple(row for row in study.rows if row.run in there)
-    shown = replace(study, rows=rows, focus=(), description=f"{study.description} {_size(study, counted)}")
+    findings = tuple(finding for finding in study.findings if finding.steps is not None)
+    shown = replace(
+        study,
+        rows=rows,
+        focus=(),
+        findings=findings,
+        description=f"{study.description} {_size(study, counted)}",
+    )
     report = summarise(shown, there, None, growing=True)
     write_document(report, None, draw_results(report, out / "figures"), out / "table.pdf")
     write_texts(report, out)

@@ -44,14 +44,15 @@ class Cell:
 class Finding:
     """A claim with its rows' runs: `rows` are `relation` than each of `others`.
 
-    published: the values that are published for the metric, by run. place: its file and line.
+    steps: None where the rows are systems, each by its own number of steps (`add.config.system`). published: the values
+    that are published for the metric, by row. place: its file and line.
     """
 
     part: str
     claim: str
     section: str | None
     metric: MetricName
-    steps: int
+    steps: int | None
     rows: tuple[str, ...]
     relation: Literal["better", "worse", "equivalent", "not_better"]
     others: tuple[str, ...]

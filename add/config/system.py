@@ -5,13 +5,15 @@ Its file gives it one name; with a number of steps, that name stands in every ta
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from add.config.load import load_folder
+from add.config.resolve import Finding
+from add.config.run import MetricName
 from add.config.types import (
     Count,
     Document,
@@ -23,8 +25,9 @@ from add.config.types import (
     Sha256,
     Text,
     WeightFiles,
+    distinct,
 )
-from add.config.yaml import SpecError, raise_all
+from add.config.yaml import SpecError, nearest, raise_all
 
 RESERVED = ("unknown", "attention-check")
 """Names with a special meaning in preference records."""
@@ -82,6 +85,22 @@ class FiguresSpec(Frozen):
         return self
 
 
+class SystemFindingSpec(Frozen):
+    """A claim about systems by their own numbers of steps, which the report tests.
+
+    rows are `relation` than each of `than`; both name systems of the folder by label and steps, as tables do ("ADD, 4
+    steps"). The rest is as in an ablation's findings (`add.config.run.FindingSpec`).
+    """
+
+    claim: Text
+    section: Text | None = None
+    metric: MetricName
+    rows: Annotated[tuple[Text, ...], Field(min_length=1), distinct("a system")]
+    relation: Literal["better", "worse", "equivalent", "not_better"]
+    than: Annotated[tuple[Text, ...], Field(min_length=1), distinct("a system")]
+    margin: Annotated[float, Field(gt=0, lt=1)] | None = None
+
+
 class SystemSpec(Document):
     """One system at each number of `steps`; one of the next six keys says what it is.
 
@@ -100,7 +119,7 @@ class SystemSpec(Document):
     `count`: how many images. There is FID of them alone.
 
     published: figures of the paper, elsewhere: of others. Both are printed beside the measured ones, and never ranked
-    with them. A system that is none of these has these figures alone.
+    with them. A system that is none of these has these figures alone. findings: what is claimed of it, and of others.
     """
 
     label: Label
@@ -126,6 +145,7 @@ class SystemSpec(Document):
     prompts: dict[Name, Text] | None = None
     published: tuple[FiguresSpec, ...] | None = None
     elsewhere: tuple[FiguresSpec, ...] | None = None
+    findings: tuple[SystemFindingSpec, ...] = ()
 
     @field_validator("label")
     @classmethod
@@ -205,7 +225,57 @@ def load_systems(directory: str | Path | None) -> tuple[SystemSpec, ...]:
     systems, problems = load_folder(SystemSpec, directory, r"[a-z0-9][a-z0-9_]*", "results")
     problems += _twice(systems)
     raise_all(problems)
+    raise_all(_unknown_systems(systems))
     return tuple(systems)
+
+
+def system_findings(systems: Sequence[SystemSpec]) -> tuple[Finding, ...]:
+    """What the files of systems claim, in their order, as the page of claims reads it."""
+    published = {
+        (system.name_at(figures.steps), metric): value
+        for system in systems
+        for figures in system.published or ()
+        for metric in ("fid", "clip_score")
+        if (value := getattr(figures, metric)) is not None
+    }
+    return tuple(
+        Finding(
+            part="systems",
+            claim=finding.claim,
+            section=finding.section,
+            metric=finding.metric,
+            steps=None,
+            rows=finding.rows,
+            relation=finding.relation,
+            others=finding.than,
+            margin=finding.margin,
+            published={label: v for (label, metric), v in published.items() if metric == finding.metric},
+            place=f"{system.origin.file}:{system.origin.line(('findings', index))}",
+        )
+        for system in systems
+        for index, finding in enumerate(system.findings)
+    )
+
+
+def _unknown_systems(systems: Sequence[SystemSpec]) -> Iterator[SpecError]:
+    """Claims about systems that no file describes, or of which nothing is measured."""
+    kinds = {system.name_at(steps): system.kind for system in systems for steps in system.steps}
+    for system in systems:
+        for index, finding in enumerate(system.findings):
+            for key in ("rows", "than"):
+                for place, label in enumerate(getattr(finding, key)):
+                    loc = ("findings", index, key, place)
+                    if label not in kinds:
+                        message = f"{key}: no file has the system '{label}'{nearest(label, kinds)}"
+                        yield system.origin.error(loc, message)
+                    elif kinds[label] == "published":
+                        message = (
+                            f"{key}: of '{label}' there are published figures alone: nothing is measured"
+                        )
+                        yield system.origin.error(loc, message)
+            if both := sorted(set(finding.rows) & set(finding.than)):
+                message = f"than: '{both[0]}' would be compared with itself"
+                yield system.origin.error(("findings", index, "than"), message)
 
 
 def _twice(systems: list[SystemSpec]) -> Iterator[SpecError]:
@@ -216,6 +286,6 @@ def _twice(systems: list[SystemSpec]) -> Iterator[SpecError]:
         if (first := labels.setdefault(system.label, system)) is not system:
             message = f"label: '{system.label}' is already the label of {first.origin.file}"
             yield system.origin.error(("label",), message)
-        what = system.model_dump_json(exclude={"label", "published", "elsewhere"})
+        what = system.model_dump_json(exclude={"label", "published", "elsewhere", "findings"})
         if system.kind != "published" and (other := made.setdefault(what, system)) is not system:
             yield system.origin.error((), f"is the same system as {other.origin.file}")

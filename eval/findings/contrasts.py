@@ -6,6 +6,9 @@ another processor, or in another row, is another draw (measured: common seeds gi
 variance is pooled over the rows, but for those that spread more than the others (an F test at WIDER, the widest row
 first), which keep their own. Pooled without exception, intervals of a row that spreads twice as far would hold in 88%
 of cases; with each row's own, those of 8 runs a row would be a sixth wider at the level of a page of claims.
+
+A row without a training seed (a teacher that is sampled) has one value and no variance between runs: its error over
+images counts in its place, in full, though the part that comes of the prompts is common to both rows.
 """
 
 from __future__ import annotations
@@ -25,12 +28,16 @@ WIDER = 0.1
 
 @dataclass(frozen=True)
 class Observation:
-    """One run's value of one metric, transformed (`transformed`)."""
+    """One run's value of one metric, transformed (`transformed`).
+
+    error: the standard error over images, of what has no training seed.
+    """
 
     row: str
-    seed: int
+    seed: int | None
     processor: str
     value: float
+    error: float | None = None
 
 
 @dataclass(frozen=True)
@@ -55,11 +62,15 @@ class RunSpread:
 
 @dataclass(frozen=True)
 class Contrast:
-    """A difference of two rows, or one row's mean: estimate, standard error, degrees of freedom."""
+    """A difference of two rows, or one row's mean: estimate, standard error, degrees of freedom.
+
+    lasting: the part of the standard error that more runs would not lessen.
+    """
 
     estimate: float
     error: float
     freedom: float
+    lasting: float = 0.0
 
     def interval(self, level: float = 0.95) -> tuple[float, float]:
         """Student's interval."""
@@ -80,7 +91,7 @@ class Fit:
     """All rows' means with what is needed for contrasts between them.
 
     weights: by row, the weight of each observation in the row's mean, (observations,). of: each observation's row.
-    processors: what each adds to every row, 0 for the first.
+    processors: what each adds to every row, 0 for the first. fixed: the variances of rows without a training seed.
     """
 
     rows: tuple[str, ...]
@@ -90,6 +101,11 @@ class Fit:
     runs: Mapping[str, int]
     spread: RunSpread
     processors: Mapping[str, float]
+    fixed: Mapping[str, float]
+
+    def runs_of(self, *rows: str) -> int:
+        """The fewest runs that one of these rows has, without those that have no training seed."""
+        return min((self.runs[row] for row in rows if row not in self.fixed), default=1)
 
     def mean(self, row: str) -> Contrast:
         """One row's mean, on the first processor where there are several."""
@@ -101,23 +117,28 @@ class Fit:
 
     def _linear(self, estimate: float, weights: Array) -> Contrast:
         """A sum of parts, one of each variance that is estimated; Satterthwaite's degrees of freedom."""
-        parts = {"": 0.0}  # what is of the pooled variance, and by row
+        parts: dict[Variance, float] = {}
+        lasting = 0.0
         for row, weight in zip(self.of, weights, strict=True):
-            place = row if row in self.spread.own else ""
-            parts[place] = parts.get(place, 0.0) + weight * weight * self.spread.of(row).value
-        total = sum(parts.values())
+            if row in self.fixed:
+                lasting += weight * weight * self.fixed[row]
+            else:
+                variance = self.spread.of(row)
+                parts[variance] = parts.get(variance, 0.0) + weight * weight * variance.value
+        total = sum(parts.values()) + lasting
         if total == 0:
             return Contrast(estimate, 0.0, math.inf)
-        freedoms = {place: self.spread.of(place).freedom for place in parts}
-        inverse = sum((part / total) ** 2 / freedoms[place] for place, part in parts.items())
-        return Contrast(estimate, math.sqrt(total), 1 / inverse)
+        inverse = sum((part / total) ** 2 / variance.freedom for variance, part in parts.items())
+        freedom = 1 / inverse if inverse else math.inf
+        return Contrast(estimate, math.sqrt(total), freedom, math.sqrt(lasting))
 
 
 def fit(observations: Sequence[Observation], spread: RunSpread | None = None) -> Fit:
     """Fit rows and processors to the observations of one metric.
 
     spread: of a larger study, by which few runs are judged; otherwise it is estimated here. Raises ValueError where no
-    row has two runs and no spread is given, or rows and processors cannot be told apart.
+    row has two runs and no spread is given, though some row has a training seed, or rows and processors cannot be told
+    apart.
     """
     if not observations:
         raise ValueError("there are no observations")
@@ -134,6 +155,9 @@ def fit(observations: Sequence[Observation], spread: RunSpread | None = None) ->
             "rows were run on different processors only: rows and processors cannot be told apart"
         )
     weights = np.linalg.pinv(design)
+    fixed = {o.row: o.error**2 for o in observations if o.error is not None}
+    if spread is None and len(fixed) == len(rows):
+        spread = RunSpread(Variance(0.0, math.inf), {})
     if spread is None:
         residuals = y - design @ (weights @ y)
         leverage = np.einsum("np,pn->n", design, weights)
@@ -146,7 +170,11 @@ def fit(observations: Sequence[Observation], spread: RunSpread | None = None) ->
             for k, row in enumerate(rows)
         }
         spread = _spread(
-            {row: Variance(v.value / v.freedom, v.freedom) for row, v in own.items() if v.freedom > 1e-9}
+            {
+                row: Variance(v.value / v.freedom, v.freedom)
+                for row, v in own.items()
+                if v.freedom > 1e-9 and row not in fixed
+            }
         )
     return Fit(
         rows=rows,
@@ -156,6 +184,7 @@ def fit(observations: Sequence[Observation], spread: RunSpread | None = None) ->
         runs={row: sum(o.row == row for o in observations) for row in rows},
         spread=spread,
         processors=dict(zip(processors, [0.0, *(weights @ y)[len(rows) :].tolist()], strict=True)),
+        fixed=fixed,
     )
 
 

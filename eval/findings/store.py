@@ -22,7 +22,7 @@ from typing import Any
 
 from add.errors import InputError
 from add.files import write_whole
-from eval.findings.page import processor_of
+from eval.findings.measured import processor_of
 from eval.findings.present import Kind, PresentStudy, mismatches
 from eval.result import MeasuredImages, Result, ResultSystem, read_json, read_result, validated
 

@@ -127,15 +127,19 @@ def look(observations: Sequence[Observation], claim: Claim) -> tuple[tuple[Obser
 
     A look is at FIRST_LOOK runs of each of the claim's rows, at twice as many, and so on. A row with more runs gives at
     most twice as many, the first by seed and processor, so that what a look sees does not depend on when it is taken.
+    Rows without a training seed wait for the others.
     """
-    runs = {row: [o for o in observations if o.row == row] for row in claim.runs}
+    fixed = {o.row for o in observations if o.error is not None}
+    runs = {row: [o for o in observations if o.row == row] for row in claim.runs if row not in fixed}
+    if not runs:
+        return tuple(observations), LEVEL
     fewest = min(len(found) for found in runs.values())
     if fewest < FIRST_LOOK:
         return tuple(observations), 0.0
     number = int(math.log2(fewest / FIRST_LOOK))
     most = 2 * FIRST_LOOK * 2**number
     by_row: dict[str, list[Observation]] = {}
-    for o in sorted(observations, key=lambda o: (o.seed, o.processor)):
+    for o in sorted(observations, key=lambda o: (o.seed or 0, o.processor)):
         by_row.setdefault(o.row, []).append(o)
     seen = tuple(o for found in by_row.values() for o in found[:most])
     return seen, LEVEL * FIRST_SHARE * (1 - FIRST_SHARE) ** number
@@ -168,8 +172,7 @@ def _test(claim: Claim, fit: Fit, level: float) -> Judged:
     favoured = min(p, key=lambda name: p[name])
     by_pair = each[favoured]
     pair = (min if favoured == "contradicted" else max)(by_pair, key=lambda pair: by_pair[pair])
-    runs = min(fit.runs[row] for row in pair)
-    return Judged(claim, pair, contrasts[pair], runs, level, favoured, min(1.0, p[favoured]))
+    return Judged(claim, pair, contrasts[pair], fit.runs_of(*pair), level, favoured, min(1.0, p[favoured]))
 
 
 def _detectable(contrast: Contrast, level: float) -> float:
@@ -179,7 +182,8 @@ def _detectable(contrast: Contrast, level: float) -> float:
 
 def _more(claim: Claim, contrast: Contrast, level: float) -> float | None:
     """How many times the runs would decide the claim, if the estimate is the truth."""
-    if contrast.error == 0:
+    between = contrast.error**2 - contrast.lasting**2
+    if between <= 0:  # no run would lessen the error
         return None
     gain = contrast.estimate if claim.larger_is_better else -contrast.estimate
     m = claim.margin
@@ -192,7 +196,9 @@ def _more(claim: Claim, contrast: Contrast, level: float) -> float | None:
         needs = [(m - abs(gain), inside), (abs(gain) - m, away)]
     else:
         needs = [(abs(m - gain), away)]
-    factors = [(z * contrast.error / gap) ** 2 for gap, z in needs if gap > 0]
+    # What runs may leave of the error, after the part that they do not lessen.
+    rooms = [(gap / z) ** 2 - contrast.lasting**2 for gap, z in needs if gap > 0]
+    factors = [between / room for room in rooms if room > 0]
     least = min(factors, default=math.inf)
     return max(least, 1.0) if least <= 100 else None
 

@@ -25,7 +25,7 @@ def listed(report: Report, systems: Sequence[SystemRow], results: Path) -> tuple
 
     A row has the first finding of its sub-table that it decides, or is one of.
     """
-    return (*_of_table(report, results), *_of_systems(systems))
+    return (*_of_table(report, results), *_of_systems(report, systems))
 
 
 def name_of_row(report: Report, run: str) -> str:
@@ -60,11 +60,11 @@ def _of_table(report: Report, results: Path) -> Iterator[ExplorerEntry]:
                 scores=_scores(folder, where.prompts, where.steps),
                 group=f"({row.part}) {row.question}",
                 cells=_cells(report.measurements[row.run, where].metrics),
-                finding=_finding(report, row.part, row.run, where),
+                finding=_finding(report, row.run, where.steps, where.prompts, row.part),
             )
 
 
-def _of_systems(systems: Sequence[SystemRow]) -> Iterator[ExplorerEntry]:
+def _of_systems(report: Report, systems: Sequence[SystemRow]) -> Iterator[ExplorerEntry]:
     for row in systems:
         for prompts, samples in row.system.samples.items():
             if prompts not in row.estimates:
@@ -78,7 +78,7 @@ def _of_systems(systems: Sequence[SystemRow]) -> Iterator[ExplorerEntry]:
                 scores=_scores(folder, prompts, row.system.steps),
                 group=SYSTEMS,
                 cells=_cells(row.estimates[prompts]),
-                finding=None,
+                finding=_finding(report, row.system.label, None, prompts, "systems"),
             )
 
 
@@ -96,11 +96,12 @@ def _cells(estimates: Mapping[str, Estimate]) -> list[TableCell]:
     return cells
 
 
-def _finding(report: Report, part: str, run: str, where: Slice) -> EntryFinding | None:
-    if where.prompts != report.first.prompts:
+def _finding(report: Report, row: str, steps: int | None, prompts: str, part: str) -> EntryFinding | None:
+    """The first finding of a part that a row is of. steps: None for a system, whose name says them."""
+    if prompts != report.first.prompts:
         return None
     for answer in report.answers:
         finding = answer.finding
-        if (finding.part, finding.steps) == (part, where.steps) and run in (*finding.rows, *finding.others):
+        if (finding.part, finding.steps) == (part, steps) and row in (*finding.rows, *finding.others):
             return EntryFinding(claim=finding.claim, verdict=answer.verdict)
     return None

@@ -9,12 +9,12 @@ from types import SimpleNamespace
 import pytest
 from snakemake.exceptions import WorkflowError
 
-from add.config.load import load_scale
+from add.config.load import load_baseline, load_scale
 from add.config.scale import TimingSpec
 from add.config.system import load_systems
 from add.config.yaml import SpecError
 from addbench.systems import PlannedSystem
-from addbench.workflow import ComparedSystems, plan_compared, whole_machine
+from addbench.workflow import ComparedSystems, plan_compared, report_values, whole_machine
 from eval.timing import read_systems
 from tests.support.specs import copy_settings, table_of
 
@@ -106,6 +106,46 @@ def test_names_that_lead_nowhere_are_refused_with_line_and_nearest(root: Path):
     assert any("b.yaml:2" in s and "networks.diffusion has no 'sd22'; did you mean 'sd21'" in s for s in said)
     assert any("c.yaml:3" in s and "no set 'party'" in s for s in said)
     assert any("c.yaml:3" in s and "results does not exist" in s for s in said)
+
+
+def claim(rows: str, than: str, **more: str) -> str:
+    keys = {"claim": "One is better", "metric": "fid", "relation": "better"} | more
+    lines = [f"{key}: {value}" for key, value in keys.items()]
+    return "findings:\n  - " + "\n    ".join([*lines, f"rows: ['{rows}']", f"than: ['{than}']"]) + "\n"
+
+
+def test_a_claim_by_yaml_alone_is_the_reports(root: Path):
+    file = root / "systems/mini/add.yaml"
+    text = file.read_text().partition("findings:")[0]
+    file.write_text(text + claim("ADD, 4 steps", "SDXL teacher, 25 steps", margin="0.1"))
+    scale, table = load_scale(root / "config/mini.yaml"), table_of(root, "mini")
+    baseline = load_baseline(root / "ablations/baseline.yaml")
+    values = json.loads(report_values(scale, baseline, table, plan(root))(None))
+    asked = [finding for finding in values["findings"] if finding["steps"] is None]
+    assert len(values["findings"]) == len(table.findings) + 1
+    assert (asked[0]["rows"], asked[0]["others"]) == (["ADD, 4 steps"], ["SDXL teacher, 25 steps"])
+    assert asked[0]["place"].endswith("add.yaml:6")
+    assert asked[0]["margin"] == 0.1
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (claim("A, 1 step", "B, 25 step"), "than: no file has the system 'B, 25 step'; did you mean 'B, 25"),
+        (claim("A, 4 steps", "B, 25 steps"), "rows: no file has the system 'A, 4 steps'"),
+        (claim("A, 1 step", "A, 1 step"), "than: 'A, 1 step' would be compared with itself"),
+        (claim("A, 1 step", "P, 1 step"), "than: of 'P, 1 step' there are published figures alone"),
+        (claim("A, 1 step", "B, 25 steps", relation="best"), "'best' is not a choice"),
+        (claim("A, 1 step", "B, 25 steps", steps="1"), r"unknown key 'findings\[0\].steps'"),
+    ],
+)
+def test_a_claim_about_no_system_is_refused_with_its_line(tmp_path: Path, text: str, message: str):
+    published = "label: P\nsteps: [1]\npublished: [{steps: 1, source: x, fid: 9.0}]\n"
+    folder = write(tmp_path, one=STUDENT + text, two=PIPELINE, three=published)
+    with pytest.raises(SpecError, match=rf"one\.yaml:\d+: .*{message}") as error:
+        load_systems(folder)
+    lines = [int(str(problem).split(":")[1]) for problem in error.value.problems]
+    assert all(line > 3 for line in lines)
 
 
 def test_a_rivals_settings_are_refused_with_the_file(root: Path):

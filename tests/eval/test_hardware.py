@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import eval.result
-from eval.findings.page import processor_name
+from eval.findings.measured import processor_name
 from eval.result import hardware
 
 XEON = """processor\t: 0

@@ -18,11 +18,13 @@ from eval.result import read_result
 from reports.cells import collect
 from reports.document import prepare
 from reports.explorer.listed import listed
+from reports.findings import records, system_lines
 from reports.layout import plain_label
 from reports.plots.systems import plot_plane, plot_systems
 from reports.study import ReportStudy, ReportSystem
 from reports.systems import collect_systems, read_times, render_systems_csv, systems_data
 from reports.table import make_systems_report
+from tests.reports.test_findings import finding
 from tests.support.report_fixture import paper_study, write_results
 
 PAPER = {"steps": 1, "source": "the paper's Table 2", "fid": 19.7, "clip_score": 0.326, "seconds": 0.09}
@@ -238,3 +240,35 @@ def test_cells_and_systems_link_to_their_images_in_the_explorer(results: Path, t
     assert {(prompts, plain_label(name)) for prompts, name in table} <= shown
     prepare(report, results, (), tmp_path, systems=rows)
     assert json.loads(typst.query(tmp_path / "document.typ", "link", root=tmp_path)) == []
+
+
+def test_claims_about_systems_stand_on_the_page_of_claims_and_beside_the_systems(
+    results: Path, tmp_path: Path
+):
+    study = compared(results)
+    samples = study.systems[1].samples
+    untrained = []
+    for name in ("Teacher", "Other"):
+        values = json.loads((results / "copy.json").read_text()) | {"seed": None}
+        file = results / f"{name}.json"
+        file.write_text(json.dumps(values))
+        untrained.append(ReportSystem(name, f"{name}, 1 step", 1, None, (str(file),), samples))
+    told = replace(finding("fid", "equivalent"), steps=None, part="systems", published={})
+    claims = (
+        replace(told, rows=("Teacher, 1 step",), others=("Other, 1 step",)),
+        replace(told, rows=("ADD, 1 step",), others=("Teacher, 1 step",)),
+    )
+    study = replace(study, systems=(*study.systems, *untrained), findings=claims)
+    report = collect(study, results)
+    assert [answer.verdict for answer in report.answers] == ["reproduced", "not tested"]
+    first, second = records(report)
+    assert (first["part"], first["steps"], first["rows"]) == ("systems", None, ["Teacher, 1 step"])
+    assert "images of what has no training seed" in first["covers"]
+    assert "No study says how far runs by 1 step(s) spread" in second["reason"]
+    assert [line["number"] for line in system_lines(report)] == ["1", "2"]
+    make_systems_report(study, results, tmp_path)
+    assert (tmp_path / "systems.pdf").read_bytes().startswith(b"%PDF")
+    entries = listed(report, collect_systems(report), results)
+    (other,) = [e for e in entries if (e.system, e.group) == ("Other", "systems")]
+    assert other.finding is not None
+    assert other.finding.verdict == "reproduced"

@@ -127,3 +127,60 @@ def test_intervals_hold_in_95_of_100_studies(sd: dict[str, float], processors: d
             held[study_number, k] = low < 0 < high
     coverage = held.mean(0)
     assert ((coverage > 0.93) & (coverage < 0.97)).all(), coverage
+
+
+def test_what_has_no_training_seed_has_the_error_of_its_images():
+    runs = [
+        Observation("a", 0, "p", 1.0),
+        Observation("a", 1, "p", 3.0),
+        Observation("t", None, "p", 4.0, 0.5),
+    ]
+    result = fit(runs)
+    assert result.spread.pooled == Variance(pytest.approx(2.0), pytest.approx(1.0))
+    found = result.difference("t", "a")
+    assert found.error == pytest.approx(math.sqrt(2 / 2 + 0.5**2))
+    assert found.lasting == pytest.approx(0.5)
+    assert found.freedom == pytest.approx(1.25**2 / (1.0**2 / 1))
+    assert result.runs_of("t", "a") == 2
+    other = fit([*runs, Observation("u", None, "p", 4.0, 0.3)]).difference("t", "u")
+    assert (other.error, other.freedom) == (pytest.approx(math.hypot(0.5, 0.3)), math.inf)
+    alone = fit([runs[2], Observation("u", None, "p", 5.0, 1.2)])
+    assert alone.difference("u", "t").error == pytest.approx(1.3), "no training seed, and none is asked for"
+    with pytest.raises(ValueError, match="No row has two different runs"):
+        fit(runs[1:])
+
+
+@pytest.mark.parametrize(
+    ("runs", "images", "common", "reach"),
+    [
+        ({"a": 8, "b": 8, "c": 8}, 1.0, 0.0, (0.93, 0.97)),
+        ({"a": 8, "b": 8, "c": 8}, 0.2, 0.0, (0.93, 0.97)),
+        ({"a": 3, "b": 3}, 1.0, 0.0, (0.93, 0.97)),
+        ({"a": 1, "b": 1}, 1.0, 0.0, (0.93, 0.97)),
+        ({"a": 8, "b": 8, "c": 8}, 1.0, 0.7, (0.95, 1.0)),
+    ],
+    ids=[
+        "as wide as a run",
+        "narrow",
+        "three seeds",
+        "one seed, another study's spread",
+        "half of it common",
+    ],
+)
+def test_intervals_against_what_has_no_training_seed_hold(
+    runs: dict[str, int], images: float, common: float, reach: tuple[float, float]
+):
+    """images: the error of the untrained row's value. common: its part that the runs have too, as of the prompts."""
+    rng = np.random.default_rng(5)
+    held = []
+    for _ in range(2500):
+        shared, spread = common * images * rng.standard_normal(), None
+        own = math.sqrt(1 - common**2) * images * rng.standard_normal()
+        sample = [Observation(o.row, o.seed, o.processor, o.value + shared) for o in study(rng, runs)]
+        if max(runs.values()) == 1:
+            freedom = 30
+            spread = RunSpread(Variance(rng.chisquare(freedom) / freedom, freedom), {})
+        result = fit([*sample, Observation("t", None, "one", shared + own, images)], spread)
+        low, high = result.difference("a", "t").interval()
+        held.append(low < 0 < high)
+    assert reach[0] < np.mean(held) < reach[1], np.mean(held)

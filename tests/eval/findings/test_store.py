@@ -12,7 +12,7 @@ import pytest
 
 from add.errors import InputError
 from add.identity import METHOD, spec_hash
-from eval.findings.page import measure_spreads
+from eval.findings.measured import measure_spreads
 from eval.findings.present import PresentStudy, mismatches, present_study
 from eval.findings.store import PROTOCOLS, Key, add_results, holds, read_store
 from eval.metrics.protocol import protocol_id

@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 from eval.findings.contrasts import Contrast, Fit, Observation, RunSpread, Variance, fit
-from eval.findings.verdicts import FIRST_LOOK, LEVEL, Claim, holm, judge, look, transformed
+from eval.findings.verdicts import FIRST_LOOK, LEVEL, Claim, Relation, holm, judge, look, transformed
 
 ROWS = [f"r{k}" for k in range(17)]
 MARGIN = 3.0
@@ -175,3 +175,62 @@ def test_a_contrasts_tails_are_students():
     found = Contrast(1.0, 0.5, 7.0)
     assert found.above(0) == pytest.approx(stats.t.sf(2.0, 7))
     assert found.below(0) == pytest.approx(stats.t.cdf(2.0, 7))
+
+
+def against_images(rng: np.random.Generator, runs: int, difference: float, images: float) -> Fit:
+    """Rows a, b of several runs, and t without a training seed, whose true value is `difference` below theirs."""
+    sample = [Observation(row, k, "p", rng.standard_normal()) for row in "ab" for k in range(runs)]
+    return fit([*sample, Observation("t", None, "p", images * rng.standard_normal() - difference, images)])
+
+
+@pytest.mark.parametrize("images", [0.3, 1.0])
+def test_claims_about_what_has_no_training_seed_are_rarely_decided_falsely(images: float):
+    """Pages of four claims where nothing differs, and one of an equivalence whose difference is the margin."""
+    rng = np.random.default_rng(6)
+    relations: tuple[Relation, ...] = ("better", "worse")
+    asked = [Claim(f"{row} {r}", (row,), r, ("t",), MARGIN, False) for row in "ab" for r in relations]
+    same = [Claim("same", ("a",), "equivalent", ("t",), MARGIN, False)]
+    differ, equal = [], []
+    for _ in range(1200):
+        page = judge(asked, [against_images(rng, 5, 0.0, images)] * len(asked))
+        differ.append(any(each.verdict in ("reproduced", "contradicted") for each in page))
+        (each,) = judge(same, [against_images(rng, 5, MARGIN, images)])
+        equal.append(each.verdict == "reproduced")
+    assert np.mean(differ) < LEVEL
+    assert 0.02 < np.mean(equal) < 0.06, "at the margin itself, the test has its size"
+
+
+def test_more_runs_are_promised_only_where_runs_can_decide():
+    """The images' error of the row without a training seed stays, however many runs the other has."""
+    rng = np.random.default_rng(7)
+    claim = Claim("a is better than t", ("a",), "better", ("t",), 0.001, True)
+    values = [Observation("a", k, "p", v) for k, v in enumerate((-1.0, 0.0, 1.0, 2.0, -2.0))]
+
+    def asked(images: float, difference: float):
+        (found,) = judge([claim], [fit([*values, Observation("t", None, "p", -difference, images)])])
+        return found
+
+    hopeless = asked(0.5, 1.0)
+    assert (hopeless.verdict, hopeless.more) == ("undecided", None)
+    found = asked(0.2, 1.0)
+    assert found.more is not None
+    runs = math.ceil(5 * found.more)
+    deviation = math.sqrt(2.5)
+    decided = []
+    for _ in range(800):
+        sample = [Observation("a", k, "p", deviation * rng.standard_normal()) for k in range(runs)]
+        sample.append(Observation("t", None, "p", 0.2 * rng.standard_normal() - 1.0, 0.2))
+        decided.append(judge([claim], [fit(sample)])[0].verdict == "reproduced")
+    assert np.mean(decided) > 0.76
+
+
+def test_a_look_waits_for_the_trained_rows_alone():
+    claim = Claim("a and t", ("a",), "equivalent", ("t",), 1.0, False)
+    teacher = Observation("t", None, "p", 0.0, 0.1)
+    few = [Observation("a", k, "p", float(k)) for k in range(7)]
+    assert look([*few, teacher], claim)[1] == 0.0
+    seen, level = look([*few, Observation("a", 7, "p", 7.0), teacher], claim)
+    assert (len(seen), level) == (9, pytest.approx(0.04))
+    assert look(
+        [teacher, Observation("u", None, "p", 0.0, 0.1)], Claim("", ("t",), "better", ("u",), 1.0, False)
+    )[1] == pytest.approx(LEVEL)

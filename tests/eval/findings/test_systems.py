@@ -1,0 +1,128 @@
+"""Claims across systems: which values are compared, whose spread counts, and what cannot be asked."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+
+from add.config.resolve import Finding
+from eval.findings.contrasts import RunSpread, Variance
+from eval.findings.page import answers, claim_of
+from eval.findings.systems import SystemRuns, fit_systems
+from eval.result import Result, SystemResult
+
+ADD, LCM, TEACHER = "ADD, 1 step", "LCM, 1 step", "Teacher, 25 steps"
+
+
+def finding(rows: str = ADD, than: str = LCM, relation: Any = "better", metric: Any = "fid") -> Finding:
+    return Finding("systems", "a claim", None, metric, None, (rows,), relation, (than,), None, {}, "a.yaml:3")
+
+
+def runs(
+    label: str, values: list[float], seeds: bool = True, first: float | None = None, **more: Any
+) -> SystemRuns:
+    """A system with an FID for each seed; `first`: what those of its first images are times this."""
+    name, _, words = label.partition(", ")
+    steps = int(words.split()[0])
+    results: list[Result | SystemResult] = []
+    for seed, value in enumerate(values):
+        fid = {"value": value, "protocol": "a" * 12, "stderr": 0.02 * value} | more
+        measured: dict[str, Any] = {"images": 1000, "metrics": {"fid": fid}}
+        system = {"steps": steps, "prompts": "coco", **measured}
+        if first is not None:
+            part = {**fid, "value": first * value}
+            system["metrics"] = {"fid": {**fid, "protocol": "b" * 12}}
+            system |= {"images": 4000, "first": {"images": 1000, "metrics": {"fid": part}}}
+        facts = {"schema": 1, "scale": "mini", "systems": [system], "protocols": {}, "provenance": {}}
+        facts |= {"system": name.lower(), "label": label, "seed": seed if seeds else None}
+        results.append(SystemResult.model_validate(facts))
+    return SystemRuns(name, steps, "baseline" if name == "ADD" else None, tuple(results))
+
+
+def test_values_are_of_as_many_images_and_the_teachers_error_counts():
+    """By hand: variances of log FID, and the relative error over the teacher's images."""
+    systems = {ADD: runs(ADD, [40.0, 44.0, 42.0], first=1.1), TEACHER: runs(TEACHER, [45.0], seeds=False)}
+    asked = finding(than=TEACHER)
+    found = fit_systems(asked, claim_of(asked), systems, "coco", None).difference(ADD, TEACHER)
+    logs = [math.log(1.1 * v) for v in (40.0, 44.0, 42.0)]
+    mean = sum(logs) / 3
+    variance = sum((v - mean) ** 2 for v in logs) / 2
+    assert found.estimate == pytest.approx(mean - math.log(45.0))
+    assert found.error == pytest.approx(math.sqrt(variance / 3 + 0.02**2))
+    assert found.lasting == pytest.approx(0.02)
+
+
+def test_a_single_seed_takes_the_spread_from_another_study_by_its_run_and_steps():
+    spreads = {
+        ("fid", 1, "coco"): RunSpread(Variance(0.03**2, 90.0), {"baseline": Variance(0.05**2, 15.0)}),
+        ("fid", 4, "coco"): RunSpread(Variance(0.07**2, 80.0), {}),
+    }
+    four = "LCM, 4 steps"
+    systems = {ADD: runs(ADD, [40.0]), LCM: runs(LCM, [50.0]), four: runs(four, [45.0])}
+    for other, deviation in ((LCM, 0.03), (four, 0.07)):
+        asked = finding(than=other)
+        found = fit_systems(asked, claim_of(asked), systems, "coco", spreads).difference(ADD, other)
+        assert found.error == pytest.approx(math.hypot(0.05, deviation))
+    two = "ADD, 2 steps"
+    (answer,) = answers(
+        [finding(two, LCM)],
+        {},
+        "coco",
+        systems={**systems, two: runs(two, [39.0])},
+        comparable_spreads=spreads,
+    )
+    assert answer.verdict == "not tested"
+    assert answer.reason is not None
+    assert answer.reason.startswith("No study says how far runs by 2 step(s) spread (ADD, 2 steps)")
+
+
+def test_one_number_of_steps_of_each_other_student_tells_of_the_spread():
+    """Breaks where one student's values by several steps, which hang together, count as several students'."""
+    others = {
+        label: runs(label, values)
+        for label, values in {
+            "GAN, 1 step": [60.0, 61.0, 63.0],
+            "GAN, 4 steps": [50.0, 51.0, 53.0],
+            LCM: [50.0, 52.0, 51.0],
+            "LCM, 4 steps": [40.0, 42.0, 41.0],
+        }.items()
+    }
+    systems = {ADD: runs(ADD, [40.0, 41.0, 42.0]), **others, TEACHER: runs(TEACHER, [45.0], seeds=False)}
+    asked = finding()
+    made = fit_systems(asked, claim_of(asked), systems, "coco", None)
+    assert set(made.rows) == {ADD, LCM, "GAN, 1 step"}
+    assert made.spread.pooled.freedom == pytest.approx(6)
+
+
+@pytest.mark.parametrize(
+    ("systems", "reason"),
+    [
+        ({ADD: runs(ADD, [40.0, 41.0])}, "fid was not measured of LCM, 1 step"),
+        ({}, "fid was not measured"),
+        (
+            {ADD: runs(ADD, [40.0, 41.0]), LCM: runs(LCM, [50.0, 51.0], protocol="c" * 12)},
+            "fid of its systems was measured under 2 protocols",
+        ),
+        (
+            {ADD: runs(ADD, [40.0, 41.0]), LCM: runs(LCM, [50.0], seeds=False, stderr=None)},
+            "LCM, 1 step has no training seed, and its fid states no error over images",
+        ),
+        ({ADD: runs(ADD, [40.0]), LCM: runs(LCM, [50.0])}, "No study says how far runs by 1 step(s) spread"),
+    ],
+)
+def test_what_cannot_be_asked_is_not_tested_and_says_why(systems: dict[str, SystemRuns], reason: str):
+    (answer,) = answers([finding()], {}, "coco", systems=systems)
+    assert answer.verdict == "not tested"
+    assert answer.reason is not None
+    assert answer.reason.startswith(reason)
+
+
+def test_two_that_have_no_training_seed_are_compared_by_their_images():
+    eight = "Teacher, 8 steps"
+    systems = {TEACHER: runs(TEACHER, [45.0], seeds=False), eight: runs(eight, [60.0], seeds=False)}
+    (answer,) = answers([finding(TEACHER, eight)], {}, "coco", systems=systems)
+    assert answer.verdict == "reproduced"
+    assert answer.judged is not None
+    assert answer.judged.contrast.error == pytest.approx(0.02 * math.sqrt(2))
