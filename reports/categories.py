@@ -68,17 +68,25 @@ def collect_categories(report: Report, rows: Sequence[SystemRow]) -> tuple[Categ
     """
     found: list[CategoryScore] = []
     for prompts, file in report.study.parti.items():
-        known = {prompt.prompt_id: prompt for prompt in read_parti(Path(file))}
-        for row in rows:
-            if prompts in row.estimates:
-                found += _of_system(row, prompts, known)
+        scored = [(row, _files(row, prompts)) for row in rows if prompts in row.estimates]
+        scored = [
+            (row, files) for row, files in scored if all(each.is_file() for each in files)
+        ]  # older ones lack them
+        if scored:
+            known = {prompt.prompt_id: prompt for prompt in read_parti(Path(file))}
+            for row, files in scored:
+                found += _of_system(row, prompts, files, known)
     return tuple(found)
 
 
-def _of_system(row: SystemRow, prompts: str, known: Mapping[str, Prompt]) -> Iterator[CategoryScore]:
-    files = [scores_file(Path(result).parent, prompts, row.system.steps) for result in row.system.results]
-    if not all(file.is_file() for file in files):  # older results lack them
-        return
+def _files(row: SystemRow, prompts: str) -> list[Path]:
+    """The scores of single images of each of a system's results."""
+    return [scores_file(Path(result).parent, prompts, row.system.steps) for result in row.system.results]
+
+
+def _of_system(
+    row: SystemRow, prompts: str, files: Sequence[Path], known: Mapping[str, Prompt]
+) -> Iterator[CategoryScore]:
     ids, scores = _scores(files)
     if unknown := [each for each in ids if each not in known]:
         raise InputError(

@@ -44,9 +44,16 @@ def test_it_names_all_that_the_miniature_names() -> None:
         for name in ("mini", "paper")
     )
     missing = keys(ours) - keys(theirs)
-    own = (".data.train.", ".data.cache", ".evaluation.oracle.", ".networks.features.untrained")
+    own = (
+        ".data.train.",
+        ".data.cache",
+        ".evaluation.oracle.",
+        ".networks.features.untrained",
+        ".networks.diffusion.sd21_epsilon",
+        ".sampling.prompts.diversity",
+    )
     assert missing == {key for key in missing if key.startswith(own)}, (
-        "but the form of the data, what is kept of it, and the miniature's own oracle and untrained features"
+        "but the form of the data, what is kept of it, the miniature's own oracle, networks and diversity"
     )
     assert isinstance(load_scale(FILE).data.train, ShardsSpec)
 

@@ -169,7 +169,7 @@ def test_a_rivals_settings_are_refused_with_the_file(root: Path):
 def test_a_new_pipeline_of_four_lines_is_sampled_and_scored_by_the_rules(root: Path):
     (root / "systems/mini/b.yaml").write_text(PIPELINE + "scheduler: DDIMScheduler\n")
     system = planned(root, "B, 25 steps")
-    assert (system.own, system.sets, system.trained_seed) == (True, ("coco", "parti"), None)
+    assert (system.own, system.sets, system.trained_seed) == (True, ("coco", "parti", "diversity"), None)
     assert system.result == "results/mini/systems/b/result-25step.json"
     assert plan(root).by_wildcards(SimpleNamespace(system="b", steps="25")) == system
     source = json.loads(system.source_text)

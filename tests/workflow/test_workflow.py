@@ -58,8 +58,9 @@ def planned(directory: Path, *targets: str) -> set[str]:
             jobs.add(f"{rule[1]} {run[1]}" if run else rule[1])
     if not jobs:
         assert "Nothing to be done" in text
-    assert ("latest" in jobs) == ("report" in jobs), "the copies follow the report"
-    assert ("latest_systems" in jobs) == ("systems" in jobs)
+    # After `cp -r` the copies in reports/ may be older than what they are copies of, and are copied again.
+    assert "latest" in jobs or "report" not in jobs, "the copies follow the report"
+    assert "latest_systems" in jobs or "systems" not in jobs
     return jobs - {"all", "latest", "latest_systems"}
 
 

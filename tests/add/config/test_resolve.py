@@ -219,7 +219,7 @@ def test_a_value_of_the_scale_changes_every_run_and_the_seeds_none(tmp_path):
 def test_how_samples_are_drawn_and_scored_changes_no_training_run(tmp_path):
     root = copy_settings(tmp_path)
     for old, new in (
-        ("count: 1000", "count: 999"),
+        ("count: 4000", "count: 3999"),
         ("  batch: 100", "  batch: 101"),
         ("build: mini.d", "build: d"),
     ):

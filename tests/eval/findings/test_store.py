@@ -33,8 +33,12 @@ def result(
     values = result_of(study, run, seed)
     values["spec_hash"] = spec_hash(TABLE.runs[run])
     for system in values["systems"]:
-        system["images"] = SCALE.sampling.prompts[system["prompts"]].count
+        system["images"] = SCALE.sampling.prompts[system["prompts"]].at(system["steps"]).count
         system["metrics"]["clip_score"]["value"] += shift
+    repeated = SCALE.sampling.prompts["diversity"].count
+    values["systems"][-1:-1] = [
+        {"steps": steps, "prompts": "diversity", "images": repeated, "metrics": {}} for steps in (1, 4)
+    ]
     networks = TABLE.runs[run].networks
     provenance = values["provenance"]
     provenance["hardware"]["processor"] = processor
@@ -158,7 +162,7 @@ def test_a_real_setting_of_the_scale_decides_what_counts():
     assert "fid of 'coco' at 1 step(s) has network.sha256" in reason.message
     old = Result.model_validate(result())
     assert not list(mismatches(old, PRESENT))
-    fewer = present_study(*changed_scale("mini", sampling__prompts__coco__count=12))
+    fewer = present_study(*changed_scale("mini", sampling__prompts__coco__count=1200))
     assert {m.kind for m in mismatches(old, fewer)} == {"images"}
     elsewhere = present_study(*changed_scale("mini", sampling__seed=7))
     assert not list(mismatches(Result.model_validate(measured_with(result(), "fid")), PRESENT))
