@@ -51,6 +51,10 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (directory / "systems/smoke/other.yaml").write_text(
         "label: Other\nimages: {parti: handed_in}\nsteps: [1]\n"
     )
+    (directory / "handed_in.npz").touch()
+    (directory / "systems/smoke/statistics.yaml").write_text(
+        "label: Statistics\nstatistics: {coco: handed_in.npz}\ncount: 8\nsteps: [1]\n"
+    )
     return directory
 
 
@@ -100,7 +104,9 @@ def test_a_scale_that_states_the_cpu_asks_for_no_gpu_whatever_the_cluster_has(pr
     blocks = re.split(r"\n(?=rule |localrule )", result.stdout + result.stderr)[1:]
     threads = {block.split()[1].rstrip(":"): "threads: 3" in block for block in blocks}
     # All of them are timed in one job that takes every core.
-    assert {rule for rule, several in threads.items() if several} == GPU_RULES - {"timing"}
+    assert {rule for rule, several in threads.items() if several} == GPU_RULES - {"timing"} | {
+        "system_statistics"
+    }
 
 
 def test_on_kubernetes_every_pod_names_its_gpu_and_limits(project: Path):
