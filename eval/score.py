@@ -44,6 +44,7 @@ from eval.result import (
     MeasuredImages,
     Metric,
     Result,
+    ResultProvenance,
     ResultSystem,
     SystemResult,
     provenance,
@@ -109,6 +110,26 @@ class SystemFacts(Frozen):
     seed: int | None = None
     train: Text | None = None
 
+    def result(
+        self,
+        values: MeasureValues,
+        systems: tuple[ResultSystem, ...],
+        protocols: dict[str, dict[str, Any]],
+        made_by: ResultProvenance,
+    ) -> SystemResult:
+        """The result of the system, of these figures under these protocols."""
+        return SystemResult(
+            schema_version=1,
+            scale=values.name,
+            notice=values.notice,
+            system=self.system,
+            label=self.label,
+            seed=self.seed,
+            systems=systems,
+            protocols=protocols,
+            provenance=made_by,
+        )
+
 
 def score_system(
     folder: Path,
@@ -128,19 +149,10 @@ def score_system(
         raise InputError(folder / "samples", f"has no images by {steps} step(s)")
     scored = score_sets(folder, kinds, facts.seed, values, reference_path, device)
     train = {} if facts.train is None else read_json(Path(facts.train))
-    return SystemResult(
-        schema_version=1,
-        scale=values.name,
-        notice=values.notice,
-        system=facts.system,
-        label=facts.label,
-        seed=facts.seed,
-        systems=scored.systems,
-        protocols=scored.protocols,
-        provenance=provenance(
-            device, scored.weights, train=train, score_seconds=seconds_since(started), **scored.sampling
-        ),
+    made_by = provenance(
+        device, scored.weights, train=train, score_seconds=seconds_since(started), **scored.sampling
     )
+    return facts.result(values, scored.systems, scored.protocols, made_by)
 
 
 @dataclass(frozen=True)

@@ -91,20 +91,10 @@ def score_statistics(
         note="; ".join(filter(None, notes)),
         protocol=protocol.id(),
     )
-    return SystemResult(
-        schema_version=1,
-        scale=values.name,
-        notice=values.notice,
-        system=facts.system,
-        label=facts.label,
-        systems=(ResultSystem(steps=given.steps, prompts=name, images=images, metrics={"fid": fid}),),
-        protocols={protocol.id(): protocol.values()},
-        provenance=provenance(
-            device,
-            {"extractor": extractor.network.sha256, f"{name} statistics": read.source.sha256},
-            score_seconds=seconds_since(started),
-        ),
-    )
+    measured = ResultSystem(steps=given.steps, prompts=name, images=images, metrics={"fid": fid})
+    weights = {"extractor": extractor.network.sha256, f"{name} statistics": read.source.sha256}
+    made_by = provenance(device, weights, score_seconds=seconds_since(started))
+    return facts.result(values, (measured,), {protocol.id(): protocol.values()}, made_by)
 
 
 @refuses

@@ -69,9 +69,8 @@ def collect_categories(report: Report, rows: Sequence[SystemRow]) -> tuple[Categ
     found: list[CategoryScore] = []
     for prompts, file in report.study.parti.items():
         scored = [(row, _files(row, prompts)) for row in rows if prompts in row.estimates]
-        scored = [
-            (row, files) for row, files in scored if all(each.is_file() for each in files)
-        ]  # older ones lack them
+        # Older results lack them.
+        scored = [(row, files) for row, files in scored if all(each.is_file() for each in files)]
         if scored:
             known = {prompt.prompt_id: prompt for prompt in read_parti(Path(file))}
             for row, files in scored:
