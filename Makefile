@@ -42,7 +42,7 @@ format: $(STAMP)
 	$(BIN)/ruff format .
 	$(BIN)/snakefmt Snakefile profiles/kubernetes/Snakefile mini/pretrain/Snakefile
 
-# Remakes the miniature's weights under mini/weights (about six hours of CPU time, five on two cores), or those of one STAGE.
+# Remakes the miniature's weights under mini/weights (about six hours of CPU time), or those of one STAGE.
 # It makes what is missing: delete a network's folder to make that again. Stopped, it goes on where it was.
 pretrain: $(STAMP)
 	$(BIN)/snakemake --snakefile mini/pretrain/Snakefile --directory . --cores $(CORES) \

@@ -44,27 +44,26 @@ def _unet(
     channels: tuple[int, int],
     layers: int,
     text: int,
-    first: Recipe,
-    *more: Recipe,
+    recipe: Recipe,
     out: Path,
-    reader: str | None = None,
+    vae: str | None = None,
 ) -> None:
-    """Train a pipeline on the latents of its VAE, and on from there; phases are kept until the end.
-
-    reader: the pipeline whose text encoder the second phase reads by; the third trains it as its own.
-    """
+    """Train a pipeline on the latents of its VAE, or of the VAE of the pipeline named `vae`."""
     here = out / name
-    places = [out / f"{name}-{k}" for k in range(len(more))] + [here]
-    if not (places[0] / "CARD.json").exists():
-        if places[0] != here:
-            shutil.copytree(here / "vae", places[0] / "vae", dirs_exist_ok=True)
-        recipe = replace(first, out=places[0])
-        diffusion.train(recipe, channels=channels, layers=layers, text=(text, 3), judges=_judges(out))
-    for recipe, start, place in zip(more, places, places[1:], strict=False):
+    if vae is not None:
+        shutil.copytree(out / vae / "vae", here / "vae", dirs_exist_ok=True)
+    recipe = replace(recipe, out=here)
+    diffusion.train(recipe, channels=channels, layers=layers, text=(text, 3), judges=_judges(out))
+
+
+def _sdxl(*phases: Recipe, out: Path) -> None:
+    """Train `sdxl-0` on, first reading by the text encoder of sd21, then with both; phases are kept until the end."""
+    places = [out / f"sdxl-{k}" for k in range(len(phases))] + [out / "sdxl"]
+    for recipe, start, place in zip(phases, places, places[1:], strict=False):
         if not (place / "CARD.json").exists():
+            reader = out / "sd21" if start == places[0] else None
             recipe = replace(recipe, out=place)
-            given = out / reader if reader is not None and start == places[0] else None
-            diffusion.train_on(recipe, start, "v_prediction", judges=_judges(out), reader=given)
+            diffusion.train_on(recipe, start, "v_prediction", judges=_judges(out), reader=reader)
     for place in places[:-1]:
         shutil.rmtree(place, ignore_errors=True)
 
@@ -117,20 +116,10 @@ STAGES: dict[str, Callable[..., None]] = {
         _vae, "sdxl", _phase(42, 6000, 2e-3), (_phase(12, 2600), 12.0), (_phase(13, 4500), 20.0)
     ),
     "sd21": partial(_unet, "sd21", (32, 64), 1, 96, _phase(21, 60000, 1e-3)),
-    # The first phase draws one object right and binds no words to two. Begun again from a high rate it stays there;
-    # with the frozen text encoder of sd21, which does bind them, 4500 steps are enough to leave it. The third phase
-    # trains both.
-    "sdxl": partial(
-        _unet,
-        "sdxl",
-        (48, 96),
-        2,
-        128,
-        _phase(42, 24000),
-        _phase(43, 9000, 1e-3),
-        _phase(44, 7000, 6e-4),
-        reader="sd21",
-    ),
+    # It draws one object right and binds no words to two. Begun again from a high rate it stays there; with the frozen
+    # text encoder of sd21, which does bind them, 4500 steps are enough to leave it. The last phase trains both.
+    "sdxl-0": partial(_unet, "sdxl-0", (48, 96), 2, 128, _phase(42, 24000), vae="sdxl"),
+    "sdxl": partial(_sdxl, _phase(43, 9000, 1e-3), _phase(44, 7000, 6e-4)),
     "sd21_epsilon": _epsilon,
     "oracle": _oracle,
     "eval_extractor": _eval_extractor,
@@ -141,7 +130,7 @@ STAGES: dict[str, Callable[..., None]] = {
     "vit_l_clip": _vit_l_clip,
     "untrained": _untrained,
 }
-"""What makes the weights in each folder; vit_l_clip makes clip_text too."""
+"""What makes the weights in each folder; vit_l_clip makes clip_text too, and sdxl removes sdxl-0, its first phase."""
 
 
 _PLACE = re.compile(r'^\s+(?:path|model):\s*"?(?:local-dir:)?(mini/weights/\w+)"?')

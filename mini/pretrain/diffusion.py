@@ -238,7 +238,7 @@ def _reading(unet: Any, text_width: int) -> Any:
 def _begun(start: Path) -> str:
     """What a pipeline was trained by before, for the card of the next."""
     card = json.loads((start / "CARD.json").read_text(encoding="utf-8"))
-    return f"{start.name} ({card['steps']} steps, {card['recipe']})"
+    return f"{start.name} ({card['steps']} steps in {card['cpu_seconds']} CPU s, {card['recipe']})"
 
 
 def _fit(

@@ -266,6 +266,7 @@ def test_a_pipeline_goes_on_with_the_phase_that_it_was_stopped_in(
     monkeypatch.setattr("mini.pretrain.diffusion.train", phase)
     monkeypatch.setattr("mini.pretrain.diffusion.train_on", phase)
     (tmp_path / "sdxl" / "vae").mkdir(parents=True)
+    STAGES["sdxl-0"](out=tmp_path)
     with pytest.raises(KeyboardInterrupt):
         STAGES["sdxl"](out=tmp_path)
     STAGES["sdxl"](out=tmp_path)
