@@ -82,6 +82,7 @@ class Report:
 
     fits: by slice and metric, what the rows' means and differences follow from; without an entry, nothing says how far
     runs spread. answers: to the study's findings. systems: by label with steps, those that something was measured of.
+    comparable_spreads: how far runs spread, from another study, of the images that systems are compared on.
     """
 
     study: ReportStudy
@@ -93,6 +94,7 @@ class Report:
     fits: dict[tuple[Slice, str], Fit]
     answers: tuple[Answer, ...] = ()
     systems: Mapping[str, SystemRuns] = field(default_factory=dict)
+    comparable_spreads: Mapping[Measure, RunSpread] = field(default_factory=dict)
 
     def estimates(self, where: Slice, metric: str) -> dict[str, Estimate]:
         """One metric in one slice, by run in the table's order; empty if it was not measured there."""
@@ -205,7 +207,15 @@ def summarise(
         for run in study.runs:
             measurements[run, where] = _measure(run, sets[run], where, fits)
     report = Report(
-        study, slices, measurements, _protocols(flat), results, reference, fits, systems=systems or {}
+        study,
+        slices,
+        measurements,
+        _protocols(flat),
+        results,
+        reference,
+        fits,
+        systems=systems or {},
+        comparable_spreads=comparable_spreads or {},
     )
     for where in slices:
         for metric in report.metrics(where):

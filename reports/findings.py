@@ -64,7 +64,7 @@ def _record(answer: Answer) -> dict[str, Any]:
             "p": judged.p,
             "holm_p": judged.holm_p,
             "detectable": shown(judged.detectable),
-            "more_runs": None if judged.more is None else math.ceil(judged.runs * (judged.more - 1)),
+            "more_runs": None if judged.more is None else max(1, math.ceil(judged.runs * (judged.more - 1))),
         }
     return record
 

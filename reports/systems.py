@@ -15,6 +15,7 @@ from statistics import fmean
 from typing import Any
 
 from add.errors import InputError
+from eval.findings.systems import fit_system
 from eval.images import read_index
 from eval.result import MeasuredImages, Result, SystemResult
 from eval.timing import SecondsSpread, SystemTiming, TimingResult, read_timing
@@ -26,8 +27,7 @@ from reports.study import ReportStudy, ReportSystem
 PRINTED = ("fid", "clip_score", "alignment", "precision", "recall")
 """The metrics of the printed table; systems.csv has all."""
 DIVERSITY = "vendi_score"
-GRID_PROMPTS = 6
-GRID_SYSTEMS = 8
+GRID_PROMPTS = 7
 COLUMNS = (
     "system",
     "steps",
@@ -79,8 +79,8 @@ class SystemRow:
 def collect_systems(report: Report) -> tuple[SystemRow, ...]:
     """The figures of every system of the study, in its order. Raises InputError where a result is missing or broken.
 
-    Of a run at a number of steps that the table has, these are the table's figures with its total intervals; of the
-    others, the intervals are of the images alone.
+    Of a run at a number of steps that the table has on as many images, these are the table's figures. All that was
+    trained here has total intervals; those of other systems are of the images alone.
     """
     times = read_times(report.study)
     by_label = {} if times is None else {each.asked.label: each for each in times.systems}
@@ -127,7 +127,13 @@ def _row(report: Report, system: ReportSystem) -> SystemRow:
             table.metrics
             if table is not None
             else {
-                name: estimate(name, system.label, [s.metrics[name] for s in sets], None) for name in metrics
+                name: estimate(
+                    name,
+                    system.label,
+                    [s.metrics[name] for s in sets],
+                    fit_system(system.label, name, report.systems, prompts, report.comparable_spreads),
+                )
+                for name in metrics
             }
         )
     how = [_how(result, system, prompts) for result in results for prompts in found]
@@ -250,7 +256,6 @@ def _stated(figures: Mapping[str, Any] | None) -> str:
 def _grid(rows: Sequence[SystemRow], prompts: str, root: Path) -> dict[str, Any] | None:
     """The same prompts and seeds by every system with images of the set: the first prompts, and nothing is picked."""
     shown = [row for row in rows if row.system.samples.get(prompts)]
-    shown = shown[:GRID_SYSTEMS]
     if not shown:
         return None
     lines: list[dict[str, Any]] = []

@@ -8,7 +8,7 @@ numbers of steps have, and under one protocol.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from add.config.resolve import Finding
@@ -54,16 +54,42 @@ def fit_systems(
     spread, from another study, for systems with one training seed each. Raises ValueError with the reason why the claim
     cannot be tested.
     """
-    metric = finding.metric
+    return _fit(claim.runs, finding.metric, systems, prompts, spreads)
+
+
+def fit_system(
+    label: str,
+    metric: str,
+    systems: Mapping[str, SystemRuns],
+    prompts: str,
+    spreads: Mapping[Measure, RunSpread] | None,
+) -> Fit | None:
+    """The same for the mean of one system; None where nothing was trained here, or nothing says how far runs spread."""
+    if not any(result.seed is not None for result in systems[label].results):
+        return None
+    try:
+        return _fit((label,), metric, systems, prompts, spreads)
+    except ValueError:
+        return None
+
+
+def _fit(
+    asked: Sequence[str],
+    metric: str,
+    systems: Mapping[str, SystemRuns],
+    prompts: str,
+    spreads: Mapping[Measure, RunSpread] | None,
+) -> Fit:
+    """asked: the systems, by label, that means or differences are asked for."""
     found = {
         label: list(system.values(metric, prompts))
         for label, system in systems.items()
-        if label in claim.runs or _is_pooled(label, claim, systems)
+        if label in asked or _is_pooled(label, asked, systems)
     }
-    if lacking := [label for label in claim.runs if not found.get(label)]:
-        whom = "" if len(lacking) == len(claim.runs) else f" of {', '.join(lacking)}"
+    if lacking := [label for label in asked if not found.get(label)]:
+        whom = "" if len(lacking) == len(asked) else f" of {', '.join(lacking)}"
         raise ValueError(f"{metric} was not measured{whom}")
-    protocols = {measured.protocol for label in claim.runs for _, measured in found[label]}
+    protocols = {measured.protocol for label in asked for _, measured in found[label]}
     if len(protocols) > 1:
         raise ValueError(f"{metric} of its systems was measured under {len(protocols)} protocols")
     rows = {
@@ -78,10 +104,10 @@ def fit_systems(
     return fit(every, _spread({label: systems[label] for label in trained}, metric, prompts, spreads))
 
 
-def _is_pooled(label: str, claim: Claim, systems: Mapping[str, SystemRuns]) -> bool:
-    """Whether a system that the claim is not about tells of the spread between runs: by several training seeds."""
+def _is_pooled(label: str, asked: Sequence[str], systems: Mapping[str, SystemRuns]) -> bool:
+    """Whether a system that is not asked about tells of the spread between runs: by several training seeds."""
     system = systems[label]
-    claimed = {systems[name].name for name in claim.runs if name in systems}
+    claimed = {systems[name].name for name in asked if name in systems}
     first = next(other for other, each in systems.items() if each.name == system.name)
     seeds = {result.seed for result in system.results} - {None}
     return len(seeds) > 1 and system.name not in claimed and label == first

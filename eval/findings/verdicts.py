@@ -187,15 +187,20 @@ def _more(claim: Claim, contrast: Contrast, level: float) -> float | None:
         return None
     gain = contrast.estimate if claim.larger_is_better else -contrast.estimate
     m = claim.margin
-    away = quantile(1 - level / 2, contrast.freedom) + quantile(POWER, contrast.freedom)
+    power = quantile(POWER, contrast.freedom)
+    shown = quantile(1 - level / 2, contrast.freedom) + power
+    opposed = (
+        quantile(1 - level / (2 * len(claim.pairs)), contrast.freedom) + power
+    )  # Bonferroni over its pairs
     # An equivalence near the middle can fail on either side: power is then split between them.
     inside = quantile(1 - level, contrast.freedom) + quantile((1 + POWER) / 2, contrast.freedom)
     if claim.relation in ("better", "worse"):
-        needs = [(abs(gain), away), (m - abs(gain), inside)]
+        as_claimed = (gain > 0) == (claim.relation == "better")
+        needs = [(abs(gain), shown if as_claimed else opposed), (m - abs(gain), inside)]
     elif claim.relation == "equivalent":
-        needs = [(m - abs(gain), inside), (abs(gain) - m, away)]
+        needs = [(m - abs(gain), inside), (abs(gain) - m, opposed)]
     else:
-        needs = [(abs(m - gain), away)]
+        needs = [(m - gain, shown), (gain - m, opposed)]
     # What runs may leave of the error, after the part that they do not lessen.
     rooms = [(gap / z) ** 2 - contrast.lasting**2 for gap, z in needs if gap > 0]
     factors = [between / room for room in rooms if room > 0]

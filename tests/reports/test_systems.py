@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 from urllib.parse import unquote
@@ -14,6 +15,7 @@ import pytest
 import typst
 
 from add.errors import InputError
+from eval.findings.contrasts import RunSpread, Variance
 from eval.result import read_result
 from reports.cells import collect
 from reports.document import prepare
@@ -23,7 +25,7 @@ from reports.layout import plain_label
 from reports.plots.systems import plot_plane, plot_systems
 from reports.study import ReportStudy, ReportSystem
 from reports.systems import collect_systems, read_times, render_systems_csv, systems_data
-from reports.table import make_systems_report
+from reports.table import draw_systems, make_systems_report
 from tests.reports.test_findings import finding
 from tests.support.report_fixture import paper_study, write_results
 
@@ -60,7 +62,7 @@ def compared(results: Path) -> ReportStudy:
     )
 
 
-def test_a_students_figures_are_the_tables_and_anothers_have_intervals_of_images_alone(results: Path):
+def test_a_students_figures_are_the_tables_and_a_single_seed_needs_another_study_for_its_total(results: Path):
     study = compared(results)
     report = collect(study, results)
     student, copy, published = collect_systems(report)
@@ -69,6 +71,11 @@ def test_a_students_figures_are_the_tables_and_anothers_have_intervals_of_images
     measured = copy.of("coco", "fid")
     assert measured is not None
     assert measured.covers.startswith("images")
+    spreads = {("fid", 1, "coco"): RunSpread(Variance(0.1**2, 1e9), {})}
+    total = collect_systems(replace(report, comparable_spreads=spreads))[1].of("coco", "fid")
+    assert total is not None
+    assert total.covers.startswith("total: images")
+    assert total.high == pytest.approx(total.value * math.exp(1.96 * 0.1), rel=0.05)
     assert published.of("coco", "fid") is None
 
 
@@ -215,6 +222,21 @@ def test_the_diversity_within_one_prompt_comes_from_its_own_prompt_set(results: 
     (mark,) = [np.asarray(line.get_xydata()).tolist() for line in axes.lines if line.get_marker() == "o"]
     assert mark[0][0] == 1.5
     assert "Vendi" in axes.get_xlabel()
+
+
+def test_many_systems_and_their_figures_stay_on_their_pages(results: Path, tmp_path: Path):
+    """Breaks when a figure with a line for each system leaves its caption below the page, or one is left out."""
+    study = compared(results)
+    copies = [replace(study.systems[1], name=f"Copy {k}", label=f"Copy {k}, 1 step") for k in range(45)]
+    report = collect(replace(study, systems=tuple(copies)), results)
+    rows = collect_systems(report)
+    drawn = draw_systems(rows, "coco", tmp_path / "figures")
+    prepare(report, results, drawn, tmp_path, systems=rows, only_systems=True)
+    found = json.loads(typst.query(tmp_path / "document.typ", "<caption>", root=tmp_path))
+    captions = [each["value"] for each in found]
+    assert len(captions) == len(drawn) > 0
+    assert all(each["under"] < each["most"] for each in captions)
+    assert len(json.loads((tmp_path / "data.json").read_text())["systems"]["grid"]["rows"]) == 45
 
 
 def test_cells_and_systems_link_to_their_images_in_the_explorer(results: Path, tmp_path: Path):

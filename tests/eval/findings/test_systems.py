@@ -10,7 +10,7 @@ import pytest
 from add.config.resolve import Finding
 from eval.findings.contrasts import RunSpread, Variance
 from eval.findings.page import answers, claim_of
-from eval.findings.systems import SystemRuns, fit_systems
+from eval.findings.systems import SystemRuns, fit_system, fit_systems
 from eval.result import Result, SystemResult
 
 ADD, LCM, TEACHER = "ADD, 1 step", "LCM, 1 step", "Teacher, 25 steps"
@@ -76,6 +76,23 @@ def test_a_single_seed_takes_the_spread_from_another_study_by_its_run_and_steps(
     assert answer.verdict == "not tested"
     assert answer.reason is not None
     assert answer.reason.startswith("No study says how far runs by 2 step(s) spread (ADD, 2 steps)")
+
+
+def test_a_mean_has_the_spread_of_its_runs_and_what_was_not_trained_here_has_none():
+    spreads = {("fid", 1, "coco"): RunSpread(Variance(0.03**2, 90.0), {"baseline": Variance(0.05**2, 15.0)})}
+    systems = {ADD: runs(ADD, [40.0]), LCM: runs(LCM, [50.0]), TEACHER: runs(TEACHER, [45.0], seeds=False)}
+    for label, value, deviation in ((ADD, 40.0, 0.05), (LCM, 50.0, 0.03)):
+        found = fit_system(label, "fid", systems, "coco", spreads)
+        assert found is not None
+        assert found.mean(label).estimate == pytest.approx(math.log(value))
+        assert found.mean(label).error == pytest.approx(deviation)
+        assert fit_system(label, "fid", systems, "coco", {}) is None, "nothing says how far runs spread"
+    assert fit_system(TEACHER, "fid", systems, "coco", spreads) is None
+    systems[LCM] = runs(LCM, [50.0, 52.0, 51.0])
+    seeds = fit_system(LCM, "fid", systems, "coco", spreads)
+    assert seeds is not None
+    assert seeds.runs[LCM] == 3, "its own seeds count, not another study's"
+    assert seeds.spread.of(LCM).freedom == 2
 
 
 def test_one_number_of_steps_of_each_other_student_tells_of_the_spread():

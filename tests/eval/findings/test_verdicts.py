@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -93,6 +94,28 @@ def test_what_would_be_detected_and_how_many_more_runs():
     assert found.more == pytest.approx((1.959964 + 0.841621) ** 2, rel=1e-5)
     (never,) = judge([claim], [exact(0.1)])  # on the margin: neither side would be shown
     assert never.more is None
+
+
+def test_a_contradiction_by_one_of_several_pairs_is_planned_by_its_stricter_level():
+    """Breaks where no more runs are promised to a claim that Bonferroni's rule over its pairs left undecided."""
+    of, weights = ("a", "b", "c"), np.eye(3)
+    means = {"a": 0.0, "b": 2.0, "c": 2.0}
+    made = Fit(
+        of,
+        means,
+        dict(zip(of, weights, strict=True)),
+        of,
+        dict.fromkeys(of, 8),
+        RunSpread(Variance(0.5, math.inf), {}),
+        {},
+        {},
+    )
+    claim = Claim("a is better than either", ("a",), "better", ("b", "c"), 0.1, True)
+    (found,) = judge([claim], [made], 0.05)
+    assert found.favoured == "contradicted"
+    (single,) = judge([replace(claim, others=("b",))], [made])
+    assert (found.verdict, single.verdict) == ("undecided", "contradicted")
+    assert found.more == pytest.approx(((2.241403 + 0.841621) / 2) ** 2, rel=1e-5)
 
 
 def test_the_predicted_number_of_runs_decides_with_the_stated_power():
