@@ -9,7 +9,7 @@ import csv
 import io
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from eval.findings.page import Answer
@@ -22,6 +22,8 @@ COLUMNS = (
     "high", "unit", "covers", "deciding_pair", "runs", "p", "holm_p", "verdict", "detectable", "more_runs", "reason",
 )  # fmt: skip
 """Of findings.csv. Differences are row - other of the pair that decides; of FID, they are ratios less one."""
+LARGEST_SHOWN = 0.6
+"""Relative differences beyond this are drawn at the edge."""
 COVERS = "seed, processor (95%); images and reference are common to both rows"
 COVERS_IMAGES = (
     "seed, processor, and images of what has no training seed (95%); the reference is common to both"
@@ -104,16 +106,38 @@ def render_findings_json(report: Report) -> str:
     return json.dumps({"verdicts": meaning, "findings": records(report)}, indent=1, allow_nan=False) + "\n"
 
 
-def page_lines(report: Report) -> list[dict[str, str]]:
-    """The findings' table on the first page, line by line, as text."""
-    reasons = list(_reasons(report))
+def page_lines(report: Report) -> list[dict[str, Any]]:
+    """The findings' table on the first page, line by line, as text; `bar`: what is drawn, None where nothing is."""
+    reasons, every = list(_reasons(report)), records(report)
+    reach = reaches(every)
     return [
         _line(number, answer, record, f"({reasons.index(answer.reason) + 1})" if answer.reason else "")
-        for number, (answer, record) in enumerate(zip(report.answers, records(report), strict=True), start=1)
+        | {"bar": _bar(record, reach[record["metric"]]) if answer.judged else None}
+        for number, (answer, record) in enumerate(zip(report.answers, every, strict=True), start=1)
     ]
 
 
-def system_lines(report: Report) -> list[dict[str, str]]:
+def reaches(every: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """By metric the largest difference that is drawn, of records; what is beyond is drawn at the edge, as an arrow."""
+    found: dict[str, float] = {}
+    for record in every:
+        values = [abs(record[key]) for key in ("low", "high", "published") if record[key] is not None]
+        metric = record["metric"]
+        found[metric] = max(found.get(metric, 0.0), 1.15 * max(values, default=0.0))
+    return {
+        metric: min(reach or 1.0, LARGEST_SHOWN if metric in LOGARITHMIC else math.inf)
+        for metric, reach in found.items()
+    }
+
+
+def _bar(record: dict[str, Any], reach: float) -> dict[str, Any]:
+    """Places from -1 to 1 on a line's bar, those of what lies beyond at its ends."""
+    drawn = ("low", "high", "measured", "published", "margin")
+    at = {key: None if record[key] is None else max(-1.0, min(1.0, record[key] / reach)) for key in drawn}
+    return at | {"beyond": [record["low"] < -reach, record["high"] > reach]}
+
+
+def system_lines(report: Report) -> list[dict[str, Any]]:
     """Those of the lines that are about systems."""
     return [
         line
@@ -127,7 +151,7 @@ def _reasons(report: Report) -> dict[str, None]:
     return dict.fromkeys(answer.reason for answer in report.answers if answer.reason)
 
 
-def _line(number: int, answer: Answer, record: dict[str, Any], why: str) -> dict[str, str]:
+def _line(number: int, answer: Answer, record: dict[str, Any], why: str) -> dict[str, Any]:
     show = shown_difference(answer)
     measured = ""
     if answer.judged is not None:
@@ -135,7 +159,7 @@ def _line(number: int, answer: Answer, record: dict[str, Any], why: str) -> dict
     more = record["more_runs"]
     after = ""
     if answer.verdict == "undecided":
-        after = f"{more} more runs" if more is not None else "too close to decide"
+        after = f"{more} more run{'s' * (more != 1)}" if more is not None else "too close to decide"
     metric = style_of(answer.finding.metric).title
     steps = answer.finding.steps
     return {
@@ -196,8 +220,9 @@ def findings_note(report: Report) -> str:
     if not tested:
         return f"No claim is judged. {untested}"
     note = (
-        "Differences are those of the first rows less the others', of the pair that decides; of FID in percent. The "
-        "bar is a 95% interval for one contrast: training seed and processor, by the variance between runs pooled over "
+        "Differences are those of the first rows less the others', of the pair that decides; of FID in percent. A bar "
+        "is the 95% interval for one contrast, on an axis of its metric; a diamond the published difference; shaded "
+        "what does not count. The interval holds training seed and processor, by the variance between runs pooled over "
         "rows. It does not hold the draw of the pretrained networks: another pretraining seed of a feature network may "
         "change what part (a) finds. Verdicts are at 5% for the whole page (Holm); a difference below the margin does "
         f"not count ({margins}). {looks}{systems}Undecided claims: how many more runs a row would decide them in 80 of "

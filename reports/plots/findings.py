@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from eval.findings.page import Answer
 from eval.findings.verdicts import LOGARITHMIC
 from reports.cells import Report
-from reports.findings import records
+from reports.findings import reaches, records
 from reports.layout import style_of
 from reports.plots import style
 
@@ -19,8 +19,6 @@ COLOURS = {
     "undecided": style.GREY,
 }
 """Of verdicts: a colour says what the page's test supports."""
-_CLIP = 0.6
-"""Relative differences beyond this are drawn at the edge, as an arrow."""
 
 
 def plot_findings(report: Report) -> Figure:
@@ -49,11 +47,7 @@ def plot_findings(report: Report) -> Figure:
 
 def _panel(axes: Axes, metric: str, tested: list[tuple[int, Answer, dict[str, float]]]) -> None:
     relative = metric in LOGARITHMIC
-    reach = max(
-        (abs(v) for _, _, r in tested for v in (r["low"], r["high"], r["published"]) if v is not None),
-        default=1.0,
-    )
-    limit = min(1.15 * reach, _CLIP) if relative else 1.15 * reach
+    limit = reaches([record for _, _, record in tested])[metric]
     for line, (number, answer, record) in enumerate(tested):
         colour = COLOURS[answer.verdict]
         low, high, middle = (max(-limit, min(limit, record[key])) for key in ("low", "high", "measured"))

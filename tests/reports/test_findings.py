@@ -17,7 +17,16 @@ from eval.findings.contrasts import RunSpread, Variance
 from eval.metrics.protocol import protocol_id
 from eval.result import Result
 from reports.cells import Report, summarise
-from reports.findings import COLUMNS, findings_note, page_lines, render_findings_csv, render_findings_json
+from reports.findings import (
+    COLUMNS,
+    LARGEST_SHOWN,
+    findings_note,
+    page_lines,
+    reaches,
+    records,
+    render_findings_csv,
+    render_findings_json,
+)
 from reports.plots.findings import plot_findings
 from reports.plots.style import styled
 from reports.study import ReportRow
@@ -128,6 +137,7 @@ def test_an_undecided_claim_says_how_many_more_runs_would_decide_it():
     (row,) = rows(made)
     assert row["verdict"] == "undecided"
     assert int(row["more_runs"]) >= 1
+    assert int(row["more_runs"]) > 1
     assert page_lines(made)[0]["after"] == f"{row['more_runs']} more runs"
     assert float(row["detectable"]) > 0.02
 
@@ -139,6 +149,22 @@ def test_the_json_holds_the_same_values():
         assert record["verdict"] == row["verdict"]
         assert record["p"] == pytest.approx(float(row["p"]), rel=1e-4)
     assert set(content["verdicts"]) >= {record["verdict"] for record in content["findings"]}
+
+
+def test_a_lines_bar_is_drawn_to_its_metrics_reach_and_an_arrow_says_that_it_goes_on():
+    wide = {("fid", 1, "coco"): RunSpread(Variance(0.5**2, 100.0), {})}
+    study = replace(report().study, findings=(finding("fid"), finding("clip_score", others=("one",))))
+    made = summarise(study, report().results, None, {**SPREAD, **wide})
+    (record, untested), (line, other) = records(made), page_lines(made)
+    assert untested["measured"] is None
+    assert other["bar"] is None
+    assert reaches([record]) == {"fid": LARGEST_SHOWN}
+    assert record["high"] > LARGEST_SHOWN > -record["low"] / 2
+    bar = line["bar"]
+    assert bar["measured"] == pytest.approx(record["measured"] / LARGEST_SHOWN)
+    assert bar["published"] == pytest.approx(-0.2 / LARGEST_SHOWN)
+    assert bar["high"] == 1.0
+    assert bar["beyond"] == [record["low"] < -LARGEST_SHOWN, True]
 
 
 def test_the_page_prints_signs_percent_and_margins():
