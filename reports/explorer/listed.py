@@ -52,6 +52,7 @@ def _of_table(report: Report, results: Path) -> Iterator[ExplorerEntry]:
     for row in report.study.rows:
         folder = seed_directory(results, row.run, seed)
         for where in report.slices:
+            measured = report.measurements[row.run, where]
             yield ExplorerEntry(
                 system=name_of_row(report, row.run),
                 steps=where.steps,
@@ -59,7 +60,7 @@ def _of_table(report: Report, results: Path) -> Iterator[ExplorerEntry]:
                 samples=samples_directory(folder, where.prompts, where.steps).as_posix(),
                 scores=_scores(folder, where.prompts, where.steps),
                 group=f"({row.part}) {row.question}",
-                cells=_cells(report.measurements[row.run, where].metrics),
+                cells=_cells(measured.metrics, measured.images),
                 finding=_finding(report, row.run, where.steps, where.prompts, row.part),
             )
 
@@ -77,7 +78,7 @@ def _of_systems(report: Report, systems: Sequence[SystemRow]) -> Iterator[Explor
                 samples=samples,
                 scores=_scores(folder, prompts, row.system.steps),
                 group=SYSTEMS,
-                cells=_cells(row.estimates[prompts]),
+                cells=_cells(row.estimates[prompts], row.images[prompts]),
                 finding=_finding(report, row.system.label, None, prompts, "systems"),
             )
 
@@ -88,11 +89,13 @@ def _scores(folder: Path, prompts: str, steps: int) -> str | None:
     return file.as_posix() if file.is_file() else None
 
 
-def _cells(estimates: Mapping[str, Estimate]) -> list[TableCell]:
+def _cells(estimates: Mapping[str, Estimate], images: int) -> list[TableCell]:
+    """FID with its number of images: it falls with more of them, and systems are compared on fewer than rows."""
     cells = []
     for metric in in_order(set(estimates)):
         (shown,) = layout.measured_cells([estimates[metric]], metric)
-        cells.append(TableCell(metric=metric, text=f"{shown.value} {shown.spread}".strip()))
+        count = f", {images:,} images" if metric == "fid" else ""
+        cells.append(TableCell(metric=metric, text=f"{shown.value} {shown.spread}".strip() + count))
     return cells
 
 

@@ -120,6 +120,7 @@ def test_the_explorer_lists_every_row_and_every_system(results: Path):
     name = study.name_of(study.runs[0], full=True)
     first = next(e for e in entries if (e.system, e.steps, e.prompts) == (name, 1, "coco"))
     assert first.cells[0].text.split()[0] == f"{value:.1f}"
+    assert first.cells[0].text.endswith(", 6 images"), "rows and systems may be measured on unequal numbers"
 
 
 def test_the_plane_has_a_mark_for_each_system_whose_two_figures_were_measured(results: Path):
