@@ -126,6 +126,9 @@ STAGES: dict[str, Callable[..., None]] = {
     "eval_clip": _eval_clip,
     "vit_s_dinov1": partial(_features, "vit_s_dinov1", 3, 1200, _SMALL, False),
     "vit_s_dinov2": partial(_features, "vit_s_dinov2", 4, 1200, _SMALL, True),
+    # Two more draws of the default's network: how much of part (a) is the draw (ablations/ours/feature_draws.yaml)?
+    "vit_s_dinov2_b": partial(_features, "vit_s_dinov2_b", 104, 1200, _SMALL, True),
+    "vit_s_dinov2_c": partial(_features, "vit_s_dinov2_c", 204, 1200, _SMALL, True),
     "vit_l_dinov2": partial(_features, "vit_l_dinov2", 5, 800, _LARGE, True),
     "vit_l_clip": _vit_l_clip,
     "untrained": _untrained,
