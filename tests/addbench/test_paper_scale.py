@@ -49,6 +49,7 @@ def test_it_names_all_that_the_miniature_names() -> None:
         ".data.cache",
         ".evaluation.oracle.",
         ".networks.features.untrained",
+        ".networks.features.vit_s_dinov2_",
         ".networks.diffusion.sd21_epsilon",
         ".sampling.prompts.diversity",
     )
