@@ -151,7 +151,7 @@ def _reasons(report: Report) -> dict[str, None]:
     return dict.fromkeys(answer.reason for answer in report.answers if answer.reason)
 
 
-def _line(number: int, answer: Answer, record: dict[str, Any], why: str) -> dict[str, Any]:
+def _line(number: int, answer: Answer, record: dict[str, Any], why: str) -> dict[str, str]:
     show = shown_difference(answer)
     measured = ""
     if answer.judged is not None:

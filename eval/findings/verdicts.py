@@ -189,9 +189,8 @@ def _more(claim: Claim, contrast: Contrast, level: float) -> float | None:
     m = claim.margin
     power = quantile(POWER, contrast.freedom)
     shown = quantile(1 - level / 2, contrast.freedom) + power
-    opposed = (
-        quantile(1 - level / (2 * len(claim.pairs)), contrast.freedom) + power
-    )  # Bonferroni over its pairs
+    # Bonferroni over its pairs, as in the test.
+    opposed = quantile(1 - level / (2 * len(claim.pairs)), contrast.freedom) + power
     # An equivalence near the middle can fail on either side: power is then split between them.
     inside = quantile(1 - level, contrast.freedom) + quantile((1 + POWER) / 2, contrast.freedom)
     if claim.relation in ("better", "worse"):
