@@ -14,7 +14,8 @@ from collections.abc import Callable, Sequence
 from add.config.yaml import SpecError
 from add.errors import InputError
 from addbench import adopt, check, look, plan, preferences, protocols, repair, replication, schema
-from addbench.project import UnknownRunError
+from addbench.project import UnknownRunError, project_options
+from addbench.workflow import ABLATIONS
 from eval.preferences.record import PreferenceError
 
 Report = Callable[[argparse.Namespace], tuple[str, int]]
@@ -62,15 +63,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     description = "The ablations as values: run nothing, see all."
-    top = argparse.ArgumentParser(prog="addbench", description=description)
-    scale_help = "a name in config/ or a YAML file (default: mini; validate: every scale in config/)"
-    top.add_argument("--scale", metavar="SCALE", help=scale_help)
+    top = argparse.ArgumentParser(prog="addbench", description=description, parents=[project_options()])
+    top.set_defaults(scale=None, ablations=ABLATIONS)
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, (report, add_arguments) in _SUBCOMMANDS.items():
         summary = (report.__doc__ or "").splitlines()[0]
-        command = commands.add_parser(name, help=summary, description=summary)
-        # Also after the subcommand; SUPPRESS, or its default would hide what stood before the subcommand.
-        command.add_argument("--scale", metavar="SCALE", default=argparse.SUPPRESS, help=scale_help)
+        command = commands.add_parser(name, help=summary, description=summary, parents=[project_options()])
         if add_arguments is not None:
             add_arguments(command)
     return top

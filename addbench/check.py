@@ -9,8 +9,7 @@ from add.config.resolve import Table
 from add.files import user_cache
 from addbench.cost.shapes import storage
 from addbench.preflight import Findings
-from addbench.project import RESULTS, load_project
-from addbench.workflow import plan_compared
+from addbench.project import RESULTS, Project, load_project
 
 HASHING_SECONDS = 25.0
 """What hashing may take, so that the whole check stays below a minute."""
@@ -36,13 +35,14 @@ def check(options: argparse.Namespace) -> tuple[str, int]:
     from addbench.preflight.networks import HashStore, check_networks, download_missing
     from addbench.preflight.resources import Gpu, check_resources, known_shapes, machine_gpus
 
-    project = load_project(options.scale)
+    project = load_project(options.scale, options.ablations)
     scale, table = project.scale, project.table
     if options.run is not None:  # the scale and the table as if this run were all
         run = project.run(options.run)
         scale = scale.model_copy(update={"networks": run.networks, "study": None, "systems": None})
         table = Table(table.cells_of(run.name), {run.name: run})
-    compared = plan_compared(scale, table, RESULTS.as_posix())
+        project = Project(scale, table, project.ablations)
+    compared = project.compared()
     found = Findings()
     if options.download:
         remedy = "or let mirrors.yaml name what is on this machine"

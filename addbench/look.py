@@ -28,13 +28,13 @@ from addbench.project import (
     walk,
     yaml_line,
 )
-from addbench.workflow import ABLATIONS, plain, plan_compared
+from addbench.workflow import baseline_file, plain
 from eval.protocols.spec import load_protocols
 
 
 def list_cells(options: argparse.Namespace) -> tuple[str, int]:
     """List every cell of the table with the run that fills it, and which cells share a run."""
-    project = load_project(options.scale)
+    project = load_project(options.scale, options.ablations)
     table = project.table
     rows = [("part", "label", "run", "")]
     for cell in table.cells:
@@ -64,7 +64,7 @@ def show(options: argparse.Namespace) -> tuple[str, int]:
 
     The YAML reads back as the run; comments say baseline, scale, scale (default), row or unused.
     """
-    project = load_project(options.scale)
+    project = load_project(options.scale, options.ablations)
     run = project.run(options.run)
     if options.json:
         return plain(run), 0
@@ -99,7 +99,7 @@ def add_two_runs(command: argparse.ArgumentParser) -> None:
 
 def diff(options: argparse.Namespace) -> tuple[str, int]:
     """Show the settings in which two runs differ, one a line: key, value in A, value in B."""
-    project = load_project(options.scale)
+    project = load_project(options.scale, options.ablations)
     first, second = project.run(options.run_a), project.run(options.run_b)
     found = changes(values(first), values(second))
     if not found:
@@ -115,14 +115,14 @@ def validate(options: argparse.Namespace) -> tuple[str, int]:
     if not paths:
         raise SpecError(CONFIG.as_posix(), 1, "holds no scale; run from the repository's root")
     scales = [attempt(SpecError, problems, load_scale, path) for path in paths]
-    baseline = attempt(SpecError, problems, load_baseline, ABLATIONS / f"{BASELINE}.yaml")
-    ablations = attempt(SpecError, problems, load_ablations, ABLATIONS)
+    baseline = attempt(SpecError, problems, load_baseline, baseline_file(options.ablations))
+    ablations = attempt(SpecError, problems, load_ablations, options.ablations)
     counts = []
     for scale in scales:
         if scale is not None and baseline is not None and ablations is not None:
             table = attempt(SpecError, problems, resolve, scale, baseline, ablations)
             if table is not None:
-                attempt(SpecError, problems, plan_compared, scale, table, RESULTS.as_posix())
+                attempt(SpecError, problems, Project(scale, table, options.ablations).compared)
                 counts.append(f"{scale.name}: {len(table.cells)} cells, {len(table.runs)} runs")
     protocols = sorted((CONFIG / "protocols").glob("*.yaml"))
     for path in protocols:
@@ -139,7 +139,7 @@ def explain(options: argparse.Namespace) -> tuple[str, int]:
     """
     from addbench.identity import run_identity
 
-    project = load_project(options.scale)
+    project = load_project(options.scale, options.ablations)
     run = project.run(options.run)
     now = run_identity(project.scale, run)
     folder = RESULTS / project.scale.name / run.name

@@ -30,7 +30,7 @@ from addbench.cost.timing import (
 )
 from addbench.preflight import size
 from addbench.project import RESULTS, Project, aligned, load_project
-from addbench.workflow import ComparedSystems, plan_compared
+from addbench.workflow import ComparedSystems
 
 Times = Mapping[str, Time]
 
@@ -63,9 +63,9 @@ def plan(options: argparse.Namespace) -> tuple[str, int]:
     """
     if (options.rate is not None and options.rate <= 0) or not 0 < options.share <= 1:
         raise InputError("--rate should be positive, and --share above 0 and at most 1")
-    project = load_project(options.scale)
+    project = load_project(options.scale, options.ablations)
     scale, table = project.scale, project.table
-    compared = plan_compared(scale, table, RESULTS.as_posix())
+    compared = project.compared()
     measured = read_measured(options.results or RESULTS / scale.name)
     places, absent = configurations(scale)
     arithmetic = rate = None

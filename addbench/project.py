@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -9,13 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from add.config.load import BASELINE, load_ablations, load_baseline, load_scale
+from add.config.load import load_ablations, load_baseline, load_scale
 from add.config.resolve import Table, resolve
 from add.config.run import Run
 from add.config.scale import Scale
 from add.config.yaml import SpecError, nearest, raise_all
 from add.errors import InputError
-from addbench.workflow import ABLATIONS, scale_file
+from addbench.workflow import ABLATIONS, ComparedSystems, baseline_file, plan_compared, scale_file
 
 CONFIG = Path("config")
 RESULTS = Path("results")
@@ -31,10 +32,15 @@ class UnknownRunError(InputError):
 
 @dataclass(frozen=True)
 class Project:
-    """A scale and the table that the ablations make with it."""
+    """A scale and the table that a folder of ablations makes with it."""
 
     scale: Scale
     table: Table
+    ablations: Path = ABLATIONS
+
+    def compared(self) -> ComparedSystems:
+        """The systems and the study beside the table. Raises SpecError with every unknown name."""
+        return plan_compared(self.scale, self.table, RESULTS.as_posix(), whole=self.ablations == ABLATIONS)
 
     def run(self, name: str) -> Run:
         """The run of this name. Raises UnknownRunError."""
@@ -44,16 +50,32 @@ class Project:
         return self.table.runs[name]
 
 
-def load_project(scale: str | None) -> Project:
-    """The project in the working directory. Raises SpecError with every problem of every file."""
+def project_options() -> argparse.ArgumentParser:
+    """A parent for a parser: `--scale` and `--ablations`, before a subcommand or after it.
+
+    Where they are not given they set nothing, or a subcommand would hide what stood before it.
+    """
+    shared = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
+    text = "a name in config/ or a YAML file (default: mini; validate: every scale in config/)"
+    shared.add_argument("--scale", metavar="SCALE", help=text)
+    text = "the folder of the questions (default: ablations); one without a baseline.yaml has the project's"
+    shared.add_argument("--ablations", type=Path, metavar="FOLDER", help=text)
+    return shared
+
+
+def load_project(scale: str | None, ablations: Path = ABLATIONS) -> Project:
+    """The project in the working directory. Raises SpecError with every problem of every file.
+
+    ablations: the folder of the questions; one without a baseline.yaml has the project's.
+    """
     problems: list[SpecError] = []
     loaded: list[Any] = [
         attempt(SpecError, problems, load_scale, scale_path(scale or DEFAULT_SCALE)),
-        attempt(SpecError, problems, load_baseline, ABLATIONS / f"{BASELINE}.yaml"),
-        attempt(SpecError, problems, load_ablations, ABLATIONS),
+        attempt(SpecError, problems, load_baseline, baseline_file(ablations)),
+        attempt(SpecError, problems, load_ablations, ablations),
     ]
     raise_all(problems)
-    return Project(loaded[0], resolve(*loaded))
+    return Project(loaded[0], resolve(*loaded), ablations)
 
 
 def attempt(

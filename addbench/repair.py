@@ -21,7 +21,7 @@ def repair(options: argparse.Namespace) -> tuple[str, int]:
     """
     from eval.images import ForeignFileError, read_samples
 
-    root = RESULTS / load_project(options.scale).scale.name
+    root = RESULTS / load_project(options.scale, options.ablations).scale.name
     lines, left = [], []
     for student in sorted(root.glob("*/seed*/student")):
         if lost := next(lost_files(student), None):

@@ -17,7 +17,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from add.errors import InputError
-from addbench.project import RESULTS, Project, load_project
+from addbench.project import RESULTS, Project, load_project, project_options
 
 if TYPE_CHECKING:
     from eval.findings.store import CountedRuns
@@ -40,15 +40,18 @@ _Job = tuple[str, int]
 def add_arguments(command: argparse.ArgumentParser) -> None:
     """`replication add FILE...`, `replication run --hours H`, `replication plan`."""
     actions = command.add_subparsers(dest="action", required=True, metavar="ACTION")
-    add = actions.add_parser("add", help="take in results, of this machine or another").add_argument
+    shared = [project_options()]
+    text = "take in results, of this machine or another"
+    add = actions.add_parser("add", help=text, parents=shared).add_argument
     add("files", nargs="+", type=Path, metavar="RESULT", help="a result.json, or a folder that holds some")
-    add = actions.add_parser("run", help="train, sample and score where it pays most").add_argument
+    text = "train, sample and score where it pays most"
+    add = actions.add_parser("run", help=text, parents=shared).add_argument
     add("--hours", type=float, required=True, metavar="H", help="begin no run that would end later")
     add("--most", type=int, metavar="N", help="begin at most N runs")
     add("--cores", default="all", metavar="N", help="as of snakemake (default: all)")
     text = "keep students and samples of the runs; otherwise their numbers alone stay"
     add("--keep", action="store_true", help=text)
-    actions.add_parser("plan", help="which runs would be made next")
+    actions.add_parser("plan", help="which runs would be made next", parents=shared)
 
 
 def replication(options: argparse.Namespace) -> tuple[str, int]:
@@ -59,7 +62,7 @@ def replication(options: argparse.Namespace) -> tuple[str, int]:
     """
     from add.lock import only_writer
 
-    project = load_project(options.scale)
+    project = load_project(options.scale, options.ablations)
     growing = _GrowingStudy(project, STORES / project.scale.name, RESULTS / project.scale.name)
     if options.action == "add":
         return growing.add(_result_files(options.files)), 0
@@ -238,7 +241,8 @@ def _make(jobs: Sequence[_Job], made: _Made, growing: _GrowingStudy, options: ar
     command = [sys.executable, "-m", "snakemake", "--cores", str(options.cores)]
     command += [str(each.file) for each in waiting.values()]
     # A run's samples and scores before the next training: a kill then costs the runs in flight alone.
-    command += ["--config", f"scale={options.scale or growing.project.scale.name}", "whole_runs_first=1"]
+    command += ["--config", f"scale={options.scale or growing.project.scale.name}"]
+    command += [f"ablations={growing.project.ablations}", "whole_runs_first=1"]
     with log.open("a", encoding="utf-8") as said:
         workflow = subprocess.Popen(command, stdout=said, stderr=subprocess.STDOUT)
         try:

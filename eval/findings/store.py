@@ -101,15 +101,20 @@ class CountedRuns:
     @property
     def left_out_text(self) -> str:
         """A sentence on the records that do not count; empty where all do."""
-        if not self.left_out:
-            return ""
-        parts = [f"{number} {_WORDS[kind]}" for kind, number in self.left_out.items()]
-        return f"{sum(self.left_out.values())} older record(s) in the store do not count: {', '.join(parts)}."
+        older = {kind: number for kind, number in self.left_out.items() if kind != "run"}
+        parts = [f"{number} {_WORDS[kind]}" for kind, number in older.items()]
+        said = (
+            [f"{sum(older.values())} older record(s) in the store do not count: {', '.join(parts)}."]
+            if older
+            else []
+        )
+        if others := self.left_out.get("run"):
+            said.append(f"{others} record(s) in the store are of runs that this table does not have.")
+        return " ".join(said)
 
 
 _WORDS: Mapping[Kind, str] = {
     "scale": "of another scale",
-    "run": "of runs that the table does not have",
     "weights": "trained from other weights",
     "method": "trained by another version of the method",
     "spec": "of another spec",

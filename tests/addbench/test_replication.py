@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import re
+import shutil
 import signal
 import threading
 from collections.abc import Callable
@@ -56,11 +57,13 @@ class Asked:
     """The workflow's targets, call by call; `make` makes up a result."""
 
     calls: list[list[str]] = field(default_factory=list)
+    commands: list[list[str]] = field(default_factory=list)
     make: Callable[[Path], None] = field(default=lambda target: make(target))
 
     def __call__(self, command: list[str], **_: Any) -> FakeWorkflow:
         targets = [part for part in command if part.endswith("result.json")]
         self.calls.append(targets)
+        self.commands.append(command)
         return FakeWorkflow(lambda target: self.make(target), targets)
 
 
@@ -264,3 +267,24 @@ def test_records_that_no_longer_count_are_counted_by_plan_and_add(
     said = capsys.readouterr().out
     assert "teacher_steps-2 seed 100" in said, "its seed is free again"
     assert said.endswith("1 older record(s) in the store do not count: 1 of another spec.\n")
+
+
+def test_the_runs_of_another_folder_of_questions_stand_in_the_same_store(
+    root: Path, asked: Asked, capsys: pytest.CaptureFixture[str]
+):
+    (root / "questions").mkdir()
+    shutil.copy(root / "ablations/ours/distillation_strength.yaml", root / "questions")
+    assert run("--ablations", "questions", most=3) == 0
+    made = {Path(target).parts[-3] for targets in asked.calls for target in targets}
+    strength = {f"distillation_strength-{row}" for row in ("lambda-0-5", "teacher-without-guidance")}
+    assert made == {"baseline", *strength}
+    assert all("ablations=questions" in command for command in asked.commands)
+    capsys.readouterr()
+    assert main(["replication", "plan"]) == 0
+    said = capsys.readouterr().out
+    assert "baseline seed 101" in said, "the default's run counts in both tables"
+    assert said.endswith("2 record(s) in the store are of runs that this table does not have.\n")
+    assert main(["--ablations", "questions", "replication", "plan"]) == 0
+    said = capsys.readouterr().out
+    assert "baseline seed 101" in said
+    assert "of runs that this table does not have" not in said

@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from add.config.load import load_ablations, load_baseline
+from add.config.resolve import resolve
 from add.errors import InputError
 from add.identity import METHOD, spec_hash
 from eval.findings.measured import measure_spreads
@@ -19,19 +21,23 @@ from eval.metrics.protocol import protocol_id
 from eval.result import Result
 from reports.study import ReportRow
 from tests.support.report_fixture import result_of, study_of
-from tests.support.specs import changed_scale
+from tests.support.specs import ROOT, changed_scale
 
 SCALE, TABLE = changed_scale("mini")
 PRESENT = present_study(SCALE, TABLE)
+OURS = resolve(
+    SCALE, load_baseline(ROOT / "ablations/baseline.yaml"), load_ablations(ROOT / "ablations/ours")
+)
+RUNS = {**OURS.runs, **TABLE.runs}
 
 
 def result(
     run: str = "baseline", seed: int = 100, processor: str = "CPU 1", shift: float = 0.0
 ) -> dict[str, Any]:
-    """A whole result of the present table."""
+    """A whole result of the present table, or of a question of ours."""
     study = study_of((ReportRow("a", "Q", run, run, True),), scale=SCALE.name)
     values = result_of(study, run, seed)
-    values["spec_hash"] = spec_hash(TABLE.runs[run])
+    values["spec_hash"] = spec_hash(RUNS[run])
     for system in values["systems"]:
         system["images"] = SCALE.sampling.prompts[system["prompts"]].at(system["steps"]).count
         system["metrics"]["clip_score"]["value"] += shift
@@ -39,7 +45,7 @@ def result(
     values["systems"][-1:-1] = [
         {"steps": steps, "prompts": "diversity", "images": repeated, "metrics": {}} for steps in (1, 4)
     ]
-    networks = TABLE.runs[run].networks
+    networks = RUNS[run].networks
     provenance = values["provenance"]
     provenance["hardware"]["processor"] = processor
     provenance["train"] |= {
