@@ -216,9 +216,15 @@ def _source(scale: Scale, spec: SystemSpec) -> tuple[SystemSource, Any]:
         exclude_none=True,
     )
     sizes = network.model_dump(include={"original_size", "target_size"}, exclude_none=True)
+    parts: dict[str, Any] = {key: part.model_dump(mode="json") for key, part in spec.parts.items()}
+    deciding: dict[str, Any] = {key: network_identity(scale, part) for key, part in spec.parts.items()}
+    if spec.then is not None:
+        parts["then"] = [stage.model_dump(mode="json") for stage in spec.then]
+        deciding["then"] = [network_identity(scale, stage) for stage in spec.then]
     weights = network.model_dump(include={"path", "revision", "sha256", "files"}, exclude_none=True)
-    source = SystemSource.model_validate_json(json.dumps({**weights, **sampler, "sizes": sizes}))
-    return source, [network_identity(scale, network), sampler, sizes, scale.evaluation.resolution]
+    source = SystemSource.model_validate_json(json.dumps({**weights, **sampler, **parts, "sizes": sizes}))
+    identity = [network_identity(scale, network), sampler, sizes, scale.evaluation.resolution]
+    return source, [*identity, *([deciding] if deciding else [])]
 
 
 def _rival(scale: Scale, spec: SystemSpec) -> tuple[str, Any]:

@@ -22,16 +22,20 @@ _REASONS = {
 }
 
 
+Timesteps = tuple[float | None, ...]
+"""Of each call of a denoising network, in order; None where a network is not told the time."""
+
+
 @dataclass
 class Watched:
     """What was seen inside a pipeline.
 
     finite: whether each image that a decoder puts out is finite, one bool (n,) a call. timesteps: of each call of the
-    denoising network, in order; a call with guidance serves both prompts.
+    denoising network, in order, None where it is not told; a call with guidance serves both prompts.
     """
 
     finite: list[NDArray[np.bool_]] = field(default_factory=list)
-    timesteps: list[float] = field(default_factory=list)
+    timesteps: list[float | None] = field(default_factory=list)
 
 
 def denoisers(pipeline: Any) -> list[nn.Module]:
@@ -57,8 +61,10 @@ def watched(pipeline: Any) -> Iterator[Watched]:
         found.finite.append(output.isfinite().flatten(1).all(1).cpu().numpy())
 
     def count(_: Any, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
-        time = arguments[1] if len(arguments) > 1 else named["timestep"]
-        found.timesteps.append(float(time.reshape(-1)[0] if hasattr(time, "reshape") else time))
+        time = arguments[1] if len(arguments) > 1 else named.get("timestep")
+        if time is not None:
+            time = float(time.reshape(-1)[0] if hasattr(time, "reshape") else time)
+        found.timesteps.append(time)
 
     parts = pipeline.components
     decoders = (getattr(part, "decoder", None) for part in parts.values())
@@ -99,7 +105,7 @@ def _first(*found: bool) -> str:
     return list(_REASONS)[found.index(True)]
 
 
-def sampler_facts(pipeline: Any, timesteps: Sequence[float], guidance: float) -> dict[str, Any]:
+def sampler_facts(pipeline: Any, timesteps: Timesteps, guidance: float) -> dict[str, Any]:
     """How a pipeline sampled, for samples.json and the result.
 
     timesteps: those that the denoising network was called with. `note` says where they begin far from pure noise, from
@@ -118,9 +124,10 @@ def sampler_facts(pipeline: Any, timesteps: Sequence[float], guidance: float) ->
         "safety_checker": getattr(pipeline, "safety_checker", None) is not None,
     }
     trained = config.get("num_train_timesteps")
-    if timesteps and trained and max(timesteps) < _LATE * trained:
+    told = [time for time in timesteps if time is not None]
+    if told and trained and max(told) < _LATE * trained:
         facts["note"] = (
-            f"sampling starts from pure noise, but its first timestep is {max(timesteps):g} of {trained} "
+            f"sampling starts from pure noise, but its first timestep is {max(told):g} of {trained} "
             f"(timestep_spacing {config.get('timestep_spacing')!r}); give `timesteps`, or another spacing"
         )
     return facts

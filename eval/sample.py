@@ -10,182 +10,25 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import json
 import shutil
 import sys
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from add.config.system import Dtype, SystemSource
+from add.config.system import SystemSource
 from add.device import add_device_option, open_device
 from add.errors import InputError, refuses
 from add.files import write_json
 from add.lock import only_writer
-from eval.drawing import eight_bit, sampler_facts, truncated_prompts, watched
 from eval.images import INDEX, SampledImage, to_square, write_index
 from eval.prompts import Prompt, read_prompts
 from eval.stage import SampleValues, add_scale_option, read_option
+from eval.system import SIZES, System, load_system, open_system
 
 if TYPE_CHECKING:
     from add.config.scale import SamplingSpec
-
-
-SIZES = ("original_size", "target_size")
-
-
-@dataclass(frozen=True)
-class System:
-    """A pipeline that turns prompts and seeds into images.
-
-    timesteps: by number of steps, a student's own or those that were given for a pipeline; empty for other pipelines,
-    whose scheduler chooses. guidance: classifier-free guidance scale, 1 for none (a student has none; paper,
-    section 4). called: the timesteps of the last call. sizes: `original_size` and `target_size`, sides in pixels, that
-    an SDXL pipeline is told; without them it takes its resolution. resolution: side in pixels of the images that are
-    drawn; None for the pipeline's own.
-    """
-
-    name: str
-    pipeline: Any
-    timesteps: dict[int, list[int]]
-    guidance: float
-    called: list[float] = field(default_factory=list)
-    sizes: Mapping[str, int] = field(default_factory=dict)
-    resolution: int | None = None
-
-    def images(self, prompts: Sequence[str], seeds: Sequence[int], steps: int) -> NDArray[np.uint8]:
-        """RGB images (N, H, W, 3) uint8, one generator an image, so that none depends on its neighbours.
-
-        Raises InputError where there are no timesteps for that many steps, or the scheduler takes none, and as
-        `eight_bit` does.
-        """
-        import torch
-
-        options: dict[str, Any] = {name: (side, side) for name, side in self.sizes.items()}
-        if self.resolution is not None:
-            options |= {"height": self.resolution, "width": self.resolution}
-        if self.timesteps:
-            if steps not in self.timesteps:
-                known = ", ".join(map(str, self.timesteps))
-                raise InputError(f"{self.name}: no {steps}-step sampling; it has {known}")
-            scheduler = type(self.pipeline.scheduler).from_config(self.pipeline.scheduler.config)
-            scheduler.set_timesteps(steps)
-            if [int(t) for t in scheduler.timesteps] != self.timesteps[steps]:
-                options["timesteps"] = self.timesteps[steps]
-        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-        with watched(self.pipeline) as seen:
-            try:
-                output = self.pipeline(
-                    prompt=list(prompts),
-                    num_inference_steps=steps,
-                    guidance_scale=self.guidance,
-                    generator=generators,
-                    output_type="np",
-                    **options,
-                )
-            except ValueError as error:
-                if "timestep" in str(error):  # this is how diffusers says that a scheduler takes none
-                    raise InputError(self.name, str(error).strip()) from error
-                raise
-        self.called[:] = seen.timesteps
-        flagged = getattr(output, "nsfw_content_detected", None)
-        names = [f"{self.name}: {p!r}, image seed {s}" for p, s in zip(prompts, seeds, strict=True)]
-        return eight_bit(output.images, seen.finite, flagged, names)
-
-
-def load_system(
-    directory: str,
-    guidance: float = 1.0,
-    device: str = "cpu",
-    timesteps: Sequence[int] = (),
-    sizes: Mapping[str, int] | None = None,
-    *,
-    scheduler: str | None = None,
-    spacing: str | None = None,
-    dtype: Dtype | None = None,
-    resolution: int | None = None,
-) -> System:
-    """Load the pipeline at `directory` (or hub id), in float32 unless `dtype` says otherwise.
-
-    guidance, timesteps, sizes, resolution: for pipelines that are no student; without timesteps the scheduler chooses.
-    scheduler: a class of diffusers in place of the pipeline's own, with its configuration; spacing: of its timesteps.
-    Raises OSError where the directory is no diffusers pipeline, InputError where these are given for a student, or it
-    lost files, and for a scheduler that diffusers does not have.
-    """
-    import torch
-    from diffusers import DiffusionPipeline
-    from diffusers.utils import logging
-
-    from add.models.diffusion import STUDENT_FILE
-    from add.models.weights import lost_files, weight_variant
-
-    logging.disable_progress_bar()
-    file = Path(directory) / STUDENT_FILE
-    # A student that lost its own file must not be sampled as a pipeline with a scheduler's timesteps.
-    trained = file.exists() or Path(directory).with_name("train").joinpath("train.json").is_file()
-    if trained and (lost := next(lost_files(Path(directory)), None)):
-        raise InputError(lost, "`addbench repair` lets the next `snakemake` train the student again")
-    unet = Path(directory) / "unet"
-    options = {"variant": weight_variant(unet)} if unet.is_dir() else {}
-    precision = getattr(torch, dtype or "float32")
-    pipeline = DiffusionPipeline.from_pretrained(directory, torch_dtype=precision, **options).to(device)
-    if getattr(pipeline, "watermark", None) is not None:
-        pipeline.watermark = None  # SDXL's pipeline marks images wherever a certain package is installed
-    pipeline.set_progress_bar_config(disable=True)
-    if not file.exists():
-        if scheduler or spacing:
-            pipeline.scheduler = _scheduler(pipeline.scheduler, scheduler, spacing, directory)
-        given = {len(timesteps): list(timesteps)} if timesteps else {}
-        return System(directory, pipeline, given, guidance, sizes=sizes or {}, resolution=resolution)
-    if timesteps or sizes or scheduler or spacing or resolution:
-        raise InputError(directory, "is a student, which has its own sampler and sizes; leave them out")
-    note = json.loads(file.read_text(encoding="utf-8"))
-    own = {int(k): list(map(int, v)) for k, v in note["timesteps"].items()}
-    told = {name: int(note[name]) for name in SIZES if name in note}
-    return System(directory, pipeline, own, float(note["guidance_scale"]), sizes=told)
-
-
-def _scheduler(own: Any, name: str | None, spacing: str | None, directory: str) -> Any:
-    """A scheduler of diffusers with the configuration of a pipeline's `own`."""
-    import diffusers
-
-    kind = type(own) if name is None else getattr(diffusers, name, None)
-    if kind is None:
-        from add.config.yaml import nearest
-
-        known = [known for known in dir(diffusers) if known.endswith("Scheduler")]
-        raise InputError(directory, f"diffusers {diffusers.__version__} has no {name}{nearest(name, known)}")
-    chosen = {} if spacing is None else {"timestep_spacing": spacing}
-    made = kind.from_config(own.config, **chosen)
-    if spacing is not None and made.config.get("timestep_spacing") != spacing:
-        raise InputError(directory, f"a {kind.__name__} has no timestep spacing; leave `spacing` out")
-    return made
-
-
-def open_system(source: SystemSource, device: str = "cpu") -> System:
-    """Find the pipeline, check its weights, load it. Raises as `load_system`, and WeightsError."""
-    from add.models.hub import local_directory
-    from add.models.weights import check_weights
-
-    directory = local_directory(source.path, source.revision, source.files)
-    if source.sha256 is not None or source.files is not None:
-        check_weights(directory, source.sha256, source.files)
-    return load_system(
-        str(directory),
-        source.guidance,
-        device,
-        source.timesteps,
-        {str(name): side for name, side in source.sizes.items()},
-        scheduler=source.scheduler,
-        spacing=source.spacing,
-        dtype=source.dtype,
-        resolution=source.resolution,
-    )
 
 
 def image_seed(prompt: Prompt, seed: int) -> int:
@@ -242,8 +85,8 @@ def sample_set(
         "prompts": out.name.rsplit("-", 1)[0],
         "steps": steps,
         "guidance": system.guidance,
-        "sampler": sampler_facts(system.pipeline, system.called, system.guidance),
-        "truncated_prompts": truncated_prompts(system.pipeline, [prompt.prompt for prompt in prompts]),
+        "sampler": system.sampler_facts,
+        "truncated_prompts": system.truncated([prompt.prompt for prompt in prompts]),
         "count": len(rows),
         "seed": seed,
         "seconds": round(time.perf_counter() - started, 3),

@@ -25,6 +25,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import chain
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Literal
@@ -39,10 +40,10 @@ from add.device import add_device_option, open_device, synchronise
 from add.errors import InputError, refuses
 from add.files import write_json
 from add.lock import only_writer
-from eval.drawing import denoisers
+from eval.drawing import Timesteps, denoisers
 from eval.result import commit, hardware, versions
-from eval.sample import System, open_system
 from eval.stage import TimingValues, add_scale_option
+from eval.system import System, open_system
 
 PROMPT = "a dog"
 """Of every image; a pipeline pads prompts to one length, so that their words cost nothing."""
@@ -100,7 +101,7 @@ class SystemTiming(Frozen):
     """
 
     asked: TimedSystem
-    timesteps: tuple[float, ...]
+    timesteps: tuple[float | None, ...]
     network_calls: int
     image: SecondsSpread
     denoiser: SecondsSpread | None
@@ -128,7 +129,7 @@ class TimingResult(Frozen):
 class _Taken:
     """What was measured of one system so far; seconds by batch. called: the timesteps of a call."""
 
-    called: tuple[float, ...] = ()
+    called: Timesteps = ()
     seconds: dict[int, list[float]] = field(default_factory=dict)
     denoiser: list[float] = field(default_factory=list)
     peak: int | None = None
@@ -177,11 +178,11 @@ def _time_batch(
                 continue
             try:
                 if batch == 1:
-                    with _inside(system.pipeline, device, clock) as inside:
+                    with _inside(system.pipelines, device, clock) as inside:
                         peak = _gpu_peak(system, device, asked)
                     if turn >= how.warm_up and inside:
                         own.denoiser.append(sum(inside))
-                    own.peak, own.called = peak, tuple(system.called)
+                    own.peak, own.called = peak, tuple(chain.from_iterable(system.called))
                 seconds = _seconds(system, asked, batch, device, clock)
             except (MemoryError, RuntimeError) as error:
                 if not _is_memory(error):
@@ -229,8 +230,8 @@ def _seconds(system: System, asked: TimedSystem, batch: int, device: str, clock:
 
 
 @contextmanager
-def _inside(pipeline: Any, device: str, clock: Clock) -> Iterator[list[float]]:
-    """Seconds of each call of the pipeline's denoising network inside the block."""
+def _inside(pipelines: Sequence[Any], device: str, clock: Clock) -> Iterator[list[float]]:
+    """Seconds of each call of the pipelines' denoising networks inside the block."""
     started: list[float] = []
     seconds: list[float] = []
 
@@ -242,7 +243,7 @@ def _inside(pipeline: Any, device: str, clock: Clock) -> Iterator[list[float]]:
         synchronise(device)
         seconds.append(clock() - started.pop())
 
-    networks = denoisers(pipeline)
+    networks = [network for pipeline in pipelines for network in denoisers(pipeline)]
     hooks = [network.register_forward_pre_hook(begin) for network in networks]
     hooks += [network.register_forward_hook(end) for network in networks]
     try:
@@ -259,7 +260,8 @@ def _gpu_peak(system: System, device: str, asked: TimedSystem) -> int | None:
         return None
     import torch
 
-    modules = [part for part in system.pipeline.components.values() if isinstance(part, torch.nn.Module)]
+    parts = [part for pipeline in system.pipelines for part in pipeline.components.values()]
+    modules = [part for part in parts if isinstance(part, torch.nn.Module)]
     tensors = [each for part in modules for each in (*part.parameters(), *part.buffers())]
     weights = sum(each.nbytes for each in {id(each): each for each in tensors}.values())
     torch.cuda.reset_peak_memory_stats(device)

@@ -9,11 +9,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from add.config.load import load_folder
 from add.config.resolve import Finding
 from add.config.run import MetricName
+from add.config.scale import NetworkSpec
 from add.config.types import (
     Count,
     Document,
@@ -42,7 +43,7 @@ _SETTINGS: dict[str, tuple[str, ...]] = {
     "run": (),
     "rival": ("teacher", "training"),
     "network": _SAMPLER,
-    "pipeline": (*_SAMPLER, "revision", "sha256", "files", "resolution"),
+    "pipeline": (*_SAMPLER, "revision", "sha256", "files", "resolution", "unet", "adapter", "then"),
     "images": ("prompts",),
     "statistics": ("count",),
     "published": (),
@@ -50,16 +51,36 @@ _SETTINGS: dict[str, tuple[str, ...]] = {
 """What each kind may state besides label, steps and figures from elsewhere."""
 
 
-class SystemSource(Frozen):
-    """A pipeline to sample: where it is, which weights it must have, and how it samples (`eval.sample`).
+def _at(value: Any) -> Any:
+    """A network of its path alone."""
+    return {"path": value} if isinstance(value, str) else value
 
-    path: directory or hub id. revision, sha256, files: as `NetworkSpec` has them.
+
+_Part = Annotated[NetworkSpec, BeforeValidator(_at, json_schema_input_type=Text | NetworkSpec)]
+
+
+class StageSpec(NetworkSpec):
+    """A pipeline that draws over the images of the one before it, by `steps` steps: an upscaler, a refiner.
+
+    noise_level, strength: how much noise it adds to them first, as the pipeline's own arguments of these names; unset,
+    the pipeline's own hold.
     """
 
-    path: Text
-    revision: Text | None = None
-    sha256: Sha256 | None = None
-    files: WeightFiles | None = None
+    steps: Count
+    guidance: Positive
+    noise_level: Annotated[int, Field(ge=0)] | None = None
+    strength: Annotated[float, Field(gt=0, le=1)] | None = None
+
+
+class SystemSource(NetworkSpec):
+    """A pipeline to sample: where it is, which weights it must have, and how it samples (`eval.system`).
+
+    unet: another UNet in the place of its own. adapter: a LoRA that is merged into it. then: the pipelines after it.
+    """
+
+    unet: NetworkSpec | None = None
+    adapter: NetworkSpec | None = None
+    then: tuple[StageSpec, ...] = ()
     guidance: Positive = 1.0
     scheduler: Text | None = None
     spacing: Text | None = None
@@ -108,9 +129,10 @@ class SystemSpec(Document):
     at each of the scale's seeds from the network `teacher`; `training` changes values of the scale's. network: one of
     the scale's `networks.diffusion`. pipeline: any diffusers pipeline, by hub id (with its `revision`) or directory;
     `sha256` and `files` are its weights', as `NetworkSpec` has them. These two need `guidance` (1.0 for none);
-    `scheduler` is a class of diffusers, `spacing` its timestep spacing, `timesteps` names them all; unset, the
-    pipeline's own hold. `dtype`: unset, the scale's. `resolution`: of the images that are drawn, in pixels; larger ones
-    are downsampled to the scale's.
+    `scheduler` is a class of diffusers or RectifiedFlowScheduler (`eval.flow`), `spacing` its timestep spacing,
+    `timesteps` names them all; unset, the pipeline's own hold. `dtype`: unset, the scale's. `resolution`: of the images
+    that are drawn, in pixels; larger ones are downsampled to the scale's. `unet` and `adapter` (a LoRA), by id or
+    directory or as `NetworkSpec`, change what a pipeline is; `then` lists pipelines that draw over its images.
 
     images: by prompt set, a folder of images that were made elsewhere by `steps` steps. `prompts`: by prompt set, the
     file that says which image is whose (`eval.handed_in`); unset: the folder's index.csv.
@@ -142,6 +164,9 @@ class SystemSpec(Document):
     timesteps: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] | None = None
     dtype: Dtype | None = None
     resolution: Count | None = None
+    unet: _Part | None = None
+    adapter: _Part | None = None
+    then: Annotated[tuple[StageSpec, ...], Field(min_length=1)] | None = None
     prompts: dict[Name, Text] | None = None
     published: tuple[FiguresSpec, ...] | None = None
     elsewhere: tuple[FiguresSpec, ...] | None = None
@@ -196,6 +221,12 @@ class SystemSpec(Document):
         """What says what it is."""
         kinds: tuple[Kind, ...] = ("run", "rival", "network", "pipeline", "images", "statistics")
         return next((kind for kind in kinds if getattr(self, kind) is not None), "published")
+
+    @property
+    def parts(self) -> dict[str, NetworkSpec]:
+        """What a pipeline has besides its own weights, by key."""
+        stated = {"unet": self.unet, "adapter": self.adapter}
+        return {key: value for key, value in stated.items() if value is not None}
 
     @property
     def name(self) -> str:

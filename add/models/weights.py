@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 
 from add.errors import InputError
 
-PARTS = ("text_encoder", "text_encoder_2", "unet", "vae")
+PARTS = ("text_encoder", "text_encoder_2", "text_encoder_3", "transformer", "unet", "vae", "vqvae")
 """The folders of a pipeline whose weights are loaded."""
 
 Files = Mapping[str, str | None]

@@ -61,13 +61,22 @@ def size(n: float) -> str:
 
 
 Kind = Literal[
-    "pipeline", "system", "features", "pooled", "c_text", "inception", "open_clip", "file", "processor"
+    "pipeline",
+    "system",
+    "part",
+    "features",
+    "pooled",
+    "c_text",
+    "inception",
+    "open_clip",
+    "file",
+    "processor",
 ]
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """A network as the scale names it, or, of kind "system", a pipeline as a system's file does.
+    """A network as the scale names it, or, of kinds "system" and "part", a pipeline or a part as a system's file does.
 
     loc: its place in the file that `origin` is. files: the files of its weights, where that file names them. network:
     its settings, where the scale has a section for them.
@@ -85,7 +94,9 @@ class Wanted:
     @property
     def name(self) -> str:
         """Its place as people write it: networks.diffusion.sd21."""
-        return f"{self.origin.file}: {dotted(self.loc)}" if self.kind == "system" else dotted(self.loc)
+        return (
+            f"{self.origin.file}: {dotted(self.loc)}" if self.kind in ("system", "part") else dotted(self.loc)
+        )
 
     def line(self, loc: Loc | None = None) -> str:
         """The file, and the line of its place or of another."""
@@ -134,6 +145,13 @@ def wanted_networks(scale: Scale, systems: Sequence[SystemSpec] = ()) -> Iterato
         if spec.pipeline is not None:
             weights = (spec.pipeline, spec.revision, spec.sha256, spec.files)
             yield Wanted(("pipeline",), "system", *weights, origin=spec.origin)
+            parts: list[tuple[Loc, Kind, NetworkSpec]] = [
+                *(((key,), "part", part) for key, part in spec.parts.items()),
+                *((("then", k), "system", stage) for k, stage in enumerate(spec.then or ())),
+            ]
+            for loc, kind, part in parts:
+                weights = (part.path, part.revision, part.sha256, part.files)
+                yield Wanted(loc, kind, *weights, origin=spec.origin)
 
 
 def locate(found: Findings, wanted: Wanted, scale: Scale) -> Place | None:

@@ -72,7 +72,7 @@ def check_networks(
             here.add(wanted.name)
             if wanted.kind == "system":
                 _check_pipeline(found, place, wanted.line())
-            else:
+            elif wanted.kind != "part":
                 _read(found, place, networks)
             hashed += _countable(place)
     _check_vaes(found, scale, networks)

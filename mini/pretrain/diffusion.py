@@ -311,7 +311,7 @@ def pipeline_quality(
     """
     from diffusers import DiffusionPipeline
 
-    from eval.sample import System
+    from eval.system import System
 
     pipeline = DiffusionPipeline.from_pretrained(directory, torch_dtype=torch.float32)
     pipeline.set_progress_bar_config(disable=True)

@@ -15,7 +15,7 @@ from add.config.yaml import SpecError
 from add.models.diffusion import load_diffusion, trainable_unet, unet_output
 from add.models.frozen import load_frozen_networks
 from add.train import train
-from eval.sample import load_system
+from eval.system import load_system
 from tests.support.smoke import REPOSITORY, smoke_run
 from tests.support.tiny_pipelines import tiny_run, write_sd, write_xl
 

@@ -84,7 +84,7 @@ def test_a_file_of_another_set_is_left_to_its_owner(run: Path, capsys: pytest.Ca
 
 @pytest.mark.parametrize("lost", ["vae/*.safetensors", "unet/*.safetensors", "student.json"])
 def test_a_student_that_lost_a_file_is_not_sampled(run: Path, lost: str):
-    from eval.sample import load_system
+    from eval.system import load_system
 
     for file in (run / "student").glob(lost):
         file.unlink()

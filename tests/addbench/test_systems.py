@@ -13,6 +13,7 @@ from add.config.load import load_baseline, load_scale
 from add.config.scale import TimingSpec
 from add.config.system import load_systems
 from add.config.yaml import SpecError
+from addbench.preflight import wanted_networks
 from addbench.systems import PlannedSystem
 from addbench.workflow import ComparedSystems, plan_compared, report_values, whole_machine
 from eval.timing import read_systems
@@ -61,6 +62,12 @@ def planned(root: Path, label: str) -> PlannedSystem:
         ("label: S\nstatistics: {coco: a.npz}\nsteps: [1]\n", "statistics need the `count`"),
         ("label: S\nstatistics: {coco: a.npz}\ncount: 5\nsteps: [1, 4]\n", "and one number of steps"),
         (PIPELINE + "count: 5\n", "a pipeline has no `count`"),
+        (STUDENT + "adapter: a/b\n", "a student has no `adapter`"),
+        (PIPELINE + "unet: {pth: a/b}\n", r"unknown key 'unet.pth'; did you mean 'path'"),
+        (PIPELINE + "unet: [a]\n", "unet: should be"),
+        (PIPELINE + "then: [{path: a/b, guidance: 1.0}]\n", r"missing key 'then\[0\].steps'"),
+        (PIPELINE + "then: [{path: a/b, steps: 2, guidance: 1.0, strength: 2.0}]\n", r"then\[0\].strength"),
+        (PIPELINE + "then: []\n", "then: "),
         ("label: C\nsteps: [1]\npublished: [{steps: 1, source: x}]\n", "gives no figure"),
         ("label: C\nsteps: [1]\npublished: [{steps: 2, source: x, fid: 9.0}]\n", "by 2 steps, which `steps`"),
         ("label: R\nrival: {kind: gan}\nsteps: [1]\n", "a rival needs its `teacher` and `training`"),
@@ -187,6 +194,26 @@ def test_a_sampler_decides_the_images_and_a_label_does_not(root: Path):
     for change in ("spacing: leading\n", "scheduler: DDIMScheduler\n", "dtype: float16\n"):
         file.write_text(PIPELINE + change)
         assert planned(root, "B, 25 steps").deciding != before
+
+
+def test_parts_of_a_pipeline_reach_the_sampler_and_decide_by_their_weights(root: Path):
+    file = root / "systems/mini/b.yaml"
+    file.write_text(PIPELINE + "adapter: a/lora\nunet: {path: a/unet, sha256: " + "a" * 64 + "}\n")
+    system = planned(root, "B, 25 steps")
+    source = json.loads(system.source_text)
+    assert (source["adapter"]["path"], source["unet"]["path"]) == ("a/lora", "a/unet")
+    file.write_text(file.read_text().replace("a/unet", "b/unet"))
+    assert planned(root, "B, 25 steps").deciding == system.deciding, "an address is no identity"
+    file.write_text(file.read_text().replace("a" * 64, "b" * 64))
+    assert planned(root, "B, 25 steps").deciding != system.deciding
+    file.write_text(PIPELINE + "then: [{path: a/up, steps: 5, guidance: 4.0, noise_level: 20}]\n")
+    stage = planned(root, "B, 25 steps")
+    assert json.loads(stage.source_text)["then"][0]["noise_level"] == 20
+    file.write_text(file.read_text().replace("steps: 5", "steps: 6"))
+    assert planned(root, "B, 25 steps").deciding != stage.deciding
+    scale = load_scale(root / "config/mini.yaml")
+    wanted = {each.name: each.path for each in wanted_networks(scale, load_systems("systems/mini"))}
+    assert wanted["systems/mini/b.yaml: then[0]"] == "a/up"
 
 
 def test_handed_in_images_decide_by_their_bytes(root: Path, tmp_path: Path):

@@ -36,8 +36,9 @@ def baseline_result(scale: Scale, root: Path) -> dict[str, Any]:
     """Train, sample and score the baseline as the workflow does, in this process."""
     from add.train import train
     from eval.reference import make_reference
-    from eval.sample import load_system, sample_sets
+    from eval.sample import sample_sets
     from eval.score import score_run
+    from eval.system import load_system
 
     table = resolve(scale, load_baseline("ablations/baseline.yaml"), load_ablations("ablations"))
     out = root / "results" / scale.name / "baseline/seed0"

@@ -17,7 +17,8 @@ from add.models.diffusion import sampling_timesteps
 from add.train import train
 from eval.images import read_samples
 from eval.prompts import read_prompts
-from eval.sample import image_seed, load_system, sample_set
+from eval.sample import image_seed, sample_set
+from eval.system import load_system
 from tests.support.smoke import REPOSITORY, smoke_run
 
 OUTSIDER = """

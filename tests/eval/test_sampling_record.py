@@ -12,7 +12,8 @@ from diffusers import DDIMScheduler, DiffusionPipeline, EulerDiscreteScheduler, 
 from add.errors import InputError
 from eval.images import read_samples
 from eval.prompts import Prompt
-from eval.sample import load_system, sample_set
+from eval.sample import sample_set
+from eval.system import load_system
 from tests.support.tiny_pipelines import write_sd
 
 PROMPTS = (Prompt("1", "a cat"), Prompt("2", " ".join(["a red dog"] * 40)))

@@ -16,7 +16,7 @@ from add.config.load import load_scale
 from add.config.scale import TimingSpec
 from add.errors import REFUSED, InputError
 from eval import timing
-from eval.sample import System
+from eval.system import System
 from eval.timing import TimedSystem, main, read_systems, read_timing, resident_peak, time_systems
 from tests.support.tiny_pipelines import write_sd
 

@@ -15,7 +15,8 @@ from safetensors.torch import load_file, save_file
 
 from add.models.diffusion import load_diffusion, save_student, trainable_unet
 from add.models.weights import WeightsError, loaded_weights, weights_hash
-from eval.sample import load_system, sample_set
+from eval.sample import sample_set
+from eval.system import load_system
 from tests.eval.test_sample import OUTSIDER, prompts_of_smoke_static
 from tests.support.tiny_pipelines import write_sd, write_xl
 
