@@ -26,6 +26,11 @@ const nameOf = (images) => `${images.system}, ${stepsText(images.steps)}`;
 const setOf = (name) => data.sets.find((set) => set.name === name);
 const rowsOf = (name) => data.rows.filter((row) => row.prompts === name);
 const imagesOf = (name) => [...new Set(rowsOf(name).map((row) => row.images))];
+// What a set opens with: two systems that stand in most groups, as a table's default does; else the first two.
+const firstOf = (name) => {
+  const groups = (images) => rowsOf(name).filter((row) => row.images === images).length;
+  return imagesOf(name).sort((one, other) => groups(other) - groups(one)).slice(0, 2);
+};
 
 // [group, asked, seen, right] for each attribute that the prompt states.
 function attributes(images, prompt, k) {

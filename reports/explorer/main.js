@@ -44,7 +44,7 @@ at("set").addEventListener("change", () => {
   const prompts = at("set").value;
   const there = state.systems.map((number) => lookUp(reference(number), prompts)).filter((number) => number !== undefined);
   const first = { category: "", challenge: "", sort: "", of: null, against: null, order: "", page: 1, open: "" };
-  go({ ...first, prompts, systems: there.length ? there : imagesOf(prompts).slice(0, 2) });
+  go({ ...first, prompts, systems: there.length ? there : firstOf(prompts) });
 });
 at("words").addEventListener("input", () => go({ words: at("words").value }, true));
 at("filters").addEventListener("submit", (event) => event.preventDefault());

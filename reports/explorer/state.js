@@ -56,7 +56,7 @@ function parsed(hash) {
   };
   const kinds = (field) => [...new Set(set.prompts.map((prompt) => prompt[field]))];
   const listed = (given.systems ?? "").split(",").filter((value) => value !== "").map(images);
-  const systems = given.systems === undefined ? imagesOf(prompts).slice(0, 2) : [...new Set(listed.filter((k) => k !== null))];
+  const systems = given.systems === undefined ? firstOf(prompts) : [...new Set(listed.filter((k) => k !== null))];
   const state = {
     view: oneOf("view", ["images", "table"], "images"),
     prompts,
