@@ -82,7 +82,8 @@ class Report:
 
     fits: by slice and metric, what the rows' means and differences follow from; without an entry, nothing says how far
     runs spread. answers: to the study's findings. systems: by label with steps, those that something was measured of.
-    comparable_spreads: how far runs spread, from another study, of the images that systems are compared on.
+    comparable_spreads: how far runs spread, from another study, of the images that systems are compared on. by_steps:
+    by number of steps, what the rows' findings would be answered at it; it is shown, and tests nothing.
     """
 
     study: ReportStudy
@@ -95,6 +96,7 @@ class Report:
     answers: tuple[Answer, ...] = ()
     systems: Mapping[str, SystemRuns] = field(default_factory=dict)
     comparable_spreads: Mapping[Measure, RunSpread] = field(default_factory=dict)
+    by_steps: Mapping[int, tuple[Answer, ...]] = field(default_factory=dict)
 
     def estimates(self, where: Slice, metric: str) -> dict[str, Estimate]:
         """One metric in one slice, by run in the table's order; empty if it was not measured there."""
@@ -222,7 +224,13 @@ def summarise(
             _check_column(report, where, metric)
     prompts = report.first.prompts if study.findings else ""
     asked = answers(study.findings, results, prompts, spreads, growing, report.systems, comparable_spreads)
-    return replace(report, answers=asked)
+    of_rows = [finding for finding in study.findings if finding.steps is not None]
+    every = sorted({where.steps for where in slices}) if of_rows else []
+    by_steps = {
+        steps: answers([replace(f, steps=steps) for f in of_rows], results, prompts, spreads)
+        for steps in every
+    }
+    return replace(report, answers=asked, by_steps=by_steps)
 
 
 def read_systems(study: ReportStudy, results: Mapping[str, Sequence[Result]]) -> dict[str, SystemRuns]:

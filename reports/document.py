@@ -22,7 +22,7 @@ from reports.categories import CategoryScore, categories_data
 from reports.cells import Report, Slice, budget, in_order
 from reports.context import protocols, provenance, times, training_time
 from reports.explorer.listed import link_to_cell, link_to_system
-from reports.findings import findings_note, page_lines, system_lines
+from reports.findings import findings_note, page_lines, steps_table, system_lines
 from reports.plots.style import Drawn
 from reports.ratings import Preferences, ratings_page
 from reports.samples import first_and_last, write_tiles
@@ -121,7 +121,12 @@ def document_data(report: Report, explorer: bool = False) -> Data:
         "counts": {"cells": len(study.rows), "runs": len(study.runs)},
         "table": _table(report, explorer),
         "notes": (*layout.reading_notes(report), *[LINKED] * explorer),
-        "findings": {"lines": page_lines(report), "note": findings_note(report), "counts": _verdicts(report)},
+        "findings": {
+            "lines": page_lines(report),
+            "note": findings_note(report),
+            "counts": _verdicts(report),
+            "by_steps": steps_table(report),
+        },
         "interval": layout.interval_note(report),
         "budget": _budget(report),
         "measurements": [table for where in report.slices for table in _measurements(report, where)],

@@ -14,6 +14,7 @@ from typing import Any
 
 from eval.findings.page import Answer
 from eval.findings.verdicts import LOGARITHMIC
+from reports import layout
 from reports.cells import Report
 from reports.layout import fixed, style_of
 
@@ -22,6 +23,8 @@ COLUMNS = (
     "high", "unit", "covers", "deciding_pair", "runs", "p", "holm_p", "verdict", "detectable", "more_runs", "reason",
 )  # fmt: skip
 """Of findings.csv. Differences are row - other of the pair that decides; of FID, they are ratios less one."""
+SHOWN = ("claim", "metric", "steps", "measured", "low", "high", "unit", "deciding_pair", "runs", "reason")
+"""What findings.json has of a claim by other numbers of steps, at which it is not tested."""
 LARGEST_SHOWN = 0.6
 """Relative differences beyond this are drawn at the edge."""
 COVERS = "seed, processor (95%); images and reference are common to both rows"
@@ -95,7 +98,7 @@ def _text(value: Any) -> str:
 
 
 def render_findings_json(report: Report) -> str:
-    """The same values as JSON, with what a verdict means."""
+    """The same values as JSON, with what a verdict means; `by_steps`: the rows' differences by each number of steps."""
     meaning = {
         "reproduced": "the claimed relation is there",
         "contradicted": "its opposite is there",
@@ -103,7 +106,48 @@ def render_findings_json(report: Report) -> str:
         "undecided": "these results tell neither",
         "not tested": "the results cannot be asked; `reason` says why",
     }
-    return json.dumps({"verdicts": meaning, "findings": records(report)}, indent=1, allow_nan=False) + "\n"
+    by_steps = {
+        str(steps): [
+            {key: value for key, value in _record(answer).items() if key in SHOWN} for answer in found
+        ]
+        for steps, found in report.by_steps.items()
+    }
+    content = {"verdicts": meaning, "findings": records(report), "by_steps": by_steps}
+    return json.dumps(content, indent=1, allow_nan=False) + "\n"
+
+
+def steps_table(report: Report) -> dict[str, Any] | None:
+    """The differences of the rows' claims by every number of steps, as text; None where there is one number alone.
+
+    lines: number and claim as on the first page, and a text for each of `steps`; `tested`: which of these the claim is
+    of.
+    """
+    steps = [k for k, found in report.by_steps.items() if any(answer.judged for answer in found)]
+    if len(steps) < 2:
+        return None
+    numbers = [k for k, answer in enumerate(report.answers, start=1) if answer.finding.steps is not None]
+    lines = []
+    for place, number in enumerate(numbers):
+        answer = report.answers[number - 1]
+        lines.append(
+            {
+                "number": str(number),
+                "part": answer.finding.part,
+                "claim": answer.finding.claim,
+                "metric": style_of(answer.finding.metric).title,
+                "cells": [_measured(report.by_steps[k][place]) for k in steps],
+                "tested": [k == answer.finding.steps for k in steps],
+            }
+        )
+    return {"heads": [layout.steps_text(k) for k in steps], "lines": lines}
+
+
+def _measured(answer: Answer) -> str:
+    """A difference with its interval; nothing where there is none."""
+    record, show = _record(answer), shown_difference(answer)
+    if answer.judged is None:
+        return ""
+    return f"{show(record['measured'])} [{show(record['low'])}, {show(record['high'])}]"
 
 
 def page_lines(report: Report) -> list[dict[str, Any]]:
@@ -153,9 +197,6 @@ def _reasons(report: Report) -> dict[str, None]:
 
 def _line(number: int, answer: Answer, record: dict[str, Any], why: str) -> dict[str, str]:
     show = shown_difference(answer)
-    measured = ""
-    if answer.judged is not None:
-        measured = f"{show(record['measured'])} [{show(record['low'])}, {show(record['high'])}]"
     more = record["more_runs"]
     after = ""
     if answer.verdict == "undecided":
@@ -168,7 +209,7 @@ def _line(number: int, answer: Answer, record: dict[str, Any], why: str) -> dict
         "claim": answer.finding.claim,
         "metric": metric if steps in (1, None) else f"{metric}, {steps} steps",
         "published": "" if record["published"] is None else show(record["published"]),
-        "measured": measured,
+        "measured": _measured(answer),
         "p": "" if record["holm_p"] is None else _p(record["holm_p"]),
         "runs": "" if record["runs"] is None else str(record["runs"]),
         "verdict": answer.verdict,
@@ -203,7 +244,7 @@ def findings_note(report: Report) -> str:
             if record["margin"] is not None
         }.items()
     )
-    level = min((judged.level for judged in tested), default=0.05)
+    level = min((judged.level for judged in tested if judged.level > 0), default=0.05)
     looks = (
         "A study that grows is looked at when its runs a row reach 8, 16, 32 and so on, and each look has its share of "
         f"the level (here {level:.3g}). "

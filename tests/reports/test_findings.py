@@ -26,6 +26,7 @@ from reports.findings import (
     records,
     render_findings_csv,
     render_findings_json,
+    steps_table,
 )
 from reports.plots.findings import plot_findings
 from reports.plots.style import styled
@@ -183,3 +184,29 @@ def test_the_forest_has_a_panel_for_each_metric_that_was_tested(
         figure = plot_findings(report(*findings))
         assert len(figure.axes) == (2 if findings else 0)
         figure.savefig(tmp_path / "forest.png")
+
+
+def test_differences_by_other_numbers_of_steps_are_shown_and_change_no_verdict():
+    spreads = SPREAD | {(metric, 4, sets): spread for (metric, _, sets), spread in SPREAD.items()}
+    made = report(finding("fid"), finding("clip_score"))
+    assert steps_table(made) is None, "nothing says how far runs by four steps spread"
+    results = dict(made.results)
+    other = results["two"][0].values()
+    for system in other["systems"]:
+        if system["steps"] == 4 and "fid" in system["metrics"]:
+            system["metrics"]["fid"] |= {"value": 10.0, "interval": [9.0, 11.0]}
+    results["two"] = (Result.model_validate(other),)
+    shown = summarise(made.study, results, None, spreads)
+    table = steps_table(shown)
+    assert table is not None
+    assert table["heads"] == ["one step", "four steps"]
+    first, second = table["lines"]
+    assert (first["number"], second["number"]) == ("1", "2")
+    assert (first["tested"], first["cells"][0]) == ([True, False], page_lines(shown)[0]["measured"])
+    (four,) = (s for s in results["one"][0].systems if s.steps == 4 and "fid" in s.metrics)
+    assert first["cells"][1].startswith(f"{100 * (four.metrics['fid'].value / 10 - 1):+.1f}%")
+    assert [a.verdict for a in shown.answers] == [a.verdict for a in made.answers]
+    by_steps = json.loads(render_findings_json(shown))["by_steps"]
+    assert set(by_steps) == {"1", "4"}
+    assert by_steps["4"][0]["measured"] == pytest.approx(four.metrics["fid"].value / 10 - 1)
+    assert "verdict" not in by_steps["4"][0]
