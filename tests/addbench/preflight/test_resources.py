@@ -140,8 +140,8 @@ def test_seeds_and_jobs_are_counted() -> None:
     one = storage(scale, table, plan, parameters)
     assert one.students == 4 * (15 * 20 + 2 * 60)
     assert one.checkpoints * 2 == storage(scale, table, plan, parameters, jobs=2).checkpoints
-    # 17 runs, 5000 and 100 prompts, by 1 and by 4 steps; seven pipelines by eleven numbers of steps.
-    assert one.samples == int((17 * 2 + 11) * 5100 * 512**2 * 2.0)
+    # 17 runs, 5000 and 100 prompts, by 1 and by 4 steps; thirteen pipelines by twenty numbers of steps.
+    assert one.samples == int((17 * 2 + 20) * 5100 * 512**2 * 2.0)
     training = scale.training.model_copy(update={"seeds": (0, 1, 2)})
     three = storage(scale.model_copy(update={"training": training}), table, plan, parameters)
     assert (three.students, three.checkpoints) == (3 * one.students, one.checkpoints)
