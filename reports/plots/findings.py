@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from textwrap import wrap
+
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -19,6 +21,10 @@ COLOURS = {
     "undecided": style.GREY,
 }
 """Of verdicts: a colour says what the page's test supports."""
+
+
+WIDEST = 54
+"""Characters of a claim beside its bar; a longer one takes two lines, and ends there."""
 
 
 def plot_findings(report: Report) -> Figure:
@@ -62,9 +68,12 @@ def _panel(axes: Axes, metric: str, tested: list[tuple[int, Answer, dict[str, fl
             clipped = max(-limit, min(limit, published))
             marker = "D" if clipped == published else ">" if published > 0 else "<"
             axes.plot([clipped], [line], marker=marker, markersize=4.5, color=style.INK, fillstyle="none")
+        label = wrap(
+            f"{number}  {answer.finding.claim}", WIDEST, max_lines=2, placeholder=" \N{HORIZONTAL ELLIPSIS}"
+        )
         axes.text(
-            -0.015, line, f"{number}  {answer.finding.claim}", transform=axes.get_yaxis_transform(), ha="right",
-            va="center", size=7.5,
+            -0.015, line, "\n".join(label), transform=axes.get_yaxis_transform(), ha="right", va="center",
+            size=7.5 if len(label) == 1 else 6.5, linespacing=0.95,
         )  # fmt: skip
     margin = tested[0][2]["margin"]
     axes.axvspan(-margin, margin, color=style.FAINT, zorder=0, linewidth=0)

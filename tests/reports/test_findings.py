@@ -186,6 +186,19 @@ def test_the_forest_has_a_panel_for_each_metric_that_was_tested(
         figure.savefig(tmp_path / "forest.png")
 
 
+@pytest.mark.parametrize(
+    "claim", ["w" * 30, "A student has a lower FID by one step than a GAN without a start" * 3]
+)
+def test_a_long_claim_stays_within_the_figure(claim: str):
+    with styled():
+        figure = plot_findings(report(finding("fid", claim=claim), finding("fid", claim="short")))
+        figure.draw_without_rendering()
+        texts = [text for axes in figure.axes for text in axes.texts]
+        first, second = (text.get_window_extent() for text in texts)
+        assert first.x0 >= 0
+        assert first.y0 > second.y1, "no line runs into the next"
+
+
 def test_differences_by_other_numbers_of_steps_are_shown_and_change_no_verdict():
     spreads = SPREAD | {(metric, 4, sets): spread for (metric, _, sets), spread in SPREAD.items()}
     made = report(finding("fid"), finding("clip_score"))
