@@ -23,7 +23,7 @@ COLOURS = {
 """Of verdicts: a colour says what the page's test supports."""
 
 
-WIDEST = 54
+WIDEST = 66
 """Characters of a claim beside its bar; a longer one takes two lines, and ends there."""
 
 
