@@ -201,7 +201,7 @@ def test_a_long_claim_stays_within_the_figure(claim: str):
 
 def test_differences_by_other_numbers_of_steps_are_shown_and_change_no_verdict():
     spreads = SPREAD | {(metric, 4, sets): spread for (metric, _, sets), spread in SPREAD.items()}
-    made = report(finding("fid"), finding("clip_score"))
+    made = report(finding("coverage"), finding("fid"), finding("clip_score"))
     assert steps_table(made) is None, "nothing says how far runs by four steps spread"
     results = dict(made.results)
     other = results["two"][0].values()
@@ -214,12 +214,12 @@ def test_differences_by_other_numbers_of_steps_are_shown_and_change_no_verdict()
     assert table is not None
     assert table["heads"] == ["one step", "four steps"]
     first, second = table["lines"]
-    assert (first["number"], second["number"]) == ("1", "2")
-    assert (first["tested"], first["cells"][0]) == ([True, False], page_lines(shown)[0]["measured"])
+    assert (first["number"], second["number"]) == ("2", "3"), "coverage was not measured"
+    assert (first["tested"], first["cells"][0]) == ([True, False], page_lines(shown)[1]["measured"])
     (four,) = (s for s in results["one"][0].systems if s.steps == 4 and "fid" in s.metrics)
     assert first["cells"][1].startswith(f"{100 * (four.metrics['fid'].value / 10 - 1):+.1f}%")
     assert [a.verdict for a in shown.answers] == [a.verdict for a in made.answers]
     by_steps = json.loads(render_findings_json(shown))["by_steps"]
     assert set(by_steps) == {"1", "4"}
-    assert by_steps["4"][0]["measured"] == pytest.approx(four.metrics["fid"].value / 10 - 1)
+    assert by_steps["4"][1]["measured"] == pytest.approx(four.metrics["fid"].value / 10 - 1)
     assert "verdict" not in by_steps["4"][0]
