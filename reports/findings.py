@@ -119,8 +119,8 @@ def render_findings_json(report: Report) -> str:
 def steps_table(report: Report) -> dict[str, Any] | None:
     """The differences of the rows' claims by every number of steps, as text; None where there is one number alone.
 
-    lines: number and claim as on the first page, and a text for each number of steps; `tested`: which of these the claim
-    is of. A claim without a difference has none.
+    lines: number and claim as on the first page, and a text for each number of steps; `tested`: which of these the
+    claim is of. A claim without a difference has none.
     """
     steps = [k for k, found in report.by_steps.items() if any(answer.judged for answer in found)]
     if len(steps) < 2:
