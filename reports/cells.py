@@ -83,7 +83,8 @@ class Report:
     fits: by slice and metric, what the rows' means and differences follow from; without an entry, nothing says how far
     runs spread. answers: to the study's findings. systems: by label with steps, those that something was measured of.
     comparable_spreads: how far runs spread, from another study, of the images that systems are compared on. by_steps:
-    by number of steps, what the rows' findings would be answered at it; it is shown, and tests nothing.
+    by number of steps, what the rows' findings would be answered at it; it is shown, and tests nothing. replicated:
+    to the rows' findings, the answers of the larger study, judged as its own page.
     """
 
     study: ReportStudy
@@ -97,6 +98,7 @@ class Report:
     systems: Mapping[str, SystemRuns] = field(default_factory=dict)
     comparable_spreads: Mapping[Measure, RunSpread] = field(default_factory=dict)
     by_steps: Mapping[int, tuple[Answer, ...]] = field(default_factory=dict)
+    replicated: tuple[Answer, ...] = ()
 
     def estimates(self, where: Slice, metric: str) -> dict[str, Estimate]:
         """One metric in one slice, by run in the table's order; empty if it was not measured there."""
@@ -173,14 +175,19 @@ def collect(study: ReportStudy, results: Path, replication: Path | None = None) 
     by_run = {run: tuple(read[run, seed] for seed in study.seeds) for run in study.runs}
     spreads: dict[Measure, RunSpread] = {}
     comparable: dict[Measure, RunSpread] = {}
-    if replication is not None:
-        larger = read_store(replication).counted(study.present).results
+    counted = None if replication is None else read_store(replication).counted(study.present)
+    if counted is not None:
+        larger = counted.results
         protocols = {name for result in read.values() for name in result.protocols}
         spreads = measure_spreads(larger, protocols)
         comparable = measure_spreads(larger, protocols, comparable=True)
     reference = read_reference(results / "reference" / "reference.json")
     systems = read_systems(study, by_run)
-    return summarise(study, by_run, reference, spreads, systems=systems, comparable_spreads=comparable)
+    report = summarise(study, by_run, reference, spreads, systems=systems, comparable_spreads=comparable)
+    if counted is None or not counted.there or not report.by_steps:
+        return report
+    of_rows = [finding for finding in study.findings if finding.steps is not None]
+    return replace(report, replicated=answers(of_rows, counted.there, report.first.prompts, growing=True))
 
 
 def summarise(

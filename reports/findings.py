@@ -21,6 +21,7 @@ from reports.layout import fixed, style_of
 COLUMNS = (
     "part", "claim", "section", "metric", "steps", "rows", "relation", "than", "margin", "published", "measured", "low",
     "high", "unit", "covers", "deciding_pair", "runs", "p", "holm_p", "verdict", "detectable", "more_runs", "reason",
+    "study_verdict", "study_runs",
 )  # fmt: skip
 """Of findings.csv. Differences are row - other of the pair that decides; of FID, they are ratios less one."""
 SHOWN = ("claim", "metric", "steps", "measured", "low", "high", "unit", "deciding_pair", "runs", "reason")
@@ -35,7 +36,18 @@ COVERS_IMAGES = (
 
 def records(report: Report) -> list[dict[str, Any]]:
     """Every finding as plain values, None where there is none."""
-    return [_record(answer) for answer in report.answers]
+    larger = iter(report.replicated)
+    found = []
+    for answer in report.answers:
+        study = next(larger, None) if answer.finding.steps is not None else None
+        judged = None if study is None else study.judged
+        said = (
+            {}
+            if study is None or judged is None
+            else {"study_verdict": study.verdict, "study_runs": judged.runs}
+        )
+        found.append(_record(answer) | said)
+    return found
 
 
 def _record(answer: Answer) -> dict[str, Any]:
@@ -216,6 +228,7 @@ def _line(number: int, answer: Answer, record: dict[str, Any], why: str) -> dict
         "runs": "" if record["runs"] is None else str(record["runs"]),
         "verdict": answer.verdict,
         "after": why or after,
+        "study": record["study_verdict"] or "",
     }
 
 
@@ -259,6 +272,12 @@ def findings_note(report: Report) -> str:
         if any(answer.finding.steps is None and answer.judged for answer in report.answers)
         else ""
     )
+    runs = [answer.judged.runs for answer in report.replicated if answer.judged is not None]
+    study = (
+        f"Study: the verdict of the shipped study of {min(runs)} runs a row and more, judged as a page of its own. "
+        if runs
+        else ""
+    )
     untested = " ".join(f"({number}) {reason}." for number, reason in enumerate(_reasons(report), start=1))
     if not tested:
         return f"No claim is judged. {untested}"
@@ -268,7 +287,7 @@ def findings_note(report: Report) -> str:
         "what does not count. The interval holds training seed and processor, by the variance between runs pooled over "
         "rows. It does not hold the draw of the pretrained networks: another pretraining seed of a feature network may "
         "change what part (a) finds. Verdicts are at 5% for the whole page (Holm); a difference below the margin does "
-        f"not count ({margins}). {looks}{systems}Undecided claims: how many more runs a row would decide them in 80 of "
-        "100 studies, if what was measured is the truth."
+        f"not count ({margins}). {looks}{systems}{study}Undecided claims: how many more runs a row would decide them "
+        "in 80 of 100 studies, if what was measured is the truth."
     )
     return f"{note} {untested}".rstrip()

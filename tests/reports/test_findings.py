@@ -13,10 +13,12 @@ from typing import Any
 import pytest
 
 from add.config.resolve import Finding
+from add.identity import METHOD
 from eval.findings.contrasts import RunSpread, Variance
+from eval.findings.store import add_results, read_store
 from eval.metrics.protocol import protocol_id
 from eval.result import Result
-from reports.cells import Report, summarise
+from reports.cells import Report, collect, summarise
 from reports.findings import (
     COLUMNS,
     LARGEST_SHOWN,
@@ -31,7 +33,7 @@ from reports.findings import (
 from reports.plots.findings import plot_findings
 from reports.plots.style import styled
 from reports.study import ReportRow
-from tests.support.report_fixture import result_of, study_of
+from tests.support.report_fixture import result_of, study_of, write_results
 
 SPREAD = {
     (m, 1, "coco"): RunSpread(Variance(v, 100.0), {}) for m, v in (("fid", 0.01**2), ("clip_score", 0.001**2))
@@ -223,3 +225,40 @@ def test_differences_by_other_numbers_of_steps_are_shown_and_change_no_verdict()
     assert set(by_steps) == {"1", "4"}
     assert by_steps["4"][1]["measured"] == pytest.approx(four.metrics["fid"].value / 10 - 1)
     assert "verdict" not in by_steps["4"][0]
+
+
+def test_the_larger_studys_verdict_stands_beside_the_reports_own():
+    made = report(finding("fid"), finding("clip_score"))
+    assert {line["study"] for line in page_lines(made)} == {""}
+    assert "Study:" not in findings_note(made)
+    larger = report(finding("fid", "worse"), finding("clip_score"))
+    shown = replace(made, replicated=larger.answers)
+    assert [line["study"] for line in page_lines(shown)] == [answer.verdict for answer in larger.answers]
+    first, second = rows(shown)
+    assert (first["verdict"], first["study_verdict"], first["study_runs"]) == (
+        "reproduced",
+        "contradicted",
+        "1",
+    )
+    assert second["study_verdict"] == larger.answers[1].verdict
+    assert "Study: the verdict of the shipped study of 1 runs a row" in findings_note(shown)
+
+
+def test_a_store_gives_the_larger_studys_answers(tmp_path: Path):
+    study = replace(
+        study_of((ReportRow("a", "Q", "one", "one", True), ReportRow("a", "Q", "two", "two", False))),
+        findings=(finding("fid", rows=("one",), others=("two",)),),
+    )
+    write_results(study, tmp_path / "results", images=2)
+    assert collect(study, tmp_path / "results").replicated == ()
+    files = sorted((tmp_path / "results").rglob("result.json"))
+    for file in files:
+        values = json.loads(file.read_text())
+        values["provenance"]["train"]["method"] = METHOD
+        file.write_text(json.dumps(values))
+    store = tmp_path / "store"
+    _, refused = add_results(files, read_store(store), study.present)
+    assert not refused
+    (answer,) = collect(study, tmp_path / "results", store).replicated
+    assert answer.finding == study.findings[0]
+    assert answer.verdict == "not tested", "one run a row says nothing of how far runs spread"
