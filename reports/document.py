@@ -114,8 +114,12 @@ def document_data(report: Report, explorer: bool = False) -> Data:
     explorer: with links from Table 1 to the images behind each cell.
     """
     study = report.study
+    papers = any(row.published_fid is not None for row in study.rows)
     return {
         "scale": study.scale,
+        "title": "The ablations of Table 1, measured and published"
+        if papers
+        else "Ablations that the paper does not have",
         "notice": study.notice,
         "description": study.description,
         "counts": {"cells": len(study.rows), "runs": len(study.runs)},

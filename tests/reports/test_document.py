@@ -274,3 +274,15 @@ def test_a_study_that_grows_is_typeset_from_its_store_alone(tmp_path):
     assert (tmp_path / "out/table.pdf").stat().st_size > 10_000
     with pytest.raises(InputError, match="holds no run of the present table"):
         make_replication_report(study, tmp_path / "none", tmp_path / "out")
+
+
+def test_a_report_of_other_questions_does_not_call_itself_the_papers_table(tmp_path):
+    titles = []
+    ours = study_of(
+        (ReportRow("a", "Q", "one", "baseline", True), ReportRow("a", "Q", "two", "other", False))
+    )
+    for name, study in (("paper", paper_study()), ("ours", ours)):
+        write_results(study, tmp_path / name, images=2)
+        titles.append(document_data(collect(study, tmp_path / name))["title"])
+    assert "Table 1" in titles[0]
+    assert "Table 1" not in titles[1]
