@@ -250,6 +250,8 @@ def reading_notes(report: Report) -> tuple[str, ...]:
         "Bold: better than every other row of its sub-table, by a test at 5% with Holm's correction for all columns. "
         "Dagger: the shared default, which is the same run in every sub-table.",
     ]
+    said = dict.fromkeys((row.part, row.note) for row in study.rows if row.note is not None)
+    notes += [f"({part}) {note}" for part, note in said]
     if dead := [run for run in study.runs if report.heads_separate(run) is False]:
         names = "; ".join(plain_label(study.name_of(run)) for run in dead)
         notes.append(

@@ -24,6 +24,7 @@ class ReportRow:
     default: bool
     published_fid: float | None = None
     published_clip_score: float | None = None
+    note: str | None = None
 
 
 @dataclass(frozen=True)
@@ -125,6 +126,7 @@ def study_from_spec(scale: Scale, baseline: Variant, resolved: Table) -> ReportS
             default=cell.is_default,
             published_fid=cell.published.fid if cell.published else None,
             published_clip_score=cell.published.clip_score if cell.published else None,
+            note=cell.note,
         )
         for cell in resolved.cells
     )

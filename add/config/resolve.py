@@ -31,6 +31,7 @@ class Cell:
     part: str
     question: str
     source: str | None
+    note: str | None
     label: str
     published: PublishedSpec | None
     run: str
@@ -103,6 +104,7 @@ def resolve(scale: Scale, baseline: Variant, ablations: tuple[Ablation, ...]) ->
                     part=ablation.part,
                     question=ablation.question,
                     source=ablation.source,
+                    note=ablation.note,
                     label=row.label,
                     published=row.published,
                     run=name,

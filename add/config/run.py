@@ -150,11 +150,15 @@ class FindingSpec(Frozen):
 
 
 class Ablation(Document):
-    """One question, one sub-table, and what is claimed of it. The report sorts sub-tables by `part`."""
+    """One question, one sub-table, and what is claimed of it. The report sorts sub-tables by `part`.
+
+    note: what a reader must know of the sub-table, a sentence or two; the report prints it below the table.
+    """
 
     part: Annotated[str, Field(pattern=r"^[a-z]$")]
     question: Text
     source: Text | None = None
+    note: Text | None = None
     rows: Annotated[tuple[RowSpec, ...], Field(min_length=1)]
     findings: tuple[FindingSpec, ...] = ()
 

@@ -28,6 +28,7 @@ from reports.study import ReportRow, ReportStudy, study_from_spec
 from reports.table import main, make_replication_report, make_report
 from reports.text import render_csv, render_latex, render_markdown
 from tests.support.report_fixture import paper_study, result_of, study_of, write_results
+from tests.support.specs import changed_scale
 
 ROOT = Path(__file__).parents[2]
 TEMPLATE = ROOT / "reports" / "document.typ"
@@ -286,3 +287,18 @@ def test_a_report_of_other_questions_does_not_call_itself_the_papers_table(tmp_p
         titles.append(document_data(collect(study, tmp_path / name))["title"])
     assert "Table 1" in titles[0]
     assert "Table 1" not in titles[1]
+
+
+def test_a_sub_tables_note_stands_once_below_the_table(tmp_path):
+    rows = [ReportRow("a", "Q", name, name, name == "one", note="Heads differ.") for name in ("one", "two")]
+    study = study_of((*rows, ReportRow("b", "P", "three", "three", False)))
+    write_results(study, tmp_path / "results", images=2)
+    notes = document_data(collect(study, tmp_path / "results"))["notes"]
+    assert [note for note in notes if note.startswith(("(a)", "(b)"))] == ["(a) Heads differ."]
+
+
+def test_a_note_of_an_ablations_file_reaches_the_report():
+    scale, table = changed_scale("mini")
+    baseline = load_baseline(ROOT / "ablations/baseline.yaml")
+    rows = study_from_spec(scale, baseline, table).rows
+    assert {row.part for row in rows if row.note is not None} == {"b"}
