@@ -22,6 +22,7 @@ from add.device import add_device_option, open_device
 from add.errors import InputError, refuses
 from add.files import write_json
 from add.lock import only_writer
+from eval.drawing import truncated_prompts
 from eval.images import INDEX, SampledImage, to_square, write_index
 from eval.prompts import Prompt, read_prompts
 from eval.stage import SampleValues, add_scale_option, read_option
@@ -86,7 +87,7 @@ def sample_set(
         "steps": steps,
         "guidance": system.guidance,
         "sampler": system.sampler_facts,
-        "truncated_prompts": system.truncated([prompt.prompt for prompt in prompts]),
+        "truncated_prompts": truncated_prompts(system.pipeline, [prompt.prompt for prompt in prompts]),
         "count": len(rows),
         "seed": seed,
         "seconds": round(time.perf_counter() - started, 3),

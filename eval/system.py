@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from add.config.scale import NetworkSpec
 from add.config.system import Dtype, StageSpec, SystemSource
 from add.errors import InputError
-from eval.drawing import Timesteps, eight_bit, sampler_facts, truncated_prompts, watched
+from eval.drawing import Timesteps, eight_bit, sampler_facts, watched
 
 SIZES = ("original_size", "target_size")
 JUDGES = ("safety_checker", "watermarker")
@@ -145,10 +145,6 @@ class System:
                 each.pop("note", None)  # it need not begin at pure noise
         return facts
 
-    def truncated(self, prompts: Sequence[str]) -> int:
-        """The number of prompts that a text encoder of the first pipeline does not read to their end."""
-        return truncated_prompts(self.pipeline, prompts)
-
 
 def _one_generator(pipeline: Any) -> bool:
     """Whether a pipeline takes one generator for a whole batch, as aMUSEd's does; others take a list."""
@@ -210,8 +206,6 @@ def _pipeline(directory: str, device: str, dtype: Dtype | None, unet: Path | Non
     import torch
     from diffusers.utils import logging
 
-    from add.models.weights import weight_variant
-
     logging.disable_progress_bar()
     options: dict[str, Any] = {"torch_dtype": getattr(torch, dtype or "float32")}
     index = Path(directory) / "model_index.json"
@@ -221,10 +215,8 @@ def _pipeline(directory: str, device: str, dtype: Dtype | None, unet: Path | Non
     if unet is not None:
         options["unet"] = _unet(stated, unet, directory, options["torch_dtype"])
     folders = (Path(directory) / part for part in ("unet", "transformer"))
-    if (folder := next((each for each in folders if each.is_dir()), None)) and (
-        variant := weight_variant(folder)
-    ):
-        options["variant"] = variant
+    if folder := next((each for each in folders if each.is_dir()), None):
+        options |= _variant(folder)
     pipeline = kind.from_pretrained(directory, **options).to(device)
     if getattr(pipeline, "watermark", None) is not None:
         pipeline.watermark = None  # SDXL's pipeline marks images wherever a certain package is installed
@@ -247,13 +239,18 @@ def _unet(stated: Mapping[str, Any], unet: Path, directory: str, dtype: Any) -> 
     """The network at `unet`, of the class that a pipeline's model_index.json states for its own."""
     import diffusers
 
-    from add.models.weights import weight_variant
-
     if "unet" not in stated:
         raise InputError(directory, "has no UNet; leave `unet` out")
     kind = getattr(diffusers, stated["unet"][1])
-    variant = weight_variant(unet)
-    return kind.from_pretrained(unet, torch_dtype=dtype, **({"variant": variant} if variant else {}))
+    return kind.from_pretrained(unet, torch_dtype=dtype, **_variant(unet))
+
+
+def _variant(folder: Path) -> dict[str, str]:
+    """The option of `from_pretrained` for a folder whose weights are a variant alone; none for plain weights."""
+    from add.models.weights import weight_variant
+
+    variant = weight_variant(folder)
+    return {} if variant is None else {"variant": variant}
 
 
 def _merge(pipeline: Any, adapter: Path) -> None:

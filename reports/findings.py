@@ -149,18 +149,20 @@ def steps_table(report: Report) -> dict[str, Any] | None:
                 "part": answer.finding.part,
                 "claim": answer.finding.claim,
                 "metric": style_of(answer.finding.metric).title,
-                "cells": [_measured(report.by_steps[k][place]) for k in steps],
+                "cells": [
+                    _measured(found, _record(found)) for found in (report.by_steps[k][place] for k in steps)
+                ],
                 "tested": [k == answer.finding.steps for k in steps],
             }
         )
     return {"heads": [layout.steps_text(k) for k in steps], "lines": lines}
 
 
-def _measured(answer: Answer) -> str:
+def _measured(answer: Answer, record: dict[str, Any]) -> str:
     """A difference with its interval; nothing where there is none."""
-    record, show = _record(answer), shown_difference(answer)
     if answer.judged is None:
         return ""
+    show = shown_difference(answer)
     return f"{show(record['measured'])} [{show(record['low'])}, {show(record['high'])}]"
 
 
@@ -223,7 +225,7 @@ def _line(number: int, answer: Answer, record: dict[str, Any], why: str) -> dict
         "claim": answer.finding.claim,
         "metric": metric if steps in (1, None) else f"{metric}, {steps} steps",
         "published": "" if record["published"] is None else show(record["published"]),
-        "measured": _measured(answer),
+        "measured": _measured(answer, record),
         "p": "" if record["holm_p"] is None else _p(record["holm_p"]),
         "runs": "" if record["runs"] is None else str(record["runs"]),
         "verdict": answer.verdict,
