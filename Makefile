@@ -44,9 +44,11 @@ format: $(STAMP)
 
 # Remakes the miniature's weights under mini/weights (about six hours of CPU time), or those of one STAGE.
 # It makes what is missing: delete a network's folder to make that again. Stopped, it goes on where it was.
+# With OUT they are made in another folder, and compared with the shipped ones.
 pretrain: $(STAMP)
 	$(BIN)/snakemake --snakefile mini/pretrain/Snakefile --directory . --cores $(CORES) \
-	  $(if $(STAGE),mini/weights/$(STAGE)/CARD.json)
+	  $(if $(OUT),--config out=$(OUT)) $(if $(STAGE),-- $(or $(OUT),mini/weights)/$(STAGE)/CARD.json)
+	$(if $(OUT),$(BIN)/python -m mini.pretrain compare --out $(OUT))
 
 # The environment is a function of requirements.lock alone.
 $(STAMP): requirements.lock pyproject.toml

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import re
 import shutil
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -15,10 +16,12 @@ from pathlib import Path
 
 import torch
 
+from add.errors import InputError, refuses
 from add.files import write_whole
 from add.lock import only_writer
 from add.models.weights import weights_hash
 from mini.pretrain import classify, contrast, diffusion, vae
+from mini.pretrain.compare import compare, table
 from mini.pretrain.loop import Recipe
 
 WEIGHTS = Path("mini/weights")
@@ -160,12 +163,29 @@ def pin(text: str, root: Path) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _compare(out: Path) -> None:
+    """Print how the weights in `out` compare with the shipped ones. Raises InputError for one beyond its bound."""
+    done, missing = compare(out, WEIGHTS)
+    print(table(done))
+    if missing:
+        print(f"Not made in {out}: {', '.join(missing)}")
+    if failed := [c.network for c in done if not c.holds]:
+        raise InputError(out, f"beyond a bound of mini/pretrain/compare.py: {', '.join(failed)}")
+
+
+@refuses
 def main() -> None:
-    """Run one stage, or enter the hashes of all weights in the miniature's scale."""
+    """Run one stage, enter the hashes of all weights in the miniature's scale, or compare weights with the shipped."""
     parser = argparse.ArgumentParser(prog="python -m mini.pretrain", description=__doc__)
-    parser.add_argument("stage", choices=[*STAGES, "pin"], help="`pin` enters all hashes in config/mini.yaml")
+    text = "`pin` enters all hashes in config/mini.yaml; `compare` compares the weights in --out with the shipped ones"
+    parser.add_argument("stage", choices=[*STAGES, "pin", "compare"], help=text)
     parser.add_argument("--out", type=Path, default=WEIGHTS, help="directory of the weights")
     arguments = parser.parse_args()
+    if arguments.stage == "compare":
+        if arguments.out.resolve() == WEIGHTS.resolve():
+            parser.error("compare: --out says where the remade weights are")
+        _compare(arguments.out)
+        return
     if arguments.stage == "pin":
         if arguments.out != WEIGHTS:
             return  # a trial: the scale goes on with the weights that it names
@@ -178,4 +198,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

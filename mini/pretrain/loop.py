@@ -23,6 +23,7 @@ from add.digests import digest_of
 from add.distributed import ALONE
 from add.files import whole_file, write_json
 from add.models.weights import weights_hash
+from eval.result import hardware
 from mini.world import Photographs, Scenes, Split, draw_photographs, draw_scenes, render
 
 CACHE = Path("data/pretrain")
@@ -173,6 +174,7 @@ def write_card(
         **more,
         "sha256": weights_hash(out),
         "torch": torch.__version__.split("+")[0],
+        "hardware": hardware(),
     }
     write_json(out / "CARD.json", card)
     print(f"{out}: {quality}", flush=True)

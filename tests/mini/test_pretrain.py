@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
+import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from scipy.ndimage import gaussian_filter
 
+from add.errors import InputError
 from add.models.weights import weights_hash
 from add.noise import NoiseSchedule, coefficients, x0_from
-from mini.pretrain.__main__ import STAGES, pin
+from mini.pretrain.__main__ import STAGES, WEIGHTS, main, pin
 from mini.pretrain.classify import Judges, reconstruct_in_turn
+from mini.pretrain.compare import compare, table
 from mini.pretrain.diffusion import (
     DEGRADED,
     MAX_LENGTH,
@@ -314,3 +319,89 @@ def test_every_stage_has_its_place_in_the_workflow(tmp_path: Path):
     assert isinstance(needs, dict)
     assert set(needs) == set(STAGES)
     assert all(set(needed) <= set(list(needs)[: list(needs).index(stage)]) for stage, needed in needs.items())
+
+
+def remade(tmp_path: Path, **quality: float) -> Path:
+    """A copy of two shipped networks whose cards state other qualities of sd21's VAE."""
+    for name in ("sd21/vae", "vit_s_dinov1"):
+        shutil.copytree(WEIGHTS / name, tmp_path / name)
+    card = tmp_path / "sd21/vae/CARD.json"
+    value = json.loads(card.read_text())
+    value["quality"] |= quality
+    card.write_text(json.dumps(value))
+    return tmp_path
+
+
+def test_every_quality_of_the_shipped_cards_has_a_bound_and_equals_itself():
+    done, missing = compare(WEIGHTS, WEIGHTS)
+    assert not missing
+    assert {c.network for c in done} >= {"sd21", "sd21/vae", "sdxl", "oracle", "clip_text", "eval_clip"}
+    assert all(c.same and c.holds and c.deviations[0].used == 0 for c in done if c.deviations)
+    # The name "images" is a count's, never a quality's.
+    assert sum(len(c.deviations) for c in done) > 100
+
+
+@pytest.mark.parametrize(
+    ("quality", "holds", "used"),
+    [
+        ({"psnr_db": 34.5}, True, 0.86),
+        ({"psnr_db": 34.4}, False, 1.06),
+        ({"images": 999}, False, float("inf")),
+    ],
+)
+def test_a_remade_network_is_held_to_the_shipped_ones_quality(
+    tmp_path: Path, quality: dict[str, float], holds: bool, used: float
+):
+    done, missing = compare(remade(tmp_path, **quality), WEIGHTS)
+    assert [c.network for c in done] == ["sd21/vae", "vit_s_dinov1"]
+    assert {"oracle", "sd21"} <= set(missing)
+    assert done[0].holds is holds
+    assert done[0].deviations[0].name == next(iter(quality))
+    assert done[0].deviations[0].used == pytest.approx(used)
+    assert "| vit_s_dinov1 | equal |" in table(done)
+
+
+def test_a_networks_fid_is_held_relative_to_the_shipped_one(tmp_path: Path):
+    shutil.copytree(WEIGHTS / "sd21", tmp_path / "sd21")
+    card = tmp_path / "sd21/CARD.json"
+    value = json.loads(card.read_text())
+    fid = value["quality"]["samples"][1]["fid"]
+    value["quality"]["samples"][1]["fid"] = fid * 1.12
+    card.write_text(json.dumps(value))
+    found = compare(tmp_path, WEIGHTS)[0][0]
+    assert found.network == "sd21"
+    assert found.deviations[0].name == "samples.2.fid"
+    assert found.deviations[0].used == pytest.approx(0.8)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda card: card | {"sha256": "0" * 64}, "the weights beside it have"),
+        (
+            lambda card: card | {"quality": {"all_right": 1.0}},
+            "other qualities than the shipped card's: all_right",
+        ),
+        (lambda card: {"quality": {}}, "not a network's card"),
+    ],
+)
+def test_a_card_that_does_not_fit_is_refused(tmp_path: Path, change: Callable[[Any], Any], message: str):
+    folder = remade(tmp_path)
+    card = folder / "sd21/vae/CARD.json"
+    card.write_text(json.dumps(change(json.loads(card.read_text()))))
+    with pytest.raises(InputError, match=message) as refused:
+        compare(folder, WEIGHTS)
+    assert str(card) in str(refused.value)
+
+
+def test_compare_says_what_is_beyond_its_bound(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    for psnr, status in ((34.9, 0), (30.0, 3)):
+        folder = remade(tmp_path / str(psnr), psnr_db=psnr)
+        monkeypatch.setattr("sys.argv", ["pretrain", "compare", "--out", str(folder)])
+        assert main() == status
+        said = capsys.readouterr()
+        assert "Not made in" in said.out
+        assert ("beyond a bound" in said.err) is bool(status)
+        assert ("sd21/vae" in said.err) is bool(status)
