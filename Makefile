@@ -1,7 +1,7 @@
-# Two commands do everything on a fresh machine with Python 3.11+, make and git:
-#   make report    trains, samples, scores and typesets the table on the mini scale
+# On a fresh machine with Python 3.11+, make and git, each of these does everything that it needs:
+#   make report       trains, samples, scores and typesets the table on the mini scale
 #   make replication  typesets the study with many seeds
-#   make test      lint, types and the test suite's fast part (see also: make test-all)
+#   make test         the test suite's fast part (make test-all: all of it; make lint: lint and types)
 PYTHON ?= python3
 CORES ?= all
 VENV := .venv

@@ -30,14 +30,19 @@ def table(ablations: str) -> Table:
     )
 
 
-@pytest.fixture(scope="module")
-def results() -> dict[str, tuple[Result, ...]]:
-    """The results of each run of the table that count, by training seed."""
-    study = present_study(load_scale(ROOT / "config" / "mini.yaml"), table("ablations"))
+def counted(ablations: str, *needed: str) -> dict[str, tuple[Result, ...]]:
+    """The results of each run of a folder of ablations that count, by training seed; at least two of `needed`."""
+    study = present_study(load_scale(ROOT / "config" / "mini.yaml"), table(ablations))
     found = read_store(ROOT / "replication" / "mini").counted(study).results
-    if lacking := [name for name in (BASELINE, ADVERSARIAL, DISTILLATION, RANDOM) if len(found[name]) < 2]:
+    if lacking := [name for name in needed if len(found[name]) < 2]:
         pytest.skip(f"replication/mini has fewer than two runs of {', '.join(lacking)}")
     return dict(found)
+
+
+@pytest.fixture(scope="module")
+def results() -> dict[str, tuple[Result, ...]]:
+    """Those of the table."""
+    return counted("ablations", BASELINE, ADVERSARIAL, DISTILLATION, RANDOM)
 
 
 def systems(found: tuple[Result, ...], steps: int) -> list[ResultSystem]:
@@ -90,3 +95,10 @@ def test_heads_separate_real_from_generated_pictures(results: dict[str, tuple[Re
         if not result.provenance.train["diagnosis"]["heads_separate"]
     ]
     assert not dead
+
+
+def test_a_constant_c_is_no_worse_than_none() -> None:
+    none, constant = "condition_given-none", "condition_given-one-constant-c"
+    found = counted("ablations/ours", none, constant)
+    for steps in (1, 4):
+        assert fid(found[constant], steps) <= fid(found[none], steps)
