@@ -56,18 +56,19 @@ def write_explorer(
     largest = max(shown.resolution for shown in contents.images.values())
     # Another side changes nothing where no image is larger than it.
     sides = [side for k, side in enumerate(SIDES) if k == 0 or side < largest]
-    tries = [(prompts, side) for side in sides]
-    while tries[-1][0] > 1:
-        tries.append((tries[-1][0] // 2, sides[-1]))
-    for count, side in tries:
-        size = ExplorerSize(count, side, 0)
-        text = _page(contents, size, prompts, notice)
-        if len(text) <= limit:
-            write_whole(out, text)
-            return replace(size, bytes=len(text))
-    raise InputError(
-        out, f"would have more than {limit} bytes with one prompt of each set; leave entries out"
-    )
+    prompts = min(prompts, max(len(found) for found in contents.prompts.values()))
+    size = ExplorerSize(prompts, sides.pop(0), 0)
+    while len(text := _page(contents, size, prompts, notice)) > limit:
+        if sides:
+            size = replace(size, side=sides.pop(0))
+        elif size.prompts > 1:
+            # Nearly all bytes are images.
+            size = replace(size, prompts=max(1, min(size.prompts - 1, size.prompts * limit // len(text))))
+        else:
+            message = f"would have more than {limit} bytes with one prompt of each set; leave entries out"
+            raise InputError(out, message)
+    write_whole(out, text)
+    return replace(size, bytes=len(text))
 
 
 def view_fragment(
