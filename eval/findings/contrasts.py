@@ -3,7 +3,7 @@
 One observation is one trained run's value of one metric: FID as its logarithm, so that a difference is a ratio, and
 shares and means as they are. The model is y = row + processor + error. Errors are independent: the same seed on
 another processor, or in another row, is taken as another draw (docs/results.md: common seeds correlate rows that differ
-little, and over all pairs of rows by .18 in one-step FID; an interval that leaves this out is on the safe side). Their
+little, over all pairs of rows by .18 in one-step FID, and with few runs pairs cost more than they bring). Their
 variance is pooled over the rows, but for those that spread more than the others (an F test at WIDER, the widest row
 first), which keep their own. Pooled without exception, intervals of a row that spreads twice as far would hold in 88%
 of cases; with each row's own, those of 8 runs a row would be a sixth wider at the level of a page of claims.
