@@ -147,8 +147,11 @@ def test_the_gradient_of_a_batch_is_the_mean_of_its_shares(smoke: Path) -> None:
 
 
 def assert_same_student(found: Path, expected: Path, run: Run) -> None:
-    """What training changed to 1%, but for parameters that do nothing: a group norm of one channel a group removes a
-    constant. Their gradient is rounding noise, which Adam turns into steps of full length, in any two computations.
+    """What training changed to 1%, but for what Adam makes of rounding noise: full steps, in any two computations.
+
+    That is the gradient of parameters that do nothing (a group norm of one channel a group removes a constant), and of
+    single elements whose gradient happens to pass through zero: of each parameter, one and a fiftieth may be apart.
+    Which they are differs between processors; a wrong gradient moves all of them.
     """
     one, two = load_file(expected / STUDENT), load_file(found / STUDENT)
     assert set(one) == set(two)
@@ -156,10 +159,16 @@ def assert_same_student(found: Path, expected: Path, run: Run) -> None:
     noise = {name for name in scale if scale[name] < 1e-6 * max(scale.values())}
     start = load_file(Path(run.student.path) / "unet" / "diffusion_pytorch_model.safetensors")
     changes = {name: float((one[name] - start[name]).norm()) for name in one if name not in noise}
-    apart = {name: float((two[name] - one[name]).norm()) / change for name, change in changes.items()}
+    apart = {name: _most(two[name] - one[name]) / change for name, change in changes.items()}
     assert len(apart) > len(one) / 2
     assert max(changes.values()) > 1e-3, "nothing was trained"
     assert max(apart.values()) <= 0.01, sorted(apart.items(), key=lambda item: -item[1])[:5]
+
+
+def _most(difference: torch.Tensor) -> float:
+    """The norm without the largest elements: one, and a fiftieth of them."""
+    sizes = difference.abs().flatten().sort().values
+    return float(sizes[: len(sizes) - 1 - len(sizes) // 50].norm())
 
 
 def test_two_processes_train_the_student_of_one(smoke: Path, tmp_path: Path) -> None:
