@@ -47,12 +47,12 @@ format: $(STAMP)
 # With OUT they are made in another folder, and compared with the shipped ones.
 pretrain: $(STAMP)
 	$(BIN)/snakemake --snakefile mini/pretrain/Snakefile --directory . --cores $(CORES) \
-	  $(if $(OUT),--config out=$(OUT)) $(if $(STAGE),-- $(or $(OUT),mini/weights)/$(STAGE)/CARD.json)
-	$(if $(OUT),$(BIN)/python -m mini.pretrain compare --out $(OUT))
+	  $(if $(OUT),--config "out=$(OUT)") $(if $(STAGE),-- "$(or $(OUT),mini/weights)/$(STAGE)/CARD.json")
+	$(if $(OUT),$(BIN)/python -m mini.pretrain compare --out "$(OUT)")
 
 # The environment is a function of requirements.lock alone.
 $(STAMP): requirements.lock pyproject.toml
-	$(PYTHON) -m venv $(VENV)
+	$(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements.lock
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .

@@ -44,6 +44,7 @@ from addbench.identity import (
 )
 from addbench.owner import free_dead_lock, note_owner
 from addbench.preflight.inputs import check_inputs_exist
+from addbench.project import DEFAULT_SCALE, scale_path
 from addbench.workflow import ABLATIONS as DEFAULT_ABLATIONS
 from addbench.workflow import (
     baseline_file,
@@ -51,11 +52,10 @@ from addbench.workflow import (
     gpu_jobs,
     plain,
     plan_compared,
+    refuse_unknown,
     report_figures,
     report_folder,
     report_values,
-    rival_options,
-    scale_file,
     stage_values,
     systems_tables,
     train_options,
@@ -74,7 +74,8 @@ from eval.stage import (
 if workflow.is_main_process:
     free_dead_lock(Path(workflow.snakefile))
 
-SCALE = load_scale(scale_file(config.get("scale", "mini")))
+refuse_unknown(config, "scale", "ablations", "study", "gpu", "whole_runs_first")
+SCALE = load_scale(scale_path(str(config.get("scale", DEFAULT_SCALE))))
 ABLATIONS = Path(config.get("ablations", DEFAULT_ABLATIONS))
 check_inputs_exist(SCALE)
 BASELINE = load_baseline(baseline_file(ABLATIONS))
@@ -165,14 +166,14 @@ shell.prefix(
 )
 # Each input is copied to a file of its name in reports/, which appears whole.
 COPY_LATEST = (
-    "for file in {input}; do cp $file reports/.${{file##*/}}.partial; "
-    "mv reports/.${{file##*/}}.partial reports/${{file##*/}}; done 2> {log}"
+    'for file in {input:q}; do cp "$file" "reports/.${{file##*/}}.partial"; '
+    'mv "reports/.${{file##*/}}.partial" "reports/${{file##*/}}"; done 2> {log:q}'
 )
 
 
 onstart:
     for refused in Path(RESULTS, "logs").glob("*.refused"):
-        refused.unlink()
+        refused.unlink(missing_ok=True)
     note_owner()
     # Snakemake's limit of jobs a second makes it look at its queue once a second more with each job that it has begun:
     # an eighth of a core at the end of `make report`. Jobs here take minutes; a cluster's queue keeps its limit.
@@ -221,7 +222,7 @@ if SCALE.data.build:
             build=SCALE.data.build,
             root=subpath(output[0], parent=True),
         shell:
-            "stage {log} python -m {params.build} --out {params.root} {resources.options}"
+            "stage {log} python -m {params.build} --out {params.root:q} {resources.options}"
 
 
 rule reference:
@@ -245,7 +246,7 @@ rule reference:
         scale=stage_values(MeasureValues, SCALE),
         out=subpath(output.facts, parent=True),
     shell:
-        "stage {log} python -m eval.reference --scale {params.scale:q} --out {params.out}"
+        "stage {log} python -m eval.reference --scale {params.scale:q} --out {params.out:q}"
 
 
 rule train:
@@ -275,8 +276,8 @@ rule train:
         out=subpath(output.student, parent=True),
     shell:
         "printf '%s\\n' {params.spec:q} > {output.spec} && "
-        "printf '%s\\n' {params.identity:q} > {params.out}/train/identity.json && "
-        "stage {log} python -m add.train --spec {output.spec} --seed {wildcards.seed} --out {params.out} {resources.cache}"
+        "printf '%s\\n' {params.identity:q} > {params.out:q}/train/identity.json && "
+        "stage {log} python -m add.train --spec {output.spec} --seed {wildcards.seed} --out {params.out:q} {resources.cache}"
 
 
 rule sample:
@@ -306,7 +307,7 @@ rule sample:
         scale=stage_values(SampleValues, SCALE),
         out=subpath(output[0], ancestor=2),
     shell:
-        "stage {log} python -m eval.sample --system {input.student} --scale {params.scale:q} --out {params.out}"
+        "stage {log} python -m eval.sample --system {input.student} --scale {params.scale:q} --out {params.out:q}"
 
 
 rule score:
@@ -340,7 +341,7 @@ rule score:
         run=subpath(output.result, parent=True),
         reference=subpath(input.reference, parent=True),
     shell:
-        "stage {log} python -m eval.score --run {params.run} --scale {params.scale:q} --reference {params.reference} "
+        "stage {log} python -m eval.score --run {params.run} --scale {params.scale:q} --reference {params.reference:q} "
         "--out {output.result}"
 
 
@@ -364,7 +365,7 @@ rule train_rival:
     threads: THREADS
     resources:
         gpu=GPU,
-        cache=rival_options(SCALE.data.cache),
+        cache=train_options(SCALE.data.cache),
     params:
         identity=lambda wildcards: SYSTEMS.rival(wildcards).deciding,
         spec=lambda wildcards, output: SYSTEMS.rival(wildcards).rival,
@@ -372,7 +373,7 @@ rule train_rival:
         out=subpath(output.student, parent=True),
     shell:
         "printf '%s\\n' {params.spec:q} > {output.spec} && "
-        "stage {log} python -m baselines.train --spec {output.spec} --seed {params.seed} --out {params.out} "
+        "stage {log} python -m baselines.train --spec {output.spec} --seed {params.seed} --out {params.out:q} "
         "{resources.cache}"
 
 
@@ -407,7 +408,7 @@ rule system_samples:
         out=subpath(output[0], ancestor=2),
     shell:
         "stage {log} python -m eval.sample --source {params.source:q} --steps {wildcards.steps} --side {params.side} "
-        "--scale {params.scale:q} --out {params.out}"
+        "--scale {params.scale:q} --out {params.out:q}"
 
 
 rule system_images:
@@ -435,7 +436,7 @@ rule system_images:
         out=subpath(output[0], parent=True),
     shell:
         "stage {log} python -m eval.handed_in {params.options} --set {wildcards.prompts} --steps {wildcards.steps} "
-        "--scale {params.scale:q} --out {params.out}"
+        "--scale {params.scale:q} --out {params.out:q}"
 
 
 rule system_statistics:
@@ -463,7 +464,7 @@ rule system_statistics:
         reference=subpath(input.reference, parent=True),
     shell:
         "stage {log} python -m eval.statistics_score {params.options} --steps {wildcards.steps} --facts {params.facts:q} "
-        "--scale {params.scale:q} --reference {params.reference} --out {output}"
+        "--scale {params.scale:q} --reference {params.reference:q} --out {output}"
 
 
 rule system_score:
@@ -492,8 +493,8 @@ rule system_score:
         folder=subpath(output[0], parent=True),
         reference=subpath(input.reference, parent=True),
     shell:
-        "stage {log} python -m eval.score --system {params.folder} --steps {wildcards.steps} --facts {params.facts:q} "
-        "--scale {params.scale:q} --reference {params.reference} --out {output}"
+        "stage {log} python -m eval.score --system {params.folder:q} --steps {wildcards.steps} --facts {params.facts:q} "
+        "--scale {params.scale:q} --reference {params.reference:q} --out {output}"
 
 
 rule timing:
@@ -552,8 +553,8 @@ rule study:
         design=STUDY.options,
         out=subpath(output[0], strip_suffix=".made"),
     shell:
-        "stage {log} python -m eval.preferences.study.make --systems {input.systems} --out {params.out} {params.design} "
-        "&& cp {log} {output}"
+        "stage {log} python -m eval.preferences.study.make --systems {input.systems} --out {params.out:q} {params.design} "
+        "&& cp {log:q} {output:q}"
 
 
 rule automatic:
@@ -581,7 +582,7 @@ rule automatic:
         reference=subpath(input.reference, parent=True),
     shell:
         "stage {log} python -m eval.preferences.raters.automatic --systems {input.systems} --scale {params.scale:q} "
-        "--reference {params.reference} --out {output}"
+        "--reference {params.reference:q} --out {output}"
 
 
 rule ratings:
@@ -612,7 +613,7 @@ rule ratings:
         study=STUDY_DIRECTORY,
     shell:
         "stage {log} python -m eval.preferences.rate_votes --scale {params.scale:q} --systems {input.systems} "
-        "--automatic {input.automatic} --study {params.study} --json {output.json} --csv {output.csv}"
+        "--automatic {input.automatic} --study {params.study:q} --json {output.json} --csv {output.csv}"
 
 
 rule report:
@@ -669,7 +670,7 @@ rule report:
         results=subpath(input.reference, ancestor=2),
         out=subpath(output.pdf, parent=True),
     shell:
-        "stage {log} python -m reports.table --study {params.study:q} --results {params.results} --out {params.out} "
+        "stage {log} python -m reports.table --study {params.study:q} --results {params.results:q} --out {params.out:q} "
         f"--explorer --replication {REPLICATION}"
 
 
@@ -694,8 +695,8 @@ rule systems:
         results=subpath(input.reference, ancestor=2),
         out=subpath(output.pdf, parent=True),
     shell:
-        "stage {log} python -m reports.table --systems --study {params.study:q} --results {params.results} "
-        f"--out {{params.out}} --replication {REPLICATION}"
+        "stage {log} python -m reports.table --systems --study {params.study:q} --results {params.results:q} "
+        f"--out {{params.out:q}} --replication {REPLICATION}"
 
 
 rule replication:
@@ -713,7 +714,7 @@ rule replication:
         store=REPLICATION,
         out=subpath(output.pdf, parent=True),
     shell:
-        "stage {log} python -m reports.table --study {params.study:q} --store {params.store} --out {params.out}"
+        "stage {log} python -m reports.table --study {params.study:q} --store {params.store:q} --out {params.out:q}"
 
 
 rule latest:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 import tempfile
 import time
@@ -42,9 +43,12 @@ def open_device(asked: str | None, stated: str | None, threads: int) -> str:
     asked: `--device`. stated: the settings' `training.device`. threads: of the process, on a CPU. Where neither names
     a certain GPU, the process sees one GPU alone from here on, and holds it until it ends: several at a time
     take different ones, and wait where there are no more. Call it before anything else asks torch for a GPU.
-    Raises InputError where a GPU is wanted and torch finds none.
+    Raises InputError for another device than these, and where a GPU is wanted and torch finds none.
     """
     device, gpus = asked or stated or "", machine_gpus()
+    what = "--device" if asked else "training.device"
+    if not re.fullmatch(r"(cpu|cuda(:\d+)?)?", device):
+        raise InputError(what, f"{device}: should be cpu, cuda, or a certain GPU as cuda:1")
     if device in ("", "cuda") and not _is_given(gpus):
         _hold_one(gpus)
     import torch
@@ -52,7 +56,6 @@ def open_device(asked: str | None, stated: str | None, threads: int) -> str:
     torch.set_num_threads(threads)
     usable = device != "cpu" and torch.cuda.is_available()
     if device.startswith("cuda") and not usable:
-        what = "--device" if asked else "training.device"
         raise InputError(
             what, f"{device}: torch finds no GPU here; say cpu, or leave it out to take what there is"
         )

@@ -108,8 +108,9 @@ class ConditionMap(nn.Module):
     scale: standard deviation of the output before training. An optimiser such as Adam moves every weight by about its
     rate, whatever the gradient, so a plain layer's output moves the faster the larger D is, and an equalised one still
     by sqrt(2 D / pi) rates. Here the weights are kept at another size than they act with, by a gain at run time, so
-    that for every D one update at rate r moves the output by at most _STEP r of `scale`. The paper does not publish its
-    c-map; StyleGAN-T's, for its c of 768 dimensions, moves by at most 22 r.
+    that for every D one update at rate r moves the output by about _STEP r of `scale` for a Gaussian c, and by 1.25
+    _STEP r for a constant one, whose parts all pull one way; the bias adds r. The paper does not publish its c-map;
+    StyleGAN-T's, for its c of 768 dimensions, moves by at most 22 r.
     """
 
     def __init__(self, inputs: int, outputs: int, scale: float) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import math
 import sys
 from collections.abc import Callable, Iterable
 from functools import wraps
@@ -38,10 +40,31 @@ class InputError(ValueError):
         return error
 
 
+def at_least(least: int) -> Callable[[str], int]:
+    """A type for argparse's arguments: a whole number that is `least` or more."""
+
+    def whole_number(text: str) -> int:
+        number = int(text)
+        if number < least:
+            raise argparse.ArgumentTypeError(f"should be {least} or more, not {number}")
+        return number
+
+    return whole_number
+
+
+def amount(text: str) -> float:
+    """A type for argparse's arguments: a finite number, 0 or more."""
+    number = float(text)
+    if not 0 <= number < math.inf:
+        raise argparse.ArgumentTypeError(f"should be a number from 0, not {text}")
+    return number
+
+
 def refuses(main: Callable[_P, int | None]) -> Callable[_P, int]:
     """A stage's `main` that returns REFUSED, with the reason on stderr, where input is refused; else its own status.
 
-    So does FloatingPointError: values that are not finite come from the settings and the seed, again and again.
+    So do FloatingPointError, since values that are not finite come from the settings and the seed, again and again, and
+    a path that is a folder where a file is needed, or the reverse.
     """
 
     @wraps(main)
@@ -50,6 +73,9 @@ def refuses(main: Callable[_P, int | None]) -> Callable[_P, int]:
             return main(*args, **kwargs) or 0
         except (InputError, FloatingPointError) as error:
             print(f"error: {error}", file=sys.stderr)
+            return REFUSED
+        except (IsADirectoryError, NotADirectoryError, FileExistsError) as error:
+            print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
             return REFUSED
 
     return run

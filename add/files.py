@@ -6,10 +6,12 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from add.errors import InputError
 
 
 @contextmanager
@@ -32,7 +34,8 @@ def whole_file(file: Path, durable: bool = False) -> Iterator[Path]:
 
 @contextmanager
 def whole_directory(directory: Path) -> Iterator[Path]:
-    """An empty directory to fill, which takes the place of `directory` when the block ends."""
+    """An empty directory to fill, which takes the place of `directory` when the block ends, or of what it links to."""
+    directory = directory.resolve() if directory.is_symlink() else directory
     partial = directory.with_name(f".{directory.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -45,6 +48,17 @@ def write_whole(file: Path, content: str | bytes, durable: bool = False) -> None
     """Write bytes, or UTF-8 text with its line ends as they are, as `whole_file` does."""
     with whole_file(file, durable) as partial:
         partial.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
+
+
+def refuse_outputs(outputs: Sequence[Path], inputs: Iterable[Path]) -> None:
+    """Raises InputError where an output is a folder, an input, or another output as well: something would be lost."""
+    taken = [path.resolve() for path in inputs]
+    for output in outputs:
+        if output.is_dir():
+            raise InputError(output, "is a folder; name a file to write")
+        if output.resolve() in taken:
+            raise InputError(output, "is named twice, and would be overwritten; name another file to write")
+        taken.append(output.resolve())
 
 
 def files_below(root: Path) -> Iterator[str]:

@@ -105,9 +105,10 @@ def distillation_loss(
     """mean_b c_b ||x_b - sg(target_b)||^2 / n, the square summed over channels and pixels. Scalar.
 
     x, target: (B, C, ...), latents or images; weights: (B,). reduction: n is 1 (`sum`), the number of elements of x_b
-    (`mean`), or `positions`, those of the latents, h * w, in both spaces. The paper does not publish it. Per latent
-    position, a distance has the same weight for every VAE factor, and lambda = 2.5 matters beside the adversarial loss;
-    averaged over pixels, it does not.
+    (`mean`), or `positions`, those of the latents, h * w, in both spaces. The paper does not publish it. Per
+    position, a distance in latent space has the same weight for every VAE factor; one between pixels grows with the
+    factor's square, four times from the miniature's 4 to the paper's 8. With it lambda = 2.5 matters beside the
+    adversarial loss; averaged over pixels, it does not.
 
     No gradient reaches the target. In latent space with the SDS weight, d loss / d x = w(t) (eps_psi - eps')
     / (B * n), the SDS gradient up to that constant. Raises ValueError when the shapes differ (broadcasting would hide

@@ -24,9 +24,10 @@ from add.losses import (
     teacher_target,
     weight_factor,
 )
-from add.models.diffusion import student_x0
+from add.models.diffusion import DiffusionNetwork, student_x0
 from add.models.features import FeatureNetwork
 from add.models.frozen import FrozenNetworks
+from add.noise import ddim_timesteps
 
 
 def losses(
@@ -47,7 +48,7 @@ def losses(
     head_loss: Tensor | None = None
     values: dict[str, Tensor] = {}
     output = images if variant.loss.space == "pixel" else latents
-    distilled = watch_gradients(output, values)
+    distilled = watch_gradients(output, values, run.training.accumulate)
     if variant.loss.distillation != "none":
         target, weight = target_of(run, networks, latents, images, batch)
         distillation = distillation_loss(
@@ -71,17 +72,18 @@ def losses(
     return student_loss, head_loss, values
 
 
-def watch_gradients(output: Tensor, values: dict[str, Tensor]) -> Tensor:
+def watch_gradients(output: Tensor, values: dict[str, Tensor], parts_of_a_batch: int = 1) -> Tensor:
     """A view of the student's output for the distillation loss; the rest of its gradient is the adversarial loss's.
 
-    When `output` gets its gradient, the norms of both parts are put into `values`.
+    When `output` gets its gradient, the norms of both parts are put into `values`. parts_of_a_batch: by which each
+    part's loss is divided before its gradient is taken (`training.accumulate`).
     """
     view = output.view_as(output)
     parts: list[Tensor] = []
 
     def of_a_sample(gradient: Tensor) -> Tensor:
         # The loss is a mean over samples, here of the process's share.
-        return len(gradient) * gradient.flatten(1).norm(dim=1).mean()
+        return parts_of_a_batch * len(gradient) * gradient.flatten(1).norm(dim=1).mean()
 
     def of_view(gradient: Tensor) -> None:
         parts.append(gradient.detach())
@@ -119,7 +121,10 @@ def target_of(
     if teacher is None or form == "none":
         raise ValueError("this variant has no distillation loss, so it has no target")
     with torch.no_grad():
-        x0 = latents.detach() if networks.shared_latents else teacher.encode(images.detach())
+        # Not by the teacher's own `encode`, which may keep what it encoded: no generated image comes twice.
+        x0 = (
+            latents.detach() if networks.shared_latents else DiffusionNetwork.encode(teacher, images.detach())
+        )
         texts = {"text": teacher.embed(batch.prompts)}
 
         def predict(x_t: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
@@ -142,7 +147,9 @@ def target_of(
         )
         if variant.loss.space == "pixel":
             target = teacher.decode(target)
-    weight = distillation_weight(teacher.schedule, batch.t, form)
+    # NFSD's direction is that of the chain's last timestep; its weight is of the same, or w(t) would not be its factor.
+    t = ddim_timesteps(batch.t, variant.teacher_steps)[-1] if form == "nfsd" else batch.t
+    weight = distillation_weight(teacher.schedule, t, form)
     if variant.loss.mean_weight == "exponential":
         weight = weight * weight_factor(teacher.schedule, settings.distillation_timesteps, form)
     return target, weight

@@ -29,7 +29,7 @@ from add.batch import Batch, draw_batch, prefetched
 from add.checkpoint import TrainingState
 from add.config.load import load_run
 from add.config.run import Run, Trained
-from add.config.training import CACHED, CacheSpec, OptimiserSpec
+from add.config.training import CacheSpec, OptimiserSpec
 from add.data.contents import check_samples, data_digest
 from add.data.images import left_out_line
 from add.data.training_set import open_training_set
@@ -50,13 +50,13 @@ from add.distributed import (
     whole,
     whole_tensors,
 )
-from add.errors import InputError, refuses
+from add.errors import InputError, at_least, refuses
 from add.files import whole_directory, write_json
 from add.identity import METHOD, configuration_digest, networks_of, spec_hash
 from add.lock import only_writer
 from add.log import TrainLog, read_log
 from add.models.diffusion import save_student, trainable_unet
-from add.models.encoder_cache import open_cache
+from add.models.encoder_cache import add_cache_options, open_cache, stated_cache
 from add.models.frozen import (
     FrozenNetworks,
     apply_options,
@@ -311,15 +311,12 @@ def main() -> None:
     parser.add_argument(
         "--spec", type=Path, required=True, help="resolved run, as JSON (addbench show RUN --json)"
     )
-    parser.add_argument("--seed", type=int, default=0, help="training seed")
+    parser.add_argument("--seed", type=at_least(0), default=0, help="training seed")
     parser.add_argument("--out", type=Path, required=True, help="directory of this run and seed")
     add_device_option(parser)
-    parser.add_argument("--cache", metavar="DIRECTORY", help="keep the encoders' output there")
-    parser.add_argument(
-        "--keep", nargs="+", choices=CACHED, default=CACHED, help="kinds to keep (default: all)"
-    )
+    add_cache_options(parser)
     arguments = parser.parse_args()
-    cache = CacheSpec(directory=arguments.cache, keep=tuple(arguments.keep)) if arguments.cache else None
+    cache = stated_cache(arguments)
     run, seed, out = load_run(arguments.spec), arguments.seed, arguments.out
     device = open_device(arguments.device, run.training.device, run.training.threads)
     rank, device = join_processes(device)

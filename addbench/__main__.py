@@ -52,6 +52,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for line in str(error).splitlines():
             print(f"addbench {options.command}: {line}", file=sys.stderr)
         return 2 if isinstance(error, UnknownRunError) else 1
+    except OSError as error:  # a path that cannot be read or written, or a full disk
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"addbench {options.command}: {where}{error.strerror or error}", file=sys.stderr)
+        return 1
     try:
         print(text, flush=True)
     except BrokenPipeError:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from add.config.load import load_scale
 from add.config.yaml import SpecError
-from add.errors import InputError
+from add.errors import InputError, at_least
 from addbench.project import CONFIG, DEFAULT_SCALE, attempt, is_section, scale_path, walk, yaml_line
 
 if TYPE_CHECKING:
@@ -31,9 +31,9 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     add("--split", default="val2017", help="default: val2017")
     part = "where photographs are missing: work on those that are on disk, and say so"
     add("--present-only", action="store_true", help=part)
-    add("--captions", type=int, metavar="N", help="captions to draw (default: up to 50)")
-    add("--prompt-count", type=int, metavar="N", help="prompts to draw (default: up to 50)")
-    add("--steps", type=int, metavar="N", help="training steps (default: the base scale's)")
+    add("--captions", type=at_least(1), metavar="N", help="captions to draw (default: up to 50)")
+    add("--prompt-count", type=at_least(1), metavar="N", help="prompts to draw (default: up to 50)")
+    add("--steps", type=at_least(1), metavar="N", help="training steps (default: the base scale's)")
     add("--name", default="coco", help="the new scale's name (default: coco)")
     add("--replace", action="store_true", help="overwrite config/<name>.yaml")
 

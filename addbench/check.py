@@ -6,6 +6,7 @@ import argparse
 from importlib.util import find_spec
 
 from add.config.resolve import Table
+from add.errors import amount, at_least
 from add.files import user_cache
 from addbench.cost.shapes import storage
 from addbench.preflight import Findings
@@ -21,8 +22,14 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     add("--run", metavar="RUN", help="look at what this one run needs, without the study and the other rows")
     add("--hash", action="store_true", help="hash all weights, however long it takes, once")
     add("--download", action="store_true", help="first fetch the networks that are not on this machine")
-    add("--gpu-memory", type=float, metavar="GB", help="check for a GPU of this size (10^9 bytes) instead")
-    add("--jobs", type=int, default=1, metavar="N", help="trainings at a time (default: 1), for the disk")
+    add("--gpu-memory", type=amount, metavar="GB", help="check for a GPU of this size (10^9 bytes) instead")
+    add(
+        "--jobs",
+        type=at_least(1),
+        default=1,
+        metavar="N",
+        help="trainings at a time (default: 1), for the disk",
+    )
 
 
 def check(options: argparse.Namespace) -> tuple[str, int]:
@@ -34,6 +41,7 @@ def check(options: argparse.Namespace) -> tuple[str, int]:
     from addbench.preflight.inputs import check_inputs
     from addbench.preflight.networks import HashStore, check_networks, download_missing
     from addbench.preflight.resources import Gpu, check_resources, known_shapes, machine_gpus
+    from addbench.preflight.systems import check_systems
 
     project = load_project(options.scale, options.ablations)
     scale, table = project.scale, project.table
@@ -54,6 +62,7 @@ def check(options: argparse.Namespace) -> tuple[str, int]:
     store = HashStore(user_cache() / "hashes.json")
     networks = check_networks(found, scale, table, store, seconds, compared.specs)
     check_inputs(found, scale, table, networks)
+    check_systems(found, scale, compared.specs)
     _check_libraries(found, table)
     shapes = known_shapes(scale, networks)
     needed = storage(scale, table, compared, shapes.parameters, jobs=options.jobs).total

@@ -9,16 +9,18 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
+from add.errors import InputError
 from add.lock import holder, try_lock
+from addbench.owner import living
 
 STAGES = ("logs", "benchmarks", "reference", "ratings", "systems")
 """Directories of stages below results/<scale>, beside those of the runs."""
-RUN = ("spec.json", "student", "train", "samples", "result.json", ".replication")
-"""What a run's stages leave below results/<scale>/<run>/seed<k>."""
+RUN = ("spec.json", "train/identity.json", ".replication")
+"""What only the workflow leaves below results/<scale>/<run>/seed<k>; the second outlives a training that failed."""
 REPORT = (
     *("table.pdf", "table.csv", "table.md", "table.tex", "findings.csv", "findings.json", "ratings.csv"),
     *("systems.pdf", "systems.csv", "systems_categories.csv", "explorer.html"),
@@ -38,18 +40,32 @@ _OTHER = "not among what the workflow makes again"
 
 
 def clean(root: Path) -> list[str]:
-    """Remove what is known to be made below `root`; one line for each thing that stays in results/ and data/."""
-    for folder in (root / "reports", *(root / "reports").glob("*/")):
-        _remove_known(folder, REPORT)
+    """Remove what is known to be made below `root`; one line for each thing that stays.
+
+    Raises InputError while a Snakemake works there.
+    """
+    if worker := living(root / "Snakefile"):
+        raise InputError(f"Snakemake works here ({worker}): wait until it ends, or end it")
+    scales = {file.stem for file in (root / "config").glob("*.yaml")}
+    _remove_known(root / "reports", REPORT)
+    kept = [line for folder in (root / "reports").glob("*/") for line in _clean_report(folder, scales)]
     shutil.rmtree(root / ".snakemake", ignore_errors=True)
     shutil.rmtree(root / "data" / "pretrain", ignore_errors=True)
     for left in (root / "data").glob(".*.partial"):  # by a build that was killed
         _remove(left)
-    kept = [line for folder in _inside(root / "data") for line in _clean_data(folder)]
+    kept += [line for folder in _inside(root / "data") for line in _clean_data(folder)]
     kept += [line for folder in _inside(root / "results") for line in _clean_results(folder)]
     for folder in (root / "data", root / "results"):
         _drop_if_empty(folder)
     return kept
+
+
+def _clean_report(folder: Path, scales: Collection[str]) -> Iterator[str]:
+    """A report lies in a folder of its scale's name, or in <scale>-<folder of ablations>."""
+    if folder.name in scales or any(folder.name.startswith(f"{scale}-") for scale in scales):
+        _remove_known(folder, REPORT)
+    elif any((folder / name).exists() for name in REPORT):
+        yield f"{folder}: a copy of a report, or of no scale in config/"
 
 
 def _clean_data(folder: Path) -> Iterator[str]:
@@ -157,8 +173,13 @@ def _inside(folder: Path) -> list[Path]:
 
 
 def main() -> int:
-    """Clean the project in the current directory, and print what stays."""
-    for line in clean(Path()):
+    """Clean the project in the current directory, and print what stays; 1 while a Snakemake works there."""
+    try:
+        kept = clean(Path())
+    except InputError as error:
+        print(error, file=sys.stderr)
+        return 1
+    for line in kept:
         print(f"kept {line}")
     return 0
 

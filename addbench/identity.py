@@ -127,7 +127,7 @@ def _recorded(folder: Path) -> dict[str, Any] | None:
         }
         values = deciding_values(run) | {"method": facts.get("method", FIRST_METHOD)}
         return {"values": values, "networks": networks, "data": facts.get("data")}
-    except (OSError, ValueError, KeyError, AttributeError):
+    except (OSError, ValueError, KeyError, AttributeError, TypeError):
         return None
 
 

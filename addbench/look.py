@@ -111,7 +111,7 @@ def validate(options: argparse.Namespace) -> tuple[str, int]:
     """Check every YAML file and every combination of them; print all problems at once."""
     problems: list[SpecError] = []
 
-    paths = [scale_path(options.scale)] if options.scale else sorted(CONFIG.glob("*.yaml"))
+    paths = [scale_path(options.scale)] if options.scale is not None else sorted(CONFIG.glob("*.yaml"))
     if not paths:
         raise SpecError(CONFIG.as_posix(), 1, "holds no scale; run from the repository's root")
     scales = [attempt(SpecError, problems, load_scale, path) for path in paths]
@@ -163,7 +163,7 @@ def _changed(directory: Path, run: Run, now: dict[str, Any]) -> list[str]:
     lines = [f"  {key}: {old} -> {new}" for key, old, new in [*found, *changed_contents(directory, now)]]
     if lines:
         return [f"{place}: {len(lines)} change{'s' * (len(lines) > 1)}", *lines]
-    if not (directory / "train" / "train.json").is_file():
+    if not recorded_method(directory):
         return [f"{place}: nothing changed, but training has not finished; it would go on"]
     return [f"{place}: nothing changed"]
 

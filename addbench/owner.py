@@ -53,6 +53,23 @@ def wait_until_free(snakefile: Path) -> None:
         os.close(descriptor)
 
 
+def living(snakefile: Path) -> str | None:
+    """The process and machine of a Snakemake that works with this file; None where none does."""
+    if not snakefile.is_file():
+        return None
+    descriptor = _opened(snakefile)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        process, host = holder(snakefile.parent / OWNER) or ("?", "?")
+        return f"process {process} on {host}"
+    except OSError:  # a file system without locks
+        return None
+    finally:
+        os.close(descriptor)
+    return None
+
+
 def note_owner() -> None:
     """Note this process and machine in .snakemake/owner."""
     write_whole(OWNER, f"{os.getpid()} {socket.gethostname()}\n")

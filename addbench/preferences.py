@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 
+from add.errors import InputError
+from add.files import refuse_outputs
 from eval.preferences.record import QUESTIONS, RATER_KINDS, PreferenceError, Problem, Vote
 
 _FORMATS = ("lmarena", "evalica", "pickapic", "hpdv2", "label-studio")
@@ -38,6 +40,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     add("file", type=Path, metavar="FILE")
     add("--format", choices=("auto", *_FORMATS), default="auto", help="(default: by the header)")
     add("--out", type=Path, required=True, metavar="FILE", help="the preference file to write")
+    add("--replace", action="store_true", help="overwrite the file of --out")
     for name, text in _TEXTS.items():
         add(f"--{name}", metavar=name.rsplit("-", maxsplit=1)[-1].upper(), help=text)
     add("--question", choices=QUESTIONS, help="what the raters were asked")
@@ -88,6 +91,9 @@ def _import(options: argparse.Namespace) -> str:
     from eval.preferences.importers.build import Options
     from eval.preferences.reader import write_votes
 
+    refuse_outputs([options.out], [options.file])
+    if options.out.exists() and not options.replace:
+        raise InputError(options.out, "exists; give --replace to lose it, or choose another --out")
     given = Options(**{field.name: getattr(options, field.name) for field in fields(Options)})
     imported = import_votes(options.file, given, options.format)
     write_votes(options.out, imported.votes)
@@ -98,6 +104,7 @@ def _import(options: argparse.Namespace) -> str:
 def _export(options: argparse.Namespace) -> str:
     from eval.preferences.importers.label_studio import export_tasks
 
+    refuse_outputs([options.out, options.out.with_suffix(".xml")], [options.file])
     count = export_tasks(options.file, options.image_url, options.out, options.list)
     return f"{options.out}: {count} tasks; labelling configuration: {options.out.with_suffix('.xml')}"
 

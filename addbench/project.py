@@ -70,7 +70,7 @@ def load_project(scale: str | None, ablations: Path = ABLATIONS) -> Project:
     """
     problems: list[SpecError] = []
     loaded: list[Any] = [
-        attempt(SpecError, problems, load_scale, scale_path(scale or DEFAULT_SCALE)),
+        attempt(SpecError, problems, load_scale, scale_path(DEFAULT_SCALE if scale is None else scale)),
         attempt(SpecError, problems, load_baseline, baseline_file(ablations)),
         attempt(SpecError, problems, load_ablations, ablations),
     ]

@@ -55,6 +55,8 @@ def protocols(options: argparse.Namespace) -> tuple[str, int]:
     if options.only is not None:
         document = only(document, [name.strip() for name in options.only.split(",") if name.strip()])
     own = _own_samples(options.samples_for)
+    if options.out is not None:
+        options.out.mkdir(parents=True, exist_ok=True)  # now: scoring takes minutes
     from eval.protocols.compare import text_table
     from eval.protocols.run import Request, score_protocols
 

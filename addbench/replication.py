@@ -16,7 +16,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from add.errors import InputError
+from add.errors import InputError, amount, at_least
 from addbench.project import RESULTS, Project, load_project, project_options
 
 if TYPE_CHECKING:
@@ -46,12 +46,16 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     add("files", nargs="+", type=Path, metavar="RESULT", help="a result.json, or a folder that holds some")
     text = "train, sample and score where it pays most"
     add = actions.add_parser("run", help=text, parents=shared).add_argument
-    add("--hours", type=float, required=True, metavar="H", help="begin no run that would end later")
-    add("--most", type=int, metavar="N", help="begin at most N runs")
-    add("--cores", default="all", metavar="N", help="as of snakemake (default: all)")
+    add("--hours", type=amount, required=True, metavar="H", help="begin no run that would end later")
+    add("--most", type=at_least(0), metavar="N", help="begin at most N runs")
+    add("--cores", type=_cores, default="all", metavar="N", help="as of snakemake (default: all)")
     text = "keep students and samples of the runs; otherwise their numbers alone stay"
     add("--keep", action="store_true", help=text)
     actions.add_parser("plan", help="which runs would be made next", parents=shared)
+
+
+def _cores(text: str) -> int | str:
+    return text if text == "all" else at_least(1)(text)
 
 
 def replication(options: argparse.Namespace) -> tuple[str, int]:
@@ -205,7 +209,7 @@ def _run(options: argparse.Namespace, growing: _GrowingStudy) -> str:
     deadline = time.monotonic() + 3600 * options.hours
     wait_until_free(SNAKEFILE)
     _take_up(growing, options.keep)
-    cores = os.cpu_count() or 1 if options.cores == "all" else int(options.cores)
+    cores = os.cpu_count() or 1 if options.cores == "all" else options.cores
     at_once = 1 if growing.uses_gpu else max(1, cores // growing.project.scale.training.threads)
     made, end = _Made(growing.known_seconds()), ""
     while (left := deadline - time.monotonic()) > 0:

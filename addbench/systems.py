@@ -13,6 +13,7 @@ from add.config.resolve import Table
 from add.config.scale import NetworkSpec, Scale
 from add.config.system import SystemSource, SystemSpec
 from add.config.yaml import Loc, SpecError, nearest, raise_all
+from add.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -121,8 +122,21 @@ class PlannedSystem:
 def plan_systems(
     scale: Scale, specs: Sequence[SystemSpec], table: Table, results: str
 ) -> tuple[PlannedSystem, ...]:
-    """Every system at every number of steps and training seed, in the order of the files."""
-    return tuple(system for spec in specs for system in _planned(scale, spec, table, results))
+    """Every system at every number of steps and training seed, in the order of the files.
+
+    Raises SpecError with what is wrong with what each file names.
+    """
+    planned: list[PlannedSystem] = []
+    problems: list[SpecError] = []
+    for spec in specs:
+        try:
+            planned += _planned(scale, spec, table, results)
+        except SpecError as error:
+            problems.append(error)
+        except InputError as error:  # of what the file names: weights, folders
+            problems.append(spec.origin.error((spec.kind,), f"{spec.kind}: {error}"))
+    raise_all(problems)
+    return tuple(planned)
 
 
 def unknown_names(scale: Scale, specs: Sequence[SystemSpec], table: Table) -> Iterator[SpecError]:
@@ -145,8 +159,11 @@ def unknown_names(scale: Scale, specs: Sequence[SystemSpec], table: Table) -> It
                 )
         for key in ("images", "prompts", "statistics"):
             for name, place in (getattr(spec, key) or {}).items():
-                if not Path(place).exists():
-                    yield spec.origin.error((key, name), f"{key}.{name}: {place} does not exist")
+                there, what = (
+                    (Path(place).is_dir(), "folder") if key == "images" else (Path(place).is_file(), "file")
+                )
+                if not there:
+                    yield spec.origin.error((key, name), f"{key}.{name}: there is no {what} {place}")
 
 
 def _planned(scale: Scale, spec: SystemSpec, table: Table, results: str) -> Iterator[PlannedSystem]:
@@ -233,12 +250,11 @@ def _rival(scale: Scale, spec: SystemSpec) -> tuple[str, Any]:
     from baselines.spec import rival_of
 
     settings = {"teacher": spec.teacher, "rival": spec.rival, "training": spec.training}
-    try:
-        made = rival_of(scale, spec.name, settings)
-    except SpecError as error:
-        loc: Loc = ("rival",)
-        raise_all(spec.origin.error(loc, f"rival: {problem.message}") for problem in error.problems)
-        raise
+
+    def refused(loc: Loc, message: str) -> SpecError:
+        return spec.origin.error(loc or ("rival",), message if loc else f"rival: {message}")
+
+    made = rival_of(scale, spec.name, settings, refused)
     return json.dumps(made.model_dump(mode="json"), sort_keys=True), rival_identity(scale, made)
 
 

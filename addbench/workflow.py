@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import shlex
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -22,6 +23,7 @@ from add.config.system import SystemSpec, load_systems, system_findings
 from add.config.training import CacheSpec, CocoSpec, ShardsSpec, TrainData
 from add.config.yaml import Loc, SpecError, dotted, nearest, raise_all
 from add.device import machine_gpus
+from add.errors import InputError
 from addbench.systems import PlannedSystem, plan_systems, unknown_names
 from baselines.spec import RivalSpec
 from eval.stage import MeasureValues, StageValues
@@ -37,6 +39,15 @@ RATING_FIGURES = ("winrates", "elo", "pairs")
 """The same for a report with ratings."""
 
 
+def refuse_unknown(config: Mapping[str, Any], *known: str) -> None:
+    """Refuse a setting of `--config` that no rule reads: it would be ignored. Raises InputError with all of them."""
+    wrong = [
+        f"--config {key}: there is no such setting{nearest(key, known)}" for key in config if key not in known
+    ]
+    if wrong:
+        raise InputError("\n".join(wrong))
+
+
 def scale_file(scale: str) -> str:
     """config/<scale>.yaml for a scale's name; a path to a YAML file stands for itself."""
     return scale if scale.endswith((".yaml", ".yml")) else f"config/{scale}.yaml"
@@ -45,7 +56,9 @@ def scale_file(scale: str) -> str:
 def baseline_file(ablations: Path) -> Path:
     """The shared default of a folder of ablations: its own baseline.yaml, or that of the project's folder."""
     own = ablations / f"{BASELINE}.yaml"
-    return own if own.is_file() else ABLATIONS / own.name
+    return (
+        own if os.path.lexists(own) else ABLATIONS / own.name
+    )  # a link that leads nowhere is refused, not ignored
 
 
 def report_folder(scale: Scale, ablations: Path) -> str:
@@ -131,17 +144,18 @@ def training_source(train: TrainData) -> str:
 
 
 def train_options(cache: CacheSpec | None) -> str:
-    """The options of `python -m add.train` that are not part of a run: where the encoders' output is cached."""
+    """The options of a training, of ADD or a rival, that are no part of it: where the encoders' output is cached."""
     return "" if cache is None else shlex.join(["--cache", cache.directory, "--keep", *cache.keep])
 
 
-def rival_options(cache: CacheSpec | None) -> str:
-    """The same of `python -m baselines.train`."""
-    return "" if cache is None else shlex.join(["--cache", cache.directory])
-
-
 def gpu_jobs(setting: Any, scale: Scale) -> int:
-    """1 where the scale's jobs use a GPU, else 0: as it states, as set (`--config gpu=1`), or whether there is one."""
+    """1 where the scale's jobs use a GPU, else 0: as it states, as set (`--config gpu=1`), or whether there is one.
+
+    Raises InputError for another setting than 0 and 1.
+    """
+    if setting not in (None, 0, 1):
+        many = "how many there are is --resources gpu=N"
+        raise InputError(f"--config gpu={setting}: should be 1 (jobs use a GPU) or 0; {many}")
     if scale.training.device == "cpu":
         return 0
     return int(bool(machine_gpus()) if setting is None else setting)
@@ -243,7 +257,12 @@ class ComparedSystems:
 
     @cached_property
     def _jobs(self) -> dict[tuple[str, int], PlannedSystem]:
-        return {(system.wildcard, system.steps): system for system in self.systems if system.own}
+        return {(system.wildcard, system.steps): system for system in self._made if system.own}
+
+    @property
+    def _made(self) -> tuple[PlannedSystem, ...]:
+        """Those whose images the systems' rules make; a table without a comparison of systems has its study's alone."""
+        return (*self.systems, *self.study.systems)
 
     @property
     def trained(self) -> list[tuple[str, int]]:
@@ -263,7 +282,7 @@ class ComparedSystems:
     @property
     def rivals(self) -> list[RivalSpec]:
         """Every rival that is trained, once for each training seed."""
-        specs = {system.wildcard: system.rival for system in self.systems if system.rival is not None}
+        specs = {system.wildcard: system.rival for system in self._made if system.rival is not None}
         return [RivalSpec.model_validate_json(text) for text in specs.values()]
 
     @property
@@ -297,12 +316,12 @@ class ComparedSystems:
             "statistics": lambda system: system.spec.statistics is not None,
             "images": lambda system: system.spec.statistics is None,
         }
-        names = {system.wildcard for system in self.systems if system.own and is_made[made](system)}
+        names = {system.wildcard for system in self._made if system.own and is_made[made](system)}
         return "|".join(sorted(names)) or "(?!)"
 
     def rival(self, wildcards: Any) -> PlannedSystem:
         """The rival that a training is of, by any of its numbers of steps."""
-        return next(system for system in self.systems if system.rival and system.wildcard == wildcards.system)
+        return next(system for system in self._made if system.rival and system.wildcard == wildcards.system)
 
 
 def trained(systems: Iterable[PlannedSystem]) -> list[tuple[str, int]]:

@@ -7,7 +7,7 @@ student's, `training.head_optimiser` and `training.head_width` those of discrimi
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -17,7 +17,7 @@ from add.config.run import DiscriminatorSpec
 from add.config.scale import DiffusionNetworkSpec, NetworksSpec, Scale
 from add.config.training import OptimiserSpec, RunDataSpec, TrainingSpec
 from add.config.types import Count, Decay, Frozen, Name, NonNegative, Positive, StepCount, Text
-from add.config.yaml import SpecError, nearest, raise_all, read_json, validated
+from add.config.yaml import Loc, SpecError, nearest, raise_all, read_json, validated
 from add.digests import digest_of
 from add.identity import deciding_values
 
@@ -227,15 +227,14 @@ class RivalSpec(Frozen):
         return self.networks.diffusion[self.teacher]
 
 
-def rival_of(scale: Scale, name: str, settings: Mapping[str, Any]) -> RivalSpec:
+def rival_of(
+    scale: Scale, name: str, settings: Mapping[str, Any], refused: Callable[[Loc, str], SpecError]
+) -> RivalSpec:
     """A rival at a scale. settings: `teacher`, `rival` (`kind` and own values), `training` (changes to the scale's).
 
-    Raises SpecError with every problem: an unknown key, a value that does not fit, a network that the scale lacks.
+    refused: makes the error of a place in the settings. Raises SpecError with every problem: an unknown key, a value
+    that does not fit, a network that the scale lacks.
     """
-
-    def refused(loc: tuple[str | int, ...], message: str) -> SpecError:
-        return SpecError(f"rival {name}", 1, message)
-
     given = _Settings.model_fields.keys()
     unknown = [key for key in settings if key not in given]
     raise_all(refused((key,), f"unknown key '{key}'{nearest(key, given)}") for key in unknown)
@@ -245,11 +244,16 @@ def rival_of(scale: Scale, name: str, settings: Mapping[str, Any]) -> RivalSpec:
     networks = scale.networks
     if made.teacher not in networks.diffusion:
         known = nearest(made.teacher, networks.diffusion)
-        raise refused((), f"the scale '{scale.name}' has no diffusion network '{made.teacher}'{known}")
+        raise refused(
+            ("teacher",), f"the scale '{scale.name}' has no diffusion network '{made.teacher}'{known}"
+        )
     heads = made.rival.discriminator if isinstance(made.rival, GanSpec) else None
     if heads is not None and heads.features not in networks.features:
         known = nearest(heads.features, networks.features)
-        raise refused((), f"the scale '{scale.name}' has no feature network '{heads.features}'{known}")
+        raise refused(
+            ("rival", "discriminator", "features"),
+            f"the scale '{scale.name}' has no feature network '{heads.features}'{known}",
+        )
     conditioning = heads.conditioning if heads is not None else ()
     used = NetworksSpec(
         diffusion={made.teacher: networks.diffusion[made.teacher]},

@@ -33,12 +33,12 @@ from add.data.images import left_out_line
 from add.data.training_set import open_training_set
 from add.device import add_device_option, make_deterministic, open_device
 from add.distributed import ALONE
-from add.errors import refuses
+from add.errors import at_least, refuses
 from add.files import whole_directory, write_json
 from add.lock import only_writer
 from add.log import TrainLog
 from add.models.diffusion import student_x0
-from add.models.encoder_cache import EncoderCache, open_cache
+from add.models.encoder_cache import EncoderCache, add_cache_options, open_cache, stated_cache
 from add.train import check_contents, is_finished, update_average
 from baselines.method import RivalMethod
 from baselines.spec import RivalSpec, load_rival, rival_hash
@@ -189,13 +189,13 @@ def main() -> None:
     """Parse the command line and train."""
     parser = argparse.ArgumentParser(prog="python -m baselines.train", description=__doc__)
     parser.add_argument("--spec", type=Path, required=True, help="a rival, as JSON")
-    parser.add_argument("--seed", type=int, default=0, help="training seed")
+    parser.add_argument("--seed", type=at_least(0), default=0, help="training seed")
     parser.add_argument("--out", type=Path, required=True, help="directory of this rival and seed")
     add_device_option(parser)
-    parser.add_argument("--cache", metavar="DIRECTORY", help="keep the encoders' output there")
+    add_cache_options(parser)
     arguments = parser.parse_args()
     spec, seed, out = load_rival(arguments.spec), arguments.seed, arguments.out
-    cache = CacheSpec(directory=arguments.cache) if arguments.cache else None
+    cache = stated_cache(arguments)
     device = open_device(arguments.device, spec.training.device, spec.training.threads)
     with only_writer(out) as waited:
         if waited and is_finished(out, {"spec_hash": rival_hash(spec), "seed": seed}):

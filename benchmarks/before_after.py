@@ -15,13 +15,14 @@ from __future__ import annotations
 
 import argparse
 import csv
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from addbench.project import load_project
+from eval.findings.store import read_store
+from eval.result import Result, read_result
 
 HERE = Path(__file__).parent / "results"
 FILE = HERE / "mini-before-after.csv"
@@ -39,8 +40,10 @@ def main() -> None:
     options = parser.parse_args()
     before = dict(_old_tables())
     if options.old:
-        before |= of_records(options.old.glob("*/seed*/result.json"))
-    lines = rows(before, of_records(Path("replication/mini").glob("*/seed*.json")))
+        if not (found := sorted(options.old.glob("*/seed*/result.json"))):
+            parser.error(f"--old {options.old}: holds no <run>/seed<seed>/result.json")
+        before |= of_results(map(read_result, found))
+    lines = rows(before, of_results(read_store(Path("replication/mini")).runs.values()))
     with FILE.open("w", encoding="utf-8", newline="") as stream:
         writer = csv.DictWriter(stream, list(lines[0]), lineterminator="\n")
         writer.writeheader()
@@ -58,14 +61,13 @@ def _old_tables() -> Iterator[tuple[tuple[str, int, int, str], float]]:
                         yield place, float(line[metric])
 
 
-def of_records(files: Iterable[Path]) -> Values:
-    """The values in records or `result.json`s. Raises OSError or KeyError where one is none."""
-    results = [json.loads(file.read_text(encoding="utf-8")) for file in files]
+def of_results(results: Iterable[Result]) -> Values:
+    """The values of runs."""
     return {
-        (result["run"], result["seed"], system["steps"], metric): system["metrics"][metric]["value"]
+        (result.run, result.seed, system.steps, metric): system.metrics[metric].value
         for result in results
-        for system in result["systems"]
-        if system["prompts"] == "coco" and system["steps"] in STEPS
+        for system in result.systems
+        if system.prompts == "coco" and system.steps in STEPS
         for metric in METRICS
     }
 

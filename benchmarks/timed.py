@@ -48,7 +48,8 @@ MEMORY: dict[str, Any] = {
 def timed_run(size: Size, batch: int, performance: dict[str, Any] | None, precision: str = "bf16") -> Run:
     """The baseline variant with the networks of `size`; `tiny` is the smoke scale unchanged.
 
-    All settings except the batch are the smoke scale's: they do not change what a step computes.
+    All settings except the batch are the smoke scale's. Of what a step computes, three differ from `config/paper.yaml`:
+    its teacher is guided, which takes a second pass, and it augments and crops what the features see.
     """
     scale = load_scale(ROOT / "config" / "smoke.yaml")
     table = resolve(scale, load_baseline(ROOT / "ablations" / "baseline.yaml"), ())

@@ -100,8 +100,11 @@ def inspect(values: MeasureValues) -> tuple[dict[str, Any], dict[str, Any]]:
         raise InputError(found.folder, f"{missing.partition(': ')[2]}; a part must be stated (`present`)")
     counts = {name: len(read_prompts(prompts)) for name, prompts in values.prompts.items()}
     evaluation, reference = values.evaluation, values.evaluation.reference
-    image_folder(Path(reference.images), evaluation.resolution, evaluation.crop, reference.count)
+    asked = (Path(reference.images), evaluation.resolution, evaluation.crop, reference.count)
+    there = {found.folder / name for name in found.present}
+    others = [file.name for file in image_folder(*asked).files if file not in there]
     modes = image_modes(found.folder, found.present)
+    image_modes(Path(reference.images), others)  # of the reference, and no caption's: they are measured, too
     listing = _training_list(found)
     facts = {
         "scale": values.name,

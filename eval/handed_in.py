@@ -15,8 +15,6 @@ missing, truncated, of several frames, of one colour, not square, or smaller tha
 from __future__ import annotations
 
 import argparse
-import csv
-import io
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -27,9 +25,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from add.data.coco import utf8_text
-from add.data.images import decoded, file_bytes, upright_rgb
-from add.errors import InputError, refuses
+from add.data.images import decoded, upright_rgb
+from add.data.reading import csv_rows, file_bytes, utf8_text
+from add.errors import InputError, at_least, refuses
 from add.files import whole_directory, write_json
 from add.lock import only_writer
 from eval.images import INDEX, SUFFIXES, SampledImage, to_square, write_index
@@ -100,24 +98,23 @@ def read_assignment(folder: Path, assignment: Path | None) -> dict[str, str]:
     if assignment is not None and assignment.suffix.lower() == ".txt":
         return _in_order(folder, assignment)
     path = assignment or folder / INDEX
-    reader = csv.DictReader(io.StringIO(utf8_text(path), newline=""), strict=True)
-    found: dict[str, str] = {}
-    lines: dict[str, int] = {}
+    rows = csv_rows(path)
+    _, header = next(rows, (1, []))
     for column in ("file", "prompt"):
-        if column not in (reader.fieldnames or ()):
-            raise InputError(path, "line 1", f"has no column {column!r}; the columns are {reader.fieldnames}")
-    for row in reader:
-        file, prompt = row["file"], row["prompt"]
-        if not file or prompt is None or Path(file).name != file:
-            raise InputError(
-                path, f"line {reader.line_num}", f"{file!r} is not the name of a file in {folder}"
-            )
-        if prompt in found:
-            reason = (
-                f"the prompt {prompt!r} has two images: {found[prompt]} in line {lines[prompt]}, and {file}"
-            )
-            raise InputError(path, f"line {reader.line_num}", reason)
-        found[prompt], lines[prompt] = file, reader.line_num
+        if header.count(column) != 1:
+            raise InputError(path, "line 1", f"should have one column {column!r}; it has {header}")
+    found: dict[str, str] = {}
+    lines: dict[tuple[str, str], int] = {}
+    for line, row in rows:
+        for column in ("file", "prompt"):
+            value = row[header.index(column)]
+            if first := lines.get((column, value)):
+                raise InputError(path, f"line {line}", f"the {column} {value!r} is in line {first} already")
+            lines[column, value] = line
+        file, prompt = row[header.index("file")], row[header.index("prompt")]
+        if not file or Path(file).name != file:
+            raise InputError(path, f"line {line}", f"{file!r} is not the name of a file in {folder}")
+        found[prompt] = file
     return found
 
 
@@ -171,11 +168,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--images", type=Path, required=True, help="the folder")
     parser.add_argument("--prompts", type=Path, help="which image is whose (default: the folder's index.csv)")
     parser.add_argument("--set", required=True, help="the scale's prompt set")
-    parser.add_argument("--steps", type=int, required=True, help="by which the images were made")
+    parser.add_argument("--steps", type=at_least(1), required=True, help="by which the images were made")
     parser.add_argument("--label", required=True, help="of the system")
     add_scale_option(parser)
     parser.add_argument("--out", type=Path, required=True, help="the sample directory")
     options = parser.parse_args(arguments)
+    if options.out.resolve().is_relative_to(options.images.resolve()):
+        raise InputError(options.out, "is the images' own folder, or in it; write to another")
     values = MeasureValues.read(options.scale)
     if options.set not in values.prompts:
         raise InputError(f"the scale has no prompt set '{options.set}'; known: {', '.join(values.prompts)}")

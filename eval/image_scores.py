@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from add.data.reading import csv_rows
 from add.errors import InputError
 from add.files import whole_file, write_whole
 from eval.metrics.measure import ImageScores
@@ -74,21 +76,14 @@ def write_features(path: Path, features: NDArray[np.float32]) -> None:
 
 def read_scores(path: Path) -> ScoredImages:
     """Read one file. Raises InputError with file, line and column of the first value that is not one."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(path, f"cannot be read: {error}") from error
-    reader = csv.DictReader(io.StringIO(text))
-    fields = tuple(reader.fieldnames or ())
+    lines = csv_rows(path)
+    fields = tuple(next(lines, (1, []))[1])
     if fields[: len(LEADING)] != LEADING:
         raise InputError(
             f"{path}:1: begins with the columns {', '.join(LEADING)}, not {', '.join(fields[:2])}"
         )
-    rows = list(reader)
+    rows = [dict(zip(fields, row, strict=True)) for _, row in lines]
     groups = [name for name in fields if name not in (*LEADING, *METRICS)]
-    for line, row in enumerate(rows, start=2):
-        if None in row or None in row.values():
-            raise InputError(f"{path}:{line}: has not the {len(fields)} values that the first line names")
     seeds = {
         None if row["seed"] == "" else int(_number(path, row, line, "seed"))
         for line, row in enumerate(rows, start=2)
@@ -117,9 +112,12 @@ def _column(path: Path, rows: Sequence[Mapping[str, str]], name: str) -> Sequenc
 
 def _number(path: Path, row: Mapping[str, str], line: int, name: str) -> float:
     try:
-        return float(row[name])
+        value = float(row[name])
     except ValueError:
-        raise InputError(f"{path}:{line}: {name}: should be a number, not '{row[name]}'") from None
+        value = math.nan
+    if not math.isfinite(value):
+        raise InputError(f"{path}:{line}: {name}: should be a number, not '{row[name]}'")
+    return value
 
 
 def _truth(path: Path, row: Mapping[str, str], line: int) -> bool:

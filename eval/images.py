@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from add.data.images import decoded, decoded_rgb, file_bytes, json_object
+from add.data.images import decoded, decoded_rgb
+from add.data.reading import csv_rows, file_bytes, json_object
 from add.errors import InputError
 
 REMEDY = "`addbench repair` lets the next `snakemake` sample the set again"
@@ -152,16 +153,15 @@ def read_index(path: Path) -> tuple[SampledImage, ...]:
         raise InputError(path, f"is missing, though samples.json is there; {REMEDY}")
     samples: list[SampledImage] = []
     seen: set[str] = set()
-    with path.open(encoding="utf-8", newline="") as stream:
-        reader = csv.reader(stream, strict=True)
-        header = next(reader, [])
-        if tuple(header) != INDEX_COLUMNS:
-            raise InputError(path, f"line 1: the columns are {header}, not {list(INDEX_COLUMNS)}")
-        for row in reader:
-            samples.append(_sample(path, reader.line_num, row))
-            if samples[-1].file in seen:
-                raise InputError(path, f"line {reader.line_num}: {samples[-1].file} is listed twice")
-            seen.add(samples[-1].file)
+    rows = csv_rows(path)
+    _, header = next(rows, (1, []))
+    if tuple(header) != INDEX_COLUMNS:
+        raise InputError(path, f"line 1: the columns are {header}, not {list(INDEX_COLUMNS)}")
+    for line, row in rows:
+        samples.append(_sample(path, line, row))
+        if samples[-1].file in seen:
+            raise InputError(path, f"line {line}: {samples[-1].file} is listed twice")
+        seen.add(samples[-1].file)
     if not samples:
         raise InputError(path, "lists no images")
     return tuple(samples)
@@ -263,8 +263,6 @@ def decode_sample(path: Path, resolution: int) -> NDArray[np.uint8]:
 
 
 def _sample(path: Path, line: int, row: list[str]) -> SampledImage:
-    if len(row) != len(INDEX_COLUMNS):
-        raise InputError(path, f"line {line}: {len(row)} fields, not {len(INDEX_COLUMNS)}")
     if Path(row[0]).name != row[0] or Path(row[0]).suffix.lower() != ".png":
         raise InputError(path, f"line {line}: {row[0]!r} is not the name of a PNG beside the index")
     try:

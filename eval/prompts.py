@@ -10,14 +10,14 @@ from __future__ import annotations
 import csv
 import difflib
 import hashlib
-import io
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from add.data.coco import read_captions, utf8_text
+from add.data.coco import read_captions
 from add.data.images import text_fault
+from add.data.reading import csv_rows
 from add.errors import InputError
 from add.models.weights import file_hash
 from eval.images import stated_subset
@@ -153,8 +153,8 @@ def _checked_count(file: Path, count: int | None, available: int, what: str) -> 
 
 
 def _parti_rows(file: Path) -> list[Prompt]:
-    reader = csv.reader(io.StringIO(utf8_text(file), newline=""), delimiter="\t", quoting=csv.QUOTE_NONE)
-    header = next(reader, [])
+    rows = csv_rows(file, delimiter="\t", quoting=csv.QUOTE_NONE)
+    _, header = next(rows, (1, []))
     for name in PARTI_COLUMNS:
         if header.count(name) != 1:
             problem = "is missing" if name not in header else "is there twice"
@@ -162,18 +162,15 @@ def _parti_rows(file: Path) -> list[Prompt]:
     places = [header.index(name) for name in PARTI_COLUMNS]
     prompts: list[Prompt] = []
     first_line: dict[str, int] = {}
-    for row in reader:
-        where = f"line {reader.line_num}"
-        if len(row) != len(header):
-            reason = f"has {len(row)} tab-separated fields, the header has {len(header)}"
-            raise InputError(file, where, reason)
+    for line, row in rows:
+        where = f"line {line}"
         text, category, challenge = (row[k] for k in places)
         for name, value in zip(PARTI_COLUMNS, (text, category, challenge), strict=True):
             if fault := text_fault(value):
                 raise InputError(file, where, f"{name} {fault}")
         if text in first_line:
             raise InputError(file, where, f"the prompt is already in line {first_line[text]}: {text!r}")
-        first_line[text] = reader.line_num
+        first_line[text] = line
         prompts.append(Prompt(f"parti-{len(prompts) + 1:04d}", text, category, challenge))
     if not prompts:
         raise InputError(file, None, "holds no prompts")

@@ -7,17 +7,19 @@ import os
 import platform
 import subprocess
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from add.errors import InputError
+from eval.metrics.catalogue import METRICS, MetricFacts
 from eval.metrics.protocol import SourceIdentity, Subset
 
-Finite = Annotated[float, Field(allow_inf_nan=False)]
+Finite = Annotated[float, Field(allow_inf_nan=False, strict=True)]
+TrainingSeed = Annotated[int, Field(ge=0, strict=True)]
 Hash12 = Annotated[str, Field(pattern=r"^[0-9a-f]{12}$")]
 
 
@@ -55,8 +57,19 @@ def image_error(metric: Metric) -> float | None:
 class MeasuredImages(_Part):
     """The metrics of a number of images."""
 
-    images: Annotated[int, Field(ge=1)]
+    images: Annotated[int, Field(ge=1, strict=True)]
     metrics: dict[str, Metric]
+
+    @field_validator("metrics")
+    @classmethod
+    def _possible(cls, value: dict[str, Metric]) -> dict[str, Metric]:
+        known: Mapping[str, MetricFacts] = {**METRICS}
+        wrong = [
+            f"{k} is {m.value:g}" for k, m in value.items() if k in known and not known[k].possible(m.value)
+        ]
+        if wrong:
+            raise ValueError(f"{', '.join(wrong)}, which no measurement gives")
+        return value
 
 
 class ResultSystem(MeasuredImages):
@@ -66,7 +79,7 @@ class ResultSystem(MeasuredImages):
     how many images there are, is compared between numbers of steps by these. None where that is the whole set.
     """
 
-    steps: Annotated[int, Field(ge=1)]
+    steps: Annotated[int, Field(ge=1, strict=True)]
     prompts: str
     first: MeasuredImages | None = None
 
@@ -115,7 +128,7 @@ class Result(_Scored):
     """One result.json: one run with one training seed."""
 
     run: str
-    seed: int
+    seed: TrainingSeed
     spec_hash: str
 
 
@@ -127,7 +140,7 @@ class SystemResult(_Scored):
 
     system: str
     label: str
-    seed: int | None = None
+    seed: TrainingSeed | None = None
 
 
 class Blur(_Part):
@@ -179,13 +192,17 @@ def seed_directory(results: Path, run: str, seed: int) -> Path:
 
 
 def read_json(path: Path) -> Any:
-    """A JSON file's value. Raises InputError with the file and line where it is not JSON in UTF-8."""
+    """A JSON file's value. Raises InputError with the file, and the line where it is not JSON in UTF-8."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
         raise InputError(f"{path}:{error.lineno}: not JSON: {error.msg}") from error
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not UTF-8 (byte {error.start})") from error
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits; deep nesting
+        raise InputError(f"{path}: not JSON: {error}") from error
 
 
 def require(paths: Iterable[Path]) -> None:
@@ -225,7 +242,8 @@ def validated(model: type[_DOCUMENT], path: Path, values: Any, what: str, remedy
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        problems = "\n".join(f"  {'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        each = (("  " + ".".join(map(str, e["loc"])), e["msg"]) for e in error.errors())
+        problems = "\n".join(f"{place}: {said}" if place.strip() else f"  {said}" for place, said in each)
         raise InputError(f"{path}: not {what} of schema 1; {remedy}:\n{problems}") from error
 
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from add.config.system import SystemSource
 from add.device import add_device_option, open_device
-from add.errors import InputError, refuses
+from add.errors import InputError, at_least, refuses
 from add.files import write_json
 from add.lock import only_writer
 from eval.drawing import truncated_prompts
@@ -133,16 +133,22 @@ def main() -> None:
     which.add_argument("--source", metavar="JSON", help="a pipeline, its weights and its sampler as JSON")
     add_scale_option(parser)
     parser.add_argument("--out", type=Path, required=True, help="directory of the sample sets")
-    parser.add_argument("--steps", type=int, nargs="*", help="numbers of steps (default: the scale's)")
+    parser.add_argument(
+        "--steps", type=at_least(1), nargs="*", help="numbers of steps (default: the scale's)"
+    )
     parser.add_argument("--prompts", nargs="*", default=(), help="prompt sets (default: all)")
-    parser.add_argument("--side", type=int, help="of the images that are kept, in pixels (default: as drawn)")
+    parser.add_argument(
+        "--side", type=at_least(1), help="of the images that are kept, in pixels (default: as drawn)"
+    )
     more = parser.add_argument_group("with --system, for pipelines that are no student")
     more.add_argument("--guidance", type=float, default=1.0, help="1.0 (the default) for none")
-    more.add_argument("--timesteps", type=int, nargs="*", default=(), help="as many as --steps")
+    more.add_argument("--timesteps", type=at_least(0), nargs="*", default=(), help="as many as --steps")
     more.add_argument("--scheduler", help="a class of diffusers (default: the pipeline's)")
     more.add_argument("--spacing", choices=("leading", "linspace", "trailing"), help="of the timesteps")
     for name in SIZES:
-        more.add_argument(f"--{name.replace('_', '-')}", type=int, help="in pixels, for an SDXL pipeline")
+        more.add_argument(
+            f"--{name.replace('_', '-')}", type=at_least(1), help="in pixels, for an SDXL pipeline"
+        )
     add_device_option(parser)
     arguments = parser.parse_args()
     values = SampleValues.read(arguments.scale)

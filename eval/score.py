@@ -23,7 +23,7 @@ import numpy as np
 from add.config.scale import CocoPromptsSpec
 from add.config.types import Frozen, Text
 from add.device import add_device_option, open_device
-from add.errors import InputError, refuses
+from add.errors import InputError, at_least, refuses
 from add.files import write_json
 from add.lock import only_writer
 from eval.image_scores import scores_file, write_features, write_scores
@@ -288,7 +288,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--reference", type=Path, help=text)
     text = "keep FID's features of each image too, beside its scores"
     parser.add_argument("--features", action="store_true", help=text)
-    parser.add_argument("--steps", type=int, help="with --system: by which it was sampled")
+    parser.add_argument("--steps", type=at_least(1), help="with --system: by which it was sampled")
     text = 'with --system: as JSON {"system": its file\'s name, "label": its name in tables, "seed": null or a number}'
     parser.add_argument("--facts", metavar="JSON", help=text)
     add_device_option(parser)

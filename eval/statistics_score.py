@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from add.device import add_device_option, open_device
-from add.errors import InputError, refuses
+from add.errors import InputError, at_least, refuses
 from add.files import write_json
 from add.lock import only_writer
 from eval.metrics.catalogue import METRICS
@@ -103,8 +103,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m eval.statistics_score", description="FID of a .npz.")
     parser.add_argument("--statistics", type=Path, required=True, help=".npz of mu and sigma")
     parser.add_argument("--set", required=True, help="the prompt set that its images were made for")
-    parser.add_argument("--steps", type=int, required=True, help="by which they were made")
-    parser.add_argument("--count", type=int, required=True, help="how many images")
+    parser.add_argument("--steps", type=at_least(1), required=True, help="by which they were made")
+    parser.add_argument("--count", type=at_least(1), required=True, help="how many images")
     parser.add_argument("--facts", metavar="JSON", required=True, help="as eval.score has them")
     add_scale_option(parser)
     parser.add_argument("--reference", type=Path, required=True, help="results/<scale>/reference")

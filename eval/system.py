@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from add.config.scale import NetworkSpec
 from add.config.system import Dtype, StageSpec, SystemSource
+from add.config.yaml import nearest
 from add.errors import InputError
 from eval.drawing import Timesteps, eight_bit, sampler_facts, watched
 
@@ -21,6 +22,9 @@ SIZES = ("original_size", "target_size")
 JUDGES = ("safety_checker", "watermarker")
 """Parts of pipelines that black out images, or mark them: they are left out, and their weights are not fetched."""
 
+
+FLOW_SCHEDULER = "RectifiedFlowScheduler"
+"""The one scheduler of this project (`eval.flow`); the others are diffusers'."""
 
 CLASSES = {"RectifiedFlowPipeline": "StableDiffusionPipeline"}
 """Classes of published pipelines that diffusers lacks: InstaFlow's differs by its scheduler (`eval.flow`)."""
@@ -268,19 +272,23 @@ def _merge(pipeline: Any, adapter: Path) -> None:
     pipeline.unload_lora_weights()
 
 
-def _scheduler(own: Any, name: str | None, spacing: str | None, directory: str) -> Any:
-    """A scheduler of diffusers, or of this project, with the configuration of a pipeline's `own`."""
+def no_scheduler(name: str) -> str | None:
+    """Why there is no scheduler of this name; None where diffusers or this project has it."""
     import diffusers
 
-    from eval.flow import RectifiedFlowScheduler
+    known = [FLOW_SCHEDULER, *(known for known in dir(diffusers) if known.endswith("Scheduler"))]
+    return None if name in known else f"diffusers {diffusers.__version__} has no {name}{nearest(name, known)}"
 
-    ours = {RectifiedFlowScheduler.__name__: RectifiedFlowScheduler}
-    kind = type(own) if name is None else ours.get(name) or getattr(diffusers, name, None)
-    if kind is None:
-        from add.config.yaml import nearest
 
-        known = [*ours, *(known for known in dir(diffusers) if known.endswith("Scheduler"))]
-        raise InputError(directory, f"diffusers {diffusers.__version__} has no {name}{nearest(name, known)}")
+def _scheduler(own: Any, name: str | None, spacing: str | None, directory: str) -> Any:
+    """A scheduler of diffusers, or of this project, with the configuration of a pipeline's `own`."""
+    if name is not None and (reason := no_scheduler(name)):
+        raise InputError(directory, reason)
+    import diffusers
+
+    from eval import flow
+
+    kind = type(own) if name is None else getattr(flow if name == FLOW_SCHEDULER else diffusers, name)
     chosen = {} if spacing is None else {"timestep_spacing": spacing}
     made = kind.from_config(own.config, **chosen)
     if spacing is not None and made.config.get("timestep_spacing") != spacing:

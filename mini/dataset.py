@@ -16,7 +16,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from add.errors import InputError, refuses
+from add.errors import InputError, at_least, refuses
 from add.files import whole_directory
 from add.lock import only_writer
 from mini.pretrain.classify import attribute_names
@@ -125,10 +125,12 @@ def main() -> None:
     """Parse the command line and write."""
     parser = argparse.ArgumentParser(prog="python -m mini.dataset", description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="directory to write (replaced as a whole)")
-    parser.add_argument("--train", type=int, default=10_000, help="training images")
-    parser.add_argument("--val", type=int, default=4000, help="validation images, whose captions are prompts")
-    parser.add_argument("--reference", type=int, default=4000, help="reference images of the FID")
-    parser.add_argument("--prompts", type=int, default=160, help="prompts in PartiPrompts.tsv")
+    parser.add_argument("--train", type=at_least(1), default=10_000, help="training images")
+    parser.add_argument(
+        "--val", type=at_least(1), default=4000, help="validation images, whose captions are prompts"
+    )
+    parser.add_argument("--reference", type=at_least(1), default=4000, help="reference images of the FID")
+    parser.add_argument("--prompts", type=at_least(1), default=160, help="prompts in PartiPrompts.tsv")
     arguments = parser.parse_args()
     with only_writer(arguments.out):
         write_dataset(arguments.out, arguments.train, arguments.val, arguments.reference, arguments.prompts)

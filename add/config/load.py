@@ -16,6 +16,9 @@ from add.config.yaml import SpecError, nearest, raise_all, read_json, read_model
 BASELINE = "baseline"
 """Name of the baseline's file in `ablations/`, and of its run."""
 
+LONGEST_RUN = 120
+"""Letters of a run's name: file systems take 255 in a file's name, and logs have the stage and the seed besides."""
+
 _DOCUMENT = TypeVar("_DOCUMENT", bound=Document)
 
 
@@ -44,6 +47,8 @@ def load_ablations(directory: str | Path) -> tuple[Ablation, ...]:
             message = f"part: '{second.part}' is already the part of {first.origin.file}"
             problems.append(second.origin.error(("part",), message))
     raise_all(problems)
+    if not ablations:
+        raise SpecError(Path(directory).as_posix(), 1, "holds no question: no YAML file but the baseline's")
     return tuple(ablations)
 
 
@@ -57,15 +62,17 @@ def load_folder(
 ) -> tuple[list[_DOCUMENT], list[SpecError]]:
     """Every YAML of a folder as a `model`, by name, and what is wrong with the others.
 
-    stem: a pattern of the files' stems, which name what `named` says. without: stems that are left out. Raises
-    SpecError where the folder is none.
+    stem: a pattern of the files' stems, which name what `named` says. without: stems of other files that belong
+    there. Raises SpecError where the folder is none.
     """
     if not Path(directory).is_dir():
         raise SpecError(Path(directory).as_posix(), 1, "is not a directory; run from the repository's root")
     problems: list[SpecError] = []
     found: list[_DOCUMENT] = []
     for path in sorted(Path(directory).iterdir()):
-        if path.suffix not in (".yaml", ".yml") or path.name.startswith(".") or path.stem in without:
+        if path.suffix.lower() not in (".yaml", ".yml") or path.name.startswith("."):
+            continue
+        if path.name in (f"{left_out}.yaml" for left_out in without):
             continue
         try:
             if not re.fullmatch(rf"{stem}\.yaml", path.name):
@@ -95,6 +102,11 @@ def _label_problems(ablation: Ablation) -> Iterator[SpecError]:
         if not row.slug:
             message = f"label '{row.label}' has no ASCII letter or digit, so it cannot name a run"
             yield ablation.origin.error(loc, message)
+        elif len(run := f"{ablation.name}-{row.slug}") > LONGEST_RUN:
+            message = (
+                f"label names the run '{run[:20]}...', whose {len(run)} letters are more than {LONGEST_RUN}"
+            )
+            yield ablation.origin.error(loc, f"{message}; folders and logs are named so: shorten it")
         elif first != index:
             other, line = ablation.rows[first].label, ablation.origin.line(("rows", first, "label"))
             what = "duplicate label" if other == row.label else "label too close to another:"

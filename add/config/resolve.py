@@ -260,6 +260,7 @@ def conflicts(scale: Scale, variant: Variant, training: TrainingSpec) -> Iterato
     yield from _missing_networks(scale, variant)
     yield from _latents(scale, variant)
     yield from _vanishing_delta(variant, training)
+    yield from _no_other_sample(variant, training)
     trained, asked = len(training.student_timesteps), max(scale.sampling.steps)
     if asked > trained:
         message = f"{trained} timesteps are trained, but the scale's sampling.steps asks for {asked} steps"
@@ -277,6 +278,20 @@ def _vanishing_delta(variant: Variant, training: TrainingSpec) -> Iterator[Confl
         )
         places = ("nfsd", "negative_prompt"), ("nfsd", "threshold"), ("distillation_timesteps",)
         yield (("variant", "loss", "distillation"), *(("training", *place) for place in places)), message
+
+
+def _no_other_sample(variant: Variant, training: TrainingSpec) -> Iterator[Conflict]:
+    """The c of another sample of a virtual batch, where one of them has no other sample."""
+    samples = training.batch // training.accumulate
+    groups = -(-samples // training.virtual_batch)
+    if variant.discriminator.given == "shuffled" and samples // groups < 2:
+        message = (
+            f"shuffled gives a sample the c of the next one of its virtual batch, and of the {samples} samples that a "
+            f"step takes at once in virtual batches of {training.virtual_batch} some are alone: lower "
+            "training.accumulate, or raise training.virtual_batch"
+        )
+        places = ("training", "accumulate"), ("training", "virtual_batch")
+        yield (("variant", "discriminator", "given"), *places), message
 
 
 def used(variant: Variant, networks: NetworksSpec) -> NetworksSpec:

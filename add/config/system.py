@@ -200,6 +200,8 @@ class SystemSpec(Document):
             raise ValueError(f"a student is sampled by 1, 2 or 4 steps, not {wrong[0]}")
         if self.timesteps is not None and self.steps != (len(self.timesteps),):
             raise ValueError(f"`timesteps` lists {len(self.timesteps)}, but `steps` is {list(self.steps)}")
+        if self.timesteps is not None and list(self.timesteps) != sorted({*self.timesteps}, reverse=True):
+            raise ValueError(f"`timesteps` go down, from noise to the image, not {list(self.timesteps)}")
         if self.timesteps is not None and self.spacing is not None:
             raise ValueError("`timesteps` names them all; leave `spacing` out")
         if self.images is not None and len(self.steps) > 1:

@@ -246,6 +246,9 @@ class TrainingSpec(Frozen):
             raise ValueError(f"holds {value[0]}: no t = 0, where the student would be given the clean image")
         if value[-1] > 999:
             raise ValueError(f"holds {value[-1]}: the schedule's last timestep is 999")
+        if value[-1] < 999:
+            message = "sampling begins at the last, from pure noise, which only the schedule's 999 is"
+            raise ValueError(f"ends at {value[-1]}: {message}")
         return value
 
     @field_validator("distillation_timesteps")

@@ -87,6 +87,8 @@ def read_yaml(path: str | Path) -> tuple[dict[str, Any], Origin]:
         raise SpecError(origin.file, line, f"is not YAML: {error.problem}") from error
     except YAMLError as error:
         raise origin.error((), f"is not YAML: {str(error).splitlines()[0]}") from error
+    except RecursionError as error:
+        raise origin.error((), "is nested too deeply for any setting") from error
     if not isinstance(root, MappingNode):
         raise origin.error((), "holds no mapping of keys to values")
     reader = _Reader(origin.file, yaml.constructor.construct_object)
@@ -210,11 +212,17 @@ def _explained(
         message = f"missing key '{key}'"
     elif kind == "value_error":
         message = f"{key}: {context['error']}"
+        if names := re.findall(
+            r"`(\w+)`", message
+        ):  # of a whole section: the line of the first key that it names
+            loc = (*loc, names[0])
     elif kind in ("literal_error", "union_tag_invalid"):
         value = context.get("tag", value)
         choices = re.split(", | or ", context.get("expected") or context["expected_tags"])
         near = nearest(value, [choice.strip("'") for choice in choices])
         message = f"{key}: {_shown(value)} is not a choice{near}"
+        if isinstance(value, str) and value in choices:  # "2" where 2 is one
+            message = f"{key}: {_shown(value)} is text; write {value} without quotes"
     else:
         reason = detail["msg"].replace("Input should", "should").replace("valid tuple", "valid list")
         hint = ""

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from add.config.training import CocoSpec
-from add.data.images import CaptionedSet, Sample, caption_text, file_bytes, kinds_of, text_fault
+from add.data.images import CaptionedSet, Sample, caption_text, kinds_of, text_fault
+from add.data.reading import file_bytes, json_object, utf8_text
 from add.errors import InputError
 
 
@@ -83,12 +83,7 @@ def scan_captions(file: Path) -> tuple[CocoCaptions, list[str]]:
 
     Captions stay as they stand in the file; one that cannot be used (`text_fault`) is a problem.
     """
-    try:
-        content = json.loads(utf8_text(file))
-    except json.JSONDecodeError as error:
-        raise InputError(file, f"line {error.lineno}", f"not JSON: {error.msg}") from error
-    if not isinstance(content, dict):
-        raise InputError(file, "a COCO file is an object with 'images' and 'annotations'")
+    content = json_object(utf8_text(file), file)
     problems: list[str] = []
     names: dict[int, str] = {}
     seen: set[str] = set()
@@ -108,19 +103,6 @@ def scan_captions(file: Path) -> tuple[CocoCaptions, list[str]]:
         captions.setdefault(entry["image_id"], []).append((entry["id"], text))
     problems += (f"{file}: annotations: image {i} has no caption" for i in names if i not in captions)
     return CocoCaptions(names, captions), problems
-
-
-def utf8_text(file: Path) -> str:
-    """A file's text in UTF-8 without a byte order mark. Raises InputError with the line that is not."""
-    raw = file_bytes(file)
-    if raw.startswith(b"\xef\xbb\xbf"):
-        raise InputError(file, "line 1", "starts with a byte order mark; save it as UTF-8 without one")
-    try:
-        return raw.decode("utf-8")
-    except UnicodeDecodeError as error:
-        line = raw.count(b"\n", 0, error.start) + 1
-        reason = f"byte {raw[error.start]:#04x} is not UTF-8 ({error.reason})"
-        raise InputError(file, f"line {line}", reason) from error
 
 
 def _entries(

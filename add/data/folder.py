@@ -11,7 +11,8 @@ from typing import Any
 
 from add.config.training import FolderSpec
 from add.data.coco import CaptionedImages
-from add.data.images import IMAGE_SUFFIXES, captions_of, file_bytes, kinds_of
+from add.data.images import IMAGE_SUFFIXES, captions_of, kinds_of
+from add.data.reading import file_bytes
 from add.errors import InputError
 from add.files import files_below
 

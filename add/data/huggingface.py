@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from add.config.training import HuggingFaceSpec
-from add.data.images import CaptionedSet, Sample, captions_of, file_bytes, json_object, kinds_of
+from add.data.images import CaptionedSet, Sample, captions_of, kinds_of
+from add.data.reading import file_bytes, json_object
 from add.errors import InputError
 from add.files import files_below
 

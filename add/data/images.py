@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import os
 import re
 import unicodedata
@@ -12,8 +11,6 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -126,25 +123,6 @@ def captions_of(value: object, name: str) -> tuple[str, ...]:
     if not texts or len(right) < len(texts):
         raise InputError(f"{name}: the caption is {value!r}; it should be a text or a list of texts")
     return tuple(caption_text(text, name) for text in right)
-
-
-def file_bytes(file: Path) -> bytes:
-    """A file's bytes. Raises InputError where it cannot be read."""
-    try:
-        return file.read_bytes()
-    except OSError as error:
-        raise InputError(f"{file}: cannot be read: {error.strerror}") from None
-
-
-def json_object(raw: bytes, name: object) -> dict[str, Any]:
-    """The JSON object in UTF-8 that `raw` is. Raises InputError with `name` where it is none."""
-    try:
-        content = json.loads(raw.decode("utf-8"))
-    except ValueError as error:
-        raise InputError(f"{name}: not JSON in UTF-8: {error}") from None
-    if not isinstance(content, dict):
-        raise InputError(f"{name}: holds no JSON object")
-    return content
 
 
 def pixels(

@@ -31,9 +31,9 @@ from add.data.images import (
     Sample,
     caption_text,
     captions_of,
-    json_object,
     kinds_of,
 )
+from add.data.reading import json_object
 from add.errors import InputError
 from add.files import user_cache, write_whole
 

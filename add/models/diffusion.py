@@ -87,16 +87,11 @@ class DiffusionNetwork:
         """Scaled latents (B, C, h, w) of images (B, 3, H, W) in [-1, 1]; the mean, or with `noise` a sample."""
         posterior = self.vae.encode(images).latent_dist
         latents = posterior.mean if noise is None else posterior.mean + posterior.std * noise
-        return (latents - self.shift) * self.vae.config.scaling_factor
+        return latents * self.vae.config.scaling_factor
 
     def decode(self, latents: Tensor) -> Tensor:
         """Images (B, 3, H, W), about [-1, 1] and not clipped, of scaled latents; differentiable."""
-        return self.vae.decode(latents / self.vae.config.scaling_factor + self.shift).sample
-
-    @property
-    def shift(self) -> float:
-        """The VAE's latent shift, zero for those of Stable Diffusion."""
-        return float(getattr(self.vae.config, "shift_factor", None) or 0.0)
+        return self.vae.decode(latents / self.vae.config.scaling_factor).sample
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:

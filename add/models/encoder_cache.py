@@ -11,6 +11,7 @@ depend on its neighbours; each process tests that once and refuses the encoder o
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import json
 import platform
@@ -22,7 +23,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from add.config.training import Cached, CacheSpec, TrainingSetSpec
+from add.config.training import CACHED, Cached, CacheSpec, TrainingSetSpec
 from add.errors import InputError
 from add.models.diffusion import DiffusionNetwork
 from add.models.features import ImageCondition
@@ -160,7 +161,8 @@ def content_keys(inputs: Tensor | Sequence[str], context: str) -> list[bytes]:
     """A digest of each input, a text or an image (a row of the tensor: dtype, shape and values), in this context."""
     if isinstance(inputs, Tensor):
         context = f"{context}/{inputs.dtype}/{tuple(inputs.shape[1:])}"
-        contents = [row.numpy().tobytes() for row in inputs.detach().cpu().contiguous()]
+        rows = inputs.detach().cpu().contiguous().view(torch.uint8)  # NumPy knows no bfloat16
+        contents = [row.numpy().tobytes() for row in rows]
     else:
         contents = [text.encode() for text in inputs]
     start = f"{context}/".encode()
@@ -210,3 +212,15 @@ def surroundings(device: torch.device) -> dict[str, str | int]:
         "threads": torch.get_num_threads() if device.type == "cpu" else 0,
         "torch": torch.__version__,
     }
+
+
+def add_cache_options(parser: argparse.ArgumentParser) -> None:
+    """The options `--cache` and `--keep` of a training, for `stated_cache`."""
+    parser.add_argument("--cache", metavar="DIRECTORY", help="keep the encoders' output there")
+    kinds = "kinds to keep (default: all)"
+    parser.add_argument("--keep", nargs="+", choices=CACHED, default=CACHED, help=kinds)
+
+
+def stated_cache(options: argparse.Namespace) -> CacheSpec | None:
+    """What these options say."""
+    return CacheSpec(directory=options.cache, keep=tuple(options.keep)) if options.cache else None

@@ -52,7 +52,11 @@ def resize(images: Tensor, size: int) -> Tensor:
     shrinking = height > size or width > size
     if images.is_cuda:
         return resize_by_products(images, size, shrinking)
-    return F.interpolate(images, (size, size), mode="bilinear", align_corners=False, antialias=shrinking)
+    # In float32 as the products above; and the CPU's antialiased kernel takes no bfloat16.
+    whole = F.interpolate(
+        images.float(), (size, size), mode="bilinear", align_corners=False, antialias=shrinking
+    )
+    return whole.to(images.dtype)
 
 
 def resize_by_products(images: Tensor, size: int, antialias: bool) -> Tensor:

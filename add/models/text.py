@@ -30,6 +30,7 @@ TOKENIZERS = ("tokenizer", "tokenizer_2")
 _CLASSES = ({"CLIPTextModel"}, {"CLIPTextModelWithProjection"})
 _SIZES = 6  # numbers in time_ids
 # Inputs of a UNet that are not supported here.
+_OTHER_LATENTS = ("shift_factor", "latents_mean", "latents_std")
 _OTHER_INPUTS = ("class_embed_type", "num_class_embeds", "encoder_hid_dim_type", "time_cond_proj_dim")
 
 
@@ -160,6 +161,8 @@ def incompatibilities(unet: Mapping[str, Any], encoders: Sequence[Any], vae: Map
         found.append(
             f"the UNet's in and out channels are {latent}, the VAE's latent_channels {vae.get('latent_channels')}"
         )
+    # Sampling with Stable Diffusion's pipelines would not apply them, or not as training does.
+    found += [f"the VAE states {key}, which is not supported" for key in _OTHER_LATENTS if vae.get(key)]
     return found
 
 

@@ -163,6 +163,9 @@ def locate(found: Findings, wanted: Wanted, scale: Scale) -> Place | None:
         remedy = "correct the file, or put the network there"
         found.problem(f"{error.file}:{error.line}", error.message, remedy)
         return None
+    if Path(path).is_file() and wanted.kind not in ("file", "inception"):
+        found.problem(where, f"{wanted.name}: {path} is a file", "name the directory that holds the network")
+        return None
     if Path(path).exists():
         source = "local" if path == wanted.path else f"mirrored by {mirrors_file()}"
         return Place(wanted, Path(path), source)

@@ -8,6 +8,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 from PIL import Image
@@ -25,6 +26,7 @@ from addbench.preflight import Findings, built_later, line_of
 from addbench.preflight.networks import CheckedNetworks
 from addbench.workflow import training_source
 from eval.images import image_folder, photograph_folder
+from eval.preferences.reader import read_folder
 from eval.prompts import read_prompts
 
 COMPLETE = "complete the data, or correct what the scale says about them"
@@ -46,6 +48,9 @@ def check_inputs(found: Findings, scale: Scale, table: Table, networks: CheckedN
     if built_later(scale, root):
         how = f"`python -m {scale.data.build} --out {root}`"
         found.facts.append(f"data: {how} has still to make {root}, as the workflow's first stage does")
+        if not _module(str(scale.data.build)):
+            what = f"data.build: there is no Python module {scale.data.build}"
+            found.problem(line_of(scale, ("data", "build")), what, "correct it, or leave `build` null")
     _check_training(found, scale, table, networks)
     for name in scale.sampling.prompts:
         _check_prompts(found, scale, name)
@@ -55,6 +60,20 @@ def check_inputs(found: Findings, scale: Scale, table: Table, networks: CheckedN
         where = line_of(scale, ("evaluation", "oracle", "scenes"))
         found.problem(where, f"{oracle.scenes}: no such file", COMPLETE)
     _check_cache(found, scale)
+    if scale.study is not None:
+        where, remedy = (
+            line_of(scale, ("study", "records")),
+            "correct the file; `addbench preferences check` reads it",
+        )
+        votes = found.attempt(where, remedy, read_folder, Path(scale.study.records))
+        found.facts += [f"study.records: {len(votes):,} votes in {scale.study.records}"] if votes else []
+
+
+def _module(name: str) -> bool:
+    try:
+        return find_spec(name) is not None
+    except ImportError:  # of a package before the last dot
+        return False
 
 
 def _waits(found: Findings, scale: Scale, path: str, name: str) -> bool:

@@ -83,9 +83,13 @@ def mismatches(result: Result, study: PresentStudy) -> Iterator[Mismatch]:
 def _training(result: Result, study: PresentStudy) -> Iterator[Mismatch]:
     """The first reason why it is not of this run as it is now."""
     train, run = result.provenance.train, result.run
-    stated = train.get("weights", {})
+    stated = train.get("weights")
+    stated = stated if isinstance(stated, dict) else {}
     for name, sha256 in study.weights.get(run, {}).items():
-        if name in stated and stated[name] != sha256:
+        if name not in stated:
+            yield Mismatch("weights", f"does not say by which {name} it was trained")
+            return
+        if stated[name] != sha256:
             message = (
                 f"was trained from other weights: {name} is {stated[name][:12]}, here it is {sha256[:12]}"
             )

@@ -24,6 +24,7 @@ from add.errors import InputError
 from add.files import write_whole
 from eval.findings.measured import processor_of
 from eval.findings.present import Kind, PresentStudy, mismatches
+from eval.metrics.protocol import protocol_id
 from eval.result import MeasuredImages, Result, ResultSystem, read_json, read_result, validated
 
 PROTOCOLS = "protocols.json"
@@ -127,18 +128,19 @@ def read_store(folder: Path) -> ReplicationStore:
     """What is in a store; nothing where there is none. Raises InputError with the file that is broken or misplaced."""
     file = folder / PROTOCOLS
     protocols = read_json(file) if file.exists() else {}
+    if altered := _altered(protocols):
+        raise InputError(file, f"what stands under {altered} has another id; restore the file")
     runs: dict[Key, Result] = {}
     for path in sorted(folder.glob("*/seed*.json")):
         values = read_json(path)
         if not isinstance(values, dict):
             raise InputError(path, "is no record of a run")
-        used = _used(values)
+        what = ("a run's record", "take it out, and add its result.json again")
+        used = _used(validated(Result, path, values | {"protocols": {}}, *what))
         if missing := sorted(used - set(protocols)):
             raise InputError(path, f"stands under protocol {missing[0]}, which {file} does not describe")
         values |= {"protocols": {name: protocols[name] for name in sorted(used)}}
-        result = validated(
-            Result, path, values, "a run's record", "take it out, and add its result.json again"
-        )
+        result = validated(Result, path, values, *what)
         if (key := Key.of(result)).file(folder) != path:
             raise InputError(path, f"holds {key}, whose place is {key.file(folder)}")
         runs[key] = result
@@ -158,6 +160,10 @@ def add_results(
     for path in paths:
         try:
             result = read_result(path)
+            if altered := _altered(result.protocols):
+                raise InputError(
+                    path, f"what stands under protocol {altered} has another id: score the run again"
+                )
             for reason in problems(result, {**counted, **added}, study):
                 raise InputError(path, reason)
             added[Key.of(result)] = result
@@ -243,13 +249,26 @@ def _parts(system: ResultSystem) -> tuple[MeasuredImages, ...]:
     return (system,) if system.first is None else (system, system.first)
 
 
-def _used(values: dict[str, Any]) -> set[str]:
+def _used(result: Result) -> set[str]:
     return {
-        metric.get("protocol", "")
-        for system in values.get("systems", [])
-        for part in (system, system.get("first") or {})
-        for metric in part.get("metrics", {}).values()
+        metric.protocol
+        for system in result.systems
+        for part in (system, system.first)
+        if part is not None
+        for metric in part.metrics.values()
     }
+
+
+def _altered(protocols: Any) -> str | None:
+    """The first id whose protocol has another one, since somebody changed it; None where all are as they were."""
+    if not isinstance(protocols, dict):
+        return "the document"
+    wrong = (
+        name
+        for name, values in protocols.items()
+        if not isinstance(values, dict) or protocol_id(values) != name
+    )
+    return next(wrong, None)
 
 
 def _json(values: Any) -> str:

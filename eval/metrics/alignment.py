@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from add.data.images import file_bytes, json_object
+from add.data.reading import file_bytes, json_object
 from add.errors import InputError
 from add.models.hub import named_file
 from add.models.weights import WeightsError, check_weights, file_hash

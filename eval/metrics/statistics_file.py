@@ -38,7 +38,7 @@ def read_statistics(
     InputError where the file is not such a file, has other shapes, is not finite, not symmetric or not positive
     semi-definite, or was made under other settings.
     """
-    found = _arrays(file)
+    found = read_arrays(file)
     mean, covariance = (_numbers(file, name, found) for name in ("mu", "sigma"))
     if mean.shape != (dimensions,) or covariance.shape != (dimensions, dimensions):
         raise InputError(
@@ -80,7 +80,8 @@ def write_statistics(file: Path, statistics: Statistics, settings: Mapping[str, 
             archive.writestr(zipfile.ZipInfo(f"{name}.npy"), content.getvalue(), zipfile.ZIP_DEFLATED)
 
 
-def _arrays(file: Path) -> dict[str, Any]:
+def read_arrays(file: Path) -> dict[str, Any]:
+    """The arrays `mu` and `sigma` of a .npz, with its `settings` where it has them. Raises InputError."""
     try:
         with np.load(file, allow_pickle=False) as content:
             if not isinstance(content, np.lib.npyio.NpzFile):

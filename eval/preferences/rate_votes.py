@@ -18,7 +18,8 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
-from add.errors import refuses
+from add.errors import at_least, refuses
+from add.files import refuse_outputs
 from add.lock import only_writer
 from eval.preferences.key import StudyKey, read_keys
 from eval.preferences.ratings.rate import rate
@@ -88,13 +89,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--automatic", type=Path, help="the automatic raters' file")
     parser.add_argument("--study", type=Path, help="the study's directory, with its key if it was made")
     parser.add_argument("--prompts", type=Path, help="PartiPrompts TSV, for ratings per category")
-    parser.add_argument("--seed", type=int, help="default: the scale's, or 0")
+    parser.add_argument("--seed", type=at_least(0), help="default: the scale's, or 0")
     parser.add_argument("--resamples", type=int, default=1000, help="of the intervals (default: 1000)")
     parser.add_argument("--shuffles", type=int, default=1000, help="of the ELO (default: 1000)")
     parser.add_argument("--json", type=Path, required=True, help="ratings.json to write")
     parser.add_argument("--csv", type=Path, required=True, help="ratings.csv to write")
     options = parser.parse_args(arguments)
 
+    inputs = [*(options.votes or ()), options.systems, options.automatic, options.prompts]
+    refuse_outputs([options.json, options.csv], filter(None, inputs))
     places, seed = options.votes, options.seed or 0
     prompts: Sequence[Prompt] = read_parti(options.prompts) if options.prompts else ()
     if options.scale:

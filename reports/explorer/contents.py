@@ -9,7 +9,8 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
-from add.data.images import decoded, file_bytes
+from add.data.images import decoded
+from add.data.reading import file_bytes
 from add.errors import InputError
 from eval.image_scores import ScoredImages, read_scores
 from eval.images import SampleSet, decode_sample, read_samples

@@ -72,6 +72,12 @@ def test_what_is_asked_goes_before_what_is_stated_and_a_gpu_that_is_missing_is_r
         open_device("cuda:1", "cpu", 1)
 
 
+@pytest.mark.parametrize("device", ["gpu", "Cpu", "cuda:x", "cuda0"])
+def test_a_device_that_there_is_not_is_refused(device: str):
+    with pytest.raises(InputError, match=f"--device: {device}: should be cpu, cuda"):
+        open_device(device, None, 1)
+
+
 def test_settings_that_state_the_cpu_use_it_beside_a_gpu_and_hold_none(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)

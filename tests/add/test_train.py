@@ -20,9 +20,17 @@ from add.config.run import Run
 from add.data.training_set import open_training_set
 from add.errors import InputError
 from add.identity import spec_hash
-from add.losses import distillation_loss, hinge_discriminator, hinge_generator, r1_penalty, weight_factor
+from add.losses import (
+    distillation_loss,
+    distillation_weight,
+    hinge_discriminator,
+    hinge_generator,
+    r1_penalty,
+    weight_factor,
+)
 from add.models.diffusion import trainable_unet
 from add.models.frozen import FrozenNetworks, load_frozen_networks, make_heads
+from add.noise import ddim_timesteps
 from add.step import discriminator_features, losses, student_output, target_of
 from add.train import train
 from tests.support.smoke import REPOSITORY, smoke_run
@@ -210,8 +218,9 @@ def test_accumulation_gives_the_gradient_of_the_whole_batch(smoke: Path):
     whole = smoke_run("loss_terms-l-distill", batch=4, virtual_batch=1)
     halves = smoke_run("loss_terms-l-distill", batch=4, accumulate=2, virtual_batch=1)
     networks, unet, _, full = parts(whole)
-    loss, _, _ = losses(whole, networks, unet, None, full)
+    loss, _, values = losses(whole, networks, unet, None, full)
     loss.backward()
+    norms = [float(values["gradient_distill"])]
     expected = [p.grad.clone() for p in unet.parameters() if p.grad is not None]
     unet.zero_grad()
     for half in (slice(0, 2), slice(2, 4)):
@@ -224,11 +233,25 @@ def test_accumulation_gives_the_gradient_of_the_whole_batch(smoke: Path):
             full.noise_t[half],
             full.draws,
         )
-        loss, _, _ = losses(halves, networks, unet, None, part)
+        loss, _, values = losses(halves, networks, unet, None, part)
         (loss / halves.training.accumulate).backward()
+        norms.append(float(values["gradient_distill"]))
     found = [p.grad for p in unet.parameters() if p.grad is not None]
     for a, b in zip(expected, found, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-5)
+    # What is logged is a sample's, whatever the parts: their mean is the whole batch's.
+    assert sum(norms[1:]) / 2 == pytest.approx(norms[0], rel=1e-3)
+
+
+def test_nfsd_is_weighed_at_the_timestep_of_its_direction(smoke: Path):
+    run = smoke_run("loss_terms-l-adv-lambda-l-distill-nfsd")
+    run = run.model_copy(update={"variant": run.variant.model_copy(update={"teacher_steps": 2})})
+    networks, unet, _, batch = parts(run)
+    assert networks.teacher is not None
+    _, weight = target_of(run, networks, *student_output(run, networks, unet, batch), batch)
+    last = ddim_timesteps(batch.t, 2)[-1]
+    assert not torch.equal(last, batch.t)
+    torch.testing.assert_close(weight, distillation_weight(networks.teacher.schedule, last, "nfsd"))
 
 
 def test_random_and_pretrained_starts_differ_and_are_reproducible(smoke: Path):

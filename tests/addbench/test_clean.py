@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import subprocess
 import sys
@@ -73,7 +74,9 @@ def test_results_go_and_studies_keys_votes_and_what_is_being_written_stay(tmp_pa
     ]
     stays += ["results/smoke/preferences/anna.csv", "results/mini/notes.txt", "reports/table.py"]
     stays += ["results/mini/other/seed0/spec.json", "results/mini/ratings_by_hand/anna.csv"]
-    put(tmp_path, *gone, *stays)
+    # A copy of a report, somebody's notes, and a model that no run of the workflow left.
+    stays += ["reports/before/table.csv", "reports/notes/table.pdf", "results/mine/model/seed1/student/w.bin"]
+    put(tmp_path, "config/mini.yaml", "config/smoke.yaml", *gone, *stays)
     with only_writer(tmp_path / "results/mini/other/seed0"):
         kept = "\n".join(clean(tmp_path))
     assert [file for file in gone if (tmp_path / file).exists()] == []
@@ -81,7 +84,19 @@ def test_results_go_and_studies_keys_votes_and_what_is_being_written_stay(tmp_pa
     assert "study-1.key.json is a study's key" in kept
     assert "anna.csv may hold people's votes" in kept
     assert "writes there; end it first" in kept
+    assert "reports/before: a copy of a report" in kept
     assert clean(tmp_path / "results") == []
+
+
+def test_nothing_goes_while_a_snakemake_works(tmp_path: Path):
+    put(tmp_path, "Snakefile", "results/mini/logs/a.log")
+    with (tmp_path / "Snakefile").open() as held:
+        fcntl.flock(held, fcntl.LOCK_SH)
+        with pytest.raises(InputError, match="Snakemake works here"):
+            clean(tmp_path)
+    assert (tmp_path / "results/mini/logs/a.log").exists()
+    clean(tmp_path)
+    assert not (tmp_path / "results/mini/logs/a.log").exists()
 
 
 def test_a_key_among_results_keeps_its_directory(tmp_path: Path):

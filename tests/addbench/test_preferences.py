@@ -95,6 +95,33 @@ def test_export_writes_tasks_and_labels(command, tmp_path: Path) -> None:
     assert json.loads(out.read_text())[0]["data"]["image_right"] == "/d/2.png"
 
 
+def test_nothing_that_is_there_is_overwritten(command, tmp_path: Path) -> None:
+    """An import would take the place of people's votes, an export's labels that of its own tasks."""
+    foreign, out = tmp_path / "arena.csv", tmp_path / "votes.csv"
+    foreign.write_text("x\n")
+    out.write_text("precious\n")
+    for arguments, said in (
+        (("import", foreign, "--out", out), "give --replace to lose it"),
+        (("import", foreign, "--out", foreign, "--replace"), "is named twice"),
+        (
+            ("export", foreign, "--format", "label-studio", "--image-url", "/", "--out", tmp_path / "t.xml"),
+            "twice",
+        ),
+        (
+            ("export", foreign, "--format", "label-studio", "--image-url", "/", "--out", foreign),
+            "is named twice",
+        ),
+        (
+            ("export", foreign, "--format", "label-studio", "--image-url", "/", "--out", tmp_path),
+            "is a folder",
+        ),
+    ):
+        code, _, err = command(*arguments)
+        assert code == 1
+        assert said in err
+    assert (foreign.read_text(), out.read_text()) == ("x\n", "precious\n")
+
+
 def test_wrong_options_are_refused(command, tmp_path: Path) -> None:
     for arguments in (
         ("check",),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -123,3 +124,18 @@ def test_a_table_whose_systems_are_not_rated_asks_for_no_ratings(root: Path):
     for each, rated in ((compared, True), (ComparedSystems(), False)):
         study = json.loads(report_values(scale, baseline, table, each)(None))
         assert bool(study["focus"]) is rated
+
+
+def test_a_folder_of_its_own_that_has_the_rated_rows_makes_their_images(root: Path):
+    """Breaks when no rule makes what the study shows beside the table's samples: then nothing can be planned."""
+    table = table_of(root, "mini")
+    found = plan_compared(load_scale(root / MINI), table, "results/mini", whole=False)
+    assert found.systems == ()
+    made = found.wildcards("sampled").split("|") + found.wildcards("handed in").split("|")
+    for system in found.study.systems:
+        if system.own:
+            assert system.wildcard in made + [f"{s.wildcard}" for s in found.study.systems if s.student]
+            assert (
+                found.by_wildcards(SimpleNamespace(system=system.wildcard, steps=str(system.steps))) == system
+            )
+    assert found.study.systems

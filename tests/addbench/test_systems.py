@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,7 +14,8 @@ from add.config.load import load_baseline, load_scale
 from add.config.scale import TimingSpec
 from add.config.system import load_systems
 from add.config.yaml import SpecError
-from addbench.preflight import wanted_networks
+from addbench.preflight import Findings, wanted_networks
+from addbench.preflight.systems import check_systems
 from addbench.systems import PlannedSystem
 from addbench.workflow import ComparedSystems, plan_compared, report_values, whole_machine
 from eval.timing import read_systems
@@ -61,6 +63,11 @@ def planned(root: Path, label: str) -> PlannedSystem:
         ("label: C\nsteps: [1]\n", "needs one of `run`, `rival`, `network`, `pipeline`, `images` and `stat"),
         ("label: S\nstatistics: {coco: a.npz}\nsteps: [1]\n", "statistics need the `count`"),
         ("label: S\nstatistics: {coco: a.npz}\ncount: 5\nsteps: [1, 4]\n", "and one number of steps"),
+        (
+            PIPELINE.replace("25", "1") + "timesteps: [9]\nspacing: leading\n",
+            r"one\.yaml:5: .*leave `spacing` out",
+        ),
+        (PIPELINE.replace("25", "2") + "timesteps: [1, 999]\n", r"one\.yaml:5: .*go down, from noise"),
         (PIPELINE + "count: 5\n", "a pipeline has no `count`"),
         (STUDENT + "adapter: a/b\n", "a student has no `adapter`"),
         (PIPELINE + "unet: {pth: a/b}\n", r"unknown key 'unet.pth'; did you mean 'path'"),
@@ -112,7 +119,50 @@ def test_names_that_lead_nowhere_are_refused_with_line_and_nearest(root: Path):
     assert any("a.yaml:2" in s and "no run 'baselin'; did you mean 'baseline'" in s for s in said), said
     assert any("b.yaml:2" in s and "networks.diffusion has no 'sd22'; did you mean 'sd21'" in s for s in said)
     assert any("c.yaml:3" in s and "no set 'party'" in s for s in said)
-    assert any("c.yaml:3" in s and "results does not exist" in s for s in said)
+    assert any("c.yaml:3" in s and "there is no folder results" in s for s in said)
+
+
+def test_what_a_file_names_is_refused_with_its_line(root: Path):
+    folder = root / "systems" / "mini"
+    (root / "nothing").mkdir()
+    (folder / "a.yaml").write_text("label: A\nsteps: [1]\nguidance: 1.0\npipeline: nothing\n")
+    with pytest.raises(SpecError, match=r"a\.yaml:4: pipeline: nothing: holds no"):
+        plan(root)
+    (folder / "a.yaml").write_text("label: A\nsteps: [1]\nimages: {parti: config/mini.yaml}\n")
+    with pytest.raises(SpecError, match=r"a\.yaml:3: images\.parti: there is no folder config/mini\.yaml"):
+        plan(root)
+
+
+def test_what_sampling_would_refuse_is_found_before_training(root: Path):
+    """`addbench check`: a sampler that does not exist, images that are not there, a file that is no statistics."""
+    folder = root / "systems" / "mini"
+    network = "label: N\nnetwork: sd21\nguidance: 1.0\n"
+    (folder / "n.yaml").write_text(network + "steps: [1, 2000]\nscheduler: EulerDiscretScheduler\n")
+    (root / "handed").mkdir()
+    (root / "handed/index.csv").write_text("file,prompt\na.png,nobody asked for this\n")
+    (folder / "i.yaml").write_text("label: I\nsteps: [1]\nimages: {parti: handed}\n")
+    (folder / "s.yaml").write_text("label: S\nsteps: [1]\nstatistics: {coco: config/mini.yaml}\ncount: 9\n")
+    scale, found = load_scale(root / "config/mini.yaml"), Findings()
+    (root / "data/mini").mkdir(parents=True)
+    (root / "data/mini/dataset.json").touch()
+    schedule = root / scale.networks.diffusion["sd21"].path / "scheduler"
+    schedule.mkdir(parents=True)
+    (schedule / "scheduler_config.json").write_text('{"num_train_timesteps": 1000}')
+    asked = scale.sampling.prompts["parti"]
+    (root / asked.file).write_text(
+        "Prompt\tCategory\tChallenge\n"
+        + "".join(f"cat {k}\tAnimals\tImagination\n" for k in range(asked.count))
+    )
+    check_systems(found, scale, load_systems(folder))
+    said = "\n".join(found.problems)
+    for message in (
+        r"n\.yaml:5: scheduler: diffusers .* has no EulerDiscretScheduler; did you mean 'EulerDiscreteScheduler'",
+        r"n\.yaml:4: steps: 2000 are more than the 1000 timesteps",
+        r"i\.yaml:3: images\.parti: no image for \d+ of \d+ prompts, such as 'cat \d+'",
+        r"s\.yaml:3: statistics\.coco: .*is not a \.npz",
+    ):
+        assert re.search(message, said), said
+    assert len(found.problems) == 4, said
 
 
 def claim(rows: str, than: str, **more: str) -> str:
@@ -164,12 +214,13 @@ def test_a_rivals_settings_are_refused_with_the_file(root: Path):
     assert (system.wildcard, system.trained_seed) == ("r-seed0", 0)
     assert json.loads(system.rival or "")["training"]["steps"] == 7
     file.write_text(text.replace("skip: 20", "skip: 30"))
-    with pytest.raises(SpecError, match=r"r\.yaml:2: rival: .*30 does not divide the schedule's 1000"):
+    with pytest.raises(SpecError, match=r"r\.yaml:2: rival\.skip: 30 does not divide the schedule's 1000"):
+        plan(root)
+    file.write_text(text.replace("steps: 7", "stepz: 7"))
+    with pytest.raises(SpecError, match=r"r\.yaml:4: unknown key 'training\.stepz'; did you mean 'steps'"):
         plan(root)
     file.write_text(text.replace("teacher: sd21", "teacher: sd22"))
-    with pytest.raises(
-        SpecError, match=r"r\.yaml:2: rival: .*no diffusion network 'sd22'; did you mean 'sd21'"
-    ):
+    with pytest.raises(SpecError, match=r"r\.yaml:3: .*no diffusion network 'sd22'; did you mean 'sd21'"):
         plan(root)
 
 
@@ -291,4 +342,4 @@ def test_statistics_are_a_system_without_images(root: Path, tmp_path: Path):
         plan(root)
     said = [str(problem) for problem in error.value.problems]
     assert any("s.yaml:2" in s and "no set 'cocoa'; did you mean 'coco'" in s for s in said), said
-    assert any("gone.npz does not exist" in s for s in said), said
+    assert any("there is no file" in s and "gone.npz" in s for s in said), said

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from add.errors import InputError
-from eval.handed_in import read_assignment, take_in
+from add.errors import REFUSED, InputError
+from eval.handed_in import main, read_assignment, take_in
 from eval.images import read_samples
 from eval.prompts import Prompt
 
@@ -148,13 +148,50 @@ def test_a_prompt_without_image_or_with_two_is_refused(folder: Path, tmp_path: P
     with pytest.raises(InputError, match="names no image for 1 of 4 prompts: 'prompt 3"):
         taken(folder, tmp_path / "out")
     write_index(folder / "index.csv", [*lines, {"file": "0.png", "prompt": PROMPTS[0].prompt}])
-    with pytest.raises(
-        InputError, match=r"line 6: the prompt .* has two images: 9\.png in line 2, and 0\.png"
-    ):
+    with pytest.raises(InputError, match=r"line 6: the prompt 'prompt 0.* is in line 2 already"):
+        taken(folder, tmp_path / "out")
+    write_index(folder / "index.csv", [{"file": "0.png", "prompt": p.prompt} for p in PROMPTS])
+    with pytest.raises(InputError, match=r"line 3: the file '0\.png' is in line 2 already"):
         taken(folder, tmp_path / "out")
     write_index(folder / "index.csv", [{"file": "../x.png", "prompt": "a"}])
     with pytest.raises(InputError, match=r"line 2: '\.\./x\.png' is not the name of a file"):
         taken(folder, tmp_path / "out")
     write_index(folder / "index.csv", [{"name": "a.png", "prompt": "a"}])
-    with pytest.raises(InputError, match="has no column 'file'"):
+    with pytest.raises(InputError, match="should have one column 'file'"):
         taken(folder, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ('0.png,"a cat" x', "line 2: no row of a table"),
+        ('0.png,"a cat', "line 2: no row of a table"),
+        ("0.png,a cat, on a mat", "line 2: has 3 fields, the header has 2"),
+        ("0.png," + "x" * 200_000, "line 2: no row of a table: field larger than field limit"),
+    ],
+)
+def test_a_line_that_is_no_row_is_refused_with_its_number(folder: Path, row: str, reason: str):
+    (folder / "index.csv").write_text(f"file,prompt\n{row}\n")
+    with pytest.raises(InputError, match=reason):
+        read_assignment(folder, None)
+
+
+def test_the_images_own_folder_is_not_written_over(folder: Path, capsys: pytest.CaptureFixture[str]):
+    before = sorted(folder.iterdir())
+    command = [
+        "--images",
+        str(folder),
+        "--set",
+        "parti",
+        "--steps",
+        "1",
+        "--label",
+        "X",
+        "--scale",
+        "config/smoke.yaml",
+    ]
+    assert main([*command, "--out", str(folder)]) == REFUSED
+    assert "is the images' own folder" in capsys.readouterr().err
+    assert sorted(folder.iterdir()) == before
+    with pytest.raises(SystemExit):
+        main([*command[:5], "0", *command[6:], "--out", "elsewhere"])

@@ -35,9 +35,10 @@ def test_what_is_written_is_read_back(tmp_path: Path, scores: ImageScores):
     ("old", "new", "message"),
     [
         ("prompt_id,seed", "id,seed", "scores.csv:1: begins with the columns prompt_id, seed, not id, seed"),
+        ("0.29", "nan", "scores.csv:3: clip_score: should be a number, not 'nan'"),
         ("0.29", "high", "scores.csv:3: clip_score: should be a number, not 'high'"),
         ("true", "yes", "scores.csv:2: all_right: should be true or false, not 'yes'"),
-        (",row,star", ",row", "scores.csv:2: has not the 7 values"),
+        (",row,star", ",row", "scores.csv: line 2: has 6 fields, the header has 7"),
         ("two,7", "two,8", "holds 2 training seeds"),
     ],
 )

@@ -139,6 +139,7 @@ def test_an_unknown_challenge_gets_the_nearest_name(parti: Path) -> None:
         (["Prompt\tCategory\tChallenge", " \tb\tc"], "line 2", "Prompt is empty"),
         (["Prompt\tCategory\tChallenge", "a\tb\t"], "line 2", "Challenge is empty"),
         (["Prompt\tCategory\tChallenge"], None, "no prompts"),
+        (["{" * 200_000], "line 1", "no row of a table: field larger than field limit"),  # JSON on one line
     ],
 )
 def test_a_wrong_tsv_is_refused_by_line(

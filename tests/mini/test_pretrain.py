@@ -323,7 +323,10 @@ def test_every_stage_has_its_place_in_the_workflow():
 
 def test_a_stage_runs_where_its_environment_is_not_activated(tmp_path: Path):
     """As `make pretrain` calls it in a fresh clone: the only Python on the path has none of the libraries."""
-    for stage in STAGES:  # all are made, so that only the last job is left, which takes no time
+    for stage in (
+        *STAGES,
+        "clip_text",
+    ):  # all are made, so that only the last job is left, which takes no time
         (tmp_path / stage).mkdir(parents=True, exist_ok=True)
         (tmp_path / stage / "CARD.json").touch()
     command = (
@@ -398,11 +401,14 @@ def test_a_networks_fid_is_held_relative_to_the_shipped_one(tmp_path: Path):
     ("change", "message"),
     [
         (lambda card: card | {"sha256": "0" * 64}, "the weights beside it have"),
+        (lambda card: [], "make the network again"),
+        (lambda card: card | {"cpu_seconds": "fast"}, "cpu_seconds: should be"),
+        (lambda card: {k: v for k, v in card.items() if k != "quality"}, "missing key 'quality'"),
         (
             lambda card: card | {"quality": {"all_right": 1.0}},
             "other qualities than the shipped card's: all_right",
         ),
-        (lambda card: {"quality": {}}, "not a network's card"),
+        (lambda card: {"quality": {}}, "missing key .sha256.; make the network again"),
     ],
 )
 def test_a_card_that_does_not_fit_is_refused(tmp_path: Path, change: Callable[[Any], Any], message: str):
@@ -412,6 +418,11 @@ def test_a_card_that_does_not_fit_is_refused(tmp_path: Path, change: Callable[[A
     with pytest.raises(InputError, match=message) as refused:
         compare(folder, WEIGHTS)
     assert str(card) in str(refused.value)
+
+
+def test_a_folder_without_remade_networks_is_refused(tmp_path: Path):
+    with pytest.raises(InputError, match="holds none of the networks"):
+        compare(tmp_path / "none", WEIGHTS)
 
 
 def test_compare_says_what_is_beyond_its_bound(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from add.config.load import load_scale
+from add.config.yaml import SpecError
 from baselines.spec import RivalSpec, rival_of
 from tests.support.smoke import REPOSITORY
 
@@ -64,4 +65,5 @@ def smoke_rival(method: str, own: dict[str, Any] | None = None, **training: Any)
         load_scale(REPOSITORY / "config/smoke.yaml"),
         method,
         {"teacher": "sd21", "rival": settings, "training": {"teacher_guidance": 2.0, **training}},
+        lambda loc, message: SpecError(f"rival {method}", 1, message),
     )

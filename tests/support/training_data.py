@@ -15,7 +15,8 @@ from torch import Tensor
 
 from add.batch import to_tensor
 from add.config.training import CocoSpec, FolderSpec, HuggingFaceSpec, ShardsSpec, TrainData
-from add.data.images import Sample, file_bytes, pixels
+from add.data.images import Sample, pixels
+from add.data.reading import file_bytes
 
 FORMS = ("coco", "text", "csv", "jsonl", "shards", "json shards", "saved", "parquet")
 

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from ruamel.yaml import YAML
 
 from eval.preferences.reader import read_votes, write_votes
 from tests.support.workflow import copy_project, run_workflow, workflow_command, workflow_environment
@@ -487,3 +488,12 @@ def test_every_scale_keeps_its_report_and_a_report_that_fails_takes_none_away(fi
     assert result.returncode == 0, result.stdout + result.stderr
     assert "rule report" not in result.stdout + result.stderr
     assert (copy / "reports/table.pdf").read_bytes() == first
+
+
+def test_no_profile_trains_again_for_a_newer_version_of_the_project():
+    """The cluster's profile stands in place of the default one, so it must say again what decides a result."""
+    default, slurm = (
+        YAML(typ="safe").load(Path("profiles", name, "config.yaml")) for name in ("default", "slurm")
+    )
+    for key in ("rerun-triggers", "rerun-incomplete", "keep-going", "show-failed-logs", "printshellcmds"):
+        assert default[key] == slurm[key], key

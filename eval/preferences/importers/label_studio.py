@@ -117,6 +117,7 @@ def _of_table(file: Path, name: str | None) -> Iterable[Mapping[str, str]]:
         raise one_problem(file, reason, 1, value=",".join(source.columns))
     choices = {"question": CHOICES["question"], "attention_check": ("no", "left", "right")}
     problems = []
+    lines: dict[tuple[object, ...], int] = {}
     for entry in source.entries:
         for column, value in entry.values.items():
             fault = "is empty" if not value else cell_damage(value, column == "prompt")
@@ -127,6 +128,11 @@ def _of_table(file: Path, name: str | None) -> Iterable[Mapping[str, str]]:
         if entry.values["system_left"] == entry.values["system_right"]:
             system = entry.values["system_right"]
             problems.append(Problem(file, entry.line, "system_right", system, "is system_left too"))
+        images = frozenset((entry.values["image_left"], entry.values["image_right"]))
+        same = (entry.values["study"], entry.values["question"], entry.values["prompt_id"], images)
+        if (first := lines.setdefault(same, entry.line)) != entry.line:
+            reason = f"is the pair of line {first} again; its votes would count once"
+            problems.append(Problem(file, entry.line, "image_right", entry.values["image_right"], reason))
     if problems:
         raise PreferenceError(problems)
     return [entry.values for entry in source.entries]

@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from add.errors import InputError, refuses
+from add.errors import InputError, at_least, refuses
 from add.lock import only_writer
 from eval.preferences.key import ATTENTION_CHECK as ATTENTION
 from eval.preferences.key import KEY_SUFFIX, StudyKey, write_key
@@ -144,15 +144,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m eval.preferences.study.make", description=__doc__)
     parser.add_argument("--systems", type=Path, required=True, help="JSON list of {name, samples}")
     parser.add_argument("--out", type=Path, required=True, help="a new directory")
-    parser.add_argument("--raters", type=int, required=True)
+    parser.add_argument("--raters", type=at_least(1), required=True)
     per_pair = "for each pair of systems and question, over all prompts"
-    parser.add_argument("--votes-per-pair", type=int, required=True, help=per_pair)
+    parser.add_argument("--votes-per-pair", type=at_least(1), required=True, help=per_pair)
     parser.add_argument("--seed", type=int, required=True, help="keep it as secret as the key")
-    parser.add_argument("--prompts", type=int, help="how many, by a seeded rule (default: all)")
-    parser.add_argument("--trials-per-rater", type=int, default=200, help="at most (default: 200)")
+    parser.add_argument("--prompts", type=at_least(1), help="how many, by a seeded rule (default: all)")
+    parser.add_argument("--trials-per-rater", type=at_least(1), default=200, help="at most (default: 200)")
     parser.add_argument("--check-share", type=float, default=1 / 15, help="attention checks (default: 1/15)")
     size = "pixels a side (default: the smallest system's, at most 512)"
-    parser.add_argument("--size", type=int, help=size)
+    parser.add_argument("--size", type=at_least(1), help=size)
     parser.add_argument("--no-ties", action="store_true", help="raters must choose, as in the paper")
     options = parser.parse_args(arguments)
     settings = DesignSettings(

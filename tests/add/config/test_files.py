@@ -165,6 +165,15 @@ BAD = [
         0,
         "too close to another: 'l-adv'; line 6 has 'L_adv'",
     ),
+    ("label too long for a folder", LOSS, "L_distill\n", "L" * 300 + "\n", 0, "letters are more than 120"),
+    (
+        "number in quotes",
+        BASE,
+        "teacher_steps: 1",
+        'teacher_steps: "1"',
+        0,
+        "'1' is text; write 1 without quotes",
+    ),
     ("label without a name", LOSS, "L_distill\n", "λ\n", 0, "has no ASCII letter"),
 ]
 
@@ -199,7 +208,7 @@ def test_all_problems_of_all_ablations_are_told_at_once(tmp_path):
     assert str(caught.value).count("\n") == 2
 
 
-@pytest.mark.parametrize("name", ["Upper.yaml", "with-hyphen.yaml", "short.yml"])
+@pytest.mark.parametrize("name", ["Upper.yaml", "with-hyphen.yaml", "short.yml", "loud.YAML", "baseline.yml"])
 def test_an_ablation_whose_file_cannot_name_runs_is_refused_not_skipped(tmp_path, name):
     root = copy_settings(tmp_path)
     (root / "ablations" / name).write_text("part: x\n")
@@ -213,6 +222,10 @@ def test_a_missing_file_or_directory_is_named(tmp_path):
             load(tmp_path / "none.yaml")
     with pytest.raises(SpecError, match="is not a directory"):
         load_ablations(tmp_path / "none")
+    (tmp_path / "questions").mkdir()
+    (tmp_path / "questions/baseline.yaml").touch()
+    with pytest.raises(SpecError, match="holds no question"):
+        load_ablations(tmp_path / "questions")
 
 
 @pytest.mark.parametrize(
@@ -224,6 +237,7 @@ def test_a_missing_file_or_directory_is_named(tmp_path):
         (b"a: \x01", 1, "YAML"),
         (b"a: !!int x", 1, "a: "),
         (b"a: &x [*x]", 1, "anchors"),
+        (b"a: " + b"[" * 5000 + b"]" * 5000, 1, "nested too deeply"),
     ],
 )
 def test_what_is_no_mapping_of_plain_values_is_refused(tmp_path, content, line, message):

@@ -30,6 +30,11 @@ BAD_ROWS = [
     ("training.batch: {a: 1}", "training.batch: should be a valid integer"),
     ("training.accumulate: 3", "training.accumulate: a batch of 40 does not split into 3 equal parts"),
     ("training.batch: 33, training.accumulate: 2", "a batch of 33 does not split into 2 equal parts"),
+    (
+        "training.student_timesteps: [200, 400, 600, 800]",
+        "ends at 800: sampling begins at the last, from pure noise",
+    ),
+    ("discriminator.given: shuffled, training.accumulate: 40", "of the 1 samples that a step takes at once"),
     ("training.student_timesteps: [0, 499, 749, 999]", "no t = 0"),
     ("training.student_timesteps: [499, 999]", "holds 4 weights for 2 student_timesteps"),
     (

@@ -26,6 +26,8 @@ def test_a_run_with_a_cache_ends_in_the_bits_of_one_without(smoke: Path, tmp_pat
     kept = CacheSpec(directory=str(tmp_path / "cache"))
     train(run, 0, tmp_path / "without")
     train(run, 0, tmp_path / "first", cache=kept)
+    stores = {file.parent for file in (tmp_path / "cache").glob("latents-*/*")}
+    assert len(stores) == 1, "real images' latents are kept, and no generated ones of another VAE"
     with patch.object(DiffusionNetwork, "encode") as encode, patch.object(DiffusionNetwork, "embed") as embed:
         if name == "baseline":  # else the teacher encodes the student's images, which no cache can keep
             train(run, 0, tmp_path / "second", cache=kept)
@@ -156,3 +158,9 @@ def test_latents_of_random_crops_are_refused_with_the_reason():
         open_cache(CacheSpec(directory="c", keep=("text", "latents")), data)
     assert open_cache(CacheSpec(directory="c", keep=("text",)), data) is not None
     assert open_cache(None, data) is None
+
+
+def test_images_of_half_precision_have_keys_of_their_own():
+    images = torch.rand(2, 3, 4, 4)
+    halves = content_keys(images.bfloat16(), "x")
+    assert len({*halves, *content_keys(images, "x")}) == 4

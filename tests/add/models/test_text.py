@@ -153,6 +153,8 @@ def test_parts_that_do_not_belong_together_are_named():
         (added | {"cross_attention_dim": 16}, [first], vae, "is text_time, but there are 1 text encoders"),
         (added, [first, text_config(24, 1, projection_dim=8)], vae, "make 56, the UNet's projection_class"),
         (plain | {"addition_embed_type": "image"}, [first], vae, "addition_embed_type 'image' is not"),
+        (plain, [first], vae | {"latents_mean": [0.1]}, "the VAE states latents_mean"),
+        (plain, [first], vae | {"shift_factor": 0.5}, "the VAE states shift_factor"),
         (plain | {"time_cond_proj_dim": 8}, [first], vae, "the UNet takes time_cond_proj_dim"),
         (plain, [first], vae | {"latent_channels": 16}, r"are (4, 4), the VAE's latent_channels 16"),
     ):

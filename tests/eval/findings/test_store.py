@@ -13,7 +13,7 @@ import pytest
 from add.config.load import load_ablations, load_baseline
 from add.config.resolve import resolve
 from add.errors import InputError
-from add.identity import METHOD, spec_hash
+from add.identity import METHOD, networks_of, spec_hash
 from eval.findings.measured import measure_spreads
 from eval.findings.present import PresentStudy, mismatches, present_study
 from eval.findings.store import PROTOCOLS, Key, add_results, holds, read_store
@@ -45,13 +45,12 @@ def result(
     values["systems"][-1:-1] = [
         {"steps": steps, "prompts": "diversity", "images": repeated, "metrics": {}} for steps in (1, 4)
     ]
-    networks = RUNS[run].networks
     provenance = values["provenance"]
     provenance["hardware"]["processor"] = processor
     provenance["train"] |= {
         "method": METHOD,
         "data": "d" * 64,
-        "weights": {name: network.sha256 for name, network in networks.diffusion.items()},
+        "weights": {name: network.sha256 for name, network in networks_of(RUNS[run]).items()},
     }
     provenance["sample_sha256"] = {f"{s['prompts']}-{s['steps']}step": "0" * 64 for s in values["systems"]}
     return values

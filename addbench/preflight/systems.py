@@ -1,0 +1,94 @@
+"""Can each system be made as its file says? Its sampler, the images that were handed in, its statistics."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from add.config.scale import Scale
+from add.config.system import SystemSpec
+from add.config.yaml import Loc
+from add.errors import InputError
+from addbench.preflight import Findings, Wanted, built_later, locate
+
+REMEDY = "correct the file, or the folder that it names"
+
+
+def check_systems(found: Findings, scale: Scale, systems: Sequence[SystemSpec]) -> None:
+    """Look at what sampling or scoring would refuse after everything was trained; networks are looked at elsewhere."""
+    for spec in systems:
+        for loc, what in (*_sampler(scale, spec), *_handed_in(scale, spec), *_statistics(spec)):
+            found.problem(f"{spec.origin.file}:{spec.origin.line(loc)}", what, REMEDY)
+
+
+def _sampler(scale: Scale, spec: SystemSpec) -> Iterator[tuple[Loc, str]]:
+    if spec.scheduler is not None:
+        from eval.system import no_scheduler
+
+        if reason := no_scheduler(spec.scheduler):
+            yield ("scheduler",), f"scheduler: {reason}"
+    timesteps = _timesteps(scale, spec)
+    if timesteps is not None and (most := max(spec.steps)) > timesteps:
+        yield ("steps",), f"steps: {most} are more than the {timesteps} timesteps of its schedule"
+    if timesteps is not None and spec.timesteps and spec.timesteps[0] >= timesteps:
+        yield (
+            ("timesteps",),
+            f"timesteps: the schedule's last one is {timesteps - 1}, not {spec.timesteps[0]}",
+        )
+
+
+def _timesteps(scale: Scale, spec: SystemSpec) -> int | None:
+    """How many timesteps a pipeline's own schedule has; None where that is not known here."""
+    source = scale.networks.diffusion[spec.network].path if spec.network is not None else spec.pipeline
+    if source is None or built_later(scale, source):
+        return None
+    place = locate(Findings(), Wanted(("pipeline",), "system", source, spec.revision), scale)
+    with suppress(OSError, ValueError, TypeError):
+        config = (
+            json.loads((place.path / "scheduler" / "scheduler_config.json").read_text("utf-8"))
+            if place
+            else {}
+        )
+        return int(config["num_train_timesteps"]) if "num_train_timesteps" in config else None
+    return None
+
+
+def _handed_in(scale: Scale, spec: SystemSpec) -> Iterator[tuple[Loc, str]]:
+    from eval.handed_in import read_assignment
+    from eval.prompts import read_prompts
+
+    for name, folder in (spec.images or {}).items():
+        assignment = (spec.prompts or {}).get(name)
+        try:
+            files = read_assignment(Path(folder), None if assignment is None else Path(assignment))
+            prompts = scale.sampling.prompts[name].at(spec.steps[0])
+            wanted = [] if _made_later(scale) else [prompt.prompt for prompt in read_prompts(prompts)]
+        except InputError as error:
+            yield ("images", name), f"images.{name}: {error}"
+            continue
+        if lacking := [text for text in wanted if text not in files]:
+            yield (
+                ("images", name),
+                f"images.{name}: no image for {len(lacking)} of {len(wanted)} prompts: {lacking[0]!r}",
+            )
+        elif absent := [file for text in wanted if not (Path(folder) / (file := files[text])).is_file()]:
+            yield (
+                ("images", name),
+                f"images.{name}: {len(absent)} images are not in {folder}, such as {absent[0]}",
+            )
+
+
+def _made_later(scale: Scale) -> bool:
+    return scale.data.build is not None and not (Path(scale.data.root) / "dataset.json").is_file()
+
+
+def _statistics(spec: SystemSpec) -> Iterator[tuple[Loc, str]]:
+    from eval.metrics.statistics_file import read_arrays
+
+    for name, file in (spec.statistics or {}).items():
+        try:
+            read_arrays(Path(file))
+        except InputError as error:
+            yield ("statistics", name), f"statistics.{name}: {error}"
