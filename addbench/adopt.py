@@ -33,7 +33,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     add("--present-only", action="store_true", help=part)
     add("--captions", type=at_least(1), metavar="N", help="captions to draw (default: up to 50)")
     add("--prompt-count", type=at_least(1), metavar="N", help="prompts to draw (default: up to 50)")
-    add("--steps", type=at_least(1), metavar="N", help="training steps (default: the base scale's)")
+    add("--steps", type=int, metavar="N", help="training steps (default: the base scale's)")
     add("--name", default="coco", help="the new scale's name (default: coco)")
     add("--replace", action="store_true", help="overwrite config/<name>.yaml")
 

@@ -108,10 +108,11 @@ class Report:
     def comparable(self, where: Slice, metric: str) -> dict[str, Estimate]:
         """The same of as many images as every number of steps has, for comparing these."""
         found = {}
+        made = _fit(self.results, where, metric, self.comparable_spreads, comparable=True)
         for run, whole in self.estimates(where, metric).items():
             sets = [_system(result, where) for result in self.results[run]]
             first = [each.first.metrics[metric] for each in sets if each.first is not None]
-            found[run] = estimate(metric, run, first, None) if first else whole
+            found[run] = estimate(metric, run, first, made) if first else whole
         return found
 
     def metrics(self, where: Slice) -> tuple[str, ...]:
@@ -263,11 +264,14 @@ def _fit(
     where: Slice,
     metric: str,
     spreads: Mapping[Measure, RunSpread] | None,
+    comparable: bool = False,
 ) -> Fit | None:
     """How the rows' means and differences follow from the runs; None where nothing says how far runs spread."""
     try:
         found = [
-            o for run in results for o in observations(run, results[run], metric, where.steps, where.prompts)
+            o
+            for run in results
+            for o in observations(run, results[run], metric, where.steps, where.prompts, comparable)
         ]
         return fit_measure(found, (metric, where.steps, where.prompts), spreads)
     except ValueError:
@@ -400,7 +404,8 @@ def budget(report: Report, where: Slice, metric: str) -> dict[str, float] | None
     reference = [
         v.reference_stderr / (v.value if relative else 1.0) for v in values if v.reference_stderr is not None
     ]
-    parts = {"between runs": math.sqrt(made.spread.pooled.value)}
+    trained = [row for row in made.rows if row not in made.fixed]
+    parts = {"between runs": math.sqrt(fmean(made.spread.of(row).value for row in trained))}
     if len(made.processors) > 1:
         shifts = list(made.processors.values())
         parts["processor"] = stdev(shifts)

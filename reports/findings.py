@@ -286,9 +286,10 @@ def findings_note(report: Report) -> str:
     note = (
         "Differences are those of the first rows less the others', of the pair that decides; of FID in percent. A bar "
         "is the 95% interval for one contrast, on an axis of its metric; a diamond the published difference; shaded "
-        "what does not count. The interval holds training seed and processor, by the variance between runs pooled over "
-        "rows. It does not hold the draw of the pretrained networks: another pretraining seed of a feature network may "
-        "change what part (a) finds. Verdicts are at 5% for the whole page (Holm); a difference below the margin does "
+        "what does not count. The interval holds training seed and processor, by the variance between runs: a row's "
+        "own where it has 8, else the mean over rows. It does not hold the draw of the pretrained networks: another "
+        "pretraining seed of a feature network may change what part (a) finds. Verdicts are at 5% for the whole page "
+        "(Holm); a difference below the margin does "
         f"not count ({margins}). {looks}{systems}{study}Undecided claims: how many more runs a row would decide them "
         "in 80 of 100 studies, if what was measured is the truth."
     )

@@ -290,8 +290,9 @@ def interval_note(report: Report) -> str:
         source = "of these runs" if own else "of the replication"
         return (
             f"{values} Brackets: 95%, total. They hold the training seed and the processor (another processor is "
-            f"another draw), by the variance between runs {source}, pooled over rows but for those that spread "
-            "more, and the images and the reference images. They do not hold the draw of the pretrained networks."
+            f"another draw), by the variance between runs {source}, a row's own where it has 8 "
+            "runs, else the mean over rows, and the images and the reference images. They do not hold the draw of the "
+            "pretrained networks."
         )
     if not any(low for low, _ in kinds):
         return f"{values} There is no interval: nothing tells a difference between rows from noise."

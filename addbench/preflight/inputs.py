@@ -60,7 +60,7 @@ def check_inputs(found: Findings, scale: Scale, table: Table, networks: CheckedN
         where = line_of(scale, ("evaluation", "oracle", "scenes"))
         found.problem(where, f"{oracle.scenes}: no such file", COMPLETE)
     _check_cache(found, scale)
-    if scale.study is not None:
+    if scale.study is not None and Path(scale.study.records).is_dir():
         where, remedy = (
             line_of(scale, ("study", "records")),
             "correct the file; `addbench preferences check` reads it",

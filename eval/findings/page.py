@@ -108,7 +108,7 @@ def _set_of(finding: Finding, results: Results, prompts: str) -> str:
 
 
 def _seen(claim: Claim, results: Results, measure: Measure) -> tuple[Observation, ...]:
-    """What there is of all rows, of which the pooled variance is. Raises ValueError where that is not enough."""
+    """What there is of all rows, of which the variance between runs is. Raises ValueError where that is not enough."""
     if not claim.pairs or set(claim.rows) & set(claim.others):
         raise ValueError("its rows are one run: their values are equal")
     found = {run: list(observations(run, results[run], *measure)) for run in results}

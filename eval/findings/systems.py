@@ -49,7 +49,7 @@ def fit_systems(
 ) -> Fit:
     """What a claim about systems is tested on.
 
-    systems: by label with steps. The variance between runs is pooled over the claim's systems and, of other students,
+    systems: by label with steps. The variance between runs is that of the claim's systems and, of other students, of
     those at the first of their numbers of steps: by several, one student's values hang together. spreads: how far runs
     spread, from another study, for systems with one training seed each. Raises ValueError with the reason why the claim
     cannot be tested.

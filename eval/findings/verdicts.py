@@ -113,7 +113,12 @@ def _settled(raw: Judged, ratio: float, claims: int) -> Judged:
 
 
 def holm(p: Sequence[float]) -> list[float]:
-    """Holm's adjusted p-values in the order given, not capped: a claim is decided where it is at most the level."""
+    """Holm's adjusted p-values in the order given, not capped: a claim is decided where it is at most the level.
+
+    Raises ValueError for a p that is no number, which would count as decided.
+    """
+    if any(math.isnan(each) for each in p):
+        raise ValueError("a p-value is no number")
     order = sorted(range(len(p)), key=lambda k: p[k])
     adjusted, largest = [0.0] * len(p), 0.0
     for rank, k in enumerate(order):
@@ -125,8 +130,9 @@ def holm(p: Sequence[float]) -> list[float]:
 def look(observations: Sequence[Observation], claim: Claim) -> tuple[tuple[Observation, ...], float]:
     """The observations that a growing study may judge a claim by now, and the level of this look; level 0: none yet.
 
-    A look is at FIRST_LOOK runs of each of the claim's rows, at twice as many, and so on. A row with more runs gives at
-    most twice as many, the first by seed and processor, so that what a look sees does not depend on when it is taken.
+    A look is at FIRST_LOOK runs of each of the claim's rows, at twice as many, and so on. A row gives just as many, the
+    first by seed and processor, or twice as many where it has them: a look on every run in between would be another
+    test at the same level.
     Rows without a training seed wait for the others.
     """
     fixed = {o.row for o in observations if o.error is not None}
@@ -137,11 +143,13 @@ def look(observations: Sequence[Observation], claim: Claim) -> tuple[tuple[Obser
     if fewest < FIRST_LOOK:
         return tuple(observations), 0.0
     number = int(math.log2(fewest / FIRST_LOOK))
-    most = 2 * FIRST_LOOK * 2**number
+    asked = FIRST_LOOK * 2**number
     by_row: dict[str, list[Observation]] = {}
     for o in sorted(observations, key=lambda o: (o.seed or 0, o.processor)):
         by_row.setdefault(o.row, []).append(o)
-    seen = tuple(o for found in by_row.values() for o in found[:most])
+    seen = tuple(
+        o for found in by_row.values() for o in found[: 2 * asked if len(found) >= 2 * asked else asked]
+    )
     return seen, LEVEL * FIRST_SHARE * (1 - FIRST_SHARE) ** number
 
 

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from add.errors import InputError, at_least, refuses
+from add.errors import InputError, refuses
 from add.lock import only_writer
 from reports.explorer.entries import read_entries
 from reports.explorer.page import PROMPTS, write_explorer
@@ -26,12 +26,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     add("--parti", action="append", default=[], metavar="SET=FILE", help=text)
     add(
         "--images",
-        type=at_least(1),
+        type=int,
         default=PROMPTS,
         help=f"prompts of each set, the first ones (default: {PROMPTS})",
     )
     add("--notice", help="a sentence that stands on the page")
     options = parser.parse_args(arguments)
+    if options.images < 1:
+        raise InputError("--images", f"is {options.images}, and must be at least 1")
     parti = {}
     for given in options.parti:
         name, equals, file = given.partition("=")

@@ -204,7 +204,7 @@ def test_it_waits_for_a_living_snakemake(root: Path, asked: Asked, capsys: pytes
 
 
 def test_no_time_no_run(root: Path, asked: Asked):
-    assert main(["replication", "run", "--hours", "-1"]) == 0
+    assert main(["replication", "run", "--hours", "0"]) == 0
     assert not asked.calls
 
 

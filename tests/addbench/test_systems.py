@@ -150,7 +150,7 @@ def test_what_sampling_would_refuse_is_found_before_training(root: Path):
     (schedule / "scheduler_config.json").write_text('{"num_train_timesteps": 1000}')
     asked = scale.sampling.prompts["parti"]
     (root / asked.file).write_text(
-        "Prompt\tCategory\tChallenge\n"
+        "Prompt\tCategory\tChallenge\ndog\tAnimals\tBasic\n"
         + "".join(f"cat {k}\tAnimals\tImagination\n" for k in range(asked.count))
     )
     check_systems(found, scale, load_systems(folder))

@@ -89,7 +89,8 @@ def pair_rates(votes: Tally, raters_vary: bool = True) -> tuple[PairRate, ...]:
 def design_effect(votes: Tally, values: Array, group: Index, raters_vary: bool = True) -> DesignEffect:
     """The design effect of the means of `values` (v,), each 0, 1/2 or 1, within groups (v,).
 
-    At least that of independent votes (below 1 where there are ties); 1 where the values do not vary.
+    At least that of independent votes (below 1 where there are ties); 1 where the values do not vary
+    within their groups.
     """
     total = np.bincount(group)
     rate = np.bincount(group, values) / np.maximum(total, 1)
@@ -98,6 +99,8 @@ def design_effect(votes: Tally, values: Array, group: Index, raters_vary: bool =
     if answers <= 1e-12:
         return DesignEffect(1.0, 1e9)
     single, _ = _variance(surprise, group, np.arange(len(values)))
+    if single <= 1e-12:  # every vote is its pair's rate, as where all are ties: nothing says how votes vary
+        return DesignEffect(1.0, 1e9)
     parts = [_part(surprise, group, votes.clusters(by)[0]) for by in ways(votes, raters_vary)]
     if len(parts) == 2:
         parts.append(_part(surprise, group, votes.rater * len(votes.prompts) + votes.prompt, -1))

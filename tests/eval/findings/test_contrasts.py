@@ -30,28 +30,40 @@ def study(rng: np.random.Generator, runs: dict[str, int], sd: dict[str, float] |
     ]
 
 
-def test_two_rows_alike_are_students_test():
-    """Against SciPy's two-sample test with a pooled variance."""
-    rng = np.random.default_rng(0)
-    runs = study(rng, {"a": 9, "b": 9})
+@pytest.mark.parametrize("sd", [1.0, 20.0])
+def test_two_rows_with_enough_runs_are_welchs_test(sd: float):
+    """Against SciPy's two-sample test with unequal variances, whether they spread alike or not."""
+    runs = study(np.random.default_rng(0), {"a": 9, "b": 12}, {"b": sd})
     a, b = ([o.value for o in runs if o.row == row] for row in "ab")
-    assert max(np.var(a), np.var(b)) / min(np.var(a), np.var(b)) < 2, "the rows spread alike"
-    found = fit(runs).difference("a", "b")
-    expected = stats.ttest_ind(a, b)
-    assert found.freedom == pytest.approx(16)
+    result = fit(runs)
+    assert set(result.spread.own) == {"a", "b"}
+    found = result.difference("a", "b")
+    expected = stats.ttest_ind(a, b, equal_var=False)
     assert found.interval() == pytest.approx(tuple(expected.confidence_interval()))
     assert 2 * min(found.above(0), found.below(0)) == pytest.approx(expected.pvalue)
 
 
-def test_a_row_that_spreads_more_keeps_its_own_variance():
-    """Then it is Welch's test, against SciPy's."""
-    rng = np.random.default_rng(1)
-    runs = study(rng, {"a": 12, "b": 12}, {"b": 20.0})
+def test_two_rows_with_few_runs_are_students_test():
+    """Against SciPy's test with a pooled variance, but for the freedom, which is less where they spread differently."""
+    runs = study(np.random.default_rng(0), {"a": 4, "b": 4})
     a, b = ([o.value for o in runs if o.row == row] for row in "ab")
     result = fit(runs)
-    assert list(result.spread.own) == ["b"]
-    expected = stats.ttest_ind(a, b, equal_var=False)
-    assert result.difference("a", "b").interval() == pytest.approx(tuple(expected.confidence_interval()))
+    assert not result.spread.own
+    expected = stats.ttest_ind(a, b)
+    found = result.difference("a", "b")
+    assert found.estimate / found.error == pytest.approx(expected.statistic)
+    one, two = np.var(a, ddof=1), np.var(b, ddof=1)
+    assert found.freedom == pytest.approx(3 * (one + two) ** 2 / (one**2 + two**2))
+    assert found.freedom < 6
+
+
+def test_a_row_that_was_never_run_spreads_as_the_rows_do_on_average():
+    """One narrow row does not speak for a new one: an interval of a rival would hold in a quarter of cases."""
+    rng = np.random.default_rng(2)
+    wide = {f"r{k}": 10.0 for k in range(16)}
+    spread = fit(study(rng, dict.fromkeys([*wide, "narrow"], 8), wide)).spread
+    assert spread.of("new").value == pytest.approx(100 * 16 / 17, rel=0.2)
+    assert spread.of("narrow").value < 5
 
 
 def test_a_hand_computed_contrast():
@@ -59,8 +71,8 @@ def test_a_hand_computed_contrast():
     runs = [Observation(row, k, "p", v) for row, found in values.items() for k, v in enumerate(found)]
     result = fit(runs)
     # Both pairs have variance 2, pooled with 2 degrees of freedom; c has one run and the pooled variance.
-    assert result.spread.pooled.value == pytest.approx(2.0)
-    assert result.spread.pooled.freedom == pytest.approx(2.0)
+    assert result.spread.typical.value == pytest.approx(2.0)
+    assert result.spread.typical.freedom == pytest.approx(2.0)
     difference = result.difference("c", "a")
     assert difference.estimate == pytest.approx(5.0)
     assert difference.error == pytest.approx(math.sqrt(2 * (1 + 1 / 2)))
@@ -136,7 +148,7 @@ def test_what_has_no_training_seed_has_the_error_of_its_images():
         Observation("t", None, "p", 4.0, 0.5),
     ]
     result = fit(runs)
-    assert result.spread.pooled == Variance(pytest.approx(2.0), pytest.approx(1.0))
+    assert result.spread.typical == Variance(pytest.approx(2.0), pytest.approx(1.0))
     found = result.difference("t", "a")
     assert found.error == pytest.approx(math.sqrt(2 / 2 + 0.5**2))
     assert found.lasting == pytest.approx(0.5)

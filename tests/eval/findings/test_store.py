@@ -335,5 +335,5 @@ def test_the_spread_between_runs_is_of_the_reports_protocols_alone(tmp_path: Pat
     metric = found["baseline"][0].systems[0].metrics["clip_score"]
     spreads = measure_spreads(found, {metric.protocol})
     assert set(spreads) == {("clip_score", 1, "coco"), ("clip_score", 4, "coco")}
-    assert spreads["clip_score", 1, "coco"].pooled.freedom == pytest.approx(5)
+    assert spreads["clip_score", 1, "coco"].typical.freedom == pytest.approx(5)
     assert not measure_spreads(found, set())

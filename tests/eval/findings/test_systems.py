@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 
 from add.config.resolve import Finding
@@ -110,7 +111,9 @@ def test_one_number_of_steps_of_each_other_student_tells_of_the_spread():
     asked = finding()
     made = fit_systems(asked, claim_of(asked), systems, "coco", None)
     assert set(made.rows) == {ADD, LCM, "GAN, 1 step"}
-    assert made.spread.pooled.freedom == pytest.approx(6)
+    variances = [np.var(np.log(values), ddof=1) for values in ([40, 41, 42], [50, 52, 51], [60, 61, 63])]
+    assert made.spread.typical.value == pytest.approx(np.mean(variances))
+    assert made.spread.typical.freedom == pytest.approx(2 * sum(variances) ** 2 / np.square(variances).sum())
 
 
 @pytest.mark.parametrize(

@@ -181,10 +181,26 @@ def test_a_look_sees_whole_doublings_alone():
         seen, level = look(there, claim)
         levels.append(level)
         if level:
-            most = 2 * FIRST_LOOK * 2 ** int(math.log2(runs / FIRST_LOOK))
-            assert sum(o.row == "r0" for o in seen) == min(40, most)
-            assert {o.seed for o in seen if o.row == "r1"} == set(range(min(runs, most)))
+            asked = FIRST_LOOK * 2 ** int(math.log2(runs / FIRST_LOOK))
+            assert sum(o.row == "r0" for o in seen) == (2 * asked if 2 * asked <= 40 else asked)
+            assert {o.seed for o in seen if o.row == "r1"} == set(range(asked))
     assert levels == pytest.approx([0, 0.04, 0.04, 0.008, 0.008, 0.0016])
+
+
+def test_looking_after_every_single_run_decides_nothing_falsely():
+    """Breaks where runs between two doublings are looked at: each such look is another test at the same level."""
+    rng = np.random.default_rng(5)
+    claim = Claim("r0 and r1", ("r0",), "better", ("r1",), MARGIN, False)
+    false = 0
+    for _ in range(400):
+        everything = [o for o in runs_of(rng, 33) if o.row in ("r0", "r1")]
+        for runs in range(FIRST_LOOK, 34):
+            seen, level = look([o for o in everything if o.seed < runs], claim)
+            difference = fit(seen).difference("r0", "r1")
+            if 2 * min(difference.above(0), difference.below(0)) <= level:
+                false += 1
+                break
+    assert false / 400 < 0.06
 
 
 def test_the_logarithm_of_a_distance_and_its_refusal():
