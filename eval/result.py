@@ -7,7 +7,7 @@ import os
 import platform
 import subprocess
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -63,9 +63,11 @@ class MeasuredImages(_Part):
     @field_validator("metrics")
     @classmethod
     def _possible(cls, value: dict[str, Metric]) -> dict[str, Metric]:
-        known: Mapping[str, MetricFacts] = {**METRICS}
+        known: dict[str, MetricFacts] = dict(METRICS.items())
         wrong = [
-            f"{k} is {m.value:g}" for k, m in value.items() if k in known and not known[k].possible(m.value)
+            f"{name} is {each.value:g}"
+            for name, each in value.items()
+            if name in known and not known[name].possible(each.value)
         ]
         if wrong:
             raise ValueError(f"{', '.join(wrong)}, which no measurement gives")

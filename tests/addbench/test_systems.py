@@ -149,6 +149,7 @@ def test_what_sampling_would_refuse_is_found_before_training(root: Path):
     schedule.mkdir(parents=True)
     (schedule / "scheduler_config.json").write_text('{"num_train_timesteps": 1000}')
     asked = scale.sampling.prompts["parti"]
+    assert asked.kind == "partiprompts"
     (root / asked.file).write_text(
         "Prompt\tCategory\tChallenge\ndog\tAnimals\tBasic\n"
         + "".join(f"cat {k}\tAnimals\tImagination\n" for k in range(asked.count))

@@ -164,7 +164,7 @@ def _rate_one(
     return Ratings(
         *(kind, question, category, _clusters(data, tuple(draws), raters_vary)),
         **dataclasses.asdict(settings),
-        systems=_systems(data, values, spread(data, values, draws), points),
+        systems=_systems(data, values, spread(data, values, draws, half_wins), points),
         pairs=win_rates.pair_rates(data, raters_vary),
         diagnostics=Diagnostics(
             votes=data.votes,

@@ -40,9 +40,13 @@ class VarianceWay:
 
 @dataclass(frozen=True)
 class Spread:
-    """How uncertain m estimates are together: one part, or those of raters, prompts and (taken away) cells."""
+    """How uncertain m estimates are together: one part, or those of raters, prompts and (taken away) cells.
+
+    floor (m, m): a covariance below which no variance is taken; None: there is none.
+    """
 
     parts: tuple[VarianceWay, ...]
+    floor: Array | None = None
 
     def half_width(self, contrasts: Array) -> Array:
         """Half the width of the 95% intervals of `contrasts` (c, m) of the estimates: (c,)."""
@@ -57,6 +61,8 @@ class Spread:
         signs = np.array([p.sign for p in self.parts])
         freedoms = np.array([max(1, p.clusters - 1) for p in self.parts], np.float64)
         variance = np.maximum(signs @ terms, terms.min(axis=0))
+        if self.floor is not None:
+            variance = np.maximum(variance, ((contrasts @ self.floor) * contrasts).sum(axis=1))
         shares = ((terms / np.maximum(variance, 1e-300)) ** 2 / freedoms[:, None]).sum(axis=0)
         freedom = np.maximum(freedoms.min(), 1 / np.maximum(shares, 1e-9))
         return np.sqrt(variance), freedom
@@ -92,8 +98,12 @@ def resampled(
     return solve(won, total, votes.ends, len(votes.systems), start=start, half_wins=half_wins)
 
 
-def spread(votes: Tally, values: Array, draws: dict[Cluster, Strengths]) -> Spread:
-    """The uncertainty of strengths `values` (n,), from draws for each way of clustering."""
+def spread(votes: Tally, values: Array, draws: dict[Cluster, Strengths], half_wins: bool = False) -> Spread:
+    """The uncertainty of strengths `values` (n,), from draws for each way of clustering.
+
+    half_wins: whether the votes have no estimate without. Then resamples say too little: a system that won every vote
+    wins them in each of them, too. The variance is then at least that of independent votes at these strengths.
+    """
     parts = []
     for by, drawn in draws.items():
         count = votes.clusters(by)[1]
@@ -101,7 +111,24 @@ def spread(votes: Tally, values: Array, draws: dict[Cluster, Strengths]) -> Spre
         parts.append(VarianceWay(np.atleast_2d(covariance), count))
     if len(parts) == 2:
         parts.append(cells(votes, values))
-    return Spread(tuple(parts))
+    if not half_wins:
+        return Spread(tuple(parts))
+    floor = np.asarray(
+        np.linalg.pinv(_information(votes, values, half_wins=True), hermitian=True), np.float64
+    )
+    return Spread(tuple(parts), floor)
+
+
+def _information(votes: Tally, values: Array, half_wins: bool = False) -> Array:
+    """Fisher's information (n, n) of independent votes at strengths `values`, with those that half wins add."""
+    n = len(votes.systems)
+    first, second = votes.ends
+    chance = 1 / (1 + np.exp(values[second] - values[first]))
+    weight = (votes.total + half_wins) * chance * (1 - chance)
+    found = np.zeros((n, n))
+    np.add.at(found, (first, second), -weight)
+    np.add.at(found, (second, first), -weight)
+    return found - np.diag(found.sum(axis=1))
 
 
 def cells(votes: Tally, values: Array) -> VarianceWay:
@@ -115,11 +142,7 @@ def cells(votes: Tally, values: Array) -> VarianceWay:
     gradient = np.bincount(where * n + votes.first, surprise, count * n)
     gradient -= np.bincount(where * n + votes.second, surprise, count * n)
     gradient = gradient.reshape(count, n)
-    weight = chance * (1 - chance)
-    both = np.concatenate([votes.first * n + votes.second, votes.second * n + votes.first])
-    hessian = -np.bincount(both, np.tile(weight, 2), n * n).reshape(n, n)
-    hessian -= np.diag(hessian.sum(axis=1))
-    inverse = np.linalg.pinv(hessian, hermitian=True)
+    inverse = np.linalg.pinv(_information(votes, values), hermitian=True)
     # Not gradient.T @ gradient: on so tall a matrix two BLAS threads wait for each other for seconds.
     squares = np.einsum("ci,cj->ij", gradient, gradient)
     return VarianceWay(inverse @ squares @ inverse, count, -1)

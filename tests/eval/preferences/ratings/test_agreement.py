@@ -165,3 +165,13 @@ def test_ranks_are_of_all_pairs_together() -> None:
         max(s.rank for s in rate(coins(seed), resamples=100, shuffles=1)[0].systems) > 1 for seed in range(40)
     ]
     assert np.mean(ranked) < 0.16
+
+
+def test_ties_alone_show_no_difference() -> None:
+    """Breaks where votes that do not vary at all are taken for an exact measurement of every pair."""
+    ties = [vote("ant", "bee", "tie", number) for number in range(20)]
+    both = [*ties, *(vote("ant", "cow", "a", number) for number in range(2))]
+    for votes in (ties, both):
+        for pair in pair_rates(tally(votes)):
+            assert not pair.apart
+            assert pair.high - pair.low > 0.3

@@ -11,6 +11,7 @@ from add.errors import InputError
 from benchmarks.ratings_coverage import STUDIES, SimulatedStudy, coverage, product, truth
 from eval.preferences.ratings import resample
 from eval.preferences.ratings.estimators import strengths
+from eval.preferences.ratings.rate import rate
 from eval.preferences.ratings.resample import (
     Spread,
     VarianceWay,
@@ -20,7 +21,7 @@ from eval.preferences.ratings.resample import (
     ways,
 )
 from eval.preferences.ratings.tally import Tally
-from tests.support.rated import as_tally, simulated
+from tests.support.rated import as_tally, simulated, vote
 
 
 def rng(seed: int = 0) -> np.random.Generator:
@@ -159,3 +160,20 @@ def test_coverage_is_93_to_97_percent(name: str) -> None:
     found = coverage(STUDIES[name], studies=500, resamples=200, seed=1, others=False)
     for what, share in found.items():
         assert 0.93 <= share <= 0.97, f"{name}: {what}"
+
+
+@pytest.mark.parametrize(("votes", "chance"), [(10, 0.9), (4, 0.5)])
+def test_intervals_hold_where_one_system_wins_nearly_all(votes: int, chance: float) -> None:
+    """Where resamples are all alike, since a system won every vote, they would give no width and claim ranks."""
+    generator, held, apart = rng(3), [], []
+    truth = 400 * np.log10(chance / (1 - chance))
+    for _ in range(60):
+        wins = generator.random(votes) < chance
+        cast = [vote("ant", "bee", "a" if win else "b", number) for number, win in enumerate(wins)]
+        first, second = sorted(rate(cast, {}, resamples=100, shuffles=1)[0].systems, key=lambda s: s.system)
+        half = (first.high - first.low) / 2
+        held.append(abs((first.rating - second.rating) / 2 - truth / 2) <= half)
+        apart.append(first.rank != second.rank)
+    assert np.mean(held) >= 0.93
+    if chance == 0.5:
+        assert np.mean(apart) <= 0.05
