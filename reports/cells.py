@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from statistics import fmean, stdev
+from statistics import fmean, geometric_mean, stdev
 from typing import Any
 
 from add.errors import InputError
@@ -349,6 +349,10 @@ def estimate(metric: str, run: str, values: Sequence[Metric], made: Fit | None) 
     value = fmean(each.value for each in values)
     low, high = first.interval or (None, None)
     covers = (first.interval_covers or "not stated") if first.interval else ""
+    if made is None and n > 1:  # one run's interval is not that of a mean
+        low, high, covers = None, None, ""
+        if metric in LOGARITHMIC and min(each.value for each in values) > 0:
+            value = geometric_mean(each.value for each in values)
     if made is not None:
         mean = made.mean(run)
         logarithmic = metric in LOGARITHMIC

@@ -79,12 +79,17 @@ class Contrast:
         return self.estimate - half, self.estimate + half
 
     def above(self, bound: float) -> float:
-        """One-sided p of `the difference is at most bound`: small where it is above."""
-        return tail((self.estimate - bound) / self.error, self.freedom)
+        """One-sided p of `the difference is at most bound`: small where it is above. Raises ValueError at error 0."""
+        return tail(self._errors(self.estimate - bound), self.freedom)
 
     def below(self, bound: float) -> float:
-        """One-sided p of `the difference is at least bound`: small where it is below."""
-        return tail((bound - self.estimate) / self.error, self.freedom)
+        """One-sided p of `the difference is at least bound`: small where it is below. Raises ValueError at error 0."""
+        return tail(self._errors(bound - self.estimate), self.freedom)
+
+    def _errors(self, distance: float) -> float:
+        if self.error == 0:
+            raise ValueError("neither runs nor images vary, so that nothing can be tested")
+        return distance / self.error
 
 
 @dataclass(frozen=True)
@@ -109,7 +114,7 @@ class Fit:
         return min((self.runs[row] for row in rows if row not in self.fixed), default=1)
 
     def mean(self, row: str) -> Contrast:
-        """One row's mean, on the first processor where there are several."""
+        """One row's mean, over the processors where there are several."""
         return self._linear(self.means[row], self.weights[row])
 
     def difference(self, row: str, other: str) -> Contrast:
@@ -156,6 +161,8 @@ def fit(observations: Sequence[Observation], spread: RunSpread | None = None) ->
             "rows were run on different processors only: rows and processors cannot be told apart"
         )
     weights = np.linalg.pinv(design)
+    # A row's mean is over the processors, so that it does not depend on which of them comes first.
+    over = weights[len(rows) :].sum(axis=0) / len(processors)
     fixed = {o.row: o.error**2 for o in observations if o.error is not None}
     if spread is None and len(fixed) == len(rows):
         spread = RunSpread(Variance(0.0, math.inf), {})
@@ -179,8 +186,8 @@ def fit(observations: Sequence[Observation], spread: RunSpread | None = None) ->
         )
     return Fit(
         rows=rows,
-        means=dict(zip(rows, (weights @ y)[: len(rows)].tolist(), strict=True)),
-        weights={row: weights[k] for k, row in enumerate(rows)},
+        means={row: float((weights[k] + over) @ y) for k, row in enumerate(rows)},
+        weights={row: weights[k] + over for k, row in enumerate(rows)},
         of=tuple(o.row for o in observations),
         runs={row: sum(o.row == row for o in observations) for row in rows},
         spread=spread,

@@ -95,6 +95,17 @@ def test_a_processor_is_a_factor():
     assert abs(plain.difference("a", "b").estimate) > 20
     with pytest.raises(ValueError, match="cannot be told apart"):
         fit([o for o in runs if (o.row == "a") == (o.processor == "new")])
+    backwards = fit(kept[::-1])
+    for row in ("a", "b"):
+        assert backwards.mean(row).estimate == pytest.approx(result.mean(row).estimate)
+        assert backwards.mean(row).error == pytest.approx(result.mean(row).error)
+    assert result.mean("a").estimate == pytest.approx(50, abs=2), "over both processors"
+
+
+def test_what_does_not_vary_is_not_tested():
+    found = fit([Observation("t", None, "p", 4.0, 0.0), Observation("u", None, "p", 5.0, 0.0)])
+    with pytest.raises(ValueError, match="nothing can be tested"):
+        found.difference("t", "u").above(0)
 
 
 def test_a_second_processor_widens_an_unbalanced_comparison_and_not_a_balanced_one():
