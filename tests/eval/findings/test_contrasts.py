@@ -64,6 +64,10 @@ def test_a_row_that_was_never_run_spreads_as_the_rows_do_on_average():
     spread = fit(study(rng, dict.fromkeys([*wide, "narrow"], 8), wide)).spread
     assert spread.of("new").value == pytest.approx(100 * 16 / 17, rel=0.2)
     assert spread.of("narrow").value < 5
+    wild = fit(study(rng, dict.fromkeys([*wide, "wild"], 8), {**wide, "wild": 1500.0})).spread
+    assert wild.of("new").value == pytest.approx(100, rel=0.3)
+    few = [fit(study(rng, dict.fromkeys(wide, 2), wide)).spread.of("new").value for _ in range(200)]
+    assert np.mean(few) == pytest.approx(100, rel=0.1), "with two runs a row none is taken for a wild one"
 
 
 def test_a_hand_computed_contrast():
