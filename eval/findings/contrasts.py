@@ -204,7 +204,8 @@ def _spread(variances: Mapping[str, Variance]) -> RunSpread:
     """Each row's own variance where it has enough runs, and the mean over rows, weighed by their freedom.
 
     Rows that spread wildly are left out of it: the students from random weights have 150 times the others' spread in
-    CMMD, and say nothing of a row that works. The mean's degrees of freedom are Satterthwaite's: rows that spread differently say less of another one.
+    CMMD, and say nothing of a row that works. The mean's degrees of freedom are Satterthwaite's: rows that spread
+    differently say less of another one.
     """
     found = list(variances.values())
     if not any(v.value > 0 for v in found):
