@@ -291,6 +291,6 @@ def findings_note(report: Report) -> str:
         "pretraining seed of a feature network may change what part (a) finds. Verdicts are at 5% for the whole page "
         "(Holm); a difference below the margin does "
         f"not count ({margins}). {looks}{systems}{study}Undecided claims: how many more runs a row would decide them "
-        "in 80 of 100 studies, if what was measured is the truth."
+        "in 80 of 100 studies, if what was measured is the truth and the level stays; a later look's is stricter."
     )
     return f"{note} {untested}".rstrip()

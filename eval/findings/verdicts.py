@@ -66,7 +66,7 @@ class Judged:
     pair, contrast: the pair that decides, and row - other of it; low, high: its 95% interval, corrected for nothing.
     detectable: the smallest difference of that pair that this study would have shown with a probability of 80%. more:
     for an undecided claim, how many times its runs would decide it with that probability if the estimate is the
-    truth; None where a hundred times would not.
+    truth, by the deciding pair alone and at this look's level: a lower bound. None where a hundred times would not.
     """
 
     claim: Claim
