@@ -6,11 +6,15 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 
 def pytest_configure() -> None:
     # Before torch is imported: the bits of a result depend on the number of threads.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    # A machine that does other work beside the tests may take half a second for an example.
+    settings.register_profile("any machine", deadline=None)
+    settings.load_profile("any machine")
 
 
 @pytest.fixture(scope="session")

@@ -47,8 +47,8 @@ def load_ablations(directory: str | Path) -> tuple[Ablation, ...]:
             message = f"part: '{second.part}' is already the part of {first.origin.file}"
             problems.append(second.origin.error(("part",), message))
     raise_all(problems)
-    if not ablations:
-        raise SpecError(Path(directory).as_posix(), 1, "holds no question: no YAML file but the baseline's")
+    if not ablations and not (Path(directory) / f"{BASELINE}.yaml").exists():
+        raise SpecError(Path(directory).as_posix(), 1, "holds no question and no baseline: no YAML file")
     return tuple(ablations)
 
 

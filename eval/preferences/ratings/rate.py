@@ -202,7 +202,7 @@ def _clearly_above(values: Array, uncertain: Spread) -> NDArray[np.bool_]:
     first, second = np.triu_indices(n, 1)
     error, freedom = uncertain.error(np.eye(n)[first] - np.eye(n)[second])
     difference = values[first] - values[second]
-    p = 2 * t.sf(np.abs(difference) / np.maximum(error, 1e-300), freedom)
+    p = 2 * t.sf(np.abs(difference) / np.maximum(error, 1e-9), freedom)
     apart = np.array([each <= LEVEL for each in holm(p.tolist())], bool)
     clear = np.zeros((n, n), bool)
     clear[first, second], clear[second, first] = apart & (difference > 0), apart & (difference < 0)

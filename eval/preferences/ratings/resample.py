@@ -27,6 +27,8 @@ from eval.preferences.ratings.estimators import Strengths, solve
 from eval.preferences.ratings.tally import Array, Cluster, Index, Tally
 
 LEVEL = 0.95
+_ROUNDING = 1e-12
+"""A variance of strengths, in natural logarithms, that is none."""
 
 
 @dataclass(frozen=True)
@@ -60,10 +62,11 @@ class Spread:
         terms = np.array([((contrasts @ p.covariance) * contrasts).sum(axis=1) for p in self.parts])
         signs = np.array([p.sign for p in self.parts])
         freedoms = np.array([max(1, p.clusters - 1) for p in self.parts], np.float64)
-        variance = np.maximum(signs @ terms, terms.min(axis=0))
+        # Of two systems that are alike in every resample the difference varies by rounding alone, to either side of 0.
+        variance = np.maximum(np.maximum(signs @ terms, terms.min(axis=0)), 0.0)
         if self.floor is not None:
             variance = np.maximum(variance, ((contrasts @ self.floor) * contrasts).sum(axis=1))
-        shares = ((terms / np.maximum(variance, 1e-300)) ** 2 / freedoms[:, None]).sum(axis=0)
+        shares = ((terms / np.maximum(variance, _ROUNDING)) ** 2 / freedoms[:, None]).sum(axis=0)
         freedom = np.maximum(freedoms.min(), 1 / np.maximum(shares, 1e-9))
         return np.sqrt(variance), freedom
 

@@ -223,9 +223,10 @@ def test_a_missing_file_or_directory_is_named(tmp_path):
     with pytest.raises(SpecError, match="is not a directory"):
         load_ablations(tmp_path / "none")
     (tmp_path / "questions").mkdir()
-    (tmp_path / "questions/baseline.yaml").touch()
-    with pytest.raises(SpecError, match="holds no question"):
+    with pytest.raises(SpecError, match="holds no question and no baseline"):
         load_ablations(tmp_path / "questions")
+    (tmp_path / "questions/baseline.yaml").touch()
+    assert load_ablations(tmp_path / "questions") == (), "the baseline alone"
 
 
 @pytest.mark.parametrize(

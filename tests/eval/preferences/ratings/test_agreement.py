@@ -175,3 +175,17 @@ def test_ties_alone_show_no_difference() -> None:
         for pair in pair_rates(tally(votes)):
             assert not pair.apart
             assert pair.high - pair.low > 0.3
+
+
+def test_systems_that_are_alike_in_every_vote_have_one_rank() -> None:
+    """Breaks where rounding gives their difference a variance below 0, and a p that is no number."""
+    votes = [
+        vote(first, second, "a" if number % 3 else "b", number)
+        for number in range(6)
+        for first in ("ant", "bee")
+        for second in ("cow", "dog")
+    ]
+    found = {system.system: system for system in rate(votes, {}, resamples=200, shuffles=1)[0].systems}
+    assert found["ant"].rank == found["bee"].rank
+    assert found["ant"].rating == pytest.approx(found["bee"].rating)
+    assert all(system.low < system.rating < system.high for system in found.values())
