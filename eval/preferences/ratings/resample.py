@@ -114,23 +114,35 @@ def spread(votes: Tally, values: Array, draws: dict[Cluster, Strengths], half_wi
         parts.append(VarianceWay(np.atleast_2d(covariance), count))
     if len(parts) == 2:
         parts.append(cells(votes, values))
-    if not half_wins:
-        return Spread(tuple(parts))
-    floor = np.asarray(
-        np.linalg.pinv(_information(votes, values, half_wins=True), hermitian=True), np.float64
-    )
-    return Spread(tuple(parts), floor)
+    return Spread(tuple(parts), _independent(votes, values) if half_wins else None)
+
+
+def _independent(votes: Tally, values: Array) -> Array:
+    """The covariance (n, n) of strengths if every vote were independent, with a half win either way in every pair.
+
+    A pair's votes vary as they did, so that ties, which vary less than wins and losses, count for less.
+    """
+    count, total = len(votes.ends[0]), votes.total + 1
+    wins, ties = (np.bincount(votes.pair, votes.score == score, count) for score in (1, 0.5))
+    mean, square = (votes.won + 0.5) / total, (wins + 0.5 + ties / 4) / total
+    inverse = np.linalg.pinv(_information(votes, values, half_wins=True), hermitian=True)
+    found = inverse @ _laplacian(votes, total * (square - mean**2)) @ inverse
+    return np.asarray(found, np.float64)
 
 
 def _information(votes: Tally, values: Array, half_wins: bool = False) -> Array:
-    """Fisher's information (n, n) of independent votes at strengths `values`, with those that half wins add."""
-    n = len(votes.systems)
+    """Fisher's information (n, n) of votes at strengths `values`, with those that half wins add."""
     first, second = votes.ends
     chance = 1 / (1 + np.exp(values[second] - values[first]))
-    weight = (votes.total + half_wins) * chance * (1 - chance)
+    return _laplacian(votes, (votes.total + half_wins) * chance * (1 - chance))
+
+
+def _laplacian(votes: Tally, weight: Array) -> Array:
+    """(n, n): the weights (K,) of the pairs, negative, and what makes each row's sum 0."""
+    n = len(votes.systems)
     found = np.zeros((n, n))
-    np.add.at(found, (first, second), -weight)
-    np.add.at(found, (second, first), -weight)
+    for one, other in (votes.ends, votes.ends[::-1]):
+        np.add.at(found, (one, other), -weight)
     return found - np.diag(found.sum(axis=1))
 
 
