@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from add.config.load import load_scale
 from add.config.yaml import SpecError
 from add.errors import InputError, at_least
-from addbench.project import CONFIG, DEFAULT_SCALE, attempt, is_section, scale_path, walk, yaml_line
+from addbench.project import CONFIG, attempt, is_section, scale_path, walk, yaml_line
 
 if TYPE_CHECKING:
     from add.config.scale import Scale
@@ -47,7 +47,7 @@ def adopt(options: argparse.Namespace) -> tuple[str, int]:
     from eval.adopted import BUILD, inspect, write_data
     from eval.stage import MeasureValues
 
-    base = load_scale(scale_path(options.scale or DEFAULT_SCALE))
+    base = load_scale(scale_path(options.scale))
     annotations = options.coco / "annotations" / f"captions_{options.split}.json"
     if problems := [*_absent(options, annotations), *_unmade(base)]:
         raise InputError("\n".join(problems))

@@ -43,8 +43,7 @@ def wait_until_free(snakefile: Path) -> None:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        process, host = holder(OWNER) or ("?", "?")
-        said = f"Snakemake works here already (process {process} on {host}); waiting until it ends"
+        said = f"Snakemake works here already ({_who(OWNER)}); waiting until it ends"
         print(said, file=sys.stderr, flush=True)
         fcntl.flock(descriptor, fcntl.LOCK_EX)
     except OSError:  # a file system without locks
@@ -61,8 +60,7 @@ def living(snakefile: Path) -> str | None:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        process, host = holder(snakefile.parent / OWNER) or ("?", "?")
-        return f"process {process} on {host}"
+        return _who(snakefile.parent / OWNER)
     except OSError:  # a file system without locks
         return None
     finally:
@@ -73,6 +71,11 @@ def living(snakefile: Path) -> str | None:
 def note_owner() -> None:
     """Note this process and machine in .snakemake/owner."""
     write_whole(OWNER, f"{os.getpid()} {socket.gethostname()}\n")
+
+
+def _who(owner: Path) -> str:
+    process, host = holder(owner) or ("?", "?")
+    return f"process {process} on {host}"
 
 
 def _opened(snakefile: Path) -> int:

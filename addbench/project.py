@@ -70,7 +70,7 @@ def load_project(scale: str | None, ablations: Path = ABLATIONS) -> Project:
     """
     problems: list[SpecError] = []
     loaded: list[Any] = [
-        attempt(SpecError, problems, load_scale, scale_path(DEFAULT_SCALE if scale is None else scale)),
+        attempt(SpecError, problems, load_scale, scale_path(scale)),
         attempt(SpecError, problems, load_baseline, baseline_file(ablations)),
         attempt(SpecError, problems, load_ablations, ablations),
     ]
@@ -89,9 +89,9 @@ def attempt(
         return None
 
 
-def scale_path(scale: str) -> Path:
-    """A scale's file: `scale` itself where it is a path to YAML, else in config/. Raises SpecError."""
-    path = Path(scale_file(scale))
+def scale_path(scale: str | None) -> Path:
+    """The file of a scale, by its name in config/ or as a path to YAML; of None, the default's. Raises SpecError."""
+    path = Path(scale_file(DEFAULT_SCALE if scale is None else scale))
     if not path.is_file():
         known = [file.stem for file in sorted(CONFIG.glob("*.yaml"))]
         raise SpecError(path.as_posix(), 1, f"no such scale{nearest(path.stem, known)}")

@@ -15,7 +15,7 @@ from add.config.load import load_scale
 from add.device import add_device_option, open_device
 from add.errors import InputError
 from add.files import write_json, write_whole
-from addbench.project import DEFAULT_SCALE, scale_path
+from addbench.project import scale_path
 from eval.protocols.spec import load_protocols, only
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def protocols(options: argparse.Namespace) -> tuple[str, int]:
 
     Writes the files of --out. Raises SpecError, InputError.
     """
-    scale = load_scale(scale_path(options.scale or DEFAULT_SCALE))
+    scale = load_scale(scale_path(options.scale))
     document = load_protocols(options.protocols)
     if options.only is not None:
         document = only(document, [name.strip() for name in options.only.split(",") if name.strip()])

@@ -56,9 +56,8 @@ def scale_file(scale: str) -> str:
 def baseline_file(ablations: Path) -> Path:
     """The shared default of a folder of ablations: its own baseline.yaml, or that of the project's folder."""
     own = ablations / f"{BASELINE}.yaml"
-    return (
-        own if os.path.lexists(own) else ABLATIONS / own.name
-    )  # a link that leads nowhere is refused, not ignored
+    # A link that leads nowhere is refused by its reader, not ignored.
+    return own if os.path.lexists(own) else ABLATIONS / own.name
 
 
 def report_folder(scale: Scale, ablations: Path) -> str:

@@ -106,12 +106,12 @@ def read_assignment(folder: Path, assignment: Path | None) -> dict[str, str]:
     found: dict[str, str] = {}
     lines: dict[tuple[str, str], int] = {}
     for line, row in rows:
-        for column in ("file", "prompt"):
-            value = row[header.index(column)]
-            if first := lines.get((column, value)):
-                raise InputError(path, f"line {line}", f"the {column} {value!r} is in line {first} already")
-            lines[column, value] = line
         file, prompt = row[header.index("file")], row[header.index("prompt")]
+        for place in (("file", file), ("prompt", prompt)):
+            if (first := lines.setdefault(place, line)) != line:
+                raise InputError(
+                    path, f"line {line}", f"the {place[0]} {place[1]!r} is in line {first} already"
+                )
         if not file or Path(file).name != file:
             raise InputError(path, f"line {line}", f"{file!r} is not the name of a file in {folder}")
         found[prompt] = file
@@ -173,8 +173,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     add_scale_option(parser)
     parser.add_argument("--out", type=Path, required=True, help="the sample directory")
     options = parser.parse_args(arguments)
-    if options.out.resolve().is_relative_to(options.images.resolve()):
-        raise InputError(options.out, "is the images' own folder, or in it; write to another")
+    images, out = options.images.resolve(), options.out.resolve()
+    if out.is_relative_to(images) or images.is_relative_to(out):  # `out` is replaced as a whole
+        raise InputError(options.out, "is the images' own folder, or in it, or holds it; write to another")
     values = MeasureValues.read(options.scale)
     if options.set not in values.prompts:
         raise InputError(f"the scale has no prompt set '{options.set}'; known: {', '.join(values.prompts)}")

@@ -39,10 +39,8 @@ def json_object(raw: str | bytes, name: object) -> dict[str, Any]:
         content = json.loads(raw if isinstance(raw, str) else raw.decode("utf-8"))
     except json.JSONDecodeError as error:
         raise InputError(name, f"line {error.lineno}", f"not JSON: {error.msg}") from None
-    except (
-        ValueError,
-        RecursionError,
-    ) as error:  # another encoding; a number of thousands of digits; deep nesting
+    except (ValueError, RecursionError) as error:
+        # Another encoding; a number of thousands of digits; deep nesting.
         raise InputError(name, f"not JSON in UTF-8: {error}") from None
     if not isinstance(content, dict):
         raise InputError(name, "holds no JSON object")

@@ -61,10 +61,8 @@ def check_inputs(found: Findings, scale: Scale, table: Table, networks: CheckedN
         found.problem(where, f"{oracle.scenes}: no such file", COMPLETE)
     _check_cache(found, scale)
     if scale.study is not None and Path(scale.study.records).is_dir():
-        where, remedy = (
-            line_of(scale, ("study", "records")),
-            "correct the file; `addbench preferences check` reads it",
-        )
+        where = line_of(scale, ("study", "records"))
+        remedy = "correct the file; `addbench preferences check` reads it"
         votes = found.attempt(where, remedy, read_folder, Path(scale.study.records))
         found.facts += [f"study.records: {len(votes):,} votes in {scale.study.records}"] if votes else []
 

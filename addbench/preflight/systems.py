@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from pathlib import Path
 
 from add.config.scale import Scale
 from add.config.system import SystemSpec
 from add.config.yaml import Loc
+from add.data.reading import file_bytes, json_object
 from add.errors import InputError
 from addbench.preflight import Findings, Wanted, built_later, locate
 
@@ -45,14 +44,18 @@ def _timesteps(scale: Scale, spec: SystemSpec) -> int | None:
     if source is None or built_later(scale, source):
         return None
     place = locate(Findings(), Wanted(("pipeline",), "system", source, spec.revision), scale)
-    with suppress(OSError, ValueError, TypeError):
-        config = (
-            json.loads((place.path / "scheduler" / "scheduler_config.json").read_text("utf-8"))
-            if place
-            else {}
-        )
-        return int(config["num_train_timesteps"]) if "num_train_timesteps" in config else None
-    return None
+    if place is None:
+        return None
+    file = place.path / "scheduler" / "scheduler_config.json"
+    try:
+        return int(json_object(file_bytes(file), file)["num_train_timesteps"])
+    except (
+        InputError,
+        KeyError,
+        ValueError,
+        TypeError,
+    ):  # a pipeline without one, or not as diffusers writes it
+        return None
 
 
 def _handed_in(scale: Scale, spec: SystemSpec) -> Iterator[tuple[Loc, str]]:
@@ -64,7 +67,11 @@ def _handed_in(scale: Scale, spec: SystemSpec) -> Iterator[tuple[Loc, str]]:
         try:
             files = read_assignment(Path(folder), None if assignment is None else Path(assignment))
             prompts = scale.sampling.prompts[name].at(spec.steps[0])
-            wanted = [] if _made_later(scale) else [prompt.prompt for prompt in read_prompts(prompts)]
+            wanted = (
+                []
+                if built_later(scale, scale.data.root)
+                else [prompt.prompt for prompt in read_prompts(prompts)]
+            )
         except InputError as error:
             yield ("images", name), f"images.{name}: {error}"
             continue
@@ -78,10 +85,6 @@ def _handed_in(scale: Scale, spec: SystemSpec) -> Iterator[tuple[Loc, str]]:
                 ("images", name),
                 f"images.{name}: {len(absent)} images are not in {folder}, such as {absent[0]}",
             )
-
-
-def _made_later(scale: Scale) -> bool:
-    return scale.data.build is not None and not (Path(scale.data.root) / "dataset.json").is_file()
 
 
 def _statistics(spec: SystemSpec) -> Iterator[tuple[Loc, str]]:

@@ -135,12 +135,17 @@ def read_store(folder: Path) -> ReplicationStore:
         values = read_json(path)
         if not isinstance(values, dict):
             raise InputError(path, "is no record of a run")
-        what = ("a run's record", "take it out, and add its result.json again")
-        used = _used(validated(Result, path, values | {"protocols": {}}, *what))
+        result = validated(
+            Result,
+            path,
+            values | {"protocols": protocols},
+            "a run's record",
+            "take it out, and add its result.json again",
+        )
+        used = _used(result)
         if missing := sorted(used - set(protocols)):
             raise InputError(path, f"stands under protocol {missing[0]}, which {file} does not describe")
-        values |= {"protocols": {name: protocols[name] for name in sorted(used)}}
-        result = validated(Result, path, values, *what)
+        result = result.model_copy(update={"protocols": {name: protocols[name] for name in sorted(used)}})
         if (key := Key.of(result)).file(folder) != path:
             raise InputError(path, f"holds {key}, whose place is {key.file(folder)}")
         runs[key] = result
@@ -253,8 +258,7 @@ def _used(result: Result) -> set[str]:
     return {
         metric.protocol
         for system in result.systems
-        for part in (system, system.first)
-        if part is not None
+        for part in _parts(system)
         for metric in part.metrics.values()
     }
 

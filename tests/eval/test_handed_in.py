@@ -190,6 +190,9 @@ def test_the_images_own_folder_is_not_written_over(folder: Path, capsys: pytest.
         "--scale",
         "config/smoke.yaml",
     ]
+    assert main([*command, "--out", str(folder.parent)]) == REFUSED, (
+        "it would be replaced with the images in it"
+    )
     assert main([*command, "--out", str(folder)]) == REFUSED
     assert "is the images' own folder" in capsys.readouterr().err
     assert sorted(folder.iterdir()) == before
