@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from eval.findings.page import Answer
-from eval.findings.verdicts import LOGARITHMIC
+from eval.findings.verdicts import LEVEL, LOGARITHMIC
 from reports import layout
 from reports.cells import Report
 from reports.layout import fixed, style_of
@@ -81,7 +81,7 @@ def _record(answer: Answer) -> dict[str, Any]:
             "p": judged.p,
             "holm_p": judged.holm_p,
             "detectable": shown(judged.detectable),
-            "more_runs": None if judged.more is None else max(1, math.ceil(judged.runs * (judged.more - 1))),
+            "more_runs": judged.more,
         }
     return record
 
@@ -261,13 +261,15 @@ def findings_note(report: Report) -> str:
             if record["margin"] is not None
         }.items()
     )
-    level = min((judged.level for judged in tested if judged.level > 0), default=0.05)
+    level = min((judged.level for judged in tested if judged.level > 0), default=LEVEL)
+    growing = any(judged.level != LEVEL for judged in tested)
     looks = (
         "A study that grows is looked at when its runs a row reach 8, 16, 32 and so on, and each look has its share of "
         f"the level (here {level:.3g}). "
-        if any(judged.level != 0.05 for judged in tested)
+        if growing
         else ""
     )
+    then = "truth, by the look that has these runs" if growing else "truth"
     systems = (
         "Claims about systems compare them by their own numbers of steps, on as many images; a system without a "
         "training seed has one value, and its error over images in place of a variance between runs. "
@@ -290,7 +292,7 @@ def findings_note(report: Report) -> str:
         "own where it has 8, else the mean over rows. It does not hold the draw of the pretrained networks: another "
         "pretraining seed of a feature network may change what part (a) finds. Verdicts are at 5% for the whole page "
         "(Holm); a difference below the margin does "
-        f"not count ({margins}). {looks}{systems}{study}Undecided claims: how many more runs a row would decide them "
-        "in 80 of 100 studies, if what was measured is the truth and the level stays; a later look's is stricter."
+        f"not count ({margins}). {looks}{systems}{study}Undecided claims: how many more runs a row decide them in at "
+        f"least 80 of 100 studies, if what was measured is the {then}."
     )
     return f"{note} {untested}".rstrip()

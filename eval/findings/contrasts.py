@@ -82,6 +82,15 @@ class Contrast:
         half = quantile(0.5 + level / 2, self.freedom) * self.error
         return self.estimate - half, self.estimate + half
 
+    def with_runs(self, factor: float) -> Contrast:
+        """The same estimate from `factor` times the runs of each row; degrees of freedom grow with them."""
+        between = self.error**2 - self.lasting**2
+        total = between / factor + self.lasting**2
+        share = total / self.error**2
+        # Satterthwaite's, where each variance between runs has `factor` times the freedom.
+        freedom = self.freedom * factor**3 * share**2
+        return Contrast(self.estimate, math.sqrt(total), freedom, self.lasting)
+
     def above(self, bound: float) -> float:
         """One-sided p of `the difference is at most bound`: small where it is above. Raises ValueError at error 0."""
         return tail(self._errors(self.estimate - bound), self.freedom)

@@ -21,7 +21,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from eval.findings.contrasts import Contrast, Fit, Observation, quantile
+from scipy.optimize import brentq
+
+from eval.findings.contrasts import Contrast, Fit, Observation, quantile, tail
 
 LEVEL = 0.05
 FIRST_LOOK = 8
@@ -29,6 +31,8 @@ FIRST_LOOK = 8
 FIRST_SHARE = 0.8
 """The first look's share of the level; each further look has this share of what the earlier ones left."""
 POWER = 0.8
+MOST = 100.0
+"""No plan asks for more than so many times the runs."""
 
 Relation = Literal["better", "worse", "equivalent", "not_better"]
 Name = Literal["reproduced", "contradicted", "equivalent", "undecided"]
@@ -65,8 +69,9 @@ class Judged:
 
     pair, contrast: the pair that decides, and row - other of it; low, high: its 95% interval, corrected for nothing.
     detectable: the smallest difference of that pair that this study would have shown with a probability of 80%. more:
-    for an undecided claim, how many times its runs would decide it with that probability if the estimate is the
-    truth, by the deciding pair alone and at this look's level: a lower bound. None where a hundred times would not.
+    of an undecided claim, how many more runs of each of its rows decide it with at least that probability if the
+    estimates are the truth: of all its pairs, at the level that Holm's rule leaves it at worst, and in a growing study
+    at the look that has them. None where a hundred times the runs would not.
     """
 
     claim: Claim
@@ -79,7 +84,7 @@ class Judged:
     detectable: float = math.nan
     holm_p: float = math.nan
     verdict: Name = "undecided"
-    more: float | None = None
+    more: int | None = None
 
     @property
     def interval(self) -> tuple[float, float]:
@@ -90,25 +95,29 @@ class Judged:
 def judge(
     claims: Sequence[Claim], fits: Sequence[Fit], level: float | Sequence[float] = LEVEL
 ) -> tuple[Judged, ...]:
-    """Verdicts of one page. fits: of each claim's metric. level: of the page, or of each claim's look (`look`)."""
+    """Verdicts of one page. fits: of each claim's metric. level: LEVEL, or that of each claim's look (`look`)."""
     levels = [level] * len(claims) if isinstance(level, float) else list(level)
-    raw = [_test(claim, fit, alpha) for claim, fit, alpha in zip(claims, fits, levels, strict=True)]
+    asked = list(zip(claims, fits, levels, strict=True))
+    raw = [_test(claim, fit, alpha) for claim, fit, alpha in asked]
     # Holm on p / alpha: claims may be at different looks.
     adjusted = holm([each.p / each.level if each.level > 0 else math.inf for each in raw])
-    return tuple(_settled(each, ratio, len(claims)) for each, ratio in zip(raw, adjusted, strict=True))
+    return tuple(
+        _settled(each, fit, ratio, len(raw))
+        for each, (_, fit, _), ratio in zip(raw, asked, adjusted, strict=True)
+    )
 
 
-def _settled(raw: Judged, ratio: float, claims: int) -> Judged:
+def _settled(raw: Judged, fit: Fit, ratio: float, claims: int) -> Judged:
     """A claim with its verdict. ratio: its adjusted p by its level. claims: how many there are on the page."""
     decided = ratio <= 1
     # What is planned before the first look is planned for it.
-    share = (raw.level or LEVEL * FIRST_SHARE) / claims
+    level = raw.level or LEVEL * FIRST_SHARE
     return replace(
         raw,
-        detectable=_detectable(raw.contrast, share),
+        detectable=_detectable(raw.contrast, level / claims),
         holm_p=min(1.0, ratio * LEVEL),
         verdict=raw.favoured if decided else "undecided",
-        more=None if decided else _more(raw.claim, raw.contrast, share),
+        more=None if decided else _more(raw.claim, fit, raw.level, claims),
     )
 
 
@@ -153,34 +162,68 @@ def look(observations: Sequence[Observation], claim: Claim) -> tuple[tuple[Obser
     return seen, LEVEL * FIRST_SHARE * (1 - FIRST_SHARE) ** number
 
 
-def _test(claim: Claim, fit: Fit, level: float) -> Judged:
-    """The p-values of all verdicts of a claim; the smallest is the favoured verdict's."""
+@dataclass(frozen=True)
+class _Rule:
+    """A verdict's test of one pair: each of `gaps`, distances in favour of the verdict, is above zero.
+
+    gaps: of the row's gain on the other one. sides: 2 where a level is shared with the opposite verdict's test. every:
+    it takes all pairs; otherwise one of them, at the price of Bonferroni's rule over the pairs.
+    """
+
+    gaps: Callable[[float], tuple[float, ...]]
+    sides: int
+    every: bool = True
+
+    def p(self, gain: Contrast) -> float:
+        """The p-value of one pair."""
+        return self.sides * max(replace(gain, estimate=gap).above(0) for gap in self.gaps(gain.estimate))
+
+    def missed(self, gain: Contrast, level: float) -> float:
+        """The chance at most that one pair's p is above `level`, if its estimate is the truth."""
+        bar = quantile(1 - level / self.sides, gain.freedom)
+        return sum(tail(gap / gain.error - bar, gain.freedom) for gap in self.gaps(gain.estimate))
+
+
+def _rules(claim: Claim) -> dict[Name, _Rule]:
+    m = claim.margin
+    if claim.relation in ("better", "worse"):
+        sign = 1 if claim.relation == "better" else -1
+        return {
+            "reproduced": _Rule(lambda gain: (sign * gain,), sides=2),
+            "contradicted": _Rule(lambda gain: (-sign * gain,), sides=2, every=False),
+            "equivalent": _Rule(lambda gain: (m + gain, m - gain), sides=1),
+        }
+    if claim.relation == "equivalent":
+        return {
+            "reproduced": _Rule(lambda gain: (m + gain, m - gain), sides=1),
+            "contradicted": _Rule(lambda gain: (abs(gain) - m,), sides=2, every=False),
+        }
+    return {
+        "reproduced": _Rule(lambda gain: (m - gain,), sides=2),
+        "contradicted": _Rule(lambda gain: (gain - m,), sides=2, every=False),
+    }
+
+
+def _gains(claim: Claim, fit: Fit) -> dict[tuple[str, str], Contrast]:
+    """By pair, how much better the row is than the other."""
     sign = 1 if claim.larger_is_better else -1
     contrasts = {pair: fit.difference(*pair) for pair in claim.pairs}
-    gains = {pair: Contrast(sign * c.estimate, c.error, c.freedom) for pair, c in contrasts.items()}
-    m, n = claim.margin, len(gains)
-    tests: dict[Name, Callable[[Contrast], float]]
-    if claim.relation in ("better", "worse"):
-        up = claim.relation == "better"
-        tests = {
-            "reproduced": (lambda g: 2 * g.above(0)) if up else (lambda g: 2 * g.below(0)),
-            "contradicted": (lambda g: 2 * g.below(0)) if up else (lambda g: 2 * g.above(0)),
-            "equivalent": lambda g: max(g.above(-m), g.below(m)),
-        }
-    elif claim.relation == "equivalent":
-        tests = {
-            "reproduced": lambda g: max(g.above(-m), g.below(m)),
-            "contradicted": lambda g: 2 * min(g.above(m), g.below(-m)),
-        }
-    else:
-        tests = {"reproduced": lambda g: 2 * g.below(m), "contradicted": lambda g: 2 * g.above(m)}
-    each = {name: {pair: test(gain) for pair, gain in gains.items()} for name, test in tests.items()}
-    # A claim about all pairs is contradicted by one of them: Bonferroni over the pairs.
-    p = {name: n * min(v.values()) if name == "contradicted" else max(v.values()) for name, v in each.items()}
+    return {pair: replace(c, estimate=sign * c.estimate) for pair, c in contrasts.items()}
+
+
+def _test(claim: Claim, fit: Fit, level: float) -> Judged:
+    """The p-values of all verdicts of a claim; the smallest is the favoured verdict's."""
+    gains, rules = _gains(claim, fit), _rules(claim)
+    each = {name: {pair: rule.p(gain) for pair, gain in gains.items()} for name, rule in rules.items()}
+    p = {
+        name: max(each[name].values()) if rule.every else len(gains) * min(each[name].values())
+        for name, rule in rules.items()
+    }
     favoured = min(p, key=lambda name: p[name])
     by_pair = each[favoured]
-    pair = (min if favoured == "contradicted" else max)(by_pair, key=lambda pair: by_pair[pair])
-    return Judged(claim, pair, contrasts[pair], fit.runs_of(*pair), level, favoured, min(1.0, p[favoured]))
+    pair = (max if rules[favoured].every else min)(by_pair, key=lambda pair: by_pair[pair])
+    runs = fit.runs_of(*pair)
+    return Judged(claim, pair, fit.difference(*pair), runs, level, favoured, min(1.0, p[favoured]))
 
 
 def _detectable(contrast: Contrast, level: float) -> float:
@@ -188,31 +231,40 @@ def _detectable(contrast: Contrast, level: float) -> float:
     return (quantile(1 - level / 2, contrast.freedom) + quantile(POWER, contrast.freedom)) * contrast.error
 
 
-def _more(claim: Claim, contrast: Contrast, level: float) -> float | None:
-    """How many times the runs would decide the claim, if the estimate is the truth."""
-    between = contrast.error**2 - contrast.lasting**2
-    if between <= 0:  # no run would lessen the error
-        return None
-    gain = contrast.estimate if claim.larger_is_better else -contrast.estimate
-    m = claim.margin
-    power = quantile(POWER, contrast.freedom)
-    shown = quantile(1 - level / 2, contrast.freedom) + power
-    # Bonferroni over its pairs, as in the test.
-    opposed = quantile(1 - level / (2 * len(claim.pairs)), contrast.freedom) + power
-    # An equivalence near the middle can fail on either side: power is then split between them.
-    inside = quantile(1 - level, contrast.freedom) + quantile((1 + POWER) / 2, contrast.freedom)
-    if claim.relation in ("better", "worse"):
-        as_claimed = (gain > 0) == (claim.relation == "better")
-        needs = [(abs(gain), shown if as_claimed else opposed), (m - abs(gain), inside)]
-    elif claim.relation == "equivalent":
-        needs = [(m - abs(gain), inside), (abs(gain) - m, opposed)]
+def _more(claim: Claim, fit: Fit, level: float, claims: int) -> int | None:
+    """How many more runs of each row decide the claim (`Judged.more`). level: as `judge`'s, 0 before the first look."""
+    gains, rules = list(_gains(claim, fit).values()), _rules(claim).values()
+    runs = fit.runs_of(*claim.runs)
+
+    def power(factor: float, level: float) -> float:
+        grown = [gain.with_runs(factor) for gain in gains]
+        return max(
+            1 - sum(rule.missed(gain, level) for gain in grown)
+            if rule.every
+            else 1 - min(rule.missed(gain, level / len(grown)) for gain in grown)
+            for rule in rules
+        )
+
+    if level == LEVEL:  # looked at once
+        enough = _least(lambda factor: power(factor, level / claims))
     else:
-        needs = [(m - gain, shown), (gain - m, opposed)]
-    # What runs may leave of the error, after the part that they do not lessen.
-    rooms = [(gap / z) ** 2 - contrast.lasting**2 for gap, z in needs if gap > 0]
-    factors = [between / room for room in rooms if room > 0]
-    least = min(factors, default=math.inf)
-    return max(least, 1.0) if least <= 100 else None
+        enough = None
+        factor = 2.0 if level else FIRST_LOOK / runs
+        level = level * (1 - FIRST_SHARE) or LEVEL * FIRST_SHARE
+        while factor <= MOST and enough is None:
+            if power(factor, level / claims) >= POWER:
+                enough = factor
+            factor, level = 2 * factor, level * (1 - FIRST_SHARE)
+    return None if enough is None else max(1, math.ceil(runs * (enough - 1) - 1e-9))
+
+
+def _least(power: Callable[[float], float]) -> float | None:
+    """The smallest factor from 1 to MOST with the asked power; None where there is none."""
+    if power(1.0) >= POWER:
+        return 1.0
+    if power(MOST) < POWER:
+        return None
+    return float(brentq(lambda factor: power(factor) - POWER, 1.0, MOST))
 
 
 def transformed(metric: str, value: float) -> float:

@@ -91,46 +91,92 @@ def test_what_would_be_detected_and_how_many_more_runs():
     (found,) = judge([claim], [exact(1.0)])
     assert found.verdict == "undecided"
     assert found.detectable == pytest.approx(1.959964 + 0.841621, abs=1e-5)
-    assert found.more == pytest.approx((1.959964 + 0.841621) ** 2, rel=1e-5)
+    assert found.more == math.ceil((1.959964 + 0.841621) ** 2) - 1
     (never,) = judge([claim], [exact(0.1)])  # on the margin: neither side would be shown
     assert never.more is None
 
 
+def apart(means: dict[str, float], runs: int, variance: float) -> Fit:
+    """Rows of so many runs with these means; the variance of one run is known."""
+    weights = dict(zip(means, np.eye(len(means)), strict=True))
+    spread = RunSpread(Variance(variance, math.inf), {})
+    return Fit(tuple(means), means, weights, tuple(means), dict.fromkeys(means, runs), spread, {}, {})
+
+
 def test_a_contradiction_by_one_of_several_pairs_is_planned_by_its_stricter_level():
     """Breaks where no more runs are promised to a claim that Bonferroni's rule over its pairs left undecided."""
-    of, weights = ("a", "b", "c"), np.eye(3)
-    means = {"a": 0.0, "b": 2.0, "c": 2.0}
-    made = Fit(
-        of,
-        means,
-        dict(zip(of, weights, strict=True)),
-        of,
-        dict.fromkeys(of, 8),
-        RunSpread(Variance(0.5, math.inf), {}),
-        {},
-        {},
-    )
+    made = apart({"a": 0.0, "b": 2.0, "c": 2.0}, 100, 0.5)
     claim = Claim("a is better than either", ("a",), "better", ("b", "c"), 0.1, True)
-    (found,) = judge([claim], [made], 0.05)
+    (found,) = judge([claim], [made], LEVEL)
     assert found.favoured == "contradicted"
     (single,) = judge([replace(claim, others=("b",))], [made])
     assert (found.verdict, single.verdict) == ("undecided", "contradicted")
-    assert found.more == pytest.approx(((2.241403 + 0.841621) / 2) ** 2, rel=1e-5)
+    assert found.more == math.ceil(100 * ((2.241403 + 0.841621) / 2) ** 2) - 100
+
+
+def test_a_claim_of_several_pairs_is_planned_so_that_all_of_them_are_shown():
+    """Breaks where the pair that decides stands for all: three equal pairs are then shown in half the studies."""
+    made = apart({"a": 1.9, "b": 0.0, "c": 0.0, "d": 0.0}, 100, 0.5)
+    (found,) = judge([Claim("a is best", ("a",), "better", ("b", "c", "d"), 0.1, True)], [made])
+    # Each is missed in a fifteenth, so that one of three is in a fifth at most.
+    assert found.more == math.ceil(100 * ((1.959964 + 1.501086) / 1.9) ** 2) - 100
+
+
+def test_a_growing_study_is_planned_for_its_next_looks_and_their_levels():
+    """Breaks where the plan takes this look's level: the next one's is a fifth of it."""
+    claim = Claim("a and b", ("a",), "better", ("b",), 0.001, True)
+    for gain in (0.4, 0.6, 1.0, 1.6):
+        (found,) = judge([claim], [apart({"a": gain, "b": 0.0}, 8, 0.5)], 0.04)
+        assert found.verdict == "undecided"
+        enough = (
+            8 * 2**k - 8
+            for k in range(1, 7)
+            if stats.norm.sf(stats.norm.isf(0.02 * 0.2**k) - gain * 2 ** (k / 2)) >= 0.8
+        )
+        assert found.more == next(enough, None)
+    # Before the first look, the first look: three runs are 5 short of it.
+    (early,) = judge([claim], [apart({"a": 2.5, "b": 0.0}, 3, 0.5)], 0.0)
+    assert (early.verdict, early.more) == ("undecided", 5)
+
+
+@pytest.mark.parametrize(("gain", "others"), [(0.9, ("b",)), (0.7, ("b",)), (0.9, ("b", "c", "d"))])
+def test_a_growing_study_is_decided_by_the_predicted_look_with_the_stated_power(
+    gain: float, others: tuple[str, ...]
+):
+    """Breaks when the plan and the looks disagree: what should be found in 80 of 100 studies is found in 30 to 70."""
+    rng = np.random.default_rng(0)
+    claim = Claim("a is better", ("a",), "better", others, 0.001, True)
+    made = apart({"a": gain, **dict.fromkeys(others, 0.0)}, 8, 2 / 16)
+    (found,) = judge([claim], [replace(made, spread=RunSpread(Variance(1 / 8, 14), {}))], 0.04)
+    assert found.more is not None
+    decided = []
+    for _ in range(400):
+        everything = [
+            Observation(row, k, "p", gain * (row == "a") + rng.standard_normal())
+            for row in ("a", *others)
+            for k in range(8 + found.more)
+        ]
+        seen, level = look(everything, claim)
+        decided.append(judge([claim], [fit(seen)], level)[0].verdict == "reproduced")
+    assert np.mean(decided) > 0.76
 
 
 def test_the_predicted_number_of_runs_decides_with_the_stated_power():
     """Breaks when the plan and the test disagree: what should be found in 80 of 100 studies is found in 60."""
     rng = np.random.default_rng(0)
     claim = Claim("a is better", ("a",), "better", ("b",), 0.001, True)
-    (found,) = judge([claim], [exact(0.5, error=math.sqrt(2 / 8), freedom=14)])
+    made = apart({"a": 0.5, "b": 0.0}, 8, 1 / 8)
+    (found,) = judge([claim], [replace(made, spread=RunSpread(Variance(1 / 8, 14), {}))])
     assert found.more is not None
-    runs = math.ceil(8 * found.more)
     decided = []
     for _ in range(800):
-        sample = [Observation("a", k, "p", 0.5 + rng.standard_normal()) for k in range(runs)]
-        sample += [Observation("b", k, "p", rng.standard_normal()) for k in range(runs)]
+        sample = [
+            Observation(row, k, "p", 0.5 * (row == "a") + rng.standard_normal())
+            for row in "ab"
+            for k in range(8 + found.more)
+        ]
         decided.append(judge([claim], [fit(sample)])[0].verdict == "reproduced")
-    assert np.mean(decided) == pytest.approx(0.8, abs=0.06)
+    assert np.mean(decided) == pytest.approx(0.8, abs=0.05)
 
 
 def test_pages_where_nothing_differs_are_rarely_decided():
@@ -253,7 +299,7 @@ def test_more_runs_are_promised_only_where_runs_can_decide():
     assert (hopeless.verdict, hopeless.more) == ("undecided", None)
     found = asked(0.2, 1.0)
     assert found.more is not None
-    runs = math.ceil(5 * found.more)
+    runs = 5 + found.more
     deviation = math.sqrt(2.5)
     decided = []
     for _ in range(800):
