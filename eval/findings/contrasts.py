@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 
 import numpy as np
@@ -82,15 +82,6 @@ class Contrast:
         half = quantile(0.5 + level / 2, self.freedom) * self.error
         return self.estimate - half, self.estimate + half
 
-    def with_runs(self, factor: float) -> Contrast:
-        """The same estimate from `factor` times the runs of each row; degrees of freedom grow with them."""
-        between = self.error**2 - self.lasting**2
-        total = between / factor + self.lasting**2
-        share = total / self.error**2
-        # Satterthwaite's, where each variance between runs has `factor` times the freedom.
-        freedom = self.freedom * factor**3 * share**2
-        return Contrast(self.estimate, math.sqrt(total), freedom, self.lasting)
-
     def above(self, bound: float) -> float:
         """One-sided p of `the difference is at most bound`: small where it is above. Raises ValueError at error 0."""
         return tail(self._errors(self.estimate - bound), self.freedom)
@@ -134,20 +125,35 @@ class Fit:
         """row - other."""
         return self._linear(self.means[row] - self.means[other], self.weights[row] - self.weights[other])
 
+    def with_runs(self, factor: float) -> Fit:
+        """What `factor` times each row's runs would give if means and variances are the truth."""
+        freedom = {row: factor * self.runs[row] - 1 for row in self.rows if row not in self.fixed}
+        enough = {
+            row: Variance(self.spread.of(row).value, own)
+            for row, own in freedom.items()
+            if own >= OWN_FREEDOM
+        }
+        less = np.array([1.0 if row in self.fixed else factor**-0.5 for row in self.of])
+        return replace(
+            self,
+            weights={row: weight * less for row, weight in self.weights.items()},
+            spread=RunSpread(self.spread.typical, {**self.spread.own, **enough}),
+        )
+
     def _linear(self, estimate: float, weights: Array) -> Contrast:
         """A sum of parts, one of each variance that is estimated; Satterthwaite's degrees of freedom."""
-        parts: dict[Variance, float] = {}
+        parts: dict[str, float] = {}  # by row, "" for all of the typical variance
         lasting = 0.0
         for row, weight in zip(self.of, weights, strict=True):
             if row in self.fixed:
                 lasting += weight * weight * self.fixed[row]
             else:
-                variance = self.spread.of(row)
-                parts[variance] = parts.get(variance, 0.0) + weight * weight * variance.value
+                whose = row if row in self.spread.own else ""
+                parts[whose] = parts.get(whose, 0.0) + weight * weight * self.spread.of(row).value
         total = sum(parts.values()) + lasting
         if total == 0:
             return Contrast(estimate, 0.0, math.inf)
-        inverse = sum((part / total) ** 2 / variance.freedom for variance, part in parts.items())
+        inverse = sum((part / total) ** 2 / self.spread.of(row).freedom for row, part in parts.items())
         freedom = 1 / inverse if inverse else math.inf
         return Contrast(estimate, math.sqrt(total), freedom, math.sqrt(lasting))
 

@@ -233,11 +233,11 @@ def _detectable(contrast: Contrast, level: float) -> float:
 
 def _more(claim: Claim, fit: Fit, level: float, claims: int) -> int | None:
     """How many more runs of each row decide the claim (`Judged.more`). level: as `judge`'s, 0 before the first look."""
-    gains, rules = list(_gains(claim, fit).values()), _rules(claim).values()
+    rules = _rules(claim).values()
     runs = fit.runs_of(*claim.runs)
 
     def power(factor: float, level: float) -> float:
-        grown = [gain.with_runs(factor) for gain in gains]
+        grown = _gains(claim, fit.with_runs(factor)).values()
         return max(
             1 - sum(rule.missed(gain, level) for gain in grown)
             if rule.every

@@ -86,56 +86,62 @@ def test_holm_against_a_worked_example():
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
 
 
+def apart(means: dict[str, float], runs: int, variance: float = 0.5) -> Fit:
+    """Rows of so many runs with these means, of which each has this variance."""
+    weights = dict(zip(means, np.eye(len(means)), strict=True))
+    spread = RunSpread(Variance(variance, 1.0), {row: Variance(variance, runs - 1.0) for row in means})
+    return Fit(tuple(means), means, weights, tuple(means), dict.fromkeys(means, runs), spread, {}, {})
+
+
+def shown(ratio: float, runs: int, level: float) -> float:
+    """The chance that Student's t with 2 (runs - 1) degrees of freedom, moved by `ratio`, is beyond a one-sided bar."""
+    t = stats.t(2 * (runs - 1))
+    return float(t.sf(t.isf(level) - ratio))
+
+
 def test_what_would_be_detected_and_how_many_more_runs():
     claim = Claim("a and b", ("a",), "better", ("b",), 0.1, True)
     (found,) = judge([claim], [exact(1.0)])
     assert found.verdict == "undecided"
     assert found.detectable == pytest.approx(1.959964 + 0.841621, abs=1e-5)
-    assert found.more == math.ceil((1.959964 + 0.841621) ** 2) - 1
-    (never,) = judge([claim], [exact(0.1)])  # on the margin: neither side would be shown
+    (found,) = judge([claim], [apart({"a": 1.0, "b": 0.0}, 10)])
+    assert found.more == next(n for n in range(10, 1000) if shown(math.sqrt(n / 10), n, 0.025) >= 0.8) - 10
+    (never,) = judge([claim], [apart({"a": 0.1, "b": 0.0}, 10)])  # on the margin: neither side would be shown
     assert never.more is None
-
-
-def apart(means: dict[str, float], runs: int, variance: float) -> Fit:
-    """Rows of so many runs with these means; the variance of one run is known."""
-    weights = dict(zip(means, np.eye(len(means)), strict=True))
-    spread = RunSpread(Variance(variance, math.inf), {})
-    return Fit(tuple(means), means, weights, tuple(means), dict.fromkeys(means, runs), spread, {}, {})
 
 
 def test_a_contradiction_by_one_of_several_pairs_is_planned_by_its_stricter_level():
     """Breaks where no more runs are promised to a claim that Bonferroni's rule over its pairs left undecided."""
-    made = apart({"a": 0.0, "b": 2.0, "c": 2.0}, 100, 0.5)
+    made = apart({"a": 0.0, "b": 2.0, "c": 2.0}, 100)
     claim = Claim("a is better than either", ("a",), "better", ("b", "c"), 0.1, True)
     (found,) = judge([claim], [made], LEVEL)
     assert found.favoured == "contradicted"
     (single,) = judge([replace(claim, others=("b",))], [made])
     assert (found.verdict, single.verdict) == ("undecided", "contradicted")
-    assert found.more == math.ceil(100 * ((2.241403 + 0.841621) / 2) ** 2) - 100
+    enough = next(n for n in range(100, 999) if shown(2 * math.sqrt(n / 100), n, 0.05 / 4) >= 0.8)
+    assert found.more == enough - 100
 
 
 def test_a_claim_of_several_pairs_is_planned_so_that_all_of_them_are_shown():
     """Breaks where the pair that decides stands for all: three equal pairs are then shown in half the studies."""
-    made = apart({"a": 1.9, "b": 0.0, "c": 0.0, "d": 0.0}, 100, 0.5)
+    made = apart({"a": 1.9, "b": 0.0, "c": 0.0, "d": 0.0}, 100)
     (found,) = judge([Claim("a is best", ("a",), "better", ("b", "c", "d"), 0.1, True)], [made])
     # Each is missed in a fifteenth, so that one of three is in a fifth at most.
-    assert found.more == math.ceil(100 * ((1.959964 + 1.501086) / 1.9) ** 2) - 100
+    enough = next(n for n in range(100, 999) if shown(1.9 * math.sqrt(n / 100), n, 0.025) >= 1 - 0.2 / 3)
+    assert found.more == enough - 100
 
 
 def test_a_growing_study_is_planned_for_its_next_looks_and_their_levels():
     """Breaks where the plan takes this look's level: the next one's is a fifth of it."""
     claim = Claim("a and b", ("a",), "better", ("b",), 0.001, True)
     for gain in (0.4, 0.6, 1.0, 1.6):
-        (found,) = judge([claim], [apart({"a": gain, "b": 0.0}, 8, 0.5)], 0.04)
+        (found,) = judge([claim], [apart({"a": gain, "b": 0.0}, 8)], 0.04)
         assert found.verdict == "undecided"
-        enough = (
-            8 * 2**k - 8
-            for k in range(1, 7)
-            if stats.norm.sf(stats.norm.isf(0.02 * 0.2**k) - gain * 2 ** (k / 2)) >= 0.8
-        )
-        assert found.more == next(enough, None)
+        looks = (2**k for k in range(1, 7) if shown(gain * 2 ** (k / 2), 8 * 2**k, 0.02 * 0.2**k) >= 0.8)
+        enough = next(looks, None)
+        assert found.more == (None if enough is None else 8 * enough - 8)
     # Before the first look, the first look: three runs are 5 short of it.
-    (early,) = judge([claim], [apart({"a": 2.5, "b": 0.0}, 3, 0.5)], 0.0)
+    (early,) = judge([claim], [apart({"a": 2.5, "b": 0.0}, 3)], 0.0)
     assert (early.verdict, early.more) == ("undecided", 5)
 
 
@@ -146,8 +152,8 @@ def test_a_growing_study_is_decided_by_the_predicted_look_with_the_stated_power(
     """Breaks when the plan and the looks disagree: what should be found in 80 of 100 studies is found in 30 to 70."""
     rng = np.random.default_rng(0)
     claim = Claim("a is better", ("a",), "better", others, 0.001, True)
-    made = apart({"a": gain, **dict.fromkeys(others, 0.0)}, 8, 2 / 16)
-    (found,) = judge([claim], [replace(made, spread=RunSpread(Variance(1 / 8, 14), {}))], 0.04)
+    made = apart({"a": gain, **dict.fromkeys(others, 0.0)}, 8, 1 / 8)
+    (found,) = judge([claim], [made], 0.04)
     assert found.more is not None
     decided = []
     for _ in range(400):
@@ -166,7 +172,7 @@ def test_the_predicted_number_of_runs_decides_with_the_stated_power():
     rng = np.random.default_rng(0)
     claim = Claim("a is better", ("a",), "better", ("b",), 0.001, True)
     made = apart({"a": 0.5, "b": 0.0}, 8, 1 / 8)
-    (found,) = judge([claim], [replace(made, spread=RunSpread(Variance(1 / 8, 14), {}))])
+    (found,) = judge([claim], [made])
     assert found.more is not None
     decided = []
     for _ in range(800):
