@@ -42,13 +42,15 @@ format: $(STAMP)
 	$(BIN)/ruff format .
 	$(BIN)/snakefmt Snakefile profiles/kubernetes/Snakefile mini/pretrain/Snakefile
 
-# Remakes the miniature's weights under mini/weights (about six hours of CPU time), or those of one STAGE.
+# Remakes the miniature's weights under mini/weights (about six hours of CPU time), or those of a STAGE or several.
 # It makes what is missing: delete a network's folder to make that again. Stopped, it goes on where it was.
-# With OUT they are made in another folder, and compared with the shipped ones.
+# With OUT they are made in another folder, and compared with the shipped ones. With a SHARE, say .002, of the steps it
+# is a rehearsal: every stage goes through, in the folder OUT/rehearsal, and nothing is compared.
 pretrain: $(STAMP)
 	$(BIN)/snakemake --snakefile mini/pretrain/Snakefile --directory . --cores $(CORES) \
-	  $(if $(OUT),--config "out=$(OUT)") $(if $(STAGE),-- "$(or $(OUT),mini/weights)/$(STAGE)/CARD.json")
-	$(if $(OUT),$(BIN)/python -m mini.pretrain compare --out "$(OUT)")
+	  --config $(if $(OUT),"out=$(OUT)") $(if $(SHARE),"share=$(SHARE)") -- \
+	  $(foreach stage,$(STAGE),"$(or $(OUT),mini/weights)$(if $(SHARE),/rehearsal)/$(stage)/CARD.json")
+	$(if $(SHARE),,$(if $(OUT),$(BIN)/python -m mini.pretrain compare --out "$(OUT)"))
 
 # The environment is a function of requirements.lock alone.
 $(STAMP): requirements.lock pyproject.toml

@@ -1,6 +1,7 @@
 """One stage of the miniature's weights: `python -m mini.pretrain STAGE`; mini/pretrain/Snakefile runs them in order.
 
 An interrupted stage goes on from its last checkpoint, in the same bits. Its card is written last: then it is done.
+With `--share` it is a rehearsal of few steps, whose networks are of no use.
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ import argparse
 import re
 import shutil
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -71,8 +71,8 @@ def _sdxl(*phases: Recipe, out: Path) -> None:
         shutil.rmtree(place, ignore_errors=True)
 
 
-def _epsilon(out: Path) -> None:
-    recipe = replace(_phase(22, 12000, 7e-4), out=out / "sd21_epsilon")
+def _epsilon(recipe: Recipe, out: Path) -> None:
+    recipe = replace(recipe, out=out / "sd21_epsilon")
     diffusion.train_on(recipe, out / "sd21", "epsilon", judges=_judges(out))
 
 
@@ -80,62 +80,73 @@ def _judges(out: Path) -> classify.Judges:
     return classify.Judges(out / "oracle", out / "eval_extractor")
 
 
-def _phase(seed: int, steps: int, lr: float = 1.2e-3) -> Recipe:
-    return Recipe(Path(), seed, steps, batch=32, lr=lr)
+def _oracle(recipe: Recipe, out: Path) -> None:
+    vaes = (out / "sd21" / "vae", out / "sdxl" / "vae")
+    classify.train(replace(recipe, out=out / "oracle"), nuisances=False, vaes=vaes)
 
 
-def _oracle(out: Path) -> None:
-    recipe = Recipe(out / "oracle", seed=1, steps=2500, batch=64, lr=2e-3)
-    classify.train(recipe, nuisances=False, vaes=(out / "sd21" / "vae", out / "sdxl" / "vae"))
+def _eval_extractor(recipe: Recipe, out: Path) -> None:
+    classify.train(replace(recipe, out=out / "eval_extractor"), nuisances=True)
 
 
-def _eval_extractor(out: Path) -> None:
-    classify.train(Recipe(out / "eval_extractor", seed=2, steps=2200, batch=64, lr=2e-3), nuisances=True)
+def _eval_clip(recipe: Recipe, out: Path) -> None:
+    contrast.train_evaluation_clip(replace(recipe, out=out / "eval_clip"))
 
 
-def _eval_clip(out: Path) -> None:
-    contrast.train_evaluation_clip(Recipe(out / "eval_clip", seed=7, steps=1000, batch=128, lr=1e-3))
+def _features(name: str, recipe: Recipe, hidden: tuple[int, ...], instance: bool, out: Path) -> None:
+    contrast.train_features(replace(recipe, out=out / name), hidden=hidden, instance=instance)
 
 
-def _features(name: str, seed: int, steps: int, hidden: tuple[int, ...], instance: bool, out: Path) -> None:
-    recipe = Recipe(out / name, seed, steps, batch=128, lr=2e-3)
-    contrast.train_features(recipe, hidden=hidden, instance=instance)
+def _untrained(recipe: Recipe, out: Path) -> None:
+    contrast.save_untrained(replace(recipe, out=out / "untrained"), hidden=_SMALL)
 
 
-def _untrained(out: Path) -> None:
-    contrast.save_untrained(Recipe(out / "untrained", seed=8, steps=60, batch=128, lr=1e-3), hidden=_SMALL)
-
-
-def _vit_l_clip(out: Path) -> None:
-    recipe = Recipe(out / "vit_l_clip", seed=6, steps=1000, batch=128, lr=1e-3)
+def _vit_l_clip(recipe: Recipe, out: Path) -> None:
+    recipe = replace(recipe, out=out / "vit_l_clip")
     contrast.train_discriminator_clip(recipe, out / "clip_text", hidden=_LARGE)
 
 
-STAGES: dict[str, Callable[..., None]] = {
-    "sd21/vae": partial(
-        _vae, "sd21", _phase(24, 6000, 2e-3), (_phase(11, 2600), 12.0), (_phase(14, 4500), 20.0)
-    ),
-    "sdxl/vae": partial(
-        _vae, "sdxl", _phase(42, 6000, 2e-3), (_phase(12, 2600), 12.0), (_phase(13, 4500), 20.0)
-    ),
-    "sd21": partial(_unet, "sd21", (32, 64), 1, 96, _phase(21, 60000, 1e-3)),
-    # It draws one object right and binds no words to two. Begun again from a high rate it stays there; with the frozen
-    # text encoder of sd21, which does bind them, 4500 steps are enough to leave it. The last phase trains both.
-    "sdxl-0": partial(_unet, "sdxl-0", (48, 96), 2, 128, _phase(42, 24000), vae="sdxl"),
-    "sdxl": partial(_sdxl, _phase(43, 9000, 1e-3), _phase(44, 7000, 6e-4)),
-    "sd21_epsilon": _epsilon,
-    "oracle": _oracle,
-    "eval_extractor": _eval_extractor,
-    "eval_clip": _eval_clip,
-    "vit_s_dinov1": partial(_features, "vit_s_dinov1", 3, 1200, _SMALL, False),
-    "vit_s_dinov2": partial(_features, "vit_s_dinov2", 4, 1200, _SMALL, True),
-    # Two more draws of the default's network: how much of part (a) is the draw (ablations/ours/feature_draws.yaml)?
-    "vit_s_dinov2_b": partial(_features, "vit_s_dinov2_b", 104, 1200, _SMALL, True),
-    "vit_s_dinov2_c": partial(_features, "vit_s_dinov2_c", 204, 1200, _SMALL, True),
-    "vit_l_dinov2": partial(_features, "vit_l_dinov2", 5, 800, _LARGE, True),
-    "vit_l_clip": _vit_l_clip,
-    "untrained": _untrained,
-}
+def stages(share: float = 1.0) -> dict[str, partial[None]]:
+    """What makes each network, given `out`. share: of each training's steps; below 1 it is a rehearsal."""
+
+    def recipe(seed: int, steps: int, batch: int, lr: float) -> Recipe:
+        return Recipe(Path(), seed, max(1, round(share * steps)), batch, lr)
+
+    def phase(seed: int, steps: int, lr: float = 1.2e-3) -> Recipe:
+        return recipe(seed, steps, 32, lr)
+
+    def features(name: str, seed: int, steps: int, hidden: tuple[int, ...], instance: bool) -> partial[None]:
+        return partial(_features, name, recipe(seed, steps, 128, 2e-3), hidden, instance)
+
+    return {
+        "sd21/vae": partial(
+            _vae, "sd21", phase(24, 6000, 2e-3), (phase(11, 2600), 12.0), (phase(14, 4500), 20.0)
+        ),
+        "sdxl/vae": partial(
+            _vae, "sdxl", phase(42, 6000, 2e-3), (phase(12, 2600), 12.0), (phase(13, 4500), 20.0)
+        ),
+        "sd21": partial(_unet, "sd21", (32, 64), 1, 96, phase(21, 60000, 1e-3)),
+        # It draws one object right and binds no words to two. Begun again from a high rate it stays there; with the
+        # frozen text encoder of sd21, which does bind them, 4500 steps are enough to leave it. The last phase trains
+        # both.
+        "sdxl-0": partial(_unet, "sdxl-0", (48, 96), 2, 128, phase(42, 24000), vae="sdxl"),
+        "sdxl": partial(_sdxl, phase(43, 9000, 1e-3), phase(44, 7000, 6e-4)),
+        "sd21_epsilon": partial(_epsilon, phase(22, 12000, 7e-4)),
+        "oracle": partial(_oracle, recipe(1, 2500, 64, 2e-3)),
+        "eval_extractor": partial(_eval_extractor, recipe(2, 2200, 64, 2e-3)),
+        "eval_clip": partial(_eval_clip, recipe(7, 1000, 128, 1e-3)),
+        "vit_s_dinov1": features("vit_s_dinov1", 3, 1200, _SMALL, instance=False),
+        "vit_s_dinov2": features("vit_s_dinov2", 4, 1200, _SMALL, instance=True),
+        # Two more draws of the default's network: how much of part (a) is the draw (ablations/ours/feature_draws.yaml)?
+        "vit_s_dinov2_b": features("vit_s_dinov2_b", 104, 1200, _SMALL, instance=True),
+        "vit_s_dinov2_c": features("vit_s_dinov2_c", 204, 1200, _SMALL, instance=True),
+        "vit_l_dinov2": features("vit_l_dinov2", 5, 800, _LARGE, instance=True),
+        "vit_l_clip": partial(_vit_l_clip, recipe(6, 1000, 128, 1e-3)),
+        "untrained": partial(_untrained, recipe(8, 60, 128, 1e-3)),
+    }
+
+
+STAGES = stages()
 """What makes the weights in each folder; vit_l_clip makes clip_text too, and sdxl removes sdxl-0, its first phase."""
 
 
@@ -173,6 +184,14 @@ def _compare(out: Path) -> None:
         raise InputError(out, f"beyond a bound of mini/pretrain/compare.py: {', '.join(failed)}")
 
 
+def _share(text: str) -> float:
+    """A type for argparse's arguments: above 0, at most 1."""
+    share = float(text)
+    if not 0 < share <= 1:
+        raise argparse.ArgumentTypeError(f"should be above 0 and at most 1, not {text}")
+    return share
+
+
 @refuses
 def main() -> None:
     """Run one stage, enter the hashes of all weights in the miniature's scale, or compare weights with the shipped."""
@@ -180,7 +199,11 @@ def main() -> None:
     text = "`pin` enters all hashes in config/mini.yaml; `compare` compares the weights in --out with the shipped ones"
     parser.add_argument("stage", choices=[*STAGES, "pin", "compare"], help=text)
     parser.add_argument("--out", type=Path, default=WEIGHTS, help="directory of the weights")
+    text = "train each network for this share of its steps, to see that every stage goes through: a rehearsal"
+    parser.add_argument("--share", type=_share, default=1.0, metavar="SHARE", help=text)
     arguments = parser.parse_args()
+    if arguments.share < 1 and arguments.out.resolve() == WEIGHTS.resolve():
+        parser.error("--share: the networks of a rehearsal are of no use; say with --out where they go")
     if arguments.stage == "compare":
         if arguments.out.resolve() == WEIGHTS.resolve():
             parser.error("compare: --out says where the remade weights are")
@@ -194,7 +217,7 @@ def main() -> None:
         return
     torch.set_num_threads(1)
     with only_writer(arguments.out / arguments.stage):
-        STAGES[arguments.stage](out=arguments.out)
+        stages(arguments.share)[arguments.stage](out=arguments.out)
 
 
 if __name__ == "__main__":

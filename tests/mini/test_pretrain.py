@@ -8,6 +8,8 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ from scipy.ndimage import gaussian_filter
 from add.errors import InputError
 from add.models.weights import weights_hash
 from add.noise import NoiseSchedule, coefficients, x0_from
-from mini.pretrain.__main__ import STAGES, WEIGHTS, main, pin
+from mini.pretrain.__main__ import STAGES, WEIGHTS, main, pin, stages
 from mini.pretrain.classify import Judges, reconstruct_in_turn
 from mini.pretrain.compare import compare, table
 from mini.pretrain.diffusion import (
@@ -342,6 +344,52 @@ def test_a_stage_runs_where_its_environment_is_not_activated(tmp_path: Path):
     log = tmp_path / "logs/pretrain/pin.log"
     assert done.returncode == 0, done.stderr + (log.read_text() if log.is_file() else "")
     assert log.is_file()
+
+
+@pytest.mark.parametrize("share", ["0", "1.5", "few"])
+def test_a_share_that_is_none_is_refused_before_anything_runs(tmp_path: Path, share: str):
+    command = [
+        sys.executable,
+        "-m",
+        "snakemake",
+        "--snakefile",
+        "mini/pretrain/Snakefile",
+        "--directory",
+        str(tmp_path),
+    ]
+    done = subprocess.run(
+        [*command, "--cores", "1", "--config", f"out={tmp_path}", f"share={share}"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode != 0
+    assert "share: should be a number above 0 and at most 1" in done.stderr
+    assert not list(tmp_path.glob("**/*.log"))
+
+
+def test_a_rehearsal_does_not_go_where_the_networks_are(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    """Breaks where a network of twelve steps takes the place of a shipped one."""
+    monkeypatch.setattr(sys, "argv", ["pretrain", "untrained", "--share", "0.01"])
+    with pytest.raises(SystemExit):
+        main()
+    assert "say with --out where they go" in capsys.readouterr().err
+
+
+def test_a_rehearsal_has_its_share_of_each_training():
+    few, all_of_them = stages(0.002), stages()
+    assert set(few) == set(all_of_them)
+
+    def recipes(stage: partial[None]) -> list[Recipe]:
+        given = [part for each in stage.args for part in (each if isinstance(each, tuple) else (each,))]
+        return [part for part in given if isinstance(part, Recipe)]
+
+    for name, stage in all_of_them.items():
+        pairs = list(zip(recipes(stage), recipes(few[name]), strict=True))
+        assert pairs, name
+        assert all(short == replace(full, steps=max(1, round(full.steps / 500))) for full, short in pairs)
 
 
 def remade(tmp_path: Path, **quality: float) -> Path:
