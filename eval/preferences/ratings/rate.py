@@ -160,7 +160,11 @@ def _rate_one(
     else:
         points = elo(data, settings.shuffles, seed=settings.seed_of(kind, question, category, "elo"))
     ties = int((data.score == 0.5).sum())
-    note = f"ELO leaves out {ties} ties of {data.votes} votes; Bradley-Terry counts them half"
+    notes = []
+    if ties:
+        notes.append(f"ELO leaves out {ties} ties of {data.votes} votes; Bradley-Terry counts them half")
+    if raters_vary and len(data.raters) > 1 and not win_rates.raters_seen(data):
+        notes.append("no pair has votes of two raters: intervals of win rates are for these raters alone")
     return Ratings(
         *(kind, question, category, _clusters(data, tuple(draws), raters_vary)),
         **dataclasses.asdict(settings),
@@ -178,7 +182,7 @@ def _rate_one(
             **checks,
             half_wins=half_wins,
             half_win_share=float(np.mean([d.regularised for d in draws.values()])),
-            notes=(note,) if ties else (),
+            notes=tuple(notes),
         ),
     )
 

@@ -1,9 +1,11 @@
 """Win rates of pairs of systems, and what the votes behind them are worth.
 
 Votes come in clusters: one rater's share that rater's taste, and those on one prompt its difficulty. The design effect
-is how much more the rates vary for it than as many independent yes-or-no answers would; it is estimated over all
-pairs together, since one pair has too few votes for its own. A rate's interval is Wilson's, for the votes divided by
-that effect: it stays within 0 and 1 and does not collapse where all votes agree.
+is how much more a rate varies for it than as many independent yes-or-no answers would. How alike the votes of a cluster
+are is estimated over all pairs together, since one pair has too few votes for that, from those with two clusters or
+more; a pair's own effect follows from how its votes are spread over its clusters. So a pair with one rater alone has
+the effect of that rater's many votes, which its own votes do not show. A rate's interval is Wilson's, for the votes
+divided by the effect: it stays within 0 and 1 and does not collapse where all votes agree.
 """
 
 from __future__ import annotations
@@ -15,13 +17,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from eval.findings.verdicts import LEVEL as LEVEL_OF_TESTS
-from eval.findings.verdicts import holm
-from eval.preferences.ratings.resample import LEVEL, Spread, VarianceWay, ways
+from eval.findings.verdicts import POWER, holm
+from eval.preferences.ratings.resample import LEVEL, ways
 from eval.preferences.ratings.tally import Array, Index, Tally
 from eval.preferences.record import Vote
-
-POWER_FACTOR = 1.959964 + 0.841621
-"""Quantiles of the normal distribution for a two-sided test at 5% that finds a difference 80% of the time."""
 
 _FEWEST_CHECKS = 2
 _ATTENTIVE = 0.8
@@ -50,10 +49,10 @@ class PairRate:
 
 @dataclass(frozen=True)
 class DesignEffect:
-    """The variance of rates over that of independent yes-or-no answers; `freedom`: its degrees of freedom."""
+    """The variance of each rate over that of independent yes-or-no answers, (K,), and its degrees of freedom, (K,)."""
 
-    value: float
-    freedom: float
+    value: Array
+    freedom: Array
 
     def interval(self, rate: Array, votes: Array) -> tuple[Array, Array]:
         """95% intervals, low and high, of rates from 0 to 1 of `votes` votes each."""
@@ -87,44 +86,70 @@ def pair_rates(votes: Tally, raters_vary: bool = True) -> tuple[PairRate, ...]:
 
 
 def design_effect(votes: Tally, values: Array, group: Index, raters_vary: bool = True) -> DesignEffect:
-    """The design effect of the means of `values` (v,), each 0, 1/2 or 1, within groups (v,).
+    """The design effects of the means of `values` (v,), each 0, 1/2 or 1, within K groups (v,), numbered from 0.
 
-    At least that of independent votes (below 1 where there are ties); 1 where the values do not vary
-    within their groups.
+    At least that of independent votes (below 1 where there are ties); 1 where the values do not vary within their
+    groups. Where no group has two raters (`raters_seen`), what raters do cannot be told from rates, and is not in it.
     """
     total = np.bincount(group)
-    rate = np.bincount(group, values) / np.maximum(total, 1)
+    rate = np.bincount(group, values) / total
     surprise = values - rate[group]
-    answers = float((total * rate * (1 - rate)).sum())
-    if answers <= 1e-12:
-        return DesignEffect(1.0, 1e9)
-    single, _ = _variance(surprise, group, np.arange(len(values)))
-    if single <= 1e-12:  # every vote is its pair's rate, as where all are ties: nothing says how votes vary
-        return DesignEffect(1.0, 1e9)
-    parts = [_part(surprise, group, votes.clusters(by)[0]) for by in ways(votes, raters_vary)]
-    if len(parts) == 2:
-        parts.append(_part(surprise, group, votes.rater * len(votes.prompts) + votes.prompt, -1))
-    error, freedom = Spread(tuple(parts)).error(np.ones((1, 1)))
-    if error[0] ** 2 <= single:
-        return DesignEffect(single / answers, 1e9)
-    return DesignEffect(float(error[0] ** 2) / answers, float(freedom[0]))
+    answers = total * rate * (1 - rate)
+    unclustered = DesignEffect(np.ones(len(total)), np.full(len(total), 1e9))
+    if answers.sum() <= 1e-12:
+        return unclustered
+    single, _, _ = _variance(surprise, group, np.arange(len(values)))
+    if (
+        single.sum() <= 1e-12
+    ):  # every vote is its pair's rate, as where all are ties: nothing says how votes vary
+        return unclustered
+    alone = single.sum() / answers.sum()
+    clusters = [(votes.clusters(by)[0], 1) for by in ways(votes, raters_vary)]
+    if len(clusters) == 2:
+        clusters.append((votes.rater * len(votes.prompts) + votes.prompt, -1))
+    effects, errors, extrapolated, freedoms = [], [], [], []
+    for cluster, _ in clusters:
+        variance, clusters_less_one, together = _variance(surprise, group, cluster)
+        seen = clusters_less_one > 0
+        # How alike two votes of a cluster are, in units of a vote's variance; how many times as many such pairs of
+        # votes a group has as those that tell.
+        pairs, of_seen = float((answers / total * together)[seen].sum()), float(answers[seen].sum())
+        likeness = float((variance - single)[seen].sum()) / pairs if pairs else 0.0
+        times = together / total * of_seen / pairs if pairs else np.ones(len(total))
+        freedoms.append(max(1, int(clusters_less_one.sum())))
+        error = variance.sum() / max(of_seen, 1e-12) / np.sqrt(freedoms[-1])
+        effects.append(alone + likeness * together / total)
+        errors.append(times * error)
+        extrapolated.append(np.maximum(times - 1, 0) * error)
+    signs = [sign for _, sign in clusters]
+    found = np.maximum(signs @ np.array(effects), np.min(effects, axis=0))
+    value = np.maximum(found, alone)
+    # Satterthwaite's. That votes are independent at best is known, and how far it is beyond that where a group has more
+    # votes a cluster than those that tell, is not.
+    error = np.where(
+        found > alone, np.sum(np.square(errors), axis=0), np.sum(np.square(extrapolated), axis=0)
+    )
+    freedom = value**2 / np.maximum(error, 1e-9)
+    fewest = np.where(np.sum(extrapolated, axis=0) > 0, 1, min(freedoms))
+    return DesignEffect(value, np.maximum(freedom, fewest))
 
 
-def _part(surprise: Array, group: Index, cluster: Index, sign: int = 1) -> VarianceWay:
-    variance, freedom = _variance(surprise, group, cluster)
-    return VarianceWay(np.array([[variance]]), 1 + freedom, sign)
+def raters_seen(votes: Tally) -> bool:
+    """Whether a pair of systems has votes of two raters."""
+    return len(np.unique(votes.pair * len(votes.raters) + votes.rater)) > len(votes.total)
 
 
-def _variance(surprise: Array, group: Index, cluster: Index) -> tuple[float, int]:
-    """The variance of the groups' sums, clusters being independent, summed over groups with two clusters or more;
-    and its degrees of freedom, one fewer than clusters in each group."""
+def _variance(surprise: Array, group: Index, cluster: Index) -> tuple[Array, Index, Index]:
+    """Of each group (K,) the variance of its sum, clusters being independent, 0 with one cluster; its degrees of
+    freedom, one fewer than its clusters; how many ordered pairs of its votes are of one cluster."""
     width = int(cluster.max()) + 1
     held, where = np.unique(group * width + cluster, return_inverse=True)
-    squares = np.bincount(where, surprise) ** 2
-    clusters = np.bincount(held // width)
-    variance = np.bincount(held // width, squares)
-    freedom = np.maximum(clusters - 1, 0)
-    return float((variance * clusters / np.maximum(freedom, 1))[freedom > 0].sum()), int(freedom.sum())
+    groups, sizes = held // width, np.bincount(where)
+    count = np.bincount(groups)
+    freedom = count - 1
+    variance = np.bincount(groups, np.bincount(where, surprise) ** 2) * count / np.maximum(freedom, 1)
+    together = np.bincount(groups, sizes * (sizes - 1)).astype(np.int64)
+    return np.where(freedom > 0, variance, 0.0), freedom, together
 
 
 @dataclass(frozen=True)
@@ -201,10 +226,15 @@ def transitive_share(votes: Tally) -> float | None:
 
 
 def smallest_difference(votes: Tally, raters_vary: bool = True) -> float:
-    """How far from 1/2 a win rate must be for a pair with the median number of votes to show it, tested at 5%,
-    in 80% of studies: 2.80 sqrt(1/4 D / votes), D the design effect of the clusters. At most 1/2."""
-    effect = design_effect(votes, votes.score, votes.pair, raters_vary).value
-    return float(min(0.5, POWER_FACTOR * np.sqrt(effect / 4 / np.median(votes.total))))
+    """How far from 1/2 a win rate must be for the median pair to be `apart` in 80% of studies, at most 1/2.
+
+    (t_(1 - .05 / 2 K) + t_.8) sqrt(1/4 D / votes): K pairs, D the pair's design effect, t Student's quantiles.
+    """
+    from scipy.stats import t
+
+    effect = design_effect(votes, votes.score, votes.pair, raters_vary)
+    quantiles = sum(t.ppf(p, effect.freedom) for p in (1 - LEVEL_OF_TESTS / 2 / len(votes.total), POWER))
+    return float(min(0.5, np.median(quantiles * np.sqrt(effect.value / 4 / votes.total))))
 
 
 def inattentive(checks: Sequence[Vote]) -> tuple[str, ...]:

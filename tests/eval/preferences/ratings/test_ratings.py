@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from add.errors import REFUSED, InputError
 from eval.preferences.rate_votes import main
 from eval.preferences.ratings.rate import rate
 from eval.preferences.ratings.result import COLUMNS, Ratings, read_ratings, write_ratings
-from eval.preferences.ratings.tally import tally
+from eval.preferences.ratings.tally import Tally, tally
 from eval.preferences.ratings.win_rates import DesignEffect, design_effect, pair_rates
 from eval.preferences.reader import write_votes
 from eval.preferences.record import Vote
@@ -47,7 +48,7 @@ def rated() -> dict[tuple[str, str, str], Ratings]:
 )
 def test_a_rates_interval_is_wilsons(wins: int, votes: int, low: float, high: float) -> None:
     """Newcombe, Statistics in Medicine 17 (1998), table I, method 3."""
-    found = DesignEffect(1.0, 1e9).interval(np.array([wins / votes]), np.array([votes]))
+    found = DesignEffect(np.ones(1), np.full(1, 1e9)).interval(np.array([wins / votes]), np.array([votes]))
     assert [round(float(end[0]), 4) for end in found] == [low, high]
 
 
@@ -65,6 +66,52 @@ def test_pairs_count_ties_half_and_clusters_widen_them() -> None:
     )
     tied = tally([vote("ant", "bee", "tie" if n % 2 else "a", n, rater=f"r{n}") for n in range(400)])
     assert design_effect(tied, tied.score, tied.pair).value == pytest.approx(1 / 3, abs=0.01)
+
+
+def one_rater_a_pair(seed: int, alone: int) -> tuple[Tally, np.ndarray]:
+    """Ten pairs of 60 votes by raters of whom each has a taste of its own in each pair, `alone` of them by one rater
+    and the others by twelve; and whether each pair is by one."""
+    rng = np.random.default_rng(seed)
+    names = [f"system {k}" for k in range(5)]
+    pairs = list(combinations(names, 2))
+    votes, prompt = [], 0
+    for number, (a, b) in enumerate(pairs):
+        raters = 1 if number < alone else 12
+        for rater in range(raters):
+            chance = np.clip(0.5 + 0.15 * rng.standard_normal(), 0, 1)
+            for _ in range(60 // raters):
+                prompt += 1
+                votes.append(vote(a, b, "ab"[int(rng.random() > chance)], prompt, rater=f"r{number} {rater}"))  # type: ignore[arg-type]
+    return tally(votes), np.arange(len(pairs)) < alone
+
+
+@pytest.mark.parametrize("alone", [3, 7])
+def test_a_pair_with_one_rater_has_the_interval_of_one_rater(alone: int) -> None:
+    """Breaks where such pairs are taken for independent votes: their 95% intervals then hold in two of three."""
+    held: list[np.ndarray] = []
+    for seed in range(150):
+        votes, by_one = one_rater_a_pair(seed, alone)
+        held.append(np.array([r.low <= 0.5 <= r.high for r in pair_rates(votes)]))
+    coverage = np.mean(held, axis=0)
+    assert coverage[by_one].mean() > 0.94, (
+        "on the safe side: how alike one rater's votes are is of few raters"
+    )
+    assert 0.92 < coverage[~by_one].mean() <= 0.98
+
+
+def test_where_no_pair_has_two_raters_a_note_says_what_is_not_known() -> None:
+    lonely = [
+        vote(a, b, "a", k, rater=f"{a} {b}")
+        for a, b in combinations(("ant", "bee", "cat"), 2)
+        for k in range(9)
+    ]
+    (found,) = rate(lonely, **FAST)
+    assert (
+        "no pair has votes of two raters: intervals of win rates are for these raters alone"
+        in found.diagnostics.notes
+    )
+    (seen,) = rate([*lonely, vote("ant", "bee", "b", 99, rater="another")], **FAST)
+    assert not any("two raters" in note for note in seen.diagnostics.notes)
 
 
 def test_a_pair_that_agrees_in_all_votes_keeps_an_interval() -> None:
