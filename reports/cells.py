@@ -56,6 +56,11 @@ class Estimate:
     protocol: str
     groups: dict[str, float]
 
+    @property
+    def is_total(self) -> bool:
+        """Whether the interval holds the training seed."""
+        return self.covers.startswith("total")
+
 
 @dataclass(frozen=True, order=True)
 class Slice:

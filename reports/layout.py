@@ -284,31 +284,34 @@ def interval_note(report: Report) -> str:
     values = "Values are of one run a row."
     if most > 1:
         values = "Values are means over a row's runs, geometric ones of FID."
-    kinds = {(e.low is not None, e.covers.startswith("total")) for e in _estimates(report)}
-    if (True, True) in kinds:
-        own = any(len(found) > 1 for found in report.results.values())
-        source = "of these runs" if own else "of the replication"
-        return (
-            f"{values} Brackets: 95%, total. They hold the training seed and the processor (another processor is "
-            f"another draw), by the variance between runs {source}, a row's own where it has 8 "
-            "runs, else the mean over rows, and the images and the reference images. They do not hold the draw of the "
-            "pretrained networks."
-        )
-    if not any(low for low, _ in kinds):
+    found = list(_estimates(report))
+    if all(e.low is None for *_, e in found):
         return f"{values} There is no interval: nothing tells a difference between rows from noise."
-    covers = {
-        metric: estimate.covers
-        for measurement in report.measurements.values()
-        for metric, estimate in measurement.metrics.items()
-        if estimate.low is not None
-    }
-    each = "; ".join(f"{style_of(metric).title}: {covers[metric]}" for metric in in_order(set(covers)))
-    return (
-        f"{values} What the brackets cover: {each}. They do not cover the training seed, which can move a value by "
-        "more, so nothing is bold and no claim is judged."
+    total = {metric for metric, _, e in found if e.is_total}
+    narrow: dict[str, str] = {}
+    for metric in in_order({metric for metric, *_ in found}):
+        for steps, e in ((steps, e) for m, steps, e in found if m == metric):
+            if e.low is not None and not e.is_total:
+                at = f", {steps_text(steps)}" if metric in total else ""
+                narrow[f"{style_of(metric).title}{at}"] = e.covers
+    each = "; ".join(f"{title}: {covers}" for title, covers in narrow.items())
+    if not total:
+        return (
+            f"{values} What the brackets cover: {each}. They do not cover the training seed, which can move a value by "
+            "more, so nothing is bold and no claim is judged."
+        )
+    source = "of these runs" if most > 1 else "of the replication"
+    note = (
+        f"{values} Brackets: 95%, total. They hold the training seed and the processor (another processor is "
+        f"another draw), by the variance between runs {source}, a row's own where it has 8 "
+        "runs, else the mean over rows, and the images and the reference images. They do not hold the draw of the "
+        "pretrained networks."
     )
+    return note + (f" Where no spread between runs is known they hold less ({each})." if each else "")
 
 
-def _estimates(report: Report) -> Iterator[Estimate]:
-    for measurement in report.measurements.values():
-        yield from measurement.metrics.values()
+def _estimates(report: Report) -> Iterator[tuple[str, int, Estimate]]:
+    """Each estimate with its metric and number of steps."""
+    for (_, column), measurement in report.measurements.items():
+        for metric, estimate in measurement.metrics.items():
+            yield metric, column.steps, estimate

@@ -30,6 +30,7 @@ from reports.findings import (
     render_findings_json,
     steps_table,
 )
+from reports.layout import interval_note
 from reports.plots.findings import plot_findings
 from reports.plots.style import styled
 from reports.study import ReportRow
@@ -143,6 +144,30 @@ def test_an_undecided_claim_says_how_many_more_runs_would_decide_it():
     assert int(row["more_runs"]) > 1
     assert page_lines(made)[0]["after"] == f"{row['more_runs']} more runs"
     assert float(row["detectable"]) > 0.02
+
+
+def test_the_note_names_the_metrics_whose_brackets_lack_the_seed():
+    """Breaks where one metric's known spread lets the page call every column's interval total."""
+    made = report(finding("fid"))
+    some = summarise(made.study, made.results, None, {("fid", 1, "coco"): SPREAD["fid", 1, "coco"]})
+    note = interval_note(some)
+    assert "Brackets: 95%, total." in note
+    said = note.partition("Where no spread between runs is known they hold less")[2]
+    assert "CLIP score: " in said
+    assert "FID, four steps: " in said
+    assert "FID: " not in said
+    every = {m: RunSpread(Variance(1e-4, 100.0), {}) for m in all_measures(made)}
+    assert "hold less" not in interval_note(summarise(made.study, made.results, None, every))
+    assert "total" not in interval_note(report(finding("fid"), spread=False))
+
+
+def all_measures(made: Report) -> set[tuple[str, int, str]]:
+    return {
+        (metric, system.steps, system.prompts)
+        for (result,) in made.results.values()
+        for system in result.systems
+        for metric in system.metrics
+    }
 
 
 def test_the_json_holds_the_same_values():
