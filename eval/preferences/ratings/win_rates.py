@@ -101,13 +101,13 @@ def design_effect(votes: Tally, values: Array, group: Index, raters_vary: bool =
     single, _, _ = _variance(surprise, group, np.arange(len(values)))
     if (
         single.sum() <= 1e-12
-    ):  # every vote is its pair's rate, as where all are ties: nothing says how votes vary
+    ):  # every vote is its pair's rate, as where all are ties: nothing says how they vary
         return unclustered
     alone = single.sum() / answers.sum()
     clusters = [(votes.clusters(by)[0], 1) for by in ways(votes, raters_vary)]
     if len(clusters) == 2:
         clusters.append((votes.rater * len(votes.prompts) + votes.prompt, -1))
-    effects, errors, extrapolated, freedoms = [], [], [], []
+    effects, errors, extrapolated, fewest = [], [], [], []
     for cluster, _ in clusters:
         variance, clusters_less_one, together = _variance(surprise, group, cluster)
         seen = clusters_less_one > 0
@@ -116,11 +116,12 @@ def design_effect(votes: Tally, values: Array, group: Index, raters_vary: bool =
         pairs, of_seen = float((answers / total * together)[seen].sum()), float(answers[seen].sum())
         likeness = float((variance - single)[seen].sum()) / pairs if pairs else 0.0
         times = together / total * of_seen / pairs if pairs else np.ones(len(total))
-        freedoms.append(max(1, int(clusters_less_one.sum())))
-        error = variance.sum() / max(of_seen, 1e-12) / np.sqrt(freedoms[-1])
+        freedom = max(1, int(clusters_less_one.sum()))
+        error = variance.sum() / max(of_seen, 1e-12) / np.sqrt(freedom)
         effects.append(alone + likeness * together / total)
         errors.append(times * error)
         extrapolated.append(np.maximum(times - 1, 0) * error)
+        fewest.append(freedom / np.maximum(times, 1) ** 2)
     signs = [sign for _, sign in clusters]
     found = np.maximum(signs @ np.array(effects), np.min(effects, axis=0))
     value = np.maximum(found, alone)
@@ -129,9 +130,8 @@ def design_effect(votes: Tally, values: Array, group: Index, raters_vary: bool =
     error = np.where(
         found > alone, np.sum(np.square(errors), axis=0), np.sum(np.square(extrapolated), axis=0)
     )
-    freedom = value**2 / np.maximum(error, 1e-9)
-    fewest = np.where(np.sum(extrapolated, axis=0) > 0, 1, min(freedoms))
-    return DesignEffect(value, np.maximum(freedom, fewest))
+    least = np.maximum(np.min(fewest, axis=0), 1)
+    return DesignEffect(value, np.maximum(value**2 / np.maximum(error, 1e-9), least))
 
 
 def raters_seen(votes: Tally) -> bool:
