@@ -66,17 +66,19 @@ def preferences(options: argparse.Namespace) -> tuple[str, int]:
 
 
 def _check(options: argparse.Namespace) -> str:
+    from eval.preferences.checks import Seen
     from eval.preferences.key import read_keys
     from eval.preferences.reader import read_folder, read_votes
 
     lines: list[str] = []
     problems: list[Problem] = []
-    for file in options.files:
+    seen = Seen()  # of all files together, as they are rated
+    for file in {file.resolve(): file for file in options.files}.values():
         try:
             if file.is_dir():
-                votes = read_folder(file, options.system)
+                votes = read_folder(file, options.system, seen=seen)
             else:
-                votes = read_votes(file, options.system, read_keys(file.parent))
+                votes = read_votes(file, options.system, read_keys(file.parent), seen)
         except PreferenceError as error:
             problems += error.problems
         else:

@@ -22,14 +22,18 @@ _COMPANIONS = (".md", KEY_SUFFIX)
 
 
 def read_votes(
-    file: Path, systems: Collection[str] | None = None, keys: Mapping[str, StudyKey] | None = None
+    file: Path,
+    systems: Collection[str] | None = None,
+    keys: Mapping[str, StudyKey] | None = None,
+    seen: Seen | None = None,
 ) -> tuple[Vote, ...]:
     """The votes of one file, in order. Raises PreferenceError with every problem.
 
     keys: {study: key}; codes of these studies are replaced by names, and codes that the key lacks are refused.
-    systems: the names that may occur after that; None takes every name.
+    systems: the names that may occur after that; None takes every name. seen: the votes of other files, which these
+    may not repeat or contradict.
     """
-    return read_files([file], systems, keys or {})
+    return read_files([file], systems, keys or {}, seen=seen)
 
 
 def read_files(
@@ -37,12 +41,13 @@ def read_files(
     systems: Collection[str] | None,
     keys: Mapping[str, StudyKey],
     csv_only: bool = False,
+    seen: Seen | None = None,
 ) -> tuple[Vote, ...]:
     """The votes of several files, as `read_votes` reads them; a vote that is in two files is refused.
 
     csv_only: refuse other files unread.
     """
-    resolver, seen = Resolver(systems, keys), Seen()
+    resolver, seen = Resolver(systems, keys), seen or Seen()
     votes: list[Vote] = []
     problems: list[Problem] = []
     for file in files:
@@ -61,7 +66,10 @@ def read_files(
 
 
 def read_folder(
-    folder: Path, systems: Collection[str] | None = None, keys: Mapping[str, StudyKey] | None = None
+    folder: Path,
+    systems: Collection[str] | None = None,
+    keys: Mapping[str, StudyKey] | None = None,
+    seen: Seen | None = None,
 ) -> tuple[Vote, ...]:
     """The votes of all *.csv of a folder, files in sorted order. Raises PreferenceError with every problem.
 
@@ -74,7 +82,7 @@ def read_folder(
     known = read_keys(folder) if keys is None else keys
     shown = (file for file in sorted(folder.iterdir()) if not file.name.startswith("."))
     files = (file for file in shown if not file.name.endswith(_COMPANIONS))
-    return read_files(files, systems, known, csv_only=True)
+    return read_files(files, systems, known, csv_only=True, seen=seen)
 
 
 def write_votes(file: Path, votes: Sequence[Vote]) -> None:

@@ -47,6 +47,18 @@ def test_check_prints_every_problem_of_every_file(command, tmp_path: Path) -> No
     ]
 
 
+def test_check_finds_a_vote_that_is_in_two_of_the_files(command, tmp_path: Path) -> None:
+    """Breaks where each file is read by itself: their folder would then be refused only by the ratings."""
+    one, other = tmp_path / "a.csv", tmp_path / "b.csv"
+    for file in (one, other):
+        write_votes(file, [VOTE])
+    code, _, err = command("check", one, other)
+    assert code == 1
+    assert f"{other}, line 2" in err
+    assert f"already answered this comparison in {one}, line 2" in err
+    assert command("check", one, one)[0] == 0, "one file, named twice"
+
+
 def test_check_knows_systems_and_keys(command, tmp_path: Path) -> None:
     file = tmp_path / "votes.csv"
     write_votes(file, [CODED])
