@@ -49,13 +49,8 @@ def _timesteps(scale: Scale, spec: SystemSpec) -> int | None:
     file = place.path / "scheduler" / "scheduler_config.json"
     try:
         return int(json_object(file_bytes(file), file)["num_train_timesteps"])
-    except (
-        InputError,
-        KeyError,
-        ValueError,
-        TypeError,
-    ):  # a pipeline without one, or not as diffusers writes it
-        return None
+    except (InputError, KeyError, ValueError, TypeError):
+        return None  # a pipeline without one, or not as diffusers writes it
 
 
 def _handed_in(scale: Scale, spec: SystemSpec) -> Iterator[tuple[Loc, str]]:

@@ -200,7 +200,7 @@ def main() -> None:
     parser.add_argument("stage", choices=[*STAGES, "pin", "compare"], help=text)
     parser.add_argument("--out", type=Path, default=WEIGHTS, help="directory of the weights")
     text = "train each network for this share of its steps, to see that every stage goes through: a rehearsal"
-    parser.add_argument("--share", type=_share, default=1.0, metavar="SHARE", help=text)
+    parser.add_argument("--share", type=_share, default=1.0, help=text)
     arguments = parser.parse_args()
     if arguments.share < 1 and arguments.out.resolve() == WEIGHTS.resolve():
         parser.error("--share: the networks of a rehearsal are of no use; say with --out where they go")

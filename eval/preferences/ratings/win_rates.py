@@ -99,16 +99,16 @@ def design_effect(votes: Tally, values: Array, group: Index, raters_vary: bool =
     if answers.sum() <= 1e-12:
         return unclustered
     single, _, _ = _variance(surprise, group, np.arange(len(values)))
-    if (
-        single.sum() <= 1e-12
-    ):  # every vote is its pair's rate, as where all are ties: nothing says how they vary
+    # Where every vote is its pair's rate, as where all are ties, nothing says how they vary.
+    if single.sum() <= 1e-12:
         return unclustered
     alone = single.sum() / answers.sum()
-    clusters = [(votes.clusters(by)[0], 1) for by in ways(votes, raters_vary)]
+    clusters = [votes.clusters(by)[0] for by in ways(votes, raters_vary)]
     if len(clusters) == 2:
-        clusters.append((votes.rater * len(votes.prompts) + votes.prompt, -1))
+        clusters.append(votes.rater * len(votes.prompts) + votes.prompt)
+    signs = (1, 1, -1)[: len(clusters)]
     effects, errors, extrapolated, fewest = [], [], [], []
-    for cluster, _ in clusters:
+    for cluster in clusters:
         variance, clusters_less_one, together = _variance(surprise, group, cluster)
         seen = clusters_less_one > 0
         # How alike two votes of a cluster are, in units of a vote's variance; how many times as many such pairs of
@@ -122,7 +122,6 @@ def design_effect(votes: Tally, values: Array, group: Index, raters_vary: bool =
         errors.append(times * error)
         extrapolated.append(np.maximum(times - 1, 0) * error)
         fewest.append(freedom / np.maximum(times, 1) ** 2)
-    signs = [sign for _, sign in clusters]
     found = np.maximum(signs @ np.array(effects), np.min(effects, axis=0))
     value = np.maximum(found, alone)
     # Satterthwaite's. That votes are independent at best is known, and how far it is beyond that where a group has more
