@@ -30,7 +30,8 @@ from snakemake.utils import min_version
 min_version("9.0")
 sys.path.insert(0, workflow.basedir)
 
-from add.config.load import load_ablations, load_baseline, load_scale
+from add.config.load import ABLATIONS as DEFAULT_ABLATIONS
+from add.config.load import baseline_file, load_ablations, load_baseline, load_scale
 from add.config.resolve import resolve
 from add.errors import REFUSED, InputError
 from addbench.identity import (
@@ -45,9 +46,8 @@ from addbench.identity import (
 from addbench.owner import free_dead_lock, note_owner
 from addbench.preflight.inputs import check_inputs_exist
 from addbench.project import DEFAULT_SCALE, scale_path
-from addbench.workflow import ABLATIONS as DEFAULT_ABLATIONS
 from addbench.workflow import (
-    baseline_file,
+    ablations_folder,
     build_options,
     gpu_jobs,
     plain,
@@ -55,7 +55,7 @@ from addbench.workflow import (
     refuse_unknown,
     report_figures,
     report_folder,
-    report_values,
+    report_study,
     stage_values,
     systems_tables,
     train_options,
@@ -70,13 +70,14 @@ from eval.stage import (
     ScoreValues,
     TimingValues,
 )
+from reports.study import packed
 
 if workflow.is_main_process:
     free_dead_lock(Path(workflow.snakefile))
 
 refuse_unknown(config, "scale", "ablations", "study", "gpu", "whole_runs_first")
 SCALE = load_scale(scale_path(str(config.get("scale", DEFAULT_SCALE))))
-ABLATIONS = Path(config.get("ablations", DEFAULT_ABLATIONS))
+ABLATIONS = ablations_folder(config.get("ablations", DEFAULT_ABLATIONS))
 check_inputs_exist(SCALE)
 BASELINE = load_baseline(baseline_file(ABLATIONS))
 TABLE = resolve(SCALE, BASELINE, load_ablations(ABLATIONS))
@@ -89,7 +90,7 @@ SEEDS = SCALE.training.seeds
 # What is compared; what people compare of it, and the votes that there are now.
 SYSTEMS = plan_compared(SCALE, TABLE, RESULTS, whole=ABLATIONS == DEFAULT_ABLATIONS)
 STUDY = SYSTEMS.study
-REPORT_VALUES = report_values(SCALE, BASELINE, TABLE, SYSTEMS)
+REPORT_STUDY = packed(report_study(SCALE, BASELINE, TABLE, SYSTEMS))
 # A study is never made again in its place, since people may be answering it: give another directory.
 STUDY_DIRECTORY = config.get("study", f"{RESULTS}/study")
 # 1 where jobs use a GPU, else 0; profiles/default allows one such job at a time. Each job holds a GPU of its own
@@ -664,7 +665,7 @@ rule report:
     conda:
         "environment.yml"
     params:
-        study=REPORT_VALUES,
+        study=REPORT_STUDY,
         upstream=REPORTED,
         replicated=REPLICATED,
         results=subpath(input.reference, ancestor=2),
@@ -689,7 +690,7 @@ rule systems:
     conda:
         "environment.yml"
     params:
-        study=REPORT_VALUES,
+        study=REPORT_STUDY,
         upstream=COMPARISON,
         replicated=REPLICATED,
         results=subpath(input.reference, ancestor=2),
@@ -709,7 +710,7 @@ rule replication:
     conda:
         "environment.yml"
     params:
-        study=REPORT_VALUES,
+        study=REPORT_STUDY,
         replicated=REPLICATED,
         store=REPLICATION,
         out=subpath(output.pdf, parent=True),
@@ -742,7 +743,7 @@ rule latest:
     conda:
         "environment.yml"
     params:
-        study=REPORT_VALUES,
+        study=REPORT_STUDY,
         upstream=REPORTED,
     shell:
         COPY_LATEST
@@ -759,7 +760,7 @@ rule latest_systems:
     conda:
         "environment.yml"
     params:
-        study=REPORT_VALUES,
+        study=REPORT_STUDY,
         upstream=COMPARISON,
     shell:
         COPY_LATEST

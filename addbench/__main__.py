@@ -11,11 +11,11 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
+from add.config.load import ABLATIONS
 from add.config.yaml import SpecError
 from add.errors import InputError
 from addbench import adopt, check, look, plan, preferences, protocols, repair, replication, schema
 from addbench.project import UnknownRunError, project_options
-from addbench.workflow import ABLATIONS
 from eval.preferences.record import PreferenceError
 
 Report = Callable[[argparse.Namespace], tuple[str, int]]

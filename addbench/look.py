@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from add.config.load import BASELINE, load_ablations, load_baseline, load_run, load_scale
+from add.config.load import BASELINE, baseline_file, load_ablations, load_baseline, load_run, load_scale
 from add.config.resolve import resolve
 from add.config.run import Run
 from add.config.types import WITH_NULLS
@@ -28,7 +28,7 @@ from addbench.project import (
     walk,
     yaml_line,
 )
-from addbench.workflow import baseline_file, plain
+from addbench.workflow import plain
 from eval.protocols.spec import load_protocols
 
 

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from add.config.load import load_ablations, load_baseline, load_scale
+from add.config.load import ABLATIONS, baseline_file, load_ablations, load_baseline, load_scale
 from add.config.resolve import Table, resolve
 from add.config.run import Run
 from add.config.scale import Scale
 from add.config.yaml import SpecError, nearest, raise_all
 from add.errors import InputError
-from addbench.workflow import ABLATIONS, ComparedSystems, baseline_file, plan_compared, scale_file
+from addbench.workflow import ComparedSystems, ablations_folder, plan_compared, scale_file
 
 CONFIG = Path("config")
 RESULTS = Path("results")
@@ -59,7 +59,7 @@ def project_options() -> argparse.ArgumentParser:
     text = "a name in config/ or a YAML file (default: mini; validate: every scale in config/)"
     shared.add_argument("--scale", metavar="SCALE", help=text)
     text = "the folder of the questions (default: ablations); one without a baseline.yaml has the project's"
-    shared.add_argument("--ablations", type=Path, metavar="FOLDER", help=text)
+    shared.add_argument("--ablations", type=ablations_folder, metavar="FOLDER", help=text)
     return shared
 
 

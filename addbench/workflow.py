@@ -14,7 +14,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Literal
 
-from add.config.load import BASELINE
+from add.config.load import ABLATIONS
 from add.config.resolve import Table
 from add.config.run import Run, Variant
 from add.config.scale import Scale
@@ -27,10 +27,7 @@ from add.errors import InputError
 from addbench.systems import PlannedSystem, plan_systems, unknown_names
 from baselines.spec import RivalSpec
 from eval.stage import MeasureValues, StageValues
-from reports.study import ReportSystem, study_from_spec
-
-ABLATIONS = Path("ablations")
-"""The folder of the paper's questions."""
+from reports.study import ReportStudy, ReportSystem, study_from_spec
 
 FIGURES = ("findings", "ranks", "steps", "scatter", "gap", "losses", "ratio")
 """Figures of the report beside the samples, each with a caption of the same name under reports/captions."""
@@ -53,17 +50,15 @@ def scale_file(scale: str) -> str:
     return scale if scale.endswith((".yaml", ".yml")) else f"config/{scale}.yaml"
 
 
-def baseline_file(ablations: Path) -> Path:
-    """The shared default of a folder of ablations: its own baseline.yaml, or that of the project's folder."""
-    own = ablations / f"{BASELINE}.yaml"
-    # A link that leads nowhere is refused by its reader, not ignored.
-    return own if os.path.lexists(own) else ABLATIONS / own.name
+def ablations_folder(path: str | Path) -> Path:
+    """A folder of ablations as everything here names it, however it was written: from where the workflow runs."""
+    return Path(os.path.relpath(path))
 
 
 def report_folder(scale: Scale, ablations: Path) -> str:
     """Where a table's report stays: another folder of ablations is another table, and replaces no report."""
-    name = scale.name if ablations == ABLATIONS else f"{scale.name}-{ablations.name}"
-    return f"reports/{name}"
+    below = ablations.relative_to(ABLATIONS) if ablations.is_relative_to(ABLATIONS) else ablations
+    return "-".join([f"reports/{scale.name}", *(part for part in below.parts if part != "..")])
 
 
 def plain(run: Run) -> str:
@@ -80,22 +75,15 @@ def stage_values(stage: type[StageValues], scale: Scale) -> Callable[[Any, Any],
     return lambda wildcards, output: stage.of(scale).model_dump_json()
 
 
-def report_values(
-    scale: Scale, baseline: Variant, table: Table, compared: ComparedSystems
-) -> Callable[[Any], str]:
-    """What the report is about as one line of JSON, for `python -m reports.table --study`.
-
-    Where no systems are rated, the report asks for no ratings. A function, since Snakemake takes braces in a text for
-    wildcards.
-    """
+def report_study(scale: Scale, baseline: Variant, table: Table, compared: ComparedSystems) -> ReportStudy:
+    """What the report is about. Where no systems are rated, it asks for no ratings."""
     study = study_from_spec(scale, baseline, table)
     if not compared.study.systems:
         study = dataclasses.replace(study, focus=())
     findings = (*study.findings, *system_findings(compared.specs))
-    study = dataclasses.replace(
+    return dataclasses.replace(
         study, systems=tuple(_reported(compared)), timing=compared.times or None, findings=findings
     )
-    return lambda wildcards: json.dumps(dataclasses.asdict(study))
 
 
 def _reported(compared: ComparedSystems) -> Iterator[ReportSystem]:

@@ -12,9 +12,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from pydantic import TypeAdapter
-
-from add.config.load import BASELINE, load_ablations, load_baseline, load_scale
+from add.config.load import ABLATIONS, baseline_file, load_ablations, load_baseline, load_scale
 from add.config.resolve import resolve
 from add.errors import InputError, refuses
 from add.files import write_whole
@@ -36,7 +34,7 @@ from reports.plots.systems import plot_plane, plot_systems
 from reports.plots.training import plot_gap, plot_losses, plot_ratio, read_curves
 from reports.ratings import Preferences, read_preferences
 from reports.samples import first_and_last
-from reports.study import ReportStudy, study_from_spec
+from reports.study import ReportStudy, study_from_spec, unpacked
 from reports.systems import SystemRow, collect_systems, read_times, render_systems_csv
 from reports.text import render_csv, render_latex, render_markdown
 
@@ -211,8 +209,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     about = parser.add_mutually_exclusive_group(required=True)
     about.add_argument("--scale", type=Path, help="the scale's YAML, e.g. config/mini.yaml")
-    about.add_argument("--study", metavar="JSON", help="what the workflow resolved, in place of YAML files")
-    parser.add_argument("--ablations", type=Path, default=Path("ablations"), help="folder of ablation YAMLs")
+    about.add_argument("--study", metavar="PACKED", help="what the workflow resolved, in place of YAML files")
+    parser.add_argument("--ablations", type=Path, default=ABLATIONS, help="folder of ablation YAMLs")
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--results", type=Path, help="e.g. results/mini")
     source.add_argument("--store", type=Path, help="the store of a study that grows, e.g. replication/mini")
@@ -224,10 +222,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--explorer", action="store_true", help="explorer.html too: all images, to look at")
     options = parser.parse_args(arguments)
     if options.study is not None:
-        study = TypeAdapter(ReportStudy).validate_json(options.study)
+        study = unpacked(options.study)
     else:
         scale = load_scale(options.scale)
-        baseline = load_baseline(options.ablations / f"{BASELINE}.yaml")
+        baseline = load_baseline(baseline_file(options.ablations))
         table = resolve(scale, baseline, load_ablations(options.ablations))
         study = study_from_spec(scale, baseline, table)
     with only_writer(options.out):

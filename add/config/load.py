@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Collection, Iterator
 from itertools import pairwise
@@ -12,6 +13,9 @@ from add.config.run import Ablation, Run, Variant
 from add.config.scale import Scale
 from add.config.types import Document
 from add.config.yaml import SpecError, nearest, raise_all, read_json, read_model
+
+ABLATIONS = Path("ablations")
+"""The folder of the paper's questions."""
 
 BASELINE = "baseline"
 """Name of the baseline's file in `ablations/`, and of its run."""
@@ -34,6 +38,13 @@ def load_scale(path: str | Path) -> Scale:
 def load_baseline(path: str | Path) -> Variant:
     """Reads ablations/baseline.yaml. Raises SpecError with every problem of the file."""
     return load_document(Variant, path)
+
+
+def baseline_file(ablations: Path) -> Path:
+    """The shared default of a folder of ablations: its own baseline.yaml, or that of the project's folder."""
+    own = ablations / f"{BASELINE}.yaml"
+    # A link that leads nowhere is refused by its reader, not ignored.
+    return own if os.path.lexists(own) else ABLATIONS / own.name
 
 
 def load_ablations(directory: str | Path) -> tuple[Ablation, ...]:

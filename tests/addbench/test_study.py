@@ -11,7 +11,7 @@ import pytest
 from add.config.load import load_baseline, load_scale
 from add.config.resolve import resolve
 from add.config.yaml import SpecError
-from addbench.workflow import ComparedSystems, StudyFiles, plan_compared, report_values
+from addbench.workflow import ComparedSystems, StudyFiles, plan_compared, report_study
 from tests.support.specs import copy_settings, edit, table_of
 
 MINI = "config/mini.yaml"
@@ -122,8 +122,7 @@ def test_a_table_whose_systems_are_not_rated_asks_for_no_ratings(root: Path):
     table = resolve(scale, baseline, ())
     compared = plan_compared(scale, table_of(root, "mini"), "results/mini")
     for each, rated in ((compared, True), (ComparedSystems(), False)):
-        study = json.loads(report_values(scale, baseline, table, each)(None))
-        assert bool(study["focus"]) is rated
+        assert bool(report_study(scale, baseline, table, each).focus) is rated
 
 
 def test_a_folder_of_its_own_that_has_the_rated_rows_makes_their_images(root: Path):

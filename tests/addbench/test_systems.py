@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+from base64 import b64encode
+from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
+from zlib import compress
 
 import pytest
 from snakemake.exceptions import WorkflowError
@@ -14,11 +17,20 @@ from add.config.load import load_baseline, load_scale
 from add.config.scale import TimingSpec
 from add.config.system import load_systems
 from add.config.yaml import SpecError
+from add.errors import InputError
 from addbench.preflight import Findings, wanted_networks
 from addbench.preflight.systems import check_systems
 from addbench.systems import PlannedSystem
-from addbench.workflow import ComparedSystems, plan_compared, report_values, whole_machine
+from addbench.workflow import (
+    ComparedSystems,
+    ablations_folder,
+    plan_compared,
+    report_folder,
+    report_study,
+    whole_machine,
+)
 from eval.timing import read_systems
+from reports.study import packed, unpacked
 from tests.support.specs import copy_settings, table_of
 
 STUDENT = "label: A\nrun: baseline\nsteps: [1, 2]\n"
@@ -166,6 +178,43 @@ def test_what_sampling_would_refuse_is_found_before_training(root: Path):
     assert len(found.problems) == 4, said
 
 
+def test_a_table_of_many_seeds_still_fits_into_a_command(root: Path):
+    """Breaks when the report of 64 seeds fails after all of them were trained: a command's word has 128 kB at most."""
+    scale, table = load_scale(root / "config/mini.yaml"), table_of(root, "mini")
+    training = scale.training.model_copy(update={"seeds": tuple(range(400))})
+    scale = scale.model_copy(update={"training": training})
+    compared = plan_compared(scale, table, "results/mini")
+    study = report_study(scale, load_baseline(root / "ablations/baseline.yaml"), table, compared)
+    assert len(json.dumps(asdict(study))) > 4 * 2**17
+    assert len(packed(study)) < 2**17
+    assert unpacked(packed(study)) == study
+
+
+@pytest.mark.parametrize(
+    "text", ["{}", "ablations/baseline.yaml", "", "eJyrrgUAAXUA-Q==", b64encode(compress(b"{}")).decode()]
+)
+def test_a_report_of_something_else_is_refused(text: str):
+    with pytest.raises(InputError, match="--study"):
+        unpacked(text)
+
+
+@pytest.mark.parametrize(
+    ("folder", "report"),
+    [
+        ("ablations", "reports/mini"),
+        ("./ablations/", "reports/mini"),
+        ("ablations/ours", "reports/mini-ours"),
+        ("more/ours", "reports/mini-more-ours"),
+        ("../ours", "reports/mini-ours"),
+    ],
+)
+def test_another_folder_of_ablations_has_a_report_of_its_own(root: Path, folder: str, report: str):
+    """Breaks when two folders of one last name take turns in one folder of reports/."""
+    scale = load_scale(root / "config/mini.yaml")
+    for written in (folder, str(Path(folder).resolve())):
+        assert report_folder(scale, ablations_folder(written)) == report
+
+
 def claim(rows: str, than: str, **more: str) -> str:
     keys = {"claim": "One is better", "metric": "fid", "relation": "better"} | more
     lines = [f"{key}: {value}" for key, value in keys.items()]
@@ -178,12 +227,12 @@ def test_a_claim_by_yaml_alone_is_the_reports(root: Path):
     file.write_text(text + claim("ADD, 4 steps", "SDXL teacher, 25 steps", margin="0.1"))
     scale, table = load_scale(root / "config/mini.yaml"), table_of(root, "mini")
     baseline = load_baseline(root / "ablations/baseline.yaml")
-    values = json.loads(report_values(scale, baseline, table, plan(root))(None))
-    asked = [finding for finding in values["findings"] if finding["steps"] is None]
-    assert len(values["findings"]) == len(table.findings) + 1
-    assert (asked[0]["rows"], asked[0]["others"]) == (["ADD, 4 steps"], ["SDXL teacher, 25 steps"])
-    assert asked[0]["place"].endswith("add.yaml:6")
-    assert asked[0]["margin"] == 0.1
+    findings = report_study(scale, baseline, table, plan(root)).findings
+    assert len(findings) == len(table.findings) + 1
+    (asked,) = [finding for finding in findings if finding.steps is None]
+    assert (asked.rows, asked.others) == (("ADD, 4 steps",), ("SDXL teacher, 25 steps",))
+    assert asked.place.endswith("add.yaml:6")
+    assert asked.margin == 0.1
 
 
 @pytest.mark.parametrize(
