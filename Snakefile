@@ -52,6 +52,7 @@ from addbench.workflow import (
     gpu_jobs,
     plain,
     plan_compared,
+    rating_values,
     refuse_unknown,
     report_figures,
     report_folder,
@@ -610,7 +611,7 @@ rule ratings:
     params:
         identity=RATINGS,
         upstream=RATED,
-        scale=stage_values(RatingValues, SCALE),
+        scale=rating_values(SCALE, STUDY, STUDY_DIRECTORY),
         study=STUDY_DIRECTORY,
     shell:
         "stage {log} python -m eval.preferences.rate_votes --scale {params.scale:q} --systems {input.systems} "

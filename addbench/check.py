@@ -6,11 +6,13 @@ import argparse
 from importlib.util import find_spec
 
 from add.config.resolve import Table
+from add.config.scale import Scale
 from add.errors import amount, at_least
 from add.files import user_cache
 from addbench.cost.shapes import storage
-from addbench.preflight import Findings
+from addbench.preflight import Findings, line_of
 from addbench.project import RESULTS, Project, load_project
+from addbench.workflow import StudyFiles
 
 HASHING_SECONDS = 25.0
 """What hashing may take, so that the whole check stays below a minute."""
@@ -63,6 +65,7 @@ def check(options: argparse.Namespace) -> tuple[str, int]:
     networks = check_networks(found, scale, table, store, seconds, compared.specs)
     check_inputs(found, scale, table, networks)
     check_systems(found, scale, compared.specs)
+    _check_votes(found, scale, compared.study)
     _check_libraries(found, table)
     shapes = known_shapes(scale, networks)
     needed = storage(scale, table, compared, shapes.parameters, jobs=options.jobs).total
@@ -70,6 +73,13 @@ def check(options: argparse.Namespace) -> tuple[str, int]:
     gpus = machine_gpus() if card is None else [Gpu("the card", int(card * 1e9))]
     check_resources(found, scale, table, shapes, RESULTS, gpus, needed)
     return _text(found, scale.name)
+
+
+def _check_votes(found: Findings, scale: Scale, study: StudyFiles) -> None:
+    where = line_of(scale, ("study", "records"))
+    remedy = "correct the file; `addbench preferences check` reads it"
+    votes = found.attempt(where, remedy, study.read_votes, RESULTS / scale.name / "study")
+    found.facts += [f"study.records: {len(votes):,} votes in {study.folder}"] if votes else []
 
 
 def _check_libraries(found: Findings, table: Table) -> None:

@@ -9,7 +9,7 @@ import shlex
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Literal
@@ -26,7 +26,10 @@ from add.device import machine_gpus
 from add.errors import InputError
 from addbench.systems import PlannedSystem, plan_systems, unknown_names
 from baselines.spec import RivalSpec
-from eval.stage import MeasureValues, StageValues
+from eval.preferences.key import read_all_keys
+from eval.preferences.reader import read_folder
+from eval.preferences.record import Vote
+from eval.stage import MeasureValues, RatingValues, StageValues
 from reports.study import ReportStudy, ReportSystem, study_from_spec
 
 FIGURES = ("findings", "ranks", "steps", "scatter", "gap", "losses", "ratio")
@@ -73,6 +76,21 @@ def stage_values(stage: type[StageValues], scale: Scale) -> Callable[[Any, Any],
     for jobs that are planned: a scale without a study has no values for the study's stages.
     """
     return lambda wildcards, output: stage.of(scale).model_dump_json()
+
+
+def rating_values(scale: Scale, study: StudyFiles, made: str) -> Callable[[Any, Any], str]:
+    """`stage_values` of the ratings. Votes that these would refuse are refused as they are planned, before trainings.
+
+    made: the study's directory.
+    """
+    values = stage_values(RatingValues, scale)
+    read = cache(study.read_votes)
+
+    def checked(wildcards: Any, output: Any) -> str:
+        read(Path(made))
+        return values(wildcards, output)
+
+    return checked
 
 
 def report_study(scale: Scale, baseline: Variant, table: Table, compared: ComparedSystems) -> ReportStudy:
@@ -184,15 +202,26 @@ def systems_tables(scale: Scale, compared: ComparedSystems) -> list[str]:
 class StudyFiles:
     """All systems of a study in its order; empty where the scale has no study. Every field is a value for `params`.
 
-    prompts: the set that is compared. options: the design, for eval.preferences.study.make. records, keys: people's
-    preference files and key files that exist now.
+    prompts: the set that is compared. options: the design, for eval.preferences.study.make. folder: of people's votes.
+    records, keys: their preference files and key files that exist now.
     """
 
     systems: tuple[PlannedSystem, ...] = ()
     prompts: str = ""
     options: str = ""
+    folder: str = ""
     records: tuple[str, ...] = ()
     keys: tuple[str, ...] = ()
+
+    def read_votes(self, made: Path) -> tuple[Vote, ...]:
+        """People's votes that there are now, none without their folder. made: the study's directory, with its key.
+
+        Raises PreferenceError with every problem, as the ratings' job does.
+        """
+        folder = Path(self.folder)
+        if not self.systems or not folder.is_dir():
+            return ()
+        return read_folder(folder, [s.label for s in self.systems], read_all_keys([folder], made))
 
     @property
     def samples(self) -> list[str]:
@@ -347,6 +376,7 @@ def plan_compared(scale: Scale, table: Table, results: str, whole: bool = True) 
         prompts=study.prompts,
         options=f"--raters {study.raters} --votes-per-pair {study.votes_per_pair} "
         f"--trials-per-rater {study.trials_per_rater} --seed {study.seed}{'' if study.ties else ' --no-ties'}",
+        folder=study.records,
         records=tuple(file.as_posix() for file in sorted(folder.glob("*.csv"))),
         keys=tuple(file.as_posix() for file in sorted(folder.glob("*.key.json"))),
     )

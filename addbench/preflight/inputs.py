@@ -26,7 +26,6 @@ from addbench.preflight import Findings, built_later, line_of
 from addbench.preflight.networks import CheckedNetworks
 from addbench.workflow import training_source
 from eval.images import image_folder, photograph_folder
-from eval.preferences.reader import read_folder
 from eval.prompts import read_prompts
 
 COMPLETE = "complete the data, or correct what the scale says about them"
@@ -60,11 +59,6 @@ def check_inputs(found: Findings, scale: Scale, table: Table, networks: CheckedN
         where = line_of(scale, ("evaluation", "oracle", "scenes"))
         found.problem(where, f"{oracle.scenes}: no such file", COMPLETE)
     _check_cache(found, scale)
-    if scale.study is not None and Path(scale.study.records).is_dir():
-        where = line_of(scale, ("study", "records"))
-        remedy = "correct the file; `addbench preferences check` reads it"
-        votes = found.attempt(where, remedy, read_folder, Path(scale.study.records))
-        found.facts += [f"study.records: {len(votes):,} votes in {scale.study.records}"] if votes else []
 
 
 def _module(name: str) -> bool:

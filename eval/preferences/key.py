@@ -7,7 +7,7 @@ lies beside the votes when they are read, never beside the page.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -90,3 +90,17 @@ def read_keys(folder: Path) -> dict[str, StudyKey]:
             reason = f"the study's key is already in {found[key.study][1].name}; keep one of the two"
             raise one_problem(file, reason, column="study", value=key.study)
     return {study: key for study, (key, _) in found.items()}
+
+
+def read_all_keys(folders: Iterable[Path], study: Path | None) -> dict[str, StudyKey]:
+    """The keys beside votes, and that of the study's directory once it is made.
+
+    Raises PreferenceError where they contradict each other.
+    """
+    keys = read_keys(study) if study and study.is_dir() else {}
+    for folder in sorted(folders):
+        for name, key in read_keys(folder).items():
+            if keys.setdefault(name, key) != key:
+                reason = "another key of this study was read before; one of the two is another study's"
+                raise one_problem(folder, reason, column="study", value=name)
+    return keys

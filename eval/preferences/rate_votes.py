@@ -15,13 +15,13 @@ from __future__ import annotations
 import argparse
 import sys
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 from add.errors import at_least, refuses
 from add.files import refuse_outputs
 from add.lock import only_writer
-from eval.preferences.key import StudyKey, read_keys
+from eval.preferences.key import read_all_keys
 from eval.preferences.ratings.rate import rate
 from eval.preferences.ratings.result import write_ratings
 from eval.preferences.reader import read_files, read_folder, read_votes
@@ -48,9 +48,9 @@ def all_votes(
     machine = read_votes(automatic, systems) if automatic else ()
     people: tuple[Vote, ...] = ()
     if len(places) > 1 or places[0].is_file():
-        people = read_files(places, systems, _keys({file.parent for file in places}, study))
+        people = read_files(places, systems, read_all_keys({file.parent for file in places}, study))
     elif automatic is None or places[0].is_dir():
-        people = read_folder(places[0], systems, _keys(places, study))
+        people = read_folder(places[0], systems, read_all_keys(places, study))
     where = Path(", ".join(map(str, places)))
     texts = {prompt.prompt_id: prompt.prompt for prompt in prompts}
     known = {vote.comparison for vote in machine}
@@ -65,17 +65,6 @@ def all_votes(
             reason = f"the vote is also in {automatic}; take its file out of the folder, or it counts twice"
             raise one_problem(where, reason, vote.line, "rater", vote.rater)
     return (*people, *machine)
-
-
-def _keys(folders: Iterable[Path], study: Path | None) -> Mapping[str, StudyKey]:
-    """The keys beside the votes, and the study's own. Raises PreferenceError where they contradict each other."""
-    keys = read_keys(study) if study and study.is_dir() else {}
-    for folder in sorted(folders):
-        for name, key in read_keys(folder).items():
-            if keys.setdefault(name, key) != key:
-                reason = "another key of this study was read before; one of the two is another study's"
-                raise one_problem(folder, reason, column="study", value=name)
-    return keys
 
 
 @refuses
