@@ -28,7 +28,7 @@ from addbench.systems import PlannedSystem, plan_systems, unknown_names
 from baselines.spec import RivalSpec
 from eval.preferences.key import read_all_keys
 from eval.preferences.reader import read_folder
-from eval.preferences.record import Vote
+from eval.preferences.record import PreferenceError, Vote
 from eval.stage import MeasureValues, RatingValues, StageValues
 from reports.study import ReportStudy, ReportSystem, study_from_spec
 
@@ -87,7 +87,10 @@ def rating_values(scale: Scale, study: StudyFiles, made: str) -> Callable[[Any, 
     read = cache(study.read_votes)
 
     def checked(wildcards: Any, output: Any) -> str:
-        read(Path(made))
+        try:
+            read(Path(made))
+        except PreferenceError as error:
+            raise error.with_traceback(None) from None  # Snakemake prints the frames, as of a fault of ours
         return values(wildcards, output)
 
     return checked

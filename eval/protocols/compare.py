@@ -12,7 +12,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from eval.metrics.distances import Estimated, KernelDistance, deviation_of_mean, jackknife_error
+import numpy as np
+
+from eval.metrics.distances import Array, Estimated, KernelDistance
 from eval.metrics.measure import ImageDistance
 
 HEAD = ("protocol", "images", "FID", "FID - base", "KID", "KID - base", "FID protocol", "KID protocol")
@@ -57,28 +59,42 @@ class FeatureDistances:
 
 
 def difference(one: FeatureDistances, base: FeatureDistances, paired: bool) -> Difference:
-    """`one` less `base`: `paired` where the images have the same keys, or else with both errors in full.
+    """`one` less `base`: `paired` where one's images have the keys of the other's first, or else both errors in full.
 
     Pairing takes the noise that both share out of the interval: of FID by the difference of each image's influence, of
-    KID by that of leaving it out. An extrapolation adds the error of its fit. FID's has no interval where one of both
-    has none.
+    KID by that of leaving it out. An image that one of both lacks counts in full. An extrapolation adds the error of
+    its fit. FID's has no interval where one of both has none.
     """
     fid_error: float | None = None
     kid_error = math.hypot(one.kid.error, base.kid.error)
     if paired:
-        kid_error = jackknife_error(one.kid.left_out - base.kid.left_out)
+        kid_error = _paired_error(_jackknifed(one.kid.left_out), _jackknifed(base.kid.left_out))
     if one is base:
         fid_error = 0.0
     elif one.fid.error is not None and base.fid.error is not None:
         fid_error = math.hypot(one.fid.error, base.fid.error)
         if paired:
-            spread = deviation_of_mean(one.fid.influence - base.fid.influence)
+            spread = _paired_error(one.fid.influence, base.fid.influence)
             fid_error = math.hypot(spread, one.fid.fit_error, base.fid.fit_error)
     return Difference(
         Figure.of(one.fid.value - base.fid.value, fid_error),
         Figure.of(one.kid.value - base.kid.value, kid_error),
         paired,
     )
+
+
+def _paired_error(one: Array, base: Array) -> float:
+    """The standard error of a difference, of each image's influence (n,), (m,); the first are of the same images."""
+    apart = np.zeros(max(len(one), len(base)))
+    for sign, influence in ((1, one), (-1, base)):
+        n = len(influence)
+        apart[:n] += sign * (influence - influence.mean()) / np.sqrt(n * (n - 1))
+    return float(np.linalg.norm(apart))
+
+
+def _jackknifed(left_out: Array) -> Array:
+    """Each image's influence on an estimate whose values without it are left_out (n,), but for a constant."""
+    return (1 - len(left_out)) * left_out
 
 
 @dataclass(frozen=True)

@@ -108,7 +108,8 @@ def score_protocols(document: Protocols, scale: Scale, request: Request) -> Prot
         fid, kid = protocols_of(chosen, scale, network, source, samples.prompts, samples.seed)
         protocols |= {fid.id(): fid.values(), kid.id(): kid.values()}
         strange = other_unit(document.settings(protocol), document.settings(document.base))
-        paired = samples.keys[: chosen.images] == sets[None].keys[: plans[base].images]
+        shared = min(chosen.images, plans[base].images)
+        paired = samples.keys[:shared] == sets[None].keys[:shared]
         apart = None if name == base or strange else difference(found, results[plans[base]], paired)
         rows.append(
             replace(

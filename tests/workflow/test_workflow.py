@@ -300,21 +300,46 @@ def test_a_preference_file_dropped_in_makes_the_ratings_and_the_report_anew_and_
     write_votes(folder / "people.csv", people)
 
 
-def test_a_preference_file_that_is_wrong_stops_the_ratings_with_its_line(finished: Path):
-    folder = finished / "results/smoke/preferences"
-    folder.mkdir(exist_ok=True)
-    good = (finished / "results/smoke/ratings/automatic.csv").read_text().splitlines()
-    (folder / "bad.csv").write_text("\n".join([*good[:2], good[2].replace(",oracle,", ",robot,")]) + "\n")
-    refused = finished / "results/smoke/logs/ratings.log.refused"
+@contextmanager
+def handed_in(directory: Path, name: str, text: str) -> Iterator[None]:
+    """A file in the folder of people's votes, for a while."""
+    file = directory / "results/smoke/preferences" / name
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(text)
     try:
+        yield
+    finally:
+        file.unlink()
+
+
+@pytest.mark.parametrize("name", ["bad.csv", "votes.xlsx"])
+def test_a_preference_file_that_is_wrong_is_refused_before_anything_is_trained(finished: Path, name: str):
+    """Breaks when a file that the ratings refuse, or never see, is told of after days of training, or never."""
+    good = (finished / "results/smoke/ratings/automatic.csv").read_text().splitlines()
+    text = "\n".join([*good[:2], good[2].replace(",oracle,", ",robot,")]) + "\n"
+    with handed_in(finished, name, text):
+        result = snakemake(finished)
+        said = result.stdout + result.stderr
+        assert result.returncode != 0
+        assert re.search(
+            r"bad\.csv, line 3.*robot" if name == "bad.csv" else r"votes\.xlsx: is no preference", said
+        )
+        assert "Execute" not in said, "a job was begun"
+        assert planned(finished, "results/smoke/reference/reference.json") == set(), "it needs no votes"
+
+
+def test_votes_that_the_job_refuses_are_not_tried_again(finished: Path):
+    good = (finished / "results/smoke/ratings/automatic.csv").read_text().splitlines()
+    prompt = next(csv.DictReader(good))["prompt"]
+    other = good[1].replace(prompt, f"{prompt} and more").replace(",oracle,", ",human,")
+    refused = finished / "results/smoke/logs/ratings.log.refused"
+    with handed_in(finished, "other.csv", "\n".join([good[0], other]) + "\n"):
         for _ in range(2):  # a mark of the last workflow stands in nobody's way
             result = snakemake(finished, "--retries", "2")
             assert result.returncode != 0
             log = finished / "results/smoke/logs/ratings.log"
-            assert re.search(r"bad\.csv.*3.*robot", log.read_text())
+            assert "these votes are on other images" in log.read_text()
             assert refused.stat().st_mtime_ns < log.stat().st_mtime_ns, "a refusal was tried again"
-    finally:
-        (folder / "bad.csv").unlink()
     assert snakemake(finished).returncode == 0
     assert not refused.exists()
 
