@@ -73,7 +73,9 @@ def _check(options: argparse.Namespace) -> str:
     lines: list[str] = []
     problems: list[Problem] = []
     seen = Seen()  # of all files together, as they are rated
-    for file in {file.resolve(): file for file in options.files}.values():
+    given = {file.resolve(): file for file in options.files}
+    # A file of a folder that is given, too, is one file.
+    for file in (file for place, file in given.items() if place.parent not in given):
         try:
             if file.is_dir():
                 votes = read_folder(file, options.system, seen=seen)

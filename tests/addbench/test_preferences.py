@@ -59,6 +59,12 @@ def test_check_finds_a_vote_that_is_in_two_of_the_files(command, tmp_path: Path)
     assert command("check", one, one)[0] == 0, "one file, named twice"
 
 
+def test_check_reads_a_file_of_a_folder_once(command, tmp_path: Path) -> None:
+    write_votes(tmp_path / "votes.csv", [CODED])
+    code, text, _ = command("check", tmp_path, tmp_path / "votes.csv")
+    assert (code, len(text.splitlines())) == (0, 1)
+
+
 def test_check_knows_systems_and_keys(command, tmp_path: Path) -> None:
     file = tmp_path / "votes.csv"
     write_votes(file, [CODED])
