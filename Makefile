@@ -42,8 +42,8 @@ format: $(STAMP)
 	$(BIN)/ruff format .
 	$(BIN)/snakefmt Snakefile profiles/kubernetes/Snakefile mini/pretrain/Snakefile
 
-# Remakes the miniature's weights under mini/weights (about six hours of CPU time), or those of a STAGE or several.
-# It makes what is missing: delete a network's folder to make that again. Stopped, it goes on where it was.
+# Makes those of the miniature's weights that are missing below mini/weights (all: about six hours of CPU time), or of a
+# STAGE or several. Delete a network's folder to make that again. Stopped, it goes on where it was.
 # With OUT they are made in another folder, and compared with the shipped ones. With a SHARE, say .002, of the steps it
 # is a rehearsal: every stage goes through, in the folder OUT/rehearsal, and nothing is compared.
 pretrain: $(STAMP)

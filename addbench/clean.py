@@ -5,6 +5,7 @@ Run from the project's root with any Python: nothing here needs the environment.
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import shutil
@@ -174,6 +175,7 @@ def _inside(folder: Path) -> list[Path]:
 
 def main() -> int:
     """Clean the project in the current directory, and print what stays; 1 while a Snakemake works there."""
+    argparse.ArgumentParser(prog="python -m addbench.clean", description=__doc__).parse_args()
     try:
         kept = clean(Path())
     except InputError as error:

@@ -289,10 +289,10 @@ def findings_note(report: Report) -> str:
         "Differences are those of the first rows less the others', of the pair that decides; of FID in percent. A bar "
         "is the 95% interval for one contrast, on an axis of its metric; a diamond the published difference; shaded "
         "what does not count. The interval holds training seed and processor, by the variance between runs: a row's "
-        "own where it has 8, else the mean over rows. It does not hold the draw of the pretrained networks: another "
-        "pretraining seed of a feature network may change what part (a) finds. Verdicts are at 5% for the whole page "
-        "(Holm); a difference below the margin does "
-        f"not count ({margins}). {looks}{systems}{study}Undecided claims: how many more runs a row decide them in at "
-        f"least 80 of 100 studies, if what was measured is the {then}."
+        "own where it has 7 runs, else the mean over rows. It does not hold the draw of the pretrained networks: "
+        "another pretraining seed of a feature network may change what part (a) finds. Verdicts are at 5% for the "
+        f"whole page (Holm); a difference below the margin does not count ({margins}). {looks}{systems}{study}"
+        "Undecided claims: how many more runs of each row would decide them in at least 80 of 100 studies, if what "
+        f"was measured is the {then}."
     )
     return f"{note} {untested}".rstrip()

@@ -303,7 +303,7 @@ def interval_note(report: Report) -> str:
     source = "of these runs" if most > 1 else "of the replication"
     note = (
         f"{values} Brackets: 95%, total. They hold the training seed and the processor (another processor is "
-        f"another draw), by the variance between runs {source}, a row's own where it has 8 "
+        f"another draw), by the variance between runs {source}, a row's own where it has 7 "
         "runs, else the mean over rows, and the images and the reference images. They do not hold the draw of the "
         "pretrained networks."
     )

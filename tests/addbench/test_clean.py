@@ -114,6 +114,15 @@ def test_it_runs_without_the_environment_and_twice(tmp_path: Path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("option", ["--help", "--dry-run"])
+def test_a_question_about_it_removes_nothing(tmp_path: Path, option: str):
+    put(tmp_path, "results/mini/logs/a.log")
+    command = [sys.executable, "-m", "addbench.clean", option]
+    done = subprocess.run(command, cwd=tmp_path, env={"PYTHONPATH": str(REPOSITORY)}, capture_output=True)
+    assert done.returncode == (0 if option == "--help" else 2)
+    assert (tmp_path / "results/mini/logs/a.log").exists()
+
+
 def test_a_data_set_is_not_built_over_a_users_files(tmp_path: Path):
     put(tmp_path, "data/coco/val2017/1.jpg")
     with pytest.raises(InputError, match="holds coco, and is replaced as a whole"):
