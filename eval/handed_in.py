@@ -4,7 +4,8 @@
 
 Which image is whose stands in the folder's `index.csv`, or in the file that `--prompts` names: a CSV with the columns
 `file` and `prompt` (others are ignored), or a text file with one prompt a line, for the images in the order of their
-names. The set's prompts must all be there, each with one image; images of other prompts are left out and counted.
+names. The set's prompts must all be there, each with as many images as the set has it times; images of other prompts
+are left out and counted.
 
 What is converted, and written down: every image becomes an upright 8-bit RGB PNG (`add.data.images.upright_rgb`: 16-bit
 values are scaled, CMYK, grey and palettes converted, transparency laid over white), and a larger square one is
@@ -15,6 +16,7 @@ missing, truncated, of several frames, of one colour, not square, or smaller tha
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -52,18 +54,13 @@ def take_in(
     assignment: the file that says which image is whose; None: the folder's index.csv. facts: of samples.json, besides
     what is found here. An image counts as the draw of the sampling `seed`. Raises InputError with every problem.
     """
-    files = read_assignment(folder, assignment)
-    wanted = [prompt.prompt for prompt in prompts]
-    where = assignment or folder / INDEX
-    if missing := [text for text in wanted if text not in files]:
-        some = ", ".join(map(repr, missing[:3])) + (", ..." if len(missing) > 3 else "")
-        raise InputError(where, f"names no image for {len(missing)} of {len(wanted)} prompts: {some}")
+    files, left_out = assigned(folder, assignment, [prompt.prompt for prompt in prompts])
     problems: list[str] = []
     converted: dict[str, list[str]] = {}
     rows: list[SampledImage] = []
     with whole_directory(out) as partial:
-        for number, prompt in enumerate(prompts):
-            source = folder / files[prompt.prompt]
+        for number, (prompt, file) in enumerate(zip(prompts, files, strict=True)):
+            source = folder / file
             try:
                 pixels, changes = usable(source, side)
             except InputError as error:
@@ -80,7 +77,7 @@ def take_in(
         found: dict[str, Any] = {
             "pipeline": "none: images that were handed in",
             "converted": {change: len(names) for change, names in converted.items()},
-            "of other prompts, left out": len(files) - len(set(wanted)),
+            "of other prompts, left out": left_out,
         }
         write_json(
             partial / "samples.json",
@@ -91,8 +88,33 @@ def take_in(
         print(f"{folder}: {change}: {len(names)} of {len(rows)} images: {some}", file=sys.stderr)
 
 
-def read_assignment(folder: Path, assignment: Path | None) -> dict[str, str]:
-    """The file name of each prompt's image. Raises InputError with file and line of what is wrong."""
+def assigned(folder: Path, assignment: Path | None, prompts: Sequence[str]) -> tuple[list[str], int]:
+    """The file name of each of these prompts' image, and how many images are of none of them.
+
+    A prompt that is there k times has k images, in the order of the assignment. Raises InputError where it has fewer or
+    more.
+    """
+    files = read_assignment(folder, assignment)
+    where = assignment or folder / INDEX
+    counts = Counter(prompts)
+    if missing := [text for text, count in counts.items() if len(files.get(text, ())) < count]:
+        some = ", ".join(
+            f"{text!r} ({counts[text]} wanted, {len(files.get(text, ()))} there)" for text in missing[:3]
+        )
+        more = ", ..." if len(missing) > 3 else ""
+        raise InputError(
+            where, f"names too few images for {len(missing)} of {len(counts)} prompts: {some}{more}"
+        )
+    if many := [text for text, count in counts.items() if len(files[text]) > count]:
+        first = many[0]
+        reason = f"names {len(files[first])} images for {first!r}, and the set has that prompt {counts[first]} time(s)"
+        raise InputError(where, reason)
+    each = {text: iter(files[text]) for text in counts}
+    return [next(each[text]) for text in prompts], sum(map(len, files.values())) - len(prompts)
+
+
+def read_assignment(folder: Path, assignment: Path | None) -> dict[str, list[str]]:
+    """The file names of each prompt's images, in order. Raises InputError with file and line of what is wrong."""
     if not folder.is_dir():
         raise InputError(folder, "no such directory")
     if assignment is not None and assignment.suffix.lower() == ".txt":
@@ -103,22 +125,19 @@ def read_assignment(folder: Path, assignment: Path | None) -> dict[str, str]:
     for column in ("file", "prompt"):
         if header.count(column) != 1:
             raise InputError(path, "line 1", f"should have one column {column!r}; it has {header}")
-    found: dict[str, str] = {}
-    lines: dict[tuple[str, str], int] = {}
+    found: dict[str, list[str]] = {}
+    lines: dict[str, int] = {}
     for line, row in rows:
         file, prompt = row[header.index("file")], row[header.index("prompt")]
-        for place in (("file", file), ("prompt", prompt)):
-            if (first := lines.setdefault(place, line)) != line:
-                raise InputError(
-                    path, f"line {line}", f"the {place[0]} {place[1]!r} is in line {first} already"
-                )
+        if (first := lines.setdefault(file, line)) != line:
+            raise InputError(path, f"line {line}", f"the file {file!r} is in line {first} already")
         if not file or Path(file).name != file:
             raise InputError(path, f"line {line}", f"{file!r} is not the name of a file in {folder}")
-        found[prompt] = file
+        found.setdefault(prompt, []).append(file)
     return found
 
 
-def _in_order(folder: Path, assignment: Path) -> dict[str, str]:
+def _in_order(folder: Path, assignment: Path) -> dict[str, list[str]]:
     prompts = utf8_text(assignment).splitlines()
     names = sorted(
         f.name for f in folder.iterdir() if f.suffix.lower() in SUFFIXES and not f.name.startswith(".")
@@ -126,11 +145,24 @@ def _in_order(folder: Path, assignment: Path) -> dict[str, str]:
     if len(prompts) != len(names):
         reason = f"has {len(prompts)} lines, and {folder} {len(names)} images; it is one prompt a line, in their order"
         raise InputError(assignment, reason)
-    if twice := [text for text, count in Counter(prompts).items() if count > 1]:
-        raise InputError(
-            assignment, f"line {prompts.index(twice[0]) + 1}", f"the prompt {twice[0]!r} is there twice"
+    if names != (counted := sorted(names, key=_by_numbers)):
+        first = next(
+            place for place, pair in enumerate(zip(names, counted, strict=True)) if len(set(pair)) > 1
         )
-    return dict(zip(prompts, names, strict=True))
+        reason = (
+            f"is for images in the order of their names, where {names[first]} comes before {counted[first]}: write "
+            "numbers with zeros in front, or give a CSV with the columns file and prompt"
+        )
+        raise InputError(assignment, reason)
+    found: dict[str, list[str]] = {}
+    for prompt, name in zip(prompts, names, strict=True):
+        found.setdefault(prompt, []).append(name)
+    return found
+
+
+def _by_numbers(name: str) -> list[tuple[int, str]]:
+    """A key by which 2.png comes before 10.png."""
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]
 
 
 def usable(source: Path, side: int) -> tuple[NDArray[np.uint8], list[str]]:

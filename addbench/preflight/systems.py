@@ -54,28 +54,22 @@ def _timesteps(scale: Scale, spec: SystemSpec) -> int | None:
 
 
 def _handed_in(scale: Scale, spec: SystemSpec) -> Iterator[tuple[Loc, str]]:
-    from eval.handed_in import read_assignment
+    from eval.handed_in import assigned, read_assignment
     from eval.prompts import read_prompts
 
     for name, folder in (spec.images or {}).items():
-        assignment = (spec.prompts or {}).get(name)
+        place = (spec.prompts or {}).get(name)
+        assignment = None if place is None else Path(place)
         try:
-            files = read_assignment(Path(folder), None if assignment is None else Path(assignment))
-            prompts = scale.sampling.prompts[name].at(spec.steps[0])
-            wanted = (
-                []
-                if built_later(scale, scale.data.root)
-                else [prompt.prompt for prompt in read_prompts(prompts)]
-            )
+            if built_later(scale, scale.data.root):
+                read_assignment(Path(folder), assignment)
+                continue
+            prompts = read_prompts(scale.sampling.prompts[name].at(spec.steps[0]))
+            files, _ = assigned(Path(folder), assignment, [prompt.prompt for prompt in prompts])
         except InputError as error:
             yield ("images", name), f"images.{name}: {error}"
             continue
-        if lacking := [text for text in wanted if text not in files]:
-            yield (
-                ("images", name),
-                f"images.{name}: no image for {len(lacking)} of {len(wanted)} prompts: {lacking[0]!r}",
-            )
-        elif absent := [file for text in wanted if not (Path(folder) / (file := files[text])).is_file()]:
+        if absent := [file for file in files if not (Path(folder) / file).is_file()]:
             yield (
                 ("images", name),
                 f"images.{name}: {len(absent)} images are not in {folder}, such as {absent[0]}",

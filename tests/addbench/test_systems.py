@@ -171,7 +171,7 @@ def test_what_sampling_would_refuse_is_found_before_training(root: Path):
     for message in (
         r"n\.yaml:5: scheduler: diffusers .* has no EulerDiscretScheduler; did you mean 'EulerDiscreteScheduler'",
         r"n\.yaml:4: steps: 2000 are more than the 1000 timesteps",
-        r"i\.yaml:3: images\.parti: no image for 100 of 100 prompts: 'cat \d+'",
+        r"i\.yaml:3: images\.parti: handed/index\.csv: names too few images for 100 of 100 prompts: 'cat \d+'",
         r"s\.yaml:3: statistics\.coco: .*is not a \.npz",
     ):
         assert re.search(message, said), said

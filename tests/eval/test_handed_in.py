@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from add.errors import REFUSED, InputError
-from eval.handed_in import main, read_assignment, take_in
+from eval.handed_in import assigned, main, read_assignment, take_in
 from eval.images import read_samples
 from eval.prompts import Prompt
 
@@ -76,6 +76,33 @@ def test_a_text_of_prompts_is_for_the_images_in_the_order_of_their_names(folder:
     text.write_text("\n".join(lines[:-1]))
     with pytest.raises(InputError, match=r"has 4 lines, and .* 5 images"):
         read_assignment(folder, text)
+
+
+def test_numbers_without_zeros_in_front_are_no_order(tmp_path: Path):
+    """Breaks when 10.png is taken for the second prompt: all scores would be of other prompts."""
+    for k in range(11):
+        picture(k).save(tmp_path / f"{k}.png")
+    text = tmp_path / "prompts.txt"
+    text.write_text("".join(f"prompt {k}\n" for k in range(11)))
+    with pytest.raises(InputError, match=r"where 10\.png comes before 2\.png"):
+        read_assignment(tmp_path, text)
+    for k in range(11):
+        (tmp_path / f"{k}.png").rename(tmp_path / f"{k:02d}.png")
+    assert read_assignment(tmp_path, text)["prompt 10"] == ["10.png"]
+
+
+def test_a_caption_that_the_set_has_twice_has_two_images(folder: Path, tmp_path: Path):
+    """Breaks when one image counts for each of them: FID and the Vendi score would be of copies."""
+    twice = (*PROMPTS, Prompt("again", PROMPTS[0].prompt, None, None))
+    text = [p.prompt for p in twice]
+    with pytest.raises(InputError, match=r"names too few images for 1 of 4 .* \(2 wanted, 1 there\)"):
+        assigned(folder, None, text)
+    lines = [{"file": f"{9 - k}.png", "prompt": p.prompt} for k, p in enumerate(PROMPTS)]
+    write_index(folder / "index.csv", [*lines, {"file": "0.png", "prompt": PROMPTS[0].prompt}])
+    assert assigned(folder, None, text) == (["9.png", "8.png", "7.png", "6.png", "0.png"], 0)
+    take_in(folder, None, twice, 7, SIDE, tmp_path / "out", FACTS)
+    (pixels,) = read_samples(tmp_path / "out", SIDE).batches(5)
+    assert (pixels[4] == np.asarray(picture(9))).all()
 
 
 @pytest.mark.parametrize(
@@ -145,10 +172,14 @@ def test_images_that_are_not_square_are_refused(folder: Path, tmp_path: Path):
 def test_a_prompt_without_image_or_with_two_is_refused(folder: Path, tmp_path: Path):
     lines = [{"file": f"{9 - k}.png", "prompt": p.prompt} for k, p in enumerate(PROMPTS)]
     write_index(folder / "index.csv", lines[:-1])
-    with pytest.raises(InputError, match="names no image for 1 of 4 prompts: 'prompt 3"):
+    with pytest.raises(
+        InputError, match=r"names too few images for 1 of 4 prompts: 'prompt 3.* \(1 wanted, 0 there\)"
+    ):
         taken(folder, tmp_path / "out")
     write_index(folder / "index.csv", [*lines, {"file": "0.png", "prompt": PROMPTS[0].prompt}])
-    with pytest.raises(InputError, match=r"line 6: the prompt 'prompt 0.* is in line 2 already"):
+    with pytest.raises(
+        InputError, match=r"names 2 images for 'prompt 0.*, and the set has that prompt 1 time"
+    ):
         taken(folder, tmp_path / "out")
     write_index(folder / "index.csv", [{"file": "0.png", "prompt": p.prompt} for p in PROMPTS])
     with pytest.raises(InputError, match=r"line 3: the file '0\.png' is in line 2 already"):

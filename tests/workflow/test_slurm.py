@@ -132,9 +132,7 @@ def test_slurm_leaves_no_process_and_no_directory_behind():
         job = ["sbatch", "--output=/dev/null", "--gpus=1", "--wrap", "srun -n1 sleep 600"]
         subprocess.run(job, env=environment, check=True, capture_output=True)
         # The step itself: `srun ... sleep 600` is there before it, and does not survive without the node's daemon.
-        wait_for(
-            "the step", lambda: any("/sleep 600" in line for line in slurm.jobs_processes().values())
-        )
+        wait_for("the step", lambda: any("/sleep 600" in line for line in slurm.jobs_processes().values()))
         slurm.kill_node_daemon()
         assert any("/sleep 600" in line for line in slurm.jobs_processes().values()), "the job runs on"
         slurm.start_node()
