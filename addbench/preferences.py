@@ -55,6 +55,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     add("--image-url", required=True, metavar="PREFIX", help="the URL before an image's file name")
     add("--list", metavar="NAME", help="one rater's list of the study (default: every comparison once)")
     add("--out", type=Path, required=True, metavar="FILE", help="tasks (JSON); the labels go beside it")
+    add("--replace", action="store_true", help="overwrite these two files")
 
 
 def preferences(options: argparse.Namespace) -> tuple[str, int]:
@@ -96,8 +97,7 @@ def _import(options: argparse.Namespace) -> str:
     from eval.preferences.reader import write_votes
 
     refuse_outputs([options.out], [options.file])
-    if options.out.exists() and not options.replace:
-        raise InputError(options.out, "exists; give --replace to lose it, or choose another --out")
+    _refuse_lost(options, options.out)
     given = Options(**{field.name: getattr(options, field.name) for field in fields(Options)})
     imported = import_votes(options.file, given, options.format)
     write_votes(options.out, imported.votes)
@@ -108,9 +108,17 @@ def _import(options: argparse.Namespace) -> str:
 def _export(options: argparse.Namespace) -> str:
     from eval.preferences.importers.label_studio import export_tasks
 
-    refuse_outputs([options.out, options.out.with_suffix(".xml")], [options.file])
+    made = (options.out, options.out.with_suffix(".xml"))
+    refuse_outputs(made, [options.file])
+    _refuse_lost(options, *made)
     count = export_tasks(options.file, options.image_url, options.out, options.list)
     return f"{options.out}: {count} tasks; labelling configuration: {options.out.with_suffix('.xml')}"
+
+
+def _refuse_lost(options: argparse.Namespace, *outputs: Path) -> None:
+    for file in outputs:
+        if file.exists() and not options.replace:
+            raise InputError(file, "exists; give --replace to lose it, or choose another --out")
 
 
 def summary(votes: Sequence[Vote]) -> str:

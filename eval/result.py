@@ -214,7 +214,8 @@ def require(paths: Iterable[Path]) -> None:
         lines = "\n".join(f"  {path}" for path in missing)
         raise InputError(
             f"{len(missing)} file(s) that the report needs are missing:\n{lines}\n"
-            "Run `snakemake` to make them, or take their rows or seeds out of the table."
+            "Run `snakemake` to make them (if files were lost, `addbench repair` first), or take their rows or seeds "
+            "out of the table."
         )
 
 

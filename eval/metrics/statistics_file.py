@@ -83,14 +83,15 @@ def write_statistics(file: Path, statistics: Statistics, settings: Mapping[str, 
 def read_arrays(file: Path) -> dict[str, Any]:
     """The arrays `mu` and `sigma` of a .npz, with its `settings` where it has them. Raises InputError."""
     try:
-        with np.load(file, allow_pickle=False) as content:
-            if not isinstance(content, np.lib.npyio.NpzFile):
-                raise ValueError("it is one array, not an archive of arrays")
+        loaded = np.load(file, allow_pickle=False)
+        if not isinstance(loaded, np.lib.npyio.NpzFile):
+            raise ValueError("it is one array, not an archive of arrays")
+        with loaded as content:
             found: dict[str, Any] = {
                 name: content[name] for name in ("mu", "sigma", "settings") if name in content.files
             }
             names = ", ".join(content.files) or "nothing"
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, AttributeError) as error:
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise InputError(file, f"is not a .npz of mu and sigma: {error}") from error
     if missing := [name for name in ("mu", "sigma") if name not in found]:
         raise InputError(

@@ -122,6 +122,10 @@ def test_nothing_that_is_there_is_overwritten(command, tmp_path: Path) -> None:
         (("import", foreign, "--out", out), "give --replace to lose it"),
         (("import", foreign, "--out", foreign, "--replace"), "is named twice"),
         (
+            ("export", foreign, "--format", "label-studio", "--image-url", "/", "--out", out),
+            "give --replace to lose it",
+        ),
+        (
             ("export", foreign, "--format", "label-studio", "--image-url", "/", "--out", tmp_path / "t.xml"),
             "twice",
         ),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -137,6 +137,18 @@ def _objects(file: Path, text: str) -> Iterator[ForeignEntry]:
         position = end
 
 
+def _row_names(entries: Sequence[ForeignEntry]) -> dict[int, str]:
+    """What each entry is called where rows tell prompts or raters apart: by its line, and its place among several."""
+    lines = Counter(entry.line for entry in entries)
+    place: Counter[int] = Counter()
+    names = {}
+    for entry in entries:
+        place[entry.line] += 1
+        more = f".{place[entry.line]}" if lines[entry.line] > 1 else ""
+        names[id(entry)] = f"row-{entry.line}{more}"
+    return names
+
+
 class Builder:
     """Collects votes and problems. says: {field of a vote: the format's column for it}."""
 
@@ -145,6 +157,7 @@ class Builder:
         self._problems: list[Problem] = []
         self._votes: list[Vote] = []
         self._counts: dict[str, list[int]] = {}
+        self._rows = _row_names(source.entries)
         self._columns = dict(self._sources(says))
         if self._problems:
             raise PreferenceError(self._problems)
@@ -211,7 +224,7 @@ class Builder:
         if name in self._columns:
             return self.text(entry, self._columns[name])
         value = getattr(self._options, name)
-        return str(value) if value is not None else f"row-{entry.line}"
+        return str(value) if value is not None else self._rows[id(entry)]
 
     def time(self, entry: ForeignEntry, column: str) -> str:
         """The time in UTC; `unknown` where the file has none."""

@@ -144,7 +144,7 @@ def convert(source: ForeignFile, options: Options) -> Imported:
     Raises PreferenceError.
     """
     entries = tuple(_annotations(source) if "annotations" in source.columns else _rows(source))
-    if not entries:
+    if not any(_CANCELLED in entry.values or entry.values[_ANSWER] for entry in entries):
         raise one_problem(source.file, "no task has an annotation")
     columns = tuple(dict.fromkeys(name for entry in entries for name in entry.values))
     if missing := [name for name in ("system_left", "system_right") if name not in columns]:
@@ -172,12 +172,14 @@ def convert(source: ForeignFile, options: Options) -> Imported:
 
 
 def _annotations(source: ForeignFile) -> Iterator[ForeignEntry]:
-    """One entry an annotation of the JSON export: the fields of its task, and its own."""
+    """One entry an annotation of the JSON export, or a task without one: the fields of its task, and its own."""
     for entry in source.entries:
         data, annotations = entry.values.get("data"), entry.values.get("annotations")
         if not isinstance(data, dict) or not isinstance(annotations, list):
             reason = "a task must have an object 'data' and a list 'annotations'"
             raise one_problem(source.file, reason, entry.line)
+        if not annotations:  # nobody has answered
+            yield ForeignEntry(entry.line, {**data, _ANSWER: []})
         for annotation in annotations:
             if not isinstance(annotation, dict) or not isinstance(annotation.get("result"), list):
                 reason = "an annotation must have a list 'result'"

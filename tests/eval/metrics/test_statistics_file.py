@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -102,7 +103,14 @@ def test_what_is_no_such_file_is_refused(tmp_path: Path, changes: dict[str, Any]
     assert str(file) in str(caught.value)
 
 
-@pytest.mark.parametrize("content", [b"", b"no archive", b"\x93NUMPY"])
+def one_array() -> bytes:
+    """A .npy, whatever its name."""
+    content = io.BytesIO()
+    np.save(content, np.zeros(D))
+    return content.getvalue()
+
+
+@pytest.mark.parametrize("content", [b"", b"no archive", b"\x93NUMPY", one_array()])
 def test_a_broken_file_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "broken.npz").write_bytes(content)
     with pytest.raises(InputError, match=r"is not a \.npz of mu and sigma"):

@@ -82,6 +82,32 @@ def test_hpdv2_test_is_rankings_and_a_lower_rank_is_better(tmp_path: Path) -> No
     assert {v.line for v in votes} == {2}
 
 
+def test_hpdv2_pictures_that_nobody_ranked_need_a_decision(tmp_path: Path) -> None:
+    """Breaks when entries vanish without a word."""
+    text = json.dumps([TEST, {**TEST, "prompt": "another", "raw_annotations": []}], indent=1)
+    (found,) = refusals(tmp_path, text, hpd_options(tmp_path))
+    assert "--unanswered leave-out" in found
+    imported = brought(tmp_path, text, hpd_options(tmp_path, unanswered="leave-out"))
+    assert len(imported.notes) == 1
+    assert {vote.prompt for vote in imported.votes} == {TEST["prompt"]}
+    one = {
+        **TEST,
+        "image_path": TEST["image_path"][:1],
+        "raw_annotations": [{"rank": [1], "user_hash": "ua"}],
+    }
+    (found,) = refusals(tmp_path, json.dumps([one]), hpd_options(tmp_path))
+    assert "must name two images or more" in found
+
+
+@pytest.mark.parametrize(("indent", "raters"), [(None, ("row-1.1", "row-1.2")), (1, ("row-2", "row-9"))])
+def test_rows_of_one_line_are_told_apart(tmp_path: Path, indent: int | None, raters: tuple[str, str]) -> None:
+    """Breaks when all rows of a file without line breaks count as one rater's: intervals are over raters."""
+    rows = [TRAIN, {**TRAIN, "prompt": "another"}]
+    votes = brought(tmp_path, json.dumps(rows, indent=indent), hpd_options(tmp_path, row_is="rater")).votes
+    assert len({vote.rater for vote in votes}) == len(votes) == 2
+    assert votes[0].rater == raters[0]
+
+
 def test_hpdv2_does_not_name_systems(tmp_path: Path) -> None:
     options = Options(study="hpd", question="quality", rater_kind="human", rater="hpd")
     assert "give --image-systems FILE" in refusals(tmp_path, [TRAIN], options)[0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -16,7 +17,7 @@ from eval.preferences.importers.label_studio import PAIR_COLUMNS, export_tasks
 from eval.preferences.reader import read_votes, write_votes
 from eval.preferences.record import PreferenceError
 from eval.preferences.study.plan import StudyPlan, Trial, Wording
-from tests.support.preference_foreign import refusals
+from tests.support.preference_foreign import brought, refusals
 
 HUMAN = Options(rater_kind="human")
 PAIRS = (
@@ -49,6 +50,15 @@ def tasks(folder: Path, *annotations: list[dict[str, Any]]) -> list[dict[str, An
         {"id": k, **task, "annotations": list(given), "predictions": []}
         for k, (task, given) in enumerate(zip(exported, annotations, strict=True), 1)
     ]
+
+
+def test_a_task_that_nobody_answered_needs_a_decision(tmp_path: Path) -> None:
+    text = json.dumps(tasks(tmp_path, [annotation("left")], []))
+    (found,) = refusals(tmp_path, text, HUMAN)
+    assert "--unanswered leave-out" in found
+    left_out = replace(HUMAN, unanswered="leave-out")
+    imported = brought(tmp_path, text, left_out)
+    assert (len(imported.votes), len(imported.notes)) == (1, 1)
 
 
 def test_pairs_out_and_votes_back(tmp_path: Path) -> None:
@@ -93,7 +103,7 @@ def test_skipped_and_empty_annotations_are_a_decision(tmp_path: Path) -> None:
 def test_two_answers_are_refused(tmp_path: Path) -> None:
     both = annotation("left")
     both["result"] += annotation("tie")["result"]
-    (found,) = refusals(tmp_path, json.dumps(tasks(tmp_path, [both], [])), HUMAN)
+    (found,) = refusals(tmp_path, json.dumps(tasks(tmp_path, [both], [annotation("left")])), HUMAN)
     assert "value 'left, tie': must be one of left, right and tie" in found
 
 
