@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from importlib.util import find_spec
+from pathlib import Path
 
 from add.config.resolve import Table
 from add.config.scale import Scale
@@ -79,6 +80,8 @@ def _check_votes(found: Findings, scale: Scale, study: StudyFiles) -> None:
     where = line_of(scale, ("study", "records"))
     remedy = "correct the file; `addbench preferences check` reads it"
     votes = found.attempt(where, remedy, study.read_votes, RESULTS / scale.name / "study")
+    if study.folder and not Path(study.folder).is_dir():
+        found.facts.append(f"study.records: there is no folder {study.folder}, so nobody's votes are rated")
     found.facts += [f"study.records: {len(votes):,} votes in {study.folder}"] if votes else []
 
 

@@ -40,10 +40,14 @@ RATING_FIGURES = ("winrates", "elo", "pairs")
 
 
 def refuse_unknown(config: Mapping[str, Any], *known: str) -> None:
-    """Refuse a setting of `--config` that no rule reads: it would be ignored. Raises InputError with all of them."""
+    """Refuse a setting of `--config` that no rule reads, which would be ignored, and one without a value.
+
+    Raises InputError with all of them.
+    """
     wrong = [
         f"--config {key}: there is no such setting{nearest(key, known)}" for key in config if key not in known
     ]
+    wrong += [f"--config {key}=: is empty" for key in config if config[key] in (None, "")]
     if wrong:
         raise InputError("\n".join(wrong))
 

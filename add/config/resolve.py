@@ -159,9 +159,17 @@ def _finding_error(ablation: Ablation, index: int, key: str, message: str) -> Sp
     return ablation.origin.error(("findings", index, key), f"{key}: {message}")
 
 
+_OF_THE_SCALE = {
+    "training.seeds": "every run is repeated with the same seeds",
+    "training.device": "the workflow gives a GPU to all of its jobs or to none",
+}
+"""Settings that no row may change, and why."""
+
+
 def override_keys() -> tuple[str, ...]:
     """Every key that a row may set."""
-    return (*_leaves(Variant), *(f"training.{key}" for key in _leaves(TrainingSpec)))
+    keys = (*_leaves(Variant), *(f"training.{key}" for key in _leaves(TrainingSpec)))
+    return tuple(key for key in keys if key not in _OF_THE_SCALE)
 
 
 class _Values(Frozen):
@@ -204,8 +212,8 @@ class _Candidate:
         for key in self.row.set:
             if key in known:
                 continue
-            if key == "training.seeds":
-                message = "training.seeds is the scale's alone: every run is repeated with the same seeds"
+            if key in _OF_THE_SCALE:
+                message = f"{key} is the scale's alone: {_OF_THE_SCALE[key]}"
             elif below := [other for other in known if other.startswith(f"{key}.")]:
                 message = f"'{key}' is a section; set one of {', '.join(below)}"
             else:

@@ -70,11 +70,13 @@ def check_resources(
 
 
 def heaviest(table: Table, shapes: Shapes) -> Run | None:
-    """The run whose student and networks have the most parameters, of those whose shapes are known."""
+    """The run with the most images at once through the most parameters, of those whose shapes are known."""
 
-    def weight(run: Run) -> tuple[int, int]:
+    def weight(run: Run) -> int:
         used = {shapes.parameters[name][1] for name in run.networks.diffusion}
-        return shapes.parameters[run.variant.student][0], sum(used)
+        # Of the student there are gradients and two moments besides.
+        parameters = 4 * shapes.parameters[run.variant.student][0] + sum(used)
+        return run.training.batch // run.training.accumulate * parameters
 
     def known(run: Run) -> bool:
         single = [*run.networks.features.values(), run.networks.c_text, run.networks.c_img]

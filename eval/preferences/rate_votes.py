@@ -57,10 +57,10 @@ def all_votes(
     for vote in people:
         if texts.get(vote.prompt_id, vote.prompt) != vote.prompt:
             reason = (
-                f"this prompt is {texts[vote.prompt_id]!r} in the prompts given; these votes are on other images, "
+                f"{vote.prompt_id} is {texts[vote.prompt_id]!r} in the prompts given; these votes are on other images, "
                 "so take their file out"
             )
-            raise one_problem(where, reason, vote.line, vote.prompt_id, vote.prompt)
+            raise one_problem(where, reason, vote.line, "prompt", vote.prompt)
         if vote.comparison in known:
             reason = f"the vote is also in {automatic}; take its file out of the folder, or it counts twice"
             raise one_problem(where, reason, vote.line, "rater", vote.rater)

@@ -62,7 +62,10 @@ class Store:
         """Open or make the file. Raises InputError where it is no file of votes, or another study's."""
         self._study, self._lock = study, threading.Lock()
         self._trials = {(name, t.id): t for name, trials in study.lists.items() for t in trials}
-        self._database = sqlite3.connect(file, timeout=30, isolation_level=None, check_same_thread=False)
+        try:
+            self._database = sqlite3.connect(file, timeout=30, isolation_level=None, check_same_thread=False)
+        except sqlite3.Error as error:
+            raise InputError(file, f"cannot be opened: {error}") from error
         try:
             self._database.execute("PRAGMA journal_mode = WAL")
             # FULL: the log is on disk before a commit returns; WAL's usual NORMAL may lose the last ones.

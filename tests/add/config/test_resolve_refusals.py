@@ -14,6 +14,7 @@ BAD_ROWS = [
     ("training.step: 3", "did you mean 'training.steps'?"),
     ("sampling.seed: 3", "unknown key 'sampling.seed'"),
     ("training.seeds: [1]", "training.seeds is the scale's alone"),
+    ("training.device: cuda", "training.device is the scale's alone"),
     ("training.student_optimiser: {lr: 1.0}", "is a section; set one of training.student_optimiser.lr"),
     (
         "discriminator.features: vit_x",

@@ -74,6 +74,14 @@ def test_the_heaviest_run_is_held_against_the_smallest_gpu(found: Found) -> None
     assert "raise training.accumulate" in only
 
 
+def test_a_row_with_more_images_at_once_is_the_heaviest(found: Found) -> None:
+    """Breaks when a row that needs 600 GB passes, since another one has more parameters."""
+    _, table, shapes = found
+    run = table.runs["baseline"]
+    larger = run.model_copy(update={"training": run.training.model_copy(update={"batch": 100_000})})
+    assert heaviest(Table(table.cells, {**table.runs, "baseline": larger}), shapes) == larger
+
+
 def test_a_gpu_that_suffices_is_a_fact_and_none_is_said(found: Found, counted: None) -> None:
     # The miniature is trained without one: its absence is no problem where memory suffices.
     card = checked(*found, Path("results"), [Gpu("card", 10**9)], 0)

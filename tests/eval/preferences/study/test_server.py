@@ -238,6 +238,8 @@ def test_a_file_of_another_study_is_refused_and_no_votes_are_no_file(
     (tmp_path / "text").write_text("not a database, but long enough to be looked at as one" * 20)
     with pytest.raises(InputError, match="is not a file of votes"):
         Store(tmp_path / "text", study)
+    with pytest.raises(InputError, match="cannot be opened"):
+        Store(tmp_path / "no folder" / "votes.sqlite3", study)
     assert main(["--study", str(tmp_path / "absent")]) == REFUSED
     assert "make the study first" in capsys.readouterr().err
 
