@@ -108,11 +108,11 @@ def _import(options: argparse.Namespace) -> str:
 def _export(options: argparse.Namespace) -> str:
     from eval.preferences.importers.label_studio import export_tasks
 
-    made = (options.out, options.out.with_suffix(".xml"))
-    refuse_outputs(made, [options.file])
-    _refuse_lost(options, *made)
+    labels = options.out.with_suffix(".xml")
+    refuse_outputs([options.out, labels], [options.file])
+    _refuse_lost(options, options.out, labels)
     count = export_tasks(options.file, options.image_url, options.out, options.list)
-    return f"{options.out}: {count} tasks; labelling configuration: {options.out.with_suffix('.xml')}"
+    return f"{options.out}: {count} tasks; labelling configuration: {labels}"
 
 
 def _refuse_lost(options: argparse.Namespace, *outputs: Path) -> None:

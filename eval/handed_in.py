@@ -97,18 +97,16 @@ def assigned(folder: Path, assignment: Path | None, prompts: Sequence[str]) -> t
     files = read_assignment(folder, assignment)
     where = assignment or folder / INDEX
     counts = Counter(prompts)
-    if missing := [text for text, count in counts.items() if len(files.get(text, ())) < count]:
-        some = ", ".join(
-            f"{text!r} ({counts[text]} wanted, {len(files.get(text, ()))} there)" for text in missing[:3]
-        )
+    there = {text: len(files.get(text, ())) for text in counts}
+    if missing := [text for text, count in counts.items() if there[text] < count]:
+        some = ", ".join(f"{text!r} ({counts[text]} wanted, {there[text]} there)" for text in missing[:3])
         more = ", ..." if len(missing) > 3 else ""
-        raise InputError(
-            where, f"names too few images for {len(missing)} of {len(counts)} prompts: {some}{more}"
-        )
-    if many := [text for text, count in counts.items() if len(files[text]) > count]:
-        first = many[0]
-        reason = f"names {len(files[first])} images for {first!r}, and the set has that prompt {counts[first]} time(s)"
+        reason = f"names too few images for {len(missing)} of {len(counts)} prompts: {some}{more}"
         raise InputError(where, reason)
+    for text, count in counts.items():
+        if there[text] > count:
+            reason = f"names {there[text]} images for {text!r}, and the set has that prompt {count} time(s)"
+            raise InputError(where, reason)
     each = {text: iter(files[text]) for text in counts}
     return [next(each[text]) for text in prompts], sum(map(len, files.values())) - len(prompts)
 
@@ -145,24 +143,22 @@ def _in_order(folder: Path, assignment: Path) -> dict[str, list[str]]:
     if len(prompts) != len(names):
         reason = f"has {len(prompts)} lines, and {folder} {len(names)} images; it is one prompt a line, in their order"
         raise InputError(assignment, reason)
-    if names != (counted := sorted(names, key=_by_numbers)):
-        first = next(
-            place for place, pair in enumerate(zip(names, counted, strict=True)) if len(set(pair)) > 1
-        )
-        reason = (
-            f"is for images in the order of their names, where {names[first]} comes before {counted[first]}: write "
-            "numbers with zeros in front, or give a CSV with the columns file and prompt"
-        )
-        raise InputError(assignment, reason)
+    for name, counted in zip(names, sorted(names, key=_padded), strict=True):
+        if name != counted:
+            reason = (
+                f"is for images in the order of their names, where {name} comes before {counted}: write numbers with "
+                "zeros in front, or give a CSV with the columns file and prompt"
+            )
+            raise InputError(assignment, reason)
     found: dict[str, list[str]] = {}
     for prompt, name in zip(prompts, names, strict=True):
         found.setdefault(prompt, []).append(name)
     return found
 
 
-def _by_numbers(name: str) -> list[tuple[int, str]]:
+def _padded(name: str) -> str:
     """A key by which 2.png comes before 10.png."""
-    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]
+    return re.sub(r"\d+", lambda number: number[0].zfill(20), name)
 
 
 def usable(source: Path, side: int) -> tuple[NDArray[np.uint8], list[str]]:

@@ -91,6 +91,17 @@ def test_numbers_without_zeros_in_front_are_no_order(tmp_path: Path):
     assert read_assignment(tmp_path, text)["prompt 10"] == ["10.png"]
 
 
+@pytest.mark.parametrize(
+    "names", [("img.png", "img1.png"), ("cat-a.png", "cat2.png"), ("1.png", "1b.png", "2.png")]
+)
+def test_names_that_numbers_order_alike_are_taken(tmp_path: Path, names: tuple[str, ...]):
+    for name in names:
+        picture(0).save(tmp_path / name)
+    text = tmp_path / "prompts.txt"
+    text.write_text("".join(f"of {name}\n" for name in names))
+    assert read_assignment(tmp_path, text) == {f"of {name}": [name] for name in names}
+
+
 def test_a_caption_that_the_set_has_twice_has_two_images(folder: Path, tmp_path: Path):
     """Breaks when one image counts for each of them: FID and the Vendi score would be of copies."""
     twice = (*PROMPTS, Prompt("again", PROMPTS[0].prompt, None, None))

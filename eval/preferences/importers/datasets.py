@@ -185,12 +185,6 @@ def hpdv2(source: ForeignFile, options: Options) -> Imported:
         if unknown := [path for path in paths if path not in systems]:
             builder.refuse(entry, "image_path", "is not in the file of --image-systems", value=unknown[0])
             continue
-        if entry.values.get("raw_annotations") == []:
-            builder.decide(entry, "unanswered")
-            continue
-        if len(paths) < 2:
-            builder.refuse(entry, "image_path", "must name two images or more")
-            continue
         for a, b, winner, rater in (_rankings if rankings else _pair)(builder, entry, paths):
             more = {"image_a": a, "image_b": b, "prompt_id": prompt_hash(builder.text(entry, "prompt"))}
             builder.add(entry, (systems[a], systems[b]), winner, **more, **rater)
@@ -221,6 +215,11 @@ def _pair(builder: Builder, entry: ForeignEntry, paths: list[str]) -> Iterator[_
 
 def _rankings(builder: Builder, entry: ForeignEntry, paths: list[str]) -> Iterator[_Pair]:
     annotations = entry.values["raw_annotations"]
+    if len(paths) < 2:
+        builder.refuse(entry, "image_path", "must name two images or more")
+        return
+    if annotations == []:
+        builder.decide(entry, "unanswered")
     for annotation in annotations if isinstance(annotations, list) else [None]:
         given: dict[str, Any] = annotation if isinstance(annotation, dict) else {}
         ranks, user = given.get("rank"), given.get("user_hash")

@@ -144,7 +144,7 @@ def convert(source: ForeignFile, options: Options) -> Imported:
     Raises PreferenceError.
     """
     entries = tuple(_annotations(source) if "annotations" in source.columns else _rows(source))
-    if not any(_CANCELLED in entry.values or entry.values[_ANSWER] for entry in entries):
+    if not any(entry.values.get("annotations", True) for entry in source.entries):
         raise one_problem(source.file, "no task has an annotation")
     columns = tuple(dict.fromkeys(name for entry in entries for name in entry.values))
     if missing := [name for name in ("system_left", "system_right") if name not in columns]:
