@@ -87,12 +87,23 @@ def test_a_stub_of_known_cost_is_timed_exactly_by_its_own_clock() -> None:
 
 
 def test_a_stub_that_sleeps_is_timed_within_5_percent() -> None:
-    """The median of calls of 0.3 s: a busy machine's late wake-ups are a few milliseconds."""
-    system = stub(time.sleep, fixed=0.2, call=0.1)
-    (found,) = time_systems([(asked(steps=1), system)], "cpu", how(1, warm_up=1, repeats=5))
-    assert found.image.median == pytest.approx(0.3, rel=0.05)
+    """Against what the stub itself saw go by: a busy machine may wake it late."""
+    slept: dict[float, list[float]] = {0.1: [], 0.2: []}
+
+    def sleep(seconds: float) -> None:
+        started = time.perf_counter()
+        time.sleep(seconds)
+        slept[seconds].append(time.perf_counter() - started)
+
+    (found,) = time_systems(
+        [(asked(steps=1), stub(sleep, fixed=0.2, call=0.1))], "cpu", how(1, warm_up=1, repeats=5)
+    )
+    # A repeat is two calls: the network is timed inside the first, the second is timed end to end.
+    network, whole = slept[0.1][-10::2], np.add(slept[0.1], slept[0.2])[-9::2]
     assert found.denoiser is not None
-    assert found.denoiser.median == pytest.approx(0.1, rel=0.05)
+    assert found.denoiser.median == pytest.approx(np.median(network), rel=0.05)
+    assert found.image.median == pytest.approx(np.median(whole), rel=0.05)
+    assert found.image.median > 0.3
 
 
 def test_memory_errors_end_the_list_of_that_system_alone() -> None:
@@ -177,7 +188,8 @@ def test_the_command_times_a_pipeline_and_states_what_was_measured(
     assert four.network_calls == tiny.network_calls + 2
     assert tiny.network_calls == len(tiny.timesteps) >= 2
     assert tiny.denoiser is not None
-    assert 0 < tiny.denoiser.median < tiny.image.median
+    assert tiny.denoiser.median > 0  # of other calls than the image's, so not below it on a busy machine
+    assert tiny.image.median > 0
     assert "resident peak" in found.peak_memory
     assert tiny.peak_bytes == 1234
     out.write_text(out.read_text().replace('"repeats"', '"repeated"'))
