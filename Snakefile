@@ -8,7 +8,8 @@
 #                          \--> study
 #
 # The report of each scale stays in reports/<scale>, that of another folder of ablations in reports/<scale>-<folder>;
-# reports/table.pdf is a copy of the last.
+# reports/table.pdf is a copy of the last. Runs lie in results/<scale>; those of another folder too, unless it has another
+# run of a name that the table has: then all of its runs lie in results/<scale>-<folder>.
 #
 #     snakemake --cores all reports/table.pdf                 the table, on the mini scale
 #     snakemake --cores all --config scale=smoke              the same on another scale
@@ -57,6 +58,7 @@ from addbench.workflow import (
     report_figures,
     report_folder,
     report_study,
+    results_folder,
     stage_values,
     systems_tables,
     train_options,
@@ -82,7 +84,7 @@ ABLATIONS = ablations_folder(config.get("ablations", DEFAULT_ABLATIONS))
 check_inputs_exist(SCALE)
 BASELINE = load_baseline(baseline_file(ABLATIONS))
 TABLE = resolve(SCALE, BASELINE, load_ablations(ABLATIONS))
-RESULTS = f"results/{SCALE.name}"
+RESULTS = results_folder(SCALE, ABLATIONS, TABLE)
 # What the `data` stage makes. A scale without one names files that are already there: identities tell their change,
 # whatever their age.
 DATA = [f"{SCALE.data.root}/dataset.json"] if SCALE.data.build else []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from add.errors import amount, at_least
 from add.files import user_cache
 from addbench.cost.shapes import storage
 from addbench.preflight import Findings, line_of
-from addbench.project import RESULTS, Project, load_project
+from addbench.project import load_project
 from addbench.workflow import StudyFiles
 
 HASHING_SECONDS = 25.0
@@ -52,7 +53,7 @@ def check(options: argparse.Namespace) -> tuple[str, int]:
         run = project.run(options.run)
         scale = scale.model_copy(update={"networks": run.networks, "study": None, "systems": None})
         table = Table(table.cells_of(run.name), {run.name: run})
-        project = Project(scale, table, project.ablations)
+        project = replace(project, scale=scale, table=table)
     compared = project.compared()
     found = Findings()
     if options.download:
@@ -66,20 +67,20 @@ def check(options: argparse.Namespace) -> tuple[str, int]:
     networks = check_networks(found, scale, table, store, seconds, compared.specs)
     check_inputs(found, scale, table, networks)
     check_systems(found, scale, compared.specs)
-    _check_votes(found, scale, compared.study)
+    _check_votes(found, scale, compared.study, project.results)
     _check_libraries(found, table)
     shapes = known_shapes(scale, networks)
     needed = storage(scale, table, compared, shapes.parameters, jobs=options.jobs).total
     card = options.gpu_memory
     gpus = machine_gpus() if card is None else [Gpu("the card", int(card * 1e9))]
-    check_resources(found, scale, table, shapes, RESULTS, gpus, needed)
+    check_resources(found, scale, table, shapes, project.results, gpus, needed)
     return _text(found, scale.name)
 
 
-def _check_votes(found: Findings, scale: Scale, study: StudyFiles) -> None:
+def _check_votes(found: Findings, scale: Scale, study: StudyFiles, results: Path) -> None:
     where = line_of(scale, ("study", "records"))
     remedy = "correct the file; `addbench preferences check` reads it"
-    votes = found.attempt(where, remedy, study.read_votes, RESULTS / scale.name / "study")
+    votes = found.attempt(where, remedy, study.read_votes, results / "study")
     if study.folder and not Path(study.folder).is_dir():
         found.facts.append(f"study.records: there is no folder {study.folder}, so nobody's votes are rated")
     found.facts += [f"study.records: {len(votes):,} votes in {study.folder}"] if votes else []

@@ -18,10 +18,24 @@ from add.errors import InputError
 from add.lock import holder, try_lock
 from addbench.owner import living
 
-STAGES = ("logs", "benchmarks", "reference", "ratings", "systems")
-"""Directories of stages below results/<scale>, beside those of the runs."""
+STAGES = {
+    "logs": ("*.log", "*.log.refused"),
+    "benchmarks": ("*.tsv",),
+    "reference": ("features.safetensors", "reference.json"),
+    "ratings": ("automatic.csv", "ratings.json", "systems.json"),
+    "systems": ("timing.json",),
+}
+"""Directories of stages below results/<scale>, beside those of the runs, and what the stages leave there."""
 RUN = ("spec.json", "train/identity.json", ".replication")
 """What only the workflow leaves below results/<scale>/<run>/seed<k>; the second outlives a training that failed."""
+MADE = (
+    *("student", "scores/*-*step.csv", "result.json", "result-*step.json"),
+    *(f"train/{name}" for name in ("train.json", "log.jsonl", "pictures", "tensorboard", "checkpoints")),
+    *(f"samples/*-*step/{name}" for name in ("[0-9]*.png", "index.csv", "samples.json")),
+    *("**/.*.lock", "**/.*.partial"),
+    *RUN,
+)
+"""What a run's stages leave there, and those of a system below results/<scale>/systems/<system>."""
 REPORT = (
     *("table.pdf", "table.csv", "table.md", "table.tex", "findings.csv", "findings.json", "ratings.csv"),
     *("systems.pdf", "systems.csv", "systems_categories.csv", "explorer.html"),
@@ -34,6 +48,8 @@ BUILT = (
     *("networks", "encoded", "scenes.json", "PartiPrompts.tsv", "dataset.json"),
 )
 """What mini.dataset and mini.smoke make below a data set's root, and the cache that config/mini.yaml names there."""
+PICTURES = ("[a-z]*-[0-9]*-[0-9].npy", ".*.partial")
+"""What mini.pretrain keeps in data/pretrain."""
 ADOPTED = ("annotations/captions_train.json", "dataset.json")
 """What eval.adopted makes there, maybe among a user's own photographs."""
 
@@ -51,7 +67,7 @@ def clean(root: Path) -> list[str]:
     _remove_known(root / "reports", REPORT)
     kept = [line for folder in (root / "reports").glob("*/") for line in _clean_report(folder, scales)]
     shutil.rmtree(root / ".snakemake", ignore_errors=True)
-    shutil.rmtree(root / "data" / "pretrain", ignore_errors=True)
+    _remove_known(root / "data" / "pretrain", PICTURES)
     for left in (root / "data").glob(".*.partial"):  # by a build that was killed
         _remove(left)
     kept += [line for folder in _inside(root / "data") for line in _clean_data(folder)]
@@ -78,7 +94,7 @@ def _clean_data(folder: Path) -> Iterator[str]:
     else:
         _remove_known(folder, made)
         if others := ", ".join(path.name for path in _inside(folder)):
-            yield f"{folder}: the project's own files are gone; it did not make {others}"
+            yield f"{folder}: the project's own files are gone; it did not make all of {others}"
 
 
 def _made(folder: Path) -> tuple[str, ...] | None:
@@ -98,24 +114,29 @@ def _clean_results(scale: Path) -> Iterator[str]:
     if not scale.is_dir():
         yield f"{scale}: {_OTHER}"
     for folder in _inside(scale):
+        runs = [seed for seed in folder.glob("seed*/") if any((seed / name).exists() for name in RUN)]
+        if folder.name == "systems":
+            runs += [system for system in _inside(folder) if system.is_dir()]
+        for run in runs:
+            yield from _remove_or_say(run, MADE)
         if folder.name in STAGES:
-            yield from _remove_or_say(folder)
-        for seed in folder.glob("seed*/"):
-            if any((seed / name).exists() for name in RUN):
-                yield from _remove_or_say(seed)
+            yield from _remove_or_say(folder, STAGES[folder.name])
         _drop_if_empty(folder)
         if folder.exists() and folder.name not in STAGES and not list(folder.glob("seed*/")):
             yield f"{folder}: {_precious(folder) or _OTHER}"
     _drop_if_empty(scale)
 
 
-def _remove_or_say(folder: Path) -> Iterator[str]:
-    reason = _precious(folder) or _busy(folder)
-    if reason is None:
-        _remove(folder)
-        folder.with_name(f".{folder.name}.lock").unlink(missing_ok=True)
-    else:
+def _remove_or_say(folder: Path, made: tuple[str, ...]) -> Iterator[str]:
+    if reason := _precious(folder) or _busy(folder):
         yield f"{folder}: {reason}"
+        return
+    _remove_known(folder, made)
+    folder.with_name(f".{folder.name}.lock").unlink(missing_ok=True)
+    # What stays of a system has a line of its own.
+    others = [path.name for path in _inside(folder) if folder.name != "systems" or not path.is_dir()]
+    if others:
+        yield f"{folder}: the project's own files are gone; it did not make all of {', '.join(others)}"
 
 
 def _precious(folder: Path) -> str | None:
@@ -150,9 +171,11 @@ def _remove_known(folder: Path, patterns: tuple[str, ...]) -> None:
     """Remove what the patterns match, and the directories that are empty then."""
     for pattern in patterns:
         for path in list(folder.glob(pattern)):
-            _remove(path)
-            if path.parent != folder:
-                _drop_if_empty(path.parent)
+            if path.exists() or path.is_symlink():  # and not gone with what was around it
+                _remove(path)
+            for parent in path.relative_to(folder).parents:
+                if parent.name:
+                    _drop_if_empty(folder / parent)
     if folder.name != "reports":
         _drop_if_empty(folder)
 

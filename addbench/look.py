@@ -15,7 +15,6 @@ from add.config.yaml import SpecError, raise_all
 from add.identity import deciding_values, spec_hash
 from addbench.project import (
     CONFIG,
-    RESULTS,
     Project,
     aligned,
     attempt,
@@ -23,6 +22,7 @@ from addbench.project import (
     flat,
     is_section,
     load_project,
+    project_of,
     scale_path,
     values,
     walk,
@@ -122,7 +122,9 @@ def validate(options: argparse.Namespace) -> tuple[str, int]:
         if scale is not None and baseline is not None and ablations is not None:
             table = attempt(SpecError, problems, resolve, scale, baseline, ablations)
             if table is not None:
-                attempt(SpecError, problems, Project(scale, table, options.ablations).compared)
+                project = attempt(SpecError, problems, project_of, scale, table, options.ablations)
+                if project is not None:
+                    attempt(SpecError, problems, project.compared)
                 counts.append(f"{scale.name}: {len(table.cells)} cells, {len(table.runs)} runs")
     protocols = sorted((CONFIG / "protocols").glob("*.yaml"))
     for path in protocols:
@@ -142,7 +144,7 @@ def explain(options: argparse.Namespace) -> tuple[str, int]:
     project = load_project(options.scale, options.ablations)
     run = project.run(options.run)
     now = run_identity(project.scale, run)
-    folder = RESULTS / project.scale.name / run.name
+    folder = project.results / run.name
     seeds = project.scale.training.seeds
     return "\n".join(line for seed in seeds for line in _changed(folder / f"seed{seed}", run, now)), 0
 

@@ -66,7 +66,7 @@ def plan(options: argparse.Namespace) -> tuple[str, int]:
     project = load_project(options.scale, options.ablations)
     scale, table = project.scale, project.table
     compared = project.compared()
-    measured = read_measured(options.results or RESULTS / scale.name)
+    measured = read_measured(options.results or _earlier(project))
     places, absent = configurations(scale)
     arithmetic = rate = None
     if not absent:
@@ -85,6 +85,11 @@ def plan(options: argparse.Namespace) -> tuple[str, int]:
         parts.append(aligned(rows))
     parts.append(_notes(project, compared, rate, absent, places))
     return "\n\n".join(parts), 0
+
+
+def _earlier(project: Project) -> Path:
+    """The table's own results; those of its scale where it has none."""
+    return project.results if project.results.is_dir() else RESULTS / project.scale.name
 
 
 def _rate(

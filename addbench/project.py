@@ -16,7 +16,7 @@ from add.config.run import Run
 from add.config.scale import Scale
 from add.config.yaml import SpecError, nearest, raise_all
 from add.errors import InputError
-from addbench.workflow import ComparedSystems, ablations_folder, plan_compared, scale_file
+from addbench.workflow import ComparedSystems, ablations_folder, plan_compared, results_folder, scale_file
 
 CONFIG = Path("config")
 RESULTS = Path("results")
@@ -32,15 +32,17 @@ class UnknownRunError(InputError):
 
 @dataclass(frozen=True)
 class Project:
-    """A scale and the table that a folder of ablations makes with it."""
+    """A scale and the table that a folder of ablations makes with it. results: where its runs lie."""
 
     scale: Scale
     table: Table
-    ablations: Path = ABLATIONS
+    ablations: Path
+    results: Path
 
     def compared(self) -> ComparedSystems:
         """The systems and the study beside the table. Raises SpecError with every unknown name."""
-        return plan_compared(self.scale, self.table, RESULTS.as_posix(), whole=self.ablations == ABLATIONS)
+        whole = self.ablations == ABLATIONS
+        return plan_compared(self.scale, self.table, self.results.as_posix(), whole=whole)
 
     def run(self, name: str) -> Run:
         """The run of this name. Raises UnknownRunError."""
@@ -75,7 +77,12 @@ def load_project(scale: str | None, ablations: Path = ABLATIONS) -> Project:
         attempt(SpecError, problems, load_ablations, ablations),
     ]
     raise_all(problems)
-    return Project(loaded[0], resolve(*loaded), ablations)
+    return project_of(loaded[0], resolve(*loaded), ablations)
+
+
+def project_of(scale: Scale, table: Table, ablations: Path) -> Project:
+    """These as a project. Raises SpecError with what is wrong with the files of the project's own folder."""
+    return Project(scale, table, ablations, Path(results_folder(scale, ablations, table)))
 
 
 def attempt(

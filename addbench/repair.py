@@ -11,7 +11,7 @@ import shutil
 
 from add.errors import InputError
 from add.models.weights import lost_files
-from addbench.project import RESULTS, load_project
+from addbench.project import load_project
 
 
 def repair(options: argparse.Namespace) -> tuple[str, int]:
@@ -21,7 +21,7 @@ def repair(options: argparse.Namespace) -> tuple[str, int]:
     """
     from eval.images import ForeignFileError, read_samples
 
-    root = RESULTS / load_project(options.scale, options.ablations).scale.name
+    root = load_project(options.scale, options.ablations).results
     lines, left = [], []
     for student in sorted(root.glob("*/seed*/student")):
         if lost := next(lost_files(student), None):

@@ -17,7 +17,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from add.errors import InputError, amount, at_least
-from addbench.project import RESULTS, Project, load_project, project_options
+from addbench.project import Project, load_project, project_options
 
 if TYPE_CHECKING:
     from eval.findings.store import CountedRuns
@@ -67,7 +67,7 @@ def replication(options: argparse.Namespace) -> tuple[str, int]:
     from add.lock import only_writer
 
     project = load_project(options.scale, options.ablations)
-    growing = _GrowingStudy(project, STORES / project.scale.name, RESULTS / project.scale.name)
+    growing = _GrowingStudy(project, STORES / project.scale.name, project.results)
     if options.action == "add":
         return growing.add(_result_files(options.files)), 0
     if options.action == "plan":

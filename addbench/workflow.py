@@ -14,8 +14,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Literal
 
-from add.config.load import ABLATIONS
-from add.config.resolve import Table
+from add.config.load import ABLATIONS, baseline_file, load_ablations, load_baseline
+from add.config.resolve import Table, resolve
 from add.config.run import Run, Variant
 from add.config.scale import Scale
 from add.config.study import StudySpec
@@ -24,6 +24,7 @@ from add.config.training import CacheSpec, CocoSpec, ShardsSpec, TrainData
 from add.config.yaml import Loc, SpecError, dotted, nearest, raise_all
 from add.device import machine_gpus
 from add.errors import InputError
+from add.identity import deciding_values
 from addbench.systems import PlannedSystem, plan_systems, unknown_names
 from baselines.spec import RivalSpec
 from eval.preferences.key import read_all_keys
@@ -64,8 +65,33 @@ def ablations_folder(path: str | Path) -> Path:
 
 def report_folder(scale: Scale, ablations: Path) -> str:
     """Where a table's report stays: another folder of ablations is another table, and replaces no report."""
+    return f"reports/{_own_name(scale, ablations)}"
+
+
+def results_folder(scale: Scale, ablations: Path, table: Table) -> str:
+    """Where a table's runs lie: with those of the project's folder, so that runs of both are trained once.
+
+    A folder with another run of a name that the project's table has keeps all of its runs apart: no table trains over
+    the runs of the other. Raises SpecError with what is wrong with the files of the project's folder.
+    """
+    shared = f"results/{scale.name}"
+    if ablations == ABLATIONS or not ABLATIONS.is_dir():
+        return shared
+    baseline = load_baseline(baseline_file(ABLATIONS))
+    for questions in ((), *((each,) for each in load_ablations(ABLATIONS))):
+        try:
+            project = resolve(scale, baseline, questions).runs
+        except SpecError:  # the scale cannot ask this question, so it has no runs of it
+            continue
+        for name in table.runs.keys() & project.keys():
+            if deciding_values(table.runs[name]) != deciding_values(project[name]):
+                return f"results/{_own_name(scale, ablations)}"
+    return shared
+
+
+def _own_name(scale: Scale, ablations: Path) -> str:
     below = ablations.relative_to(ABLATIONS) if ablations.is_relative_to(ABLATIONS) else ablations
-    return "-".join([f"reports/{scale.name}", *(part for part in below.parts if part != "..")])
+    return "-".join([scale.name, *(part for part in below.parts if part != "..")])
 
 
 def plain(run: Run) -> str:

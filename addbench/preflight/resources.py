@@ -57,7 +57,7 @@ def check_resources(
     found: Findings, scale: Scale, table: Table, shapes: Shapes, results: Path, gpus: list[Gpu], needed: int
 ) -> None:
     """needed: bytes on disk that the whole table takes (`addbench.cost.shapes.storage`)."""
-    _check_disk(found, results / scale.name, needed, shapes)
+    _check_disk(found, results, needed, shapes)
     run = heaviest(table, shapes)
     if run is None:
         found.left.append(f"memory, GPU memory: no shapes are known of {', '.join(shapes.absent)}")

@@ -20,6 +20,7 @@ from add.config.yaml import SpecError
 from add.errors import InputError
 from addbench.preflight import Findings, wanted_networks
 from addbench.preflight.systems import check_systems
+from addbench.project import load_project
 from addbench.systems import PlannedSystem
 from addbench.workflow import (
     ComparedSystems,
@@ -213,6 +214,43 @@ def test_another_folder_of_ablations_has_a_report_of_its_own(root: Path, folder:
     scale = load_scale(root / "config/mini.yaml")
     for written in (folder, str(Path(folder).resolve())):
         assert report_folder(scale, ablations_folder(written)) == report
+
+
+def another(folder: str, values: str, name: str = "loss_terms", label: str = "L_distill") -> None:
+    """A folder of ablations with one row of these values."""
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    row = f"  - label: '{label}'\n    set: {{{values}}}\n"
+    Path(folder, f"{name}.yaml").write_text(f"part: z\nquestion: Which?\nrows:\n{row}")
+
+
+def test_a_folder_with_another_run_of_a_name_keeps_its_results_apart(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Breaks when a table trains over the runs of another, or a row that is the table's trains again."""
+    monkeypatch.chdir(root)
+
+    def results(folder: str) -> str:
+        return load_project("mini", ablations_folder(folder)).results.as_posix()
+
+    assert results("ablations") == results("ablations/ours") == "results/mini"
+    another("new", "loss.adversarial: 0.5", name="new_question")
+    assert results("new") == "results/mini", "the baseline is the table's"
+    another("same", "loss.adversarial: 0")
+    assert results("same") == "results/mini", "the row is the table's, however it was written"
+    another("more/same", "loss.adversarial: 0.5")
+    assert results("more/same") == "results/mini-more-same"
+    another("own", "loss.adversarial: 0.5", name="new_question")
+    baseline = Path("ablations/baseline.yaml").read_text()
+    Path("own/baseline.yaml").write_text(baseline)
+    assert results("own") == "results/mini"
+    Path("own/baseline.yaml").write_text(baseline.replace("teacher_steps: 1", "teacher_steps: 4"))
+    assert results("own") == "results/mini-own"
+    text = Path("ablations/loss_terms.yaml").read_text()
+    Path("ablations/loss_terms.yaml").write_text(text.replace("loss.adversarial: 0.0", "student: sdxxl"))
+    assert results("more/same") == "results/mini", "a row that the scale cannot train has no runs"
+    Path("ablations/loss_terms.yaml").write_text("part: [")
+    with pytest.raises(SpecError, match="loss_terms"):
+        results("more/same")
 
 
 def claim(rows: str, than: str, **more: str) -> str:
