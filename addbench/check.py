@@ -17,14 +17,15 @@ from addbench.project import load_project
 from addbench.workflow import StudyFiles
 
 HASHING_SECONDS = 25.0
-"""What hashing may take, so that the whole check stays below a minute."""
+IMAGES_SECONDS = 15.0
+"""What each may take, so that the whole check stays below a minute: hashing, and opening images."""
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
     """`check [--run RUN] [--hash] [--download] [--gpu-memory GB] [--jobs N]`."""
     add = command.add_argument
     add("--run", metavar="RUN", help="look at what this one run needs, without the study and the other rows")
-    add("--hash", action="store_true", help="hash all weights, however long it takes, once")
+    add("--hash", action="store_true", help="hash all weights and open all images, however long it takes")
     add("--download", action="store_true", help="first fetch the networks that are not on this machine")
     add("--gpu-memory", type=amount, metavar="GB", help="check for a GPU of this size (10^9 bytes) instead")
     add(
@@ -62,11 +63,11 @@ def check(options: argparse.Namespace) -> tuple[str, int]:
             "--download", remedy, lambda: list(download_missing(scale, compared.specs))
         )
         found.facts += [f"downloaded {line}" for line in downloaded or ()]
-    seconds = float("inf") if options.hash else HASHING_SECONDS
+    hashing, opening = (float("inf"),) * 2 if options.hash else (HASHING_SECONDS, IMAGES_SECONDS)
     store = HashStore(user_cache() / "hashes.json")
-    networks = check_networks(found, scale, table, store, seconds, compared.specs)
+    networks = check_networks(found, scale, table, store, hashing, compared.specs)
     check_inputs(found, scale, table, networks)
-    check_systems(found, scale, compared.specs)
+    check_systems(found, scale, compared.specs, opening)
     _check_votes(found, scale, compared.study, project.results)
     _check_libraries(found, table)
     shapes = known_shapes(scale, networks)

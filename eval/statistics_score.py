@@ -11,11 +11,13 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from add.config.scale import CocoPromptsSpec, PromptsSpec
 from add.device import add_device_option, open_device
 from add.errors import InputError, at_least, refuses
 from add.files import write_json
@@ -46,6 +48,20 @@ class GivenStatistics:
     steps: int
     count: int
 
+    def prompt_set(self, sets: Mapping[str, PromptsSpec]) -> CocoPromptsSpec:
+        """Its prompts among the scale's `sets`. Raises InputError for a set without photographs."""
+        rule = sets.get(self.prompts)
+        if rule is None or rule.kind != "coco":
+            raise InputError(self.file, f"FID needs a prompt set of kind coco, which {self.prompts!r} is not")
+        return rule
+
+    def refuse_other_count(self, prompts: CocoPromptsSpec) -> None:
+        """Raise InputError where the set has another number of prompts than this has images."""
+        if (images := len(read_prompts(prompts.at(self.steps)))) != self.count:
+            measured = f"of '{self.prompts}' by {self.steps} step(s) {images} are measured"
+            reason = f"is of {self.count} images, and {measured}; FID depends on how many"
+            raise InputError(self.file, reason)
+
 
 def score_statistics(
     given: GivenStatistics,
@@ -59,14 +75,9 @@ def score_statistics(
     Raises InputError for a prompt set without photographs or with another number of prompts, and as `read_statistics`
     and `load_reference` do.
     """
-    started, name = time.perf_counter(), given.prompts
-    prompts = values.prompts.get(name)
-    if prompts is None or prompts.kind != "coco":
-        raise InputError(given.file, f"FID needs a prompt set of kind coco, which {name!r} is not")
-    images = len(read_prompts(prompts.at(given.steps)))
-    if images != given.count:
-        reason = f"is of {given.count} images, and of '{name}' by {given.steps} step(s) {images} are measured"
-        raise InputError(given.file, f"{reason}; FID depends on how many")
+    started, name, images = time.perf_counter(), given.prompts, given.count
+    prompts = given.prompt_set(values.prompts)
+    given.refuse_other_count(prompts)
     extractor, side = load_extractor(values.evaluation.extractor, device), values.evaluation.resolution
     reference = load_reference(reference_path, values.evaluation, extractor)
     dimensions = extractor(ImageBatch(np.zeros((1, side, side, 3), np.uint8))).shape[1]

@@ -127,8 +127,10 @@ def _findings(
         rows = {cell.label: cell for cell in cells if cell.part == ablation.part}
         for index, finding in enumerate(ablation.findings):
             best = finding.relation == "best"
-            than = [label for label in rows if label not in finding.rows] if best else finding.than
-            runs, others = (tuple(rows[label].run for label in labels) for labels in (finding.rows, than))
+            runs = tuple(rows[label].run for label in finding.rows)
+            # Another row with the values of one of these is no other.
+            than = [label for label in rows if rows[label].run not in runs] if best else finding.than
+            others = tuple(rows[label].run for label in than)
             error = partial(_finding_error, ablation, index)
             if finding.steps not in scale.sampling.steps:
                 asked = ", ".join(map(str, scale.sampling.steps))

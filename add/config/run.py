@@ -17,7 +17,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from add.config.scale import DiffusionNetworkSpec, NetworksSpec
 from add.config.training import RunDataSpec, TrainingSpec
-from add.config.types import Document, Frozen, Name, NonNegative, Positive, StepCount, Text, distinct
+from add.config.types import Document, Frozen, Line, Name, NonNegative, Positive, StepCount, Text, distinct
 
 Given = Literal["own", "shuffled", "constant"]
 Reduction = Literal["positions", "mean", "sum"]
@@ -95,7 +95,7 @@ class PublishedSpec(Frozen):
 class RowSpec(Frozen):
     """One row and its changes `set` (dotted keys of Variant, or `training.<key>`); without them, the baseline."""
 
-    label: Text
+    label: Line
     set: dict[str, Any] = Field(default_factory=dict)
     published: PublishedSpec | None = None
 

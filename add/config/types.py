@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from itertools import pairwise
 from typing import Annotated, Any, Literal
 
@@ -21,7 +22,21 @@ from add.config.yaml import Origin
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
 Text = Annotated[str, Field(min_length=1)]
-Label = Annotated[str, Field(pattern=r"^[A-Za-z0-9](?:[^\t\r\n]*\S)?$", max_length=60)]
+
+
+def _visible(value: str) -> str:
+    for character in value:
+        if not character.isprintable():
+            code = f"U+{ord(character):04X} ({unicodedata.name(character, 'a control character')})"
+            raise ValueError(f"holds {code}, which no reader sees or can type; delete it")
+    return value
+
+
+Line = Annotated[str, Field(min_length=1), AfterValidator(_visible)]
+"""Text in one line, of characters that can be seen."""
+Label = Annotated[
+    str, Field(pattern=r"^[A-Za-z0-9](?:[^\t\r\n]*\S)?$", max_length=60), AfterValidator(_visible)
+]
 """Name of a system in votes, ratings and the report. It starts with a letter or digit, so that no
 spreadsheet takes it for a formula, and has no space at its end.
 """

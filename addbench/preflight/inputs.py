@@ -30,7 +30,7 @@ from eval.prompts import read_prompts
 
 COMPLETE = "complete the data, or correct what the scale says about them"
 
-REMEDY = "put it there, or correct the path (`addbench check` looks for networks and inside files, too)"
+REMEDY = "put it there, or correct what the scale says of it (`addbench check` looks at networks and inside files)"
 
 SHOWN = 3
 """How many of the missing shards are named; there may be thousands."""
@@ -171,11 +171,11 @@ def _check_cache(found: Findings, scale: Scale) -> None:
 
 
 def check_inputs_exist(scale: Scale) -> None:
-    """Refuse to begin where training data, prompts or photographs are missing: sampling would find out days later.
+    """Refuse to begin where training data or photographs are missing, or prompts: sampling would find out days later.
 
-    Skipped where a module of the project makes the data. Raises SpecError with all that is missing.
+    Skipped until a module of the project has made the data. Raises SpecError with all that is missing.
     """
-    if scale.data.build is not None:
+    if built_later(scale, scale.data.root):
         return
     file, line = scale.origin.file, scale.origin.line
     raise_all(SpecError(file, line(loc), f"{message}; {REMEDY}") for loc, message in _missing(scale))
@@ -207,7 +207,15 @@ def _missing(scale: Scale) -> Iterator[tuple[Loc, str]]:
         files += [(loc, train.annotations), (loc, train.images)]
     else:
         files.append((loc, train.path))
-    files += [(("sampling", "prompts", k), _prompts_file(v)) for k, v in scale.sampling.prompts.items()]
+    for name, prompts in scale.sampling.prompts.items():
+        loc = ("sampling", "prompts", name)
+        if not Path(_prompts_file(prompts)).exists():
+            files.append((loc, _prompts_file(prompts)))
+            continue
+        try:
+            read_prompts(prompts)
+        except InputError as error:
+            yield loc, str(error)
     files.append((("evaluation", "reference"), evaluation.reference.images))
     if evaluation.oracle is not None:
         files.append((("evaluation", "oracle", "scenes"), evaluation.oracle.scenes))

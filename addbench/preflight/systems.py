@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 
 from add.config.scale import Scale
@@ -15,10 +17,19 @@ from addbench.preflight import Findings, Wanted, built_later, locate
 REMEDY = "correct the file, or the folder that it names"
 
 
-def check_systems(found: Findings, scale: Scale, systems: Sequence[SystemSpec]) -> None:
-    """Look at what sampling or scoring would refuse after everything was trained; networks are looked at elsewhere."""
+def check_systems(found: Findings, scale: Scale, systems: Sequence[SystemSpec], seconds: float) -> None:
+    """Look at what sampling or scoring would refuse after everything was trained; networks are looked at elsewhere.
+
+    seconds: what opening the images that were handed in may take; those that it leaves out are said.
+    """
+    deadline = time.monotonic() + seconds
     for spec in systems:
-        for loc, what in (*_sampler(scale, spec), *_handed_in(scale, spec), *_statistics(spec)):
+        problems = (
+            *_sampler(scale, spec),
+            *_handed_in(found, scale, spec, deadline),
+            *_statistics(scale, spec),
+        )
+        for loc, what in problems:
             found.problem(f"{spec.origin.file}:{spec.origin.line(loc)}", what, REMEDY)
 
 
@@ -53,7 +64,7 @@ def _timesteps(scale: Scale, spec: SystemSpec) -> int | None:
         return None  # a pipeline without one, or not as diffusers writes it
 
 
-def _handed_in(scale: Scale, spec: SystemSpec) -> Iterator[tuple[Loc, str]]:
+def _handed_in(found: Findings, scale: Scale, spec: SystemSpec, deadline: float) -> Iterator[tuple[Loc, str]]:
     from eval.handed_in import assigned, read_assignment
     from eval.prompts import read_prompts
 
@@ -62,25 +73,53 @@ def _handed_in(scale: Scale, spec: SystemSpec) -> Iterator[tuple[Loc, str]]:
         assignment = None if place is None else Path(place)
         try:
             if built_later(scale, scale.data.root):
-                read_assignment(Path(folder), assignment)
-                continue
-            prompts = read_prompts(scale.sampling.prompts[name].at(spec.steps[0]))
-            files, _ = assigned(Path(folder), assignment, [prompt.prompt for prompt in prompts])
+                files = [*chain.from_iterable(read_assignment(Path(folder), assignment).values())]
+            else:
+                prompts = read_prompts(scale.sampling.prompts[name].at(spec.steps[0]))
+                files, _ = assigned(Path(folder), assignment, [prompt.prompt for prompt in prompts])
         except InputError as error:
             yield ("images", name), f"images.{name}: {error}"
             continue
         if absent := [file for file in files if not (Path(folder) / file).is_file()]:
-            yield (
-                ("images", name),
-                f"images.{name}: {len(absent)} images are not in {folder}, such as {absent[0]}",
+            what = f"{len(absent)} images are not in {folder}, such as {absent[0]}"
+            yield ("images", name), f"images.{name}: {what}"
+            continue
+        opened, unusable = _open_images([Path(folder) / file for file in files], scale, deadline)
+        if unusable:
+            what = f"{len(unusable)} of {opened} images cannot be used, such as {unusable[0]}"
+            yield ("images", name), f"images.{name}: {what}"
+        if opened < len(files):
+            left = (
+                f"{len(files) - opened:,} of {len(files):,} images in {folder}: opening them takes too long"
             )
+            found.left.append(f"{left}; `addbench check --hash` does")
 
 
-def _statistics(spec: SystemSpec) -> Iterator[tuple[Loc, str]]:
-    from eval.metrics.statistics_file import read_arrays
+def _open_images(files: Sequence[Path], scale: Scale, deadline: float) -> tuple[int, list[str]]:
+    """How many could be opened in time, and what is wrong with those that cannot be used."""
+    from eval.handed_in import usable
+
+    problems: list[str] = []
+    for number, file in enumerate(files):
+        if time.monotonic() > deadline:
+            return number, problems
+        try:
+            usable(file, scale.evaluation.resolution)
+        except InputError as error:
+            problems.append(str(error))
+    return len(files), problems
+
+
+def _statistics(scale: Scale, spec: SystemSpec) -> Iterator[tuple[Loc, str]]:
+    from eval.metrics.statistics_file import read_statistics
+    from eval.statistics_score import GivenStatistics
 
     for name, file in (spec.statistics or {}).items():
+        given = GivenStatistics(Path(file), name, spec.steps[0], spec.count or 0)
         try:
-            read_arrays(Path(file))
+            read_statistics(given.file, None)
+            prompts = given.prompt_set(scale.sampling.prompts)
+            if not built_later(scale, scale.data.root):
+                given.refuse_other_count(prompts)
         except InputError as error:
             yield ("statistics", name), f"statistics.{name}: {error}"

@@ -30,16 +30,17 @@ TOLERANCE = 1e-6
 
 
 def read_statistics(
-    file: Path, dimensions: int, settings: Mapping[str, Any] | None = None
+    file: Path, dimensions: int | None, settings: Mapping[str, Any] | None = None
 ) -> ReferenceStatistics:
     """The statistics in `file`, float64: `mu` (d,) and `sigma` (d, d), where d is the extractor's `dimensions`.
 
-    settings: those that measure now; a file with settings must have the same under each of these keys. Raises
-    InputError where the file is not such a file, has other shapes, is not finite, not symmetric or not positive
-    semi-definite, or was made under other settings.
+    dimensions: None, before the extractor is there, takes the file's own. settings: those that measure now; a file with
+    settings must have the same under each of these keys. Raises InputError where the file is not such a file, has other
+    shapes, is not finite, not symmetric or not positive semi-definite, or was made under other settings.
     """
     found = read_arrays(file)
     mean, covariance = (_numbers(file, name, found) for name in ("mu", "sigma"))
+    dimensions = mean.size if dimensions is None else dimensions
     if mean.shape != (dimensions,) or covariance.shape != (dimensions, dimensions):
         raise InputError(
             file,

@@ -10,7 +10,9 @@ from pathlib import Path
 from types import SimpleNamespace
 from zlib import compress
 
+import numpy as np
 import pytest
+from PIL import Image
 from snakemake.exceptions import WorkflowError
 
 from add.config.load import load_baseline, load_scale
@@ -30,6 +32,7 @@ from addbench.workflow import (
     report_study,
     whole_machine,
 )
+from eval.prompts import read_prompts
 from eval.timing import read_systems
 from reports.study import packed, unpacked
 from tests.support.specs import copy_settings, table_of
@@ -67,6 +70,7 @@ def planned(root: Path, label: str) -> PlannedSystem:
         (STUDENT.replace("[1, 2]", "[3]"), "a student is sampled by 1, 2 or 4 steps, not 3"),
         (STUDENT.replace("[1, 2]", "[2, 1]"), "steps: should be strictly increasing"),
         (STUDENT.replace("label: A", "label: unknown"), "has a special meaning"),
+        (STUDENT.replace("label: A", 'label: "A\\u00a0B"'), r"label: holds U\+00A0 \(NO-BREAK SPACE\)"),
         (STUDENT + "network: sd21\n", "is both a run and a network"),
         (PIPELINE.replace("guidance: 2.0\n", ""), "a pipeline needs `guidance`"),
         (PIPELINE + "timesteps: [999]\n", r"`timesteps` lists 1, but `steps` is \[25\]"),
@@ -167,7 +171,7 @@ def test_what_sampling_would_refuse_is_found_before_training(root: Path):
         "Prompt\tCategory\tChallenge\ndog\tAnimals\tBasic\n"
         + "".join(f"cat {k}\tAnimals\tImagination\n" for k in range(asked.count))
     )
-    check_systems(found, scale, load_systems(folder))
+    check_systems(found, scale, load_systems(folder), 60)
     said = "\n".join(found.problems)
     for message in (
         r"n\.yaml:5: scheduler: diffusers .* has no EulerDiscretScheduler; did you mean 'EulerDiscreteScheduler'",
@@ -177,6 +181,60 @@ def test_what_sampling_would_refuse_is_found_before_training(root: Path):
     ):
         assert re.search(message, said), said
     assert len(found.problems) == 4, said
+
+
+def test_what_is_handed_in_is_opened_before_training(root: Path):
+    """Breaks when an image or statistics that the stage refuses pass `addbench check`."""
+    folder, handed = root / "systems" / "mini", root / "handed"
+    scale = load_scale(root / "config/mini.yaml")
+    side, asked = scale.evaluation.resolution, scale.sampling.prompts["coco"]
+    assert asked.kind == "coco"
+    images = [{"id": k, "file_name": f"{k:012d}.png"} for k in range(asked.count + 1)]
+    captions = [{"id": k, "image_id": k, "caption": f"a cat {k}"} for k in range(asked.count + 1)]
+    annotations = root / asked.annotations
+    annotations.parent.mkdir(parents=True)
+    annotations.write_text(json.dumps({"images": images, "annotations": captions}))
+    (root / "data/mini/dataset.json").touch()
+    handed.mkdir()
+    drawn = read_prompts(asked)
+    noise = np.random.default_rng(0).integers(0, 255, (side, side, 3), np.uint8)
+    names = [f"{k:06d}.png" for k in range(len(drawn))]
+    for name in names:
+        Image.fromarray(noise).save(handed / name)
+    lines = [f"{name},{prompt.prompt}" for name, prompt in zip(names, drawn, strict=True)]
+    (handed / "index.csv").write_text("\n".join(["file,prompt", *lines]) + "\n")
+    (folder / "i.yaml").write_text("label: I\nsteps: [1]\nimages: {coco: handed}\n")
+    for name, value in {"nan": np.nan, "other": 1.0, "whole": 1.0}.items():
+        np.savez(root / f"{name}.npz", mu=np.full(4, value), sigma=np.eye(4))
+    written = {"nan": ("coco", asked.count), "other": ("coco", 9), "whole": ("parti", asked.count)}
+    for name, (prompts, count) in written.items():
+        text = f"label: {name}\nsteps: [1]\nstatistics: {{{prompts}: {name}.npz}}\ncount: {count}\n"
+        (folder / f"{name}.yaml").write_text(text)
+
+    def look(seconds: float) -> Findings:
+        found = Findings()
+        check_systems(found, scale, load_systems(folder), seconds)
+        return found
+
+    said = "\n".join(look(60).problems)
+    for message in (
+        r"nan\.yaml:3: statistics\.coco: nan\.npz: mu has 4 values that are not finite",
+        rf"other\.yaml:3: .*is of 9 images, and of 'coco' by 1 step\(s\) {asked.count} are measured",
+        r"whole\.yaml:3: .*FID needs a prompt set of kind coco, which 'parti' is not",
+    ):
+        assert re.search(message, said), said
+    assert "i.yaml" not in said
+    Image.fromarray(noise[: side // 2]).save(handed / names[3])
+    Image.fromarray(np.zeros_like(noise)).save(handed / names[4])
+    said = "\n".join(look(60).problems)
+    assert (
+        f"2 of {len(drawn)} images cannot be used, such as handed/{names[3]}: is {side}x{side // 2}" in said
+    )
+    late = look(0)
+    assert "i.yaml" not in "\n".join(late.problems)
+    assert late.left == [
+        f"{len(drawn):,} of {len(drawn):,} images in handed: opening them takes too long; `addbench check --hash` does"
+    ]
 
 
 def test_a_table_of_many_seeds_still_fits_into_a_command(root: Path):

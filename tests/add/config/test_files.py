@@ -174,6 +174,14 @@ BAD = [
         0,
         "'1' is text; write 1 without quotes",
     ),
+    (
+        "invisible",
+        LOSS,
+        "L_distill\n",
+        '"L\\u200Bdistill"\n',
+        0,
+        "holds U+200B (ZERO WIDTH SPACE), which no reader",
+    ),
     ("label without a name", LOSS, "L_distill\n", "λ\n", 0, "has no ASCII letter"),
 ]
 

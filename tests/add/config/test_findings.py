@@ -73,3 +73,13 @@ def test_a_wrong_claim_is_refused_by_file_and_line(
     assert first.file.endswith(FILE)
     assert message in str(first)
     assert abs(first.line - (head.count("\n") + line)) <= 1
+
+
+def test_best_is_not_asked_to_be_better_than_itself(tmp_path: Path):
+    """Breaks when a row with the same values, and so the same run, makes the claim one that cannot be tested."""
+    root = copy_settings(tmp_path)
+    text = (root / FILE).read_text().partition("findings:")[0]
+    row = '  - label: "one"\n    set: {teacher_steps: 1}\n'
+    (root / FILE).write_text(text + row + ANOTHER.replace('rows: ["4"]', 'rows: ["one"]'))
+    found = next(f for f in table_of(root).findings if f.part == "f")
+    assert (found.rows, found.others) == (("baseline",), ("teacher_steps-2", "teacher_steps-4"))

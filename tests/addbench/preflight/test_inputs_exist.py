@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -34,11 +35,14 @@ def leave(root: Path) -> None:
         (root / folder).mkdir(parents=True)
     for number in range(64):
         (root / f"data/paper/train/{number:05d}.tar").touch()
-    names = [f"{number:012d}.jpg" for number in range(3)]
+    names = [f"{number:012d}.jpg" for number in range(5000)]
     coco_file(root / "data/coco/annotations/captions_val2017.json", {name: [name] for name in names})
-    for name in names:
+    for name in names[:3]:
         (root / "data/coco/val2017" / name).write_bytes(png())
-    parti_file(root / "data/PartiPrompts.tsv", [("a tree", "Animals", "Basic")])
+    parti_file(
+        root / "data/PartiPrompts.tsv",
+        [(f"tree {k}", "Animals", ("Basic", "Imagination")[k % 2]) for k in range(1632)],
+    )
 
 
 def with_train(**train: Any) -> Scale:
@@ -64,12 +68,28 @@ def test_all_that_is_missing_is_said_at_once_with_its_line(here: Path) -> None:
     assert shards.startswith(f"{PAPER}:{scale.origin.line(('data', 'train'))}: ")
     assert "data/coco/annotations/captions_val2017.json: no such file" in captions
     assert "data/PartiPrompts.tsv: no such file" in prompts
-    assert "data/coco/val2017: no such file or directory; put it there, or correct the path" in photographs
+    assert "data/coco/val2017: no such file or directory; put it there, or correct what the" in photographs
     leave(here)
     check_inputs_exist(scale)
     (here / "data/paper/train/00007.tar").unlink()
     (line,) = messages(scale)
     assert "1 of its 64 shards are missing: 00007.tar; " in line
+
+
+def test_fewer_prompts_than_are_asked_for_are_said_before_training(here: Path) -> None:
+    """Breaks when only sampling finds out, days later; a scale whose data the project made is no other."""
+    leave(here)
+    parti_file(here / "data/PartiPrompts.tsv", [("a tree", "Animals", "Basic")])
+    (line,) = messages(load_scale(PAPER))
+    assert line.startswith(f"{PAPER}:")
+    assert "data/PartiPrompts.tsv: " in line
+    mini = load_scale(ROOT / "config/mini.yaml")
+    coco = mini.sampling.prompts["coco"]
+    assert coco.kind == "coco"
+    shutil.copytree(here / "data/coco", here / mini.data.root)
+    coco_file(here / coco.annotations, {"000000000001.png": ["a tree"]})
+    (here / mini.data.root / "dataset.json").touch()
+    assert [line for line in messages(mini) if f"{coco.annotations}: " in line and f"{coco.count}" in line]
 
 
 @pytest.mark.parametrize(
