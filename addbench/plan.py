@@ -7,7 +7,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from add.errors import InputError
+from add.config.scale import Scale
+from add.errors import InputError, amount
 from addbench.cost.shapes import (
     Arithmetic,
     configurations,
@@ -21,6 +22,7 @@ from addbench.cost.timing import (
     MeasuredRuns,
     Time,
     benchmark_rate,
+    measured_in_study,
     measured_rate,
     read_measured,
     rival_times,
@@ -30,7 +32,10 @@ from addbench.cost.timing import (
 )
 from addbench.preflight import size
 from addbench.project import RESULTS, Project, aligned, load_project
+from addbench.replication import STORES
 from addbench.workflow import ComparedSystems
+from eval.findings.present import present_study
+from eval.findings.store import read_store
 
 Times = Mapping[str, Time]
 
@@ -48,9 +53,9 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     timed = "what `python -m benchmarks.gpu_step` wrote on the device: its measured rate"
     known("--benchmark", type=Path, metavar="FILE", help=timed)
     stated = f"the device's matrix rate (default: {A100:g}, an A100 in bf16)"
-    known("--rate", type=float, metavar="TFLOPS", help=stated)
+    known("--rate", type=amount, metavar="TFLOPS", help=stated)
     reached = f"share of it that a step reaches, 0 to 1 (default: {SHARE:g})"
-    add("--share", type=float, default=SHARE, help=reached)
+    add("--share", type=amount, default=SHARE, help=reached)
     earlier = "results of earlier runs (default: results/<scale>)"
     add("--results", type=Path, metavar="DIRECTORY", help=earlier)
     add("--runs", action="store_true", help="also list each run")
@@ -61,17 +66,22 @@ def plan(options: argparse.Namespace) -> tuple[str, int]:
 
     Raises SpecError.
     """
-    if (options.rate is not None and options.rate <= 0) or not 0 < options.share <= 1:
+    if options.rate == 0 or not 0 < options.share <= 1:
         raise InputError("--rate should be positive, and --share above 0 and at most 1")
     project = load_project(options.scale, options.ablations)
     scale, table = project.scale, project.table
     compared = project.compared()
     measured = read_measured(options.results or _earlier(project))
+    stated = options.results or options.rate or options.benchmark
+    if not (measured.trainings or stated) and (STORES / scale.name).is_dir():
+        shipped = read_store(STORES / scale.name).counted(present_study(scale, table)).there
+        measured = measured_in_study(shipped) if shipped else measured
     places, absent = configurations(scale)
     arithmetic = rate = None
     if not absent:
         arithmetic = Arithmetic(places)
         rate = _rate(options, project, measured, arithmetic)
+    if arithmetic is not None and rate is not None:
         arithmetic.count_steps(run for run in table.runs.values() if not same_trainings(run, measured))
     trainings = training_times(table, measured, arithmetic, rate)
     samplings = sampling_times(scale, table, measured, arithmetic, rate)
@@ -83,7 +93,7 @@ def plan(options: argparse.Namespace) -> tuple[str, int]:
             for name, each in trainings.items()
         ]
         parts.append(aligned(rows))
-    parts.append(_notes(project, compared, rate, absent, places))
+    parts.append(_notes(project, compared, rate, measured, absent, places))
     return "\n\n".join(parts), 0
 
 
@@ -94,13 +104,16 @@ def _earlier(project: Project) -> Path:
 
 def _rate(
     options: argparse.Namespace, project: Project, measured: MeasuredRuns, arithmetic: Arithmetic
-) -> DeviceRate:
-    """The rate of --benchmark or --rate, else the one that earlier runs reached, else the default."""
+) -> DeviceRate | None:
+    """The rate of --benchmark or --rate, else the one that earlier runs reached, else that of an A100.
+
+    None for a scale that trains on the processor, of which no rate is known.
+    """
     if options.benchmark is not None:
         return benchmark_rate(options.benchmark)
     if options.rate is None:
         found = measured_rate(project.table, measured, arithmetic, project.scale)
-        if found is not None:
+        if found is not None or project.scale.training.device == "cpu":
             return found
     flops = (options.rate or A100) * 1e12 * options.share
     said = f"{options.share:.0%} of {options.rate or A100:g} TFLOP/s: stated, not measured"
@@ -117,7 +130,6 @@ def _stages(
     jobs = len(table.runs) * seeds
     trained = sum(run.training.steps * run.training.batch for run in table.runs.values()) * seeds
     sampled = images_sampled(scale, table)
-    shown = system_images(scale, compared)
     rivals = compared.rivals
     of_rivals = rival_times(rivals, measured)
     drawn = sum(rival.training.steps * rival.training.batch for rival in rivals)
@@ -129,10 +141,9 @@ def _stages(
         _row("sample", jobs, sampled, list(samplings.values()) * seeds),
     ]
     jobs_of_rules = [_job("score", jobs, sampled, measured)]
-    for rule in ("data", "reference", "system_samples", "timing", "automatic", "ratings", "report"):
-        images = shown if rule == "system_samples" else 0
-        if images or rule in measured.jobs:
-            jobs_of_rules.append(_job(rule, 1, images, measured))
+    jobs_of_rules += [
+        _job(rule, *each, measured) for rule, each in _other_jobs(scale, compared).items() if each[0]
+    ]
     known = [measured.jobs[row[0]] * int(row[1]) for row in jobs_of_rules if row[0] in measured.jobs]
     total = sum(t.seconds for t in (*trainings.values(), *samplings.values())) * seeds + sum(known)
     total += sum(t.seconds for t in of_rivals)
@@ -140,6 +151,26 @@ def _stages(
     rows.append(("all that is known", "", "", _hours(total), ""))
     cells = f"{len(table.cells)} cells, {len(table.runs)} runs, {seeds} seed{'s' * (seeds != 1)} each"
     return f"scale {scale.name}: {cells}\n\n{aligned(rows)}"
+
+
+def _other_jobs(scale: Scale, compared: ComparedSystems) -> dict[str, tuple[int, int]]:
+    """(jobs, images) of each rule that is not of the table's runs; none where the scale has no use for it."""
+    systems = list(compared.jobs.values())
+    drawn = [system for system in systems if system.source is not None]
+    taken_in = [system for system in systems if system.spec.images is not None]
+    rated = bool(compared.study.systems)
+    return {
+        "data": (int(scale.data.build is not None), 0),
+        "reference": (1, 0),
+        "system_samples": (len(drawn), system_images(scale, drawn)),
+        "system_images": (sum(len(system.sets) for system in taken_in), system_images(scale, taken_in)),
+        "system_score": (len(drawn) + len(taken_in), system_images(scale, [*drawn, *taken_in])),
+        "system_statistics": (sum(system.spec.statistics is not None for system in systems), 0),
+        "timing": (int(bool(compared.times)), 0),
+        "automatic": (int(rated), 0),
+        "ratings": (int(rated), 0),
+        "report": (1, 0),
+    }
 
 
 def _hours(seconds: float) -> str:
@@ -155,7 +186,7 @@ def _row(stage: str, jobs: int, images: int, times: Sequence[Time]) -> tuple[str
 def _job(rule: str, jobs: int, images: int, measured: MeasuredRuns) -> tuple[str, ...]:
     seconds = measured.jobs.get(rule)
     hours = "?" if seconds is None else _hours(seconds * jobs)
-    how = "not known before the first" if seconds is None else "measured, the mean of earlier ones"
+    how = "not known before the first" if seconds is None else f"{measured.how}, the mean of earlier ones"
     return rule, str(jobs), f"{images:,}" if images else "", hours, how
 
 
@@ -163,16 +194,24 @@ def _notes(
     project: Project,
     compared: ComparedSystems,
     rate: DeviceRate | None,
+    measured: MeasuredRuns,
     absent: list[str],
     places: dict[str, str],
 ) -> str:
     scale, table = project.scale, project.table
     lines = []
-    if rate is not None:
+    if measured.how == "measured elsewhere":
+        lines.append(
+            f"hours: of one job after the other, as the runs in {STORES / scale.name} took on {measured.devices}; "
+            "machines differ by a factor of three"
+        )
+    elif rate is not None:
         lines.append(
             f"hours: of one device (GPU hours, where it is one), one job after the other; arithmetic of each step "
             f"counted on the real networks' shapes, over {rate.said}"
         )
+    elif not absent:
+        lines.append("hours: nothing was measured yet; give --rate, or plan again after a first run")
     if absent:
         lines.append(f"no configuration is known of {', '.join(absent)}: only what was measured is counted")
     else:

@@ -292,7 +292,7 @@ class ComparedSystems:
 
     def by_wildcards(self, wildcards: Any) -> PlannedSystem:
         """The system that a job of the systems' rules is about."""
-        return self._jobs[wildcards.system, int(wildcards.steps)]
+        return self.jobs[wildcards.system, int(wildcards.steps)]
 
     def decided(self, train: Callable[[Any], str]) -> Callable[[Any], str]:
         """What decides the images of the system of such a job. train: the identity of a training by its wildcards."""
@@ -305,7 +305,8 @@ class ComparedSystems:
         return identity
 
     @cached_property
-    def _jobs(self) -> dict[tuple[str, int], PlannedSystem]:
+    def jobs(self) -> dict[tuple[str, int], PlannedSystem]:
+        """Those whose images and results the systems' rules make, by the wildcards `system` and `steps`."""
         return {(system.wildcard, system.steps): system for system in self._made if system.own}
 
     @property

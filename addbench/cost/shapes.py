@@ -18,6 +18,7 @@ from add.config.scale import NetworkSpec, Scale
 from add.errors import InputError
 from add.identity import spec_hash
 from add.models.hub import cached_directory, is_hub_id, mirrored
+from addbench.systems import PlannedSystem
 from addbench.workflow import ComparedSystems
 
 PUBLISHED = {
@@ -216,7 +217,7 @@ def storage(
     teachers = [rival.teacher for rival in compared.rivals if rival.teacher in parameters]
     students += sum(4 * parameters[teacher][1] for teacher in teachers)
     unets += [parameters[teacher][0] for teacher in teachers]
-    images = images_sampled(scale, table) + system_images(scale, compared)
+    images = images_sampled(scale, table) + system_images(scale, compared.jobs.values())
     grids = sum(-(-run.training.steps // run.training.pictures_every) for run in runs)
     coco = sum(p.count for p in scale.sampling.prompts.values() if p.kind == "coco")
     return Storage(
@@ -228,10 +229,10 @@ def storage(
     )
 
 
-def system_images(scale: Scale, compared: ComparedSystems) -> int:
-    """Images of the systems that the table does not sample."""
+def system_images(scale: Scale, systems: Iterable[PlannedSystem]) -> int:
+    """Images of these systems, of all their prompt sets."""
     prompts = scale.sampling.prompts
-    return sum(prompts[name].at(s.steps).count for s in compared.systems if s.own for name in s.sets)
+    return sum(prompts[name].at(system.steps).count for system in systems for name in system.sets)
 
 
 def images_sampled(scale: Scale, table: Table) -> int:

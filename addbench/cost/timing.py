@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import csv
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, median
-from typing import Literal, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError
 
@@ -21,10 +21,13 @@ from add.identity import spec_hash
 from addbench.cost.shapes import Arithmetic, images_of_a_run
 from baselines.spec import RivalSpec, rival_hash
 
+if TYPE_CHECKING:
+    from eval.result import Result
+
 _MODEL = TypeVar("_MODEL", bound=BaseModel)
-How = Literal["measured", "scaled", "modelled", "unknown"]
-"""measured: the same values were trained here. scaled: by arithmetic from other measured runs or a benchmark.
-modelled: by arithmetic from a stated rate. unknown: no figure is possible.
+How = Literal["measured", "measured elsewhere", "scaled", "modelled", "unknown"]
+"""measured: the same values were trained here; elsewhere: in the study that grows (replication/). scaled: by arithmetic
+from other measured runs or a benchmark. modelled: by arithmetic from a stated rate. unknown: no figure is possible.
 """
 
 
@@ -63,13 +66,19 @@ class MeasuredRuns:
     """trainings: by name of the run, one for each seed. samples: seconds an image, by run and number of steps.
 
     jobs: mean seconds of Snakemake's rules (score, reference, ...) by rule. rivals: mean seconds of a rival's training,
-    by its hash (`baselines.spec.rival_hash`).
+    by its hash (`baselines.spec.rival_hash`). how: where they ran.
     """
 
     trainings: Mapping[str, tuple[MeasuredTraining, ...]]
     samples: Mapping[tuple[str, int], float]
     jobs: Mapping[str, float]
     rivals: Mapping[str, float]
+    how: Literal["measured", "measured elsewhere"] = "measured"
+
+    @property
+    def devices(self) -> str:
+        """On what the trainings ran."""
+        return ", ".join(sorted({t.device for each in self.trainings.values() for t in each}))
 
 
 def read_measured(results: Path) -> MeasuredRuns:
@@ -89,6 +98,38 @@ def read_measured(results: Path) -> MeasuredRuns:
         rates,
         _jobs(results / "benchmarks"),
         {k: mean(v) for k, v in rivals.items()},
+    )
+
+
+def measured_in_study(results: Mapping[str, Sequence[Result]]) -> MeasuredRuns:
+    """The same of a study's results, by run: of machines that may not be this one, and of the table's runs alone."""
+    from eval.findings.measured import processor_of
+
+    trainings: dict[str, list[MeasuredTraining]] = defaultdict(list)
+    spent: dict[tuple[str, int], list[tuple[float, int]]] = defaultdict(list)
+    scores: list[float] = []
+    for name, result in ((name, result) for name, found in results.items() for result in found):
+        source = result.provenance
+        # A result says how long its stages took where these were of this version.
+        with suppress(KeyError, TypeError, ValidationError):
+            trainings[name].append(
+                MeasuredTraining(
+                    spec_hash=source.train["spec_hash"],
+                    seconds_per_step=source.train["wall_seconds"] / source.train["steps"],
+                    device=processor_of(result),
+                )
+            )
+        with suppress(KeyError, TypeError):
+            for system in result.systems:
+                seconds = source.sample_seconds[f"{system.prompts}-{system.steps}step"]
+                spent[name, system.steps].append((seconds, system.images))
+        scores += [source.score_seconds] if source.score_seconds else []
+    return MeasuredRuns(
+        {name: tuple(found) for name, found in trainings.items()},
+        {key: sum(s for s, _ in each) / sum(n for _, n in each) for key, each in spent.items()},
+        {"score": mean(scores)} if scores else {},
+        {},
+        "measured elsewhere",
     )
 
 
@@ -171,7 +212,7 @@ def training_times(
     for name, run in table.runs.items():
         if same := same_trainings(run, measured):
             each = [t.seconds_per_step * run.training.steps + t.setup_seconds for t in same]
-            times[name] = Time(mean(each), "measured")
+            times[name] = Time(mean(each), measured.how)
         elif arithmetic is None or rate is None:
             times[name] = Time(0.0, "unknown")
         else:
@@ -183,7 +224,7 @@ def training_times(
 def rival_times(rivals: Iterable[RivalSpec], measured: MeasuredRuns) -> list[Time]:
     """Seconds of each rival's training, as one of the same values took; no arithmetic is known of another."""
     found = [measured.rivals.get(rival_hash(rival)) for rival in rivals]
-    return [Time(0.0, "unknown") if each is None else Time(each, "measured") for each in found]
+    return [Time(0.0, "unknown") if each is None else Time(each, measured.how) for each in found]
 
 
 def sampling_times(
@@ -198,14 +239,14 @@ def sampling_times(
             known = _known_samples(run, steps, table, measured)
             if known is not None:
                 seconds += prompts * known
-                hows.add("measured")
+                hows.add(measured.how)
             elif arithmetic is None or rate is None:
                 hows.add("unknown")
             else:
                 path, size = run.student.path, run.training.resolution
                 seconds += prompts * arithmetic.sample(path, size, steps) / rate.sampling
                 hows.add(rate.how)
-        worst: How = next(h for h in ("unknown", "modelled", "scaled", "measured") if h in hows)
+        worst: How = next(h for h in reversed(get_args(How)) if h in hows)
         times[name] = Time(seconds, worst)
     return times
 
@@ -227,9 +268,8 @@ def measured_rate(
         for steps in scale.sampling.steps
         if (seconds := measured.samples.get((run.name, steps)))
     ]
-    devices = ", ".join(sorted({t.device for each in measured.trainings.values() for t in each}))
     runs = f"{len(known)} measured run{'s' * (len(known) != 1)}"
-    said = f"{training / 1e12:.3g} TFLOP/s, as {runs} on {devices}"
+    said = f"{training / 1e12:.3g} TFLOP/s, as {runs} on {measured.devices}"
     return DeviceRate(training, median(samples) if samples else training, "scaled", said)
 
 

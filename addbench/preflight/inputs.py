@@ -30,7 +30,9 @@ from eval.prompts import read_prompts
 
 COMPLETE = "complete the data, or correct what the scale says about them"
 
-REMEDY = "put it there, or correct what the scale says of it (`addbench check` looks at networks and inside files)"
+REMEDY = (
+    "put it there, or correct what the scale says of it (`addbench check` looks at networks and inside files)"
+)
 
 SHOWN = 3
 """How many of the missing shards are named; there may be thousands."""
