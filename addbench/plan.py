@@ -180,7 +180,8 @@ def _hours(seconds: float) -> str:
 def _row(stage: str, jobs: int, images: int, times: Sequence[Time]) -> tuple[str, ...]:
     hows = Counter(time.how for time in times)
     said = ", ".join(f"{count} {how}" if len(hows) > 1 else how for how, count in hows.items())
-    return stage, str(jobs), f"{images:,}", _hours(sum(time.seconds for time in times)), said
+    hours = "?" if set(hows) == {"unknown"} else _hours(sum(time.seconds for time in times))
+    return stage, str(jobs), f"{images:,}", hours, said
 
 
 def _job(rule: str, jobs: int, images: int, measured: MeasuredRuns) -> tuple[str, ...]:

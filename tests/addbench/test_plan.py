@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from add.config.load import load_scale
@@ -297,3 +299,83 @@ def test_a_rate_or_share_that_nothing_can_have_is_refused(
 ) -> None:
     assert main(["plan", *arguments]) == 1
     assert "--rate should be positive" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("number", ["nan", "inf", "-1", "fast"])
+def test_a_rate_that_is_no_amount_is_refused(number: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["plan", "--rate", number])
+    assert "argument --rate: " in capsys.readouterr().err
+
+
+def planned(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[dict[str, list[str]], str]:
+    """Each stage's row by its name, and all that the command says."""
+    assert main(["plan", *arguments]) == 0
+    text = capsys.readouterr().out
+    lines = [line.split(maxsplit=4) for line in text.splitlines() if line[:1].islower() and "  " in line]
+    return {line[0]: line[1:] for line in lines}, text
+
+
+def test_a_fresh_clone_is_told_what_the_shipped_study_took(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Breaks when the miniature is planned for an A100: two seconds, where it takes an hour of a processor."""
+    monkeypatch.chdir(copy_settings(tmp_path))
+    (tmp_path / "mini").symlink_to(ROOT / "mini")
+    (tmp_path / "replication").symlink_to(ROOT / "replication")
+    monkeypatch.setattr("addbench.plan.measured_rate", lambda *_: None)  # counting takes seconds
+    rows, text = planned(capsys)
+    assert rows["train"][3] == "measured elsewhere"
+    assert rows["sample"][3] == "measured elsewhere"
+    store = [json.loads(file.read_text()) for file in (ROOT / "replication/mini").glob("*/seed*.json")]
+    in_table = [record for record in store if record["run"] in table_of(ROOT).runs]
+    seconds = [record["provenance"]["train"]["wall_seconds"] for record in in_table]
+    assert 17 * min(seconds) / 3600 < float(rows["train"][2]) < 17 * max(seconds) / 3600
+    scores = [record["provenance"]["score_seconds"] for record in in_table]
+    assert float(rows["score"][2]) == pytest.approx(17 * sum(scores) / len(scores) / 3600, rel=0.01)
+    assert "as the runs in replication/mini took on AMD EPYC" in text
+    assert "A100" not in text
+    assert rows["train_rival"][2:] == ["?", "unknown"]
+
+
+def test_without_any_run_no_gpus_rate_is_taken_for_a_processors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(copy_settings(tmp_path))
+    (tmp_path / "mini").symlink_to(ROOT / "mini")
+    rows, text = planned(capsys)
+    assert rows["train"][2:] == ["?", "unknown"]
+    assert "give --rate, or plan again after a first run" in text
+
+
+def test_every_rule_of_the_comparison_is_counted_by_its_jobs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Breaks when the systems count as one job, whose mean of earlier ones is then a tenth of what they take."""
+    monkeypatch.chdir(copy_settings(tmp_path))
+    shutil.rmtree(tmp_path / "systems/mini")
+    (tmp_path / "systems/mini").mkdir()
+    (tmp_path / "handed").mkdir()
+    np.savez(tmp_path / "s.npz", mu=np.ones(4), sigma=np.eye(4))
+    written = {
+        "add": "label: ADD\nrun: baseline\nsteps: [1, 2]\n",
+        "teacher": "label: T\nnetwork: sd21\nguidance: 2.0\nsteps: [25, 50]\n",
+        "images": "label: I\nsteps: [1]\nimages: {parti: handed, coco: handed}\n",
+        "statistics": "label: S\nsteps: [1]\nstatistics: {coco: s.npz}\ncount: 4000\n",
+    }
+    for name, text in written.items():
+        (tmp_path / f"systems/mini/{name}.yaml").write_text(text)
+    scale = (tmp_path / "config/mini.yaml").read_text().partition("\nstudy:")[0]
+    (tmp_path / "config/mini.yaml").write_text(scale + "\n")
+    (tmp_path / "results/mini/benchmarks").mkdir(parents=True)
+    (tmp_path / "results/mini/benchmarks/system_score-a-1step.tsv").write_text("s\th:m:s\n3600\t1:00:00\n")
+    monkeypatch.setattr("addbench.plan.configurations", lambda *_: ({}, ["nothing"]))
+    rows, _ = planned(capsys)
+    # The baseline by two steps, and the teacher by two numbers; by one step the table samples the baseline.
+    assert rows["system_samples"][0] == "3"
+    assert rows["system_images"][0] == "2"
+    assert rows["system_score"][0] == "4"
+    assert rows["system_score"][2] == "4"
+    assert rows["system_statistics"][0] == "1"
+    assert (rows["data"][0], rows["timing"][0], rows["report"][0]) == ("1", "1", "1")
+    assert "ratings" not in rows
