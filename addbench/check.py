@@ -81,7 +81,7 @@ def check(options: argparse.Namespace) -> tuple[str, int]:
 def _check_votes(found: Findings, scale: Scale, study: StudyFiles, results: Path) -> None:
     where = line_of(scale, ("study", "records"))
     remedy = "correct the file; `addbench preferences check` reads it"
-    votes = found.attempt(where, remedy, study.read_votes, results / "study")
+    votes = found.attempt(where, remedy, study.read_votes, scale, results / "study")
     if study.folder and not Path(study.folder).is_dir():
         found.facts.append(f"study.records: there is no folder {study.folder}, so nobody's votes are rated")
     found.facts += [f"study.records: {len(votes):,} votes in {study.folder}"] if votes else []

@@ -25,11 +25,13 @@ from add.config.yaml import Loc, SpecError, dotted, nearest, raise_all
 from add.device import machine_gpus
 from add.errors import InputError
 from add.identity import deciding_values
+from addbench.preflight import built_later
 from addbench.systems import PlannedSystem, plan_systems, unknown_names
 from baselines.spec import RivalSpec
 from eval.preferences.key import read_all_keys
 from eval.preferences.reader import read_folder
 from eval.preferences.record import PreferenceError, Vote
+from eval.prompts import read_prompts
 from eval.stage import MeasureValues, RatingValues, StageValues
 from reports.study import ReportStudy, ReportSystem, study_from_spec
 
@@ -114,11 +116,11 @@ def rating_values(scale: Scale, study: StudyFiles, made: str) -> Callable[[Any, 
     made: the study's directory.
     """
     values = stage_values(RatingValues, scale)
-    read = cache(study.read_votes)
+    read = cache(lambda: study.read_votes(scale, Path(made)))
 
     def checked(wildcards: Any, output: Any) -> str:
         try:
-            read(Path(made))
+            read()
         except PreferenceError as error:
             raise error.with_traceback(None) from None  # Snakemake prints the frames, as of a fault of ours
         return values(wildcards, output)
@@ -246,15 +248,20 @@ class StudyFiles:
     records: tuple[str, ...] = ()
     keys: tuple[str, ...] = ()
 
-    def read_votes(self, made: Path) -> tuple[Vote, ...]:
+    def read_votes(self, scale: Scale, made: Path) -> tuple[Vote, ...]:
         """People's votes that there are now, none without their folder. made: the study's directory, with its key.
 
-        Raises PreferenceError with every problem, as the ratings' job does.
+        Raises PreferenceError with every problem, as the ratings' job does; which prompts are compared is not known
+        before the scale's data are made.
         """
         folder = Path(self.folder)
         if not self.systems or not folder.is_dir():
             return ()
-        return read_folder(folder, [s.label for s in self.systems], read_all_keys([folder], made))
+        keys = read_all_keys([folder], made)
+        texts = None
+        if not built_later(scale, scale.data.root):
+            texts = {p.prompt_id: p.prompt for p in read_prompts(RatingValues.of(scale).compared)}
+        return read_folder(folder, [s.label for s in self.systems], keys, prompts=texts)
 
     @property
     def samples(self) -> list[str]:

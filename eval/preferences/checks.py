@@ -76,15 +76,34 @@ def pair_problems(cells: Mapping[str, str]) -> Iterator[tuple[str, str, str]]:
 
 
 class Resolver:
-    """Codes to names, and unknown systems, for the rows of a file."""
+    """Codes to names, and unknown systems and prompts, for the rows of a file."""
 
-    def __init__(self, systems: Collection[str] | None, keys: Mapping[str, StudyKey]) -> None:
+    def __init__(
+        self,
+        systems: Collection[str] | None,
+        keys: Mapping[str, StudyKey],
+        prompts: Mapping[str, str] | None = None,
+    ) -> None:
         self._systems = None if systems is None else {*systems, ATTENTION_CHECK}
         self._keys = keys
+        self._prompts = prompts
 
     def resolve(self, cells: dict[str, str]) -> Iterator[tuple[str, str, str]]:
         """Replaces codes by names in `cells`; yields (column, value, reason) of what is not known."""
         key = self._keys.get(cells["study"])
+        if self._prompts is not None:
+            number, others = (
+                cells["prompt_id"],
+                "votes on other images are not rated with these: take them out",
+            )
+            if number not in self._prompts:
+                yield (
+                    "prompt_id",
+                    number,
+                    f"is no prompt that is compared{nearest(number, self._prompts)}; {others}",
+                )
+            elif (text := self._prompts[number]) != cells["prompt"]:
+                yield "prompt", cells["prompt"], f"is not prompt {number!r}, {text[:60]!r}; {others}"
         for side in ("a", "b"):
             for kind in ("system", "image"):
                 column = f"{kind}_{side}"

@@ -41,27 +41,21 @@ def all_votes(
     """People's votes, then the automatic raters'. Raises PreferenceError with every problem of every file.
 
     places: one folder of preference files, or files. systems: the names that may occur; None takes every name.
-    prompts: what the votes are on; a vote with another prompt under the same id is refused. automatic: the automatic
-    raters' file; with it, the folder may be absent. study: the study's directory, which holds a key too once the
-    study was made.
+    prompts: what the votes are on; none takes every prompt. automatic: the automatic raters' file; with it, the folder
+    may be absent. study: the study's directory, which holds a key too once the study was made.
     """
     machine = read_votes(automatic, systems) if automatic else ()
     people: tuple[Vote, ...] = ()
+    texts = {prompt.prompt_id: prompt.prompt for prompt in prompts} or None
     if len(places) > 1 or places[0].is_file():
-        people = read_files(places, systems, read_all_keys({file.parent for file in places}, study))
+        keys = read_all_keys({file.parent for file in places}, study)
+        people = read_files(places, systems, keys, prompts=texts)
     elif automatic is None or places[0].is_dir():
-        people = read_folder(places[0], systems, read_all_keys(places, study))
-    where = Path(", ".join(map(str, places)))
-    texts = {prompt.prompt_id: prompt.prompt for prompt in prompts}
+        people = read_folder(places[0], systems, read_all_keys(places, study), prompts=texts)
     known = {vote.comparison for vote in machine}
     for vote in people:
-        if texts.get(vote.prompt_id, vote.prompt) != vote.prompt:
-            reason = (
-                f"{vote.prompt_id} is {texts[vote.prompt_id]!r} in the prompts given; these votes are on other images, "
-                "so take their file out"
-            )
-            raise one_problem(where, reason, vote.line, "prompt", vote.prompt)
         if vote.comparison in known:
+            where = Path(", ".join(map(str, places)))
             reason = f"the vote is also in {automatic}; take its file out of the folder, or it counts twice"
             raise one_problem(where, reason, vote.line, "rater", vote.rater)
     return (*people, *machine)
@@ -77,7 +71,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--systems", type=Path, help="JSON list of {name, samples}: what may occur")
     parser.add_argument("--automatic", type=Path, help="the automatic raters' file")
     parser.add_argument("--study", type=Path, help="the study's directory, with its key if it was made")
-    parser.add_argument("--prompts", type=Path, help="PartiPrompts TSV, for ratings per category")
+    parser.add_argument(
+        "--prompts", type=Path, help="PartiPrompts TSV, for ratings per category; votes are on these alone"
+    )
     parser.add_argument("--seed", type=at_least(0), help="default: the scale's, or 0")
     parser.add_argument("--resamples", type=int, default=1000, help="of the intervals (default: 1000)")
     parser.add_argument("--shuffles", type=int, default=1000, help="of the ELO (default: 1000)")

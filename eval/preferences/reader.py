@@ -26,14 +26,15 @@ def read_votes(
     systems: Collection[str] | None = None,
     keys: Mapping[str, StudyKey] | None = None,
     seen: Seen | None = None,
+    prompts: Mapping[str, str] | None = None,
 ) -> tuple[Vote, ...]:
     """The votes of one file, in order. Raises PreferenceError with every problem.
 
     keys: {study: key}; codes of these studies are replaced by names, and codes that the key lacks are refused.
     systems: the names that may occur after that; None takes every name. seen: the votes of other files, which these
-    may not repeat or contradict.
+    may not repeat or contradict. prompts: {prompt id: prompt} of all that may occur; None takes every prompt.
     """
-    return read_files([file], systems, keys or {}, seen=seen)
+    return read_files([file], systems, keys or {}, seen=seen, prompts=prompts)
 
 
 def read_files(
@@ -42,12 +43,13 @@ def read_files(
     keys: Mapping[str, StudyKey],
     csv_only: bool = False,
     seen: Seen | None = None,
+    prompts: Mapping[str, str] | None = None,
 ) -> tuple[Vote, ...]:
     """The votes of several files, as `read_votes` reads them; a vote that is in two files is refused.
 
     csv_only: refuse other files unread.
     """
-    resolver, seen = Resolver(systems, keys), seen or Seen()
+    resolver, seen = Resolver(systems, keys, prompts), seen or Seen()
     votes: list[Vote] = []
     problems: list[Problem] = []
     for file in files:
@@ -70,6 +72,7 @@ def read_folder(
     systems: Collection[str] | None = None,
     keys: Mapping[str, StudyKey] | None = None,
     seen: Seen | None = None,
+    prompts: Mapping[str, str] | None = None,
 ) -> tuple[Vote, ...]:
     """The votes of all *.csv of a folder, files in sorted order. Raises PreferenceError with every problem.
 
@@ -82,7 +85,7 @@ def read_folder(
     known = read_keys(folder) if keys is None else keys
     shown = (file for file in sorted(folder.iterdir()) if not file.name.startswith("."))
     files = (file for file in shown if not file.name.endswith(_COMPANIONS))
-    return read_files(files, systems, known, csv_only=True, seen=seen)
+    return read_files(files, systems, known, csv_only=True, seen=seen, prompts=prompts)
 
 
 def write_votes(file: Path, votes: Sequence[Vote]) -> None:

@@ -312,33 +312,37 @@ def handed_in(directory: Path, name: str, text: str) -> Iterator[None]:
         file.unlink()
 
 
-@pytest.mark.parametrize("name", ["bad.csv", "votes.xlsx"])
+@pytest.mark.parametrize("name", ["bad.csv", "votes.xlsx", "other.csv"])
 def test_a_preference_file_that_is_wrong_is_refused_before_anything_is_trained(finished: Path, name: str):
     """Breaks when a file that the ratings refuse, or never see, is told of after days of training, or never."""
     good = (finished / "results/smoke/ratings/automatic.csv").read_text().splitlines()
-    text = "\n".join([*good[:2], good[2].replace(",oracle,", ",robot,")]) + "\n"
+    prompt = list(csv.DictReader(good))[1]["prompt"]
+    changed = (prompt, f"{prompt} and more") if name == "other.csv" else (",oracle,", ",robot,")
+    text = "\n".join([*good[:2], good[2].replace(*changed)]) + "\n"
     with handed_in(finished, name, text):
         result = snakemake(finished)
         said = result.stdout + result.stderr
         assert result.returncode != 0
-        assert re.search(
-            r"bad\.csv, line 3.*robot" if name == "bad.csv" else r"votes\.xlsx: is no preference", said
-        )
+        reasons = {
+            "bad.csv": r"bad\.csv, line 3.*robot",
+            "votes.xlsx": r"votes\.xlsx: is no preference",
+            "other.csv": r"other\.csv, line 3.*votes on other images",
+        }
+        assert re.search(reasons[name], said)
         assert "Execute" not in said, "a job was begun"
         assert planned(finished, "results/smoke/reference/reference.json") == set(), "it needs no votes"
 
 
 def test_votes_that_the_job_refuses_are_not_tried_again(finished: Path):
+    # Only the job has the automatic raters' file, whose votes these are again.
     good = (finished / "results/smoke/ratings/automatic.csv").read_text().splitlines()
-    prompt = next(csv.DictReader(good))["prompt"]
-    other = good[1].replace(prompt, f"{prompt} and more").replace(",oracle,", ",human,")
     refused = finished / "results/smoke/logs/ratings.log.refused"
-    with handed_in(finished, "other.csv", "\n".join([good[0], other]) + "\n"):
+    with handed_in(finished, "other.csv", "\n".join(good[:2]) + "\n"):
         for _ in range(2):  # a mark of the last workflow stands in nobody's way
             result = snakemake(finished, "--retries", "2")
             assert result.returncode != 0
             log = finished / "results/smoke/logs/ratings.log"
-            assert "these votes are on other images" in log.read_text()
+            assert "or it counts twice" in log.read_text()
             assert refused.stat().st_mtime_ns < log.stat().st_mtime_ns, "a refusal was tried again"
     assert snakemake(finished).returncode == 0
     assert not refused.exists()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from pathlib import Path
 
 import pytest
@@ -93,9 +94,19 @@ def test_a_system_that_the_scale_does_not_have_is_refused(folder: Path, tmp_path
 
 
 def test_votes_on_another_scales_prompts_are_refused(folder: Path, tmp_path: Path):
-    write_votes(tmp_path / "preferences" / "anna.csv", [dataclasses.replace(vote(), prompt="a square")])
-    with pytest.raises(PreferenceError, match="a circle"):
+    """Breaks when votes on other images count in the ratings, or the refusal does not say in which file they are."""
+    other = dataclasses.replace(vote(), prompt="a square")
+    write_votes(tmp_path / "preferences" / "anna.csv", [vote(prompt=1), other])
+    unknown = dataclasses.replace(vote("ben"), prompt_id="p-7")
+    write_votes(tmp_path / "preferences" / "ben.csv", [unknown])
+    with pytest.raises(PreferenceError) as caught:
         votes(tmp_path, folder)
+    first, second = str(caught.value).splitlines()
+    assert re.search(
+        r"anna\.csv, line 3, column prompt, .*is not prompt 'parti-0001', 'a circle'; votes on other images",
+        first,
+    )
+    assert re.search(r"ben\.csv, line 2, column prompt_id, .*is no prompt that is compared", second)
 
 
 def test_the_automatic_raters_own_file_is_not_counted_twice(folder: Path, tmp_path: Path):
