@@ -61,8 +61,15 @@ def project_options() -> argparse.ArgumentParser:
     text = "a name in config/ or a YAML file (default: mini; validate: every scale in config/)"
     shared.add_argument("--scale", metavar="SCALE", help=text)
     text = "the folder of the questions (default: ablations); one without a baseline.yaml has the project's"
-    shared.add_argument("--ablations", type=ablations_folder, metavar="FOLDER", help=text)
+    shared.add_argument("--ablations", type=_folder, metavar="FOLDER", help=text)
     return shared
+
+
+def _folder(text: str) -> Path:
+    try:
+        return ablations_folder(text)
+    except InputError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def load_project(scale: str | None, ablations: Path = ABLATIONS) -> Project:

@@ -61,7 +61,12 @@ def scale_file(scale: str) -> str:
 
 
 def ablations_folder(path: str | Path) -> Path:
-    """A folder of ablations as everything here names it, however it was written: from where the workflow runs."""
+    """A folder of ablations as everything here names it, however it was written: from where the workflow runs.
+
+    Raises InputError for a name that the workflow would take for a wildcard.
+    """
+    if found := {"{", "}"} & set(str(path)):
+        raise InputError(f"ablations: {path}: a folder's name has no {' or '.join(sorted(found))}; rename it")
     return Path(os.path.relpath(path))
 
 

@@ -191,6 +191,9 @@ def validated(
         return model.model_validate(values)
     except ValidationError as error:
         found = error.errors(include_url=False)
+    # A list with a wrong entry is also told to be too short by that one.
+    wrong = {tuple(detail["loc"][:k]) for detail in found for k in range(len(detail["loc"]))}
+    found = [d for d in found if d["type"] != "too_short" or tuple(d["loc"]) not in wrong]
     raise_all(_explained(model, detail, refused, name) for detail in found)
     raise AssertionError("pydantic refused values without a reason")
 

@@ -12,9 +12,10 @@ from pathlib import Path, PurePosixPath
 
 from pydantic import model_validator
 
+from add.config.load import load_document
 from add.config.scale import NetworkSpec
-from add.config.types import Frozen, Text
-from add.config.yaml import SpecError, read_model
+from add.config.types import Document, Frozen, Text
+from add.config.yaml import SpecError
 from add.models.weights import Files, WeightsError, loaded_weights
 
 VARIABLE = "ADDBENCH_MIRRORS"
@@ -38,6 +39,12 @@ class Mirror(Frozen):
             raise ValueError("needs either `directory` or `id`")
         if self.directory is not None and self.revision is not None:
             raise ValueError("a directory has no revision; leave `revision` out")
+        try:
+            Path(self.directory or "").expanduser()
+        except RuntimeError:
+            raise ValueError(
+                f"`directory` is {self.directory}: nobody here has that home directory"
+            ) from None
         return self
 
     @property
@@ -46,15 +53,15 @@ class Mirror(Frozen):
         return self.id or str(Path(self.directory or "").expanduser())
 
 
-class Mirrors(Frozen):
+class Mirrors(Document):
     """`networks`: mirrors by the path in the settings (`owner/name`), or by `owner/name@revision` for one revision."""
 
     networks: dict[Text, Mirror]
 
-    def find(self, path: str, revision: str | None) -> Mirror | None:
-        """The mirror of this path; an entry for the very revision comes first."""
-        exact = self.networks.get(f"{path}@{revision}") if revision else None
-        return exact or self.networks.get(path)
+    def find(self, path: str, revision: str | None) -> str | None:
+        """The entry of this path; one for the very revision comes first."""
+        entries = ([f"{path}@{revision}"] if revision else []) + [path]
+        return next((entry for entry in entries if entry in self.networks), None)
 
 
 def mirrors_file() -> Path | None:
@@ -69,7 +76,7 @@ def mirrors_file() -> Path | None:
 def load_mirrors() -> Mirrors:
     """The file's mirrors, none without a file. Raises SpecError with every problem of the file."""
     file = mirrors_file()
-    return Mirrors(networks={}) if file is None else read_model(Mirrors, file)[0]
+    return Mirrors(networks={}) if file is None else load_document(Mirrors, file)
 
 
 def mirrored(path: str, revision: str | None = None) -> tuple[str, str | None]:
@@ -79,12 +86,14 @@ def mirrored(path: str, revision: str | None = None) -> tuple[str, str | None]:
     """
     if Path(path).exists():
         return path, revision
-    mirror = load_mirrors().find(path, revision)
-    if mirror is None:
+    mirrors = load_mirrors()
+    entry = mirrors.find(path, revision)
+    if entry is None:
         return path, revision
+    mirror = mirrors.networks[entry]
     if mirror.directory is not None and not Path(mirror.path).exists():
-        file = mirrors_file() or Path(FILE)
-        raise SpecError(file.as_posix(), 1, f"{path}: its directory {mirror.path} is not there")
+        message = f"{path}: its directory {mirror.path} is not there"
+        raise mirrors.origin.error(("networks", entry, "directory"), message)
     return mirror.path, mirror.revision
 
 

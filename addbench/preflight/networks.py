@@ -136,11 +136,19 @@ def _check_resolutions(found: Findings, scale: Scale, table: Table, networks: Ch
             what = (
                 f"{run.name}: {size} pixels are no multiple of the factor {pipeline.factor} of {name}'s VAE"
             )
-            found.problem(line_of(scale, ("training",)), what, "set another training.resolution")
+            where = _row(table, run) or line_of(scale, ("training", "resolution"))
+            found.problem(where, what, "set another training.resolution")
         if size != measured:
             what = f"{run.name} trains and samples at {size} pixels, evaluation.resolution is {measured}"
             remedy = f"set training.resolution: {measured}, or measure at {size}"
-            found.problem(line_of(scale, ("evaluation", "resolution")), what, remedy)
+            where = _row(table, run) or line_of(scale, ("evaluation", "resolution"))
+            found.problem(where, what, remedy)
+
+
+def _row(table: Table, run: Run) -> str | None:
+    """File and line of the row that sets this run's resolution."""
+    cells = (cell for cell in table.cells_of(run.name) if "training.resolution" in cell.overrides)
+    return next((f"{cell.file}:{cell.line}" for cell in cells), None)
 
 
 def _check_vaes(found: Findings, scale: Scale, networks: CheckedNetworks) -> None:

@@ -20,6 +20,7 @@ from add.config.scale import TimingSpec
 from add.config.system import load_systems
 from add.config.yaml import SpecError
 from add.errors import InputError
+from addbench.__main__ import main
 from addbench.preflight import Findings, wanted_networks
 from addbench.preflight.systems import check_systems
 from addbench.project import load_project
@@ -272,6 +273,14 @@ def test_another_folder_of_ablations_has_a_report_of_its_own(root: Path, folder:
     scale = load_scale(root / "config/mini.yaml")
     for written in (folder, str(Path(folder).resolve())):
         assert report_folder(scale, ablations_folder(written)) == report
+
+
+def test_a_folder_that_the_workflow_would_take_for_a_wildcard_is_refused(capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(InputError, match="has no {"):
+        ablations_folder("more/{ours")
+    with pytest.raises(SystemExit):
+        main(["list", "--ablations", "more/{ours}"])
+    assert "a folder's name has no { or }; rename it" in capsys.readouterr().err
 
 
 def another(folder: str, values: str, name: str = "loss_terms", label: str = "L_distill") -> None:

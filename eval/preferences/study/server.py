@@ -24,7 +24,7 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
-from add.errors import InputError, refuses
+from add.errors import InputError, at_least, refuses
 from eval.preferences.reader import write_votes
 from eval.preferences.record import Winner, invalid
 from eval.preferences.study.page import served_page
@@ -192,6 +192,13 @@ def _error(status: int, reason: str) -> Response:
     return JSONResponse({"error": reason}, status)
 
 
+def _port(text: str) -> int:
+    number = at_least(0)(text)
+    if number > 65535:
+        raise argparse.ArgumentTypeError(f"should be 65535 or less, not {number}")
+    return number
+
+
 @refuses
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command. Exit status 1 and one line on stderr where the study cannot be served."""
@@ -199,7 +206,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     parser = argparse.ArgumentParser(prog="python -m eval.preferences.study.server", description=__doc__)
     parser.add_argument("--study", type=Path, required=True, help="a directory that `make` wrote")
-    parser.add_argument("--port", type=int, default=8000)
+    parser.add_argument("--port", type=_port, default=8000)
     host = "0.0.0.0 lets other machines in (default: 127.0.0.1)"
     parser.add_argument("--host", default="127.0.0.1", help=host)
     parser.add_argument("--allow-host", action="append", default=[], help="a host name of this machine")

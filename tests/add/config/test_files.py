@@ -198,6 +198,14 @@ def test_a_bad_file_is_refused_with_its_file_line_and_reason(tmp_path, file, old
     assert [p for p in problems if p[0] == root / file and p[1] == line and message in p[2]], (line, problems)
 
 
+def test_a_wrong_entry_of_a_list_is_not_called_a_list_that_is_too_short_too(tmp_path):
+    root = copy_settings(tmp_path)
+    edit(root / MINI, "steps: [1, 4]", "steps: [one]")
+    with pytest.raises(SpecError) as caught:
+        table_of(root)
+    assert ["at least" in problem.message for problem in caught.value.problems] == [False]
+
+
 def test_the_files_of_the_repository_are_valid():
     assert load_scale(ROOT / "config/mini.yaml").name == "mini"
     assert load_scale(ROOT / "config/smoke.yaml").name == "smoke"

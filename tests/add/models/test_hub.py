@@ -71,6 +71,10 @@ def test_what_lies_at_the_path_itself_is_meant(here: Path) -> None:
         ("networks:\n  a/b: {}\n", r"mirrors\.yaml:2: .*needs either `directory` or `id`"),
         ("networks:\n  a/b: {directory: x, id: c/d}\n", r"needs either `directory` or `id`"),
         ("networks:\n  a/b: {directory: x, revision: y}\n", r"a directory has no revision"),
+        (
+            "networks:\n  a/b: {directory: ~nosuch/x}\n",
+            r"mirrors\.yaml:2: .*`directory` is ~nosuch/x: nobody here",
+        ),
         ("networks:\n  a/b: store\n", r"mirrors\.yaml:2: networks\.a/b"),
     ],
 )
@@ -81,8 +85,8 @@ def test_a_wrong_file_is_refused_by_line(here: Path, text: str, message: str) ->
 
 
 def test_a_directory_that_is_not_there_is_named(here: Path) -> None:
-    write(f"networks: {{{ID}: {{directory: gone}}}}")
-    with pytest.raises(SpecError, match=rf"mirrors\.yaml:1: {ID}: its directory gone is not there"):
+    write(f"networks:\n  a/b: {{id: c/d}}\n  {ID}:\n    directory: gone\n")
+    with pytest.raises(SpecError, match=rf"mirrors\.yaml:4: {ID}: its directory gone is not there"):
         local_directory(ID)
 
 

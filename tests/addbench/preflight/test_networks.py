@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from addbench.preflight.directories import read_pipeline
 from addbench.preflight.networks import CheckedNetworks, HashStore, check_networks
 from eval.metrics.features import INCEPTION_FILE, INCEPTION_SHA256
 from tests.support.header_networks import UNET, change, read, save, write_features, write_pipeline
-from tests.support.specs import ROOT, changed_scale, table_of
+from tests.support.specs import ROOT, changed_scale, copy_settings, edit, table_of
 
 SD = ("networks", "diffusion", "sd21")
 
@@ -220,7 +221,23 @@ def test_a_resolution_that_is_not_the_one_measured_is_refused(tmp_path: Path) ->
     mirror_all(scale, tmp_path)
     found = [p for p in check(unpinned(scale), table)[0] if "evaluation.resolution is 256" in p]
     assert len(found) == 17
+    assert "config/paper.yaml:" in found[0]
     assert "baseline trains and samples at 512 pixels" in found[0]
+
+
+def test_a_rows_resolution_is_refused_at_the_row(tmp_path: Path) -> None:
+    """Breaks when a fault of a row is said at the line of a scale that is right."""
+    copy_settings(tmp_path / "settings")
+    row = tmp_path / "settings/ablations/teacher_steps.yaml"
+    line = edit(row, "set: {teacher_steps: 4}", "set: {training.resolution: 500}")
+    scale, _ = paper()
+    mirror_all(scale, tmp_path)
+    found = check(unpinned(scale), table_of(tmp_path / "settings", "paper"))[0]
+    mine = [problem for problem in found if "teacher_steps-4: 500 pixels" in problem]
+    assert re.match(rf".*teacher_steps\.yaml:{line - 1}: ", mine[0]), mine
+    assert [
+        p for p in found if "teacher_steps-4 trains and samples at 500" in p and "teacher_steps.yaml:" in p
+    ]
 
 
 def test_what_the_data_stage_will_make_is_no_problem() -> None:

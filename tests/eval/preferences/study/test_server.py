@@ -223,6 +223,16 @@ def test_votes_are_on_disk_before_they_are_confirmed(tmp_path: Path) -> None:
     assert database.execute("PRAGMA journal_mode").fetchone() == ("wal",)
 
 
+@pytest.mark.parametrize("port", ["99999", "-1", "http"])
+def test_a_port_that_is_none_is_refused(
+    tmp_path: Path, port: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, directory = small_study(tmp_path, votes=1)
+    with pytest.raises(SystemExit):
+        main(["--study", str(directory), "--port", port])
+    assert "argument --port: " in capsys.readouterr().err
+
+
 def test_a_file_of_another_study_is_refused_and_no_votes_are_no_file(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
