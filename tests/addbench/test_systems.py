@@ -276,7 +276,7 @@ def test_another_folder_of_ablations_has_a_report_of_its_own(root: Path, folder:
 
 
 def test_a_folder_that_the_workflow_would_take_for_a_wildcard_is_refused(capsys: pytest.CaptureFixture[str]):
-    with pytest.raises(InputError, match="has no {"):
+    with pytest.raises(InputError, match=r"has no \{"):
         ablations_folder("more/{ours")
     with pytest.raises(SystemExit):
         main(["list", "--ablations", "more/{ours}"])
