@@ -140,8 +140,8 @@ TIMED = (
 COMPARISON = upstream(SAMPLED_SYSTEMS, SCORE, TIMED)
 REPORTED = upstream(SCORED, COMPARISON, *((RATED, RATINGS) if STUDY.systems else ()))
 SYSTEMS_CSV = systems_tables(SCALE, SYSTEMS)
-# The results of the study that grows: how far runs spread.
-REPLICATION = f"replication/{SCALE.name}"
+# The results of the study that grows: how far runs spread. Of runs that lie apart there is another study.
+REPLICATION = Path("replication", Path(RESULTS).name).as_posix()
 REPLICATED = files_identity(
     sorted(file.as_posix() for file in Path(REPLICATION).rglob("*.json"))
 )

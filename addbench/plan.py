@@ -73,8 +73,9 @@ def plan(options: argparse.Namespace) -> tuple[str, int]:
     compared = project.compared()
     measured = read_measured(options.results or _earlier(project))
     stated = options.results or options.rate or options.benchmark
-    if not (measured.trainings or stated) and (STORES / scale.name).is_dir():
-        shipped = read_store(STORES / scale.name).counted(present_study(scale, table)).there
+    store = STORES / project.results.name
+    if not (measured.trainings or stated) and store.is_dir():
+        shipped = read_store(store).counted(present_study(scale, table)).there
         measured = measured_in_study(shipped) if shipped else measured
     places, absent = configurations(scale)
     arithmetic = rate = None
@@ -202,9 +203,10 @@ def _notes(
     scale, table = project.scale, project.table
     lines = []
     if measured.how == "measured elsewhere":
+        store = STORES / project.results.name
         lines.append(
-            f"hours: of one job after the other, as the runs in {STORES / scale.name} took on {measured.devices}; "
-            "machines differ by a factor of three"
+            f"hours: of one job after the other, as the runs in {store} took on {measured.devices}; machines differ "
+            "by a factor of three"
         )
     elif rate is not None:
         lines.append(

@@ -67,7 +67,7 @@ def replication(options: argparse.Namespace) -> tuple[str, int]:
     from add.lock import only_writer
 
     project = load_project(options.scale, options.ablations)
-    growing = _GrowingStudy(project, STORES / project.scale.name, project.results)
+    growing = _GrowingStudy(project, STORES / project.results.name, project.results)
     if options.action == "add":
         return growing.add(_result_files(options.files)), 0
     if options.action == "plan":

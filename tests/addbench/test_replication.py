@@ -17,10 +17,12 @@ from typing import Any
 import pytest
 
 import addbench.replication
+from add.identity import spec_hash
 from addbench.__main__ import main
+from addbench.project import load_project
 from eval.findings.store import read_store
 from tests.eval.findings.test_store import result
-from tests.support.specs import copy_settings
+from tests.support.specs import ROOT, copy_settings, edit
 
 
 @pytest.fixture
@@ -296,3 +298,19 @@ def test_the_runs_of_another_folder_of_questions_stand_in_the_same_store(
     said = capsys.readouterr().out
     assert "baseline seed 101" in said
     assert "of runs that this table does not have" not in said
+
+
+def test_a_folder_with_its_own_baseline_has_a_study_of_its_own(root: Path, asked: Asked):
+    """Breaks when its runs take the places of the table's, which are of other values, in the store."""
+    assert run(most=1) == 0
+    before = {file: file.read_bytes() for file in (root / "replication/mini").rglob("*.json")}
+    (root / "own").mkdir()
+    edit(root / "ablations/baseline.yaml", "teacher_steps: 1 ", "teacher_steps: 2 ")
+    shutil.move(root / "ablations/baseline.yaml", root / "own/baseline.yaml")
+    shutil.copy(ROOT / "ablations/baseline.yaml", root / "ablations")
+    spec = spec_hash(load_project("mini", Path("own")).run("baseline"))
+    asked.make = lambda target: make(target, spec_hash=spec)
+    assert run("--ablations", "own", most=1) == 0
+    assert Path(asked.calls[-1][0]).parts[:3] == ("results", "mini-own", "baseline")
+    assert [file.parts[-2] for file in (root / "replication/mini-own").glob("*/seed*.json")] == ["baseline"]
+    assert {file: file.read_bytes() for file in (root / "replication/mini").rglob("*.json")} == before
