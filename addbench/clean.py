@@ -18,21 +18,23 @@ from add.errors import InputError
 from add.lock import holder, try_lock
 from addbench.owner import living
 
+UNFINISHED = (".*.lock", ".*.partial")
+"""What a process leaves that was killed, and a lock that nobody holds."""
 STAGES = {
     "logs": ("*.log", "*.log.refused"),
     "benchmarks": ("*.tsv",),
-    "reference": ("features.safetensors", "reference.json"),
-    "ratings": ("automatic.csv", "ratings.json", "systems.json"),
-    "systems": ("timing.json",),
+    "reference": ("features.safetensors", "reference.json", *UNFINISHED),
+    "ratings": ("automatic.csv", "ratings.json", "systems.json", *UNFINISHED),
+    "systems": ("timing.json", *UNFINISHED),
 }
 """Directories of stages below results/<scale>, beside those of the runs, and what the stages leave there."""
 RUN = ("spec.json", "train/identity.json", ".replication")
 """What only the workflow leaves below results/<scale>/<run>/seed<k>; the second outlives a training that failed."""
 MADE = (
-    *("student", "scores/*-*step.csv", "result.json", "result-*step.json"),
+    *("student", "result.json", "result-*step.json", "scores/*-*step.csv", "scores/*-*step.safetensors"),
     *(f"train/{name}" for name in ("train.json", "log.jsonl", "pictures", "tensorboard", "checkpoints")),
     *(f"samples/*-*step/{name}" for name in ("[0-9]*.png", "index.csv", "samples.json")),
-    *("**/.*.lock", "**/.*.partial"),
+    *(f"**/{name}" for name in UNFINISHED),
     *RUN,
 )
 """What a run's stages leave there, and those of a system below results/<scale>/systems/<system>."""

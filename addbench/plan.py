@@ -56,7 +56,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     known("--rate", type=amount, metavar="TFLOPS", help=stated)
     reached = f"share of it that a step reaches, 0 to 1 (default: {SHARE:g})"
     add("--share", type=amount, default=SHARE, help=reached)
-    earlier = "results of earlier runs (default: results/<scale>)"
+    earlier = "results of earlier runs (default: those of this table)"
     add("--results", type=Path, metavar="DIRECTORY", help=earlier)
     add("--runs", action="store_true", help="also list each run")
 
@@ -71,12 +71,9 @@ def plan(options: argparse.Namespace) -> tuple[str, int]:
     project = load_project(options.scale, options.ablations)
     scale, table = project.scale, project.table
     compared = project.compared()
-    measured = read_measured(options.results or _earlier(project))
-    stated = options.results or options.rate or options.benchmark
-    store = STORES / project.results.name
-    if not (measured.trainings or stated) and store.is_dir():
-        shipped = read_store(store).counted(present_study(scale, table)).there
-        measured = measured_in_study(shipped) if shipped else measured
+    here = measured = read_measured(options.results or _earlier(project))
+    if not (options.results or options.rate or options.benchmark):
+        measured = _elsewhere(project, here) or here
     places, absent = configurations(scale)
     arithmetic = rate = None
     if not absent:
@@ -86,7 +83,9 @@ def plan(options: argparse.Namespace) -> tuple[str, int]:
         arithmetic.count_steps(run for run in table.runs.values() if not same_trainings(run, measured))
     trainings = training_times(table, measured, arithmetic, rate)
     samplings = sampling_times(scale, table, measured, arithmetic, rate)
-    parts = [_stages(project, compared, measured, trainings, samplings)]
+    jobs = {rule: Time(s, known.how) for known in (measured, here) for rule, s in known.jobs.items()}
+    of_rivals = rival_times(compared.rivals, here)
+    parts = [_stages(project, compared, jobs, trainings, samplings, of_rivals)]
     if options.runs:
         rows = [("run", "train, hours", "how", "sample, hours", "how")]
         rows += [
@@ -101,6 +100,17 @@ def plan(options: argparse.Namespace) -> tuple[str, int]:
 def _earlier(project: Project) -> Path:
     """The table's own results; those of its scale where it has none."""
     return project.results if project.results.is_dir() else RESULTS / project.scale.name
+
+
+def _elsewhere(project: Project, here: MeasuredRuns) -> MeasuredRuns | None:
+    """The study's runs of this table, where none of its runs was trained here; None where the study has none."""
+    scale, table = project.scale, project.table
+    if any(same_trainings(run, here) for run in table.runs.values()):
+        return None
+    for store in dict.fromkeys((STORES / project.results.name, STORES / scale.name)):
+        if store.is_dir() and (found := read_store(store).counted(present_study(scale, table)).there):
+            return measured_in_study(found)
+    return None
 
 
 def _rate(
@@ -124,15 +134,20 @@ def _rate(
 
 
 def _stages(
-    project: Project, compared: ComparedSystems, measured: MeasuredRuns, trainings: Times, samplings: Times
+    project: Project,
+    compared: ComparedSystems,
+    known: Times,
+    trainings: Times,
+    samplings: Times,
+    of_rivals: Sequence[Time],
 ) -> str:
+    """The table of stages. known: a job's time by rule."""
     scale, table = project.scale, project.table
     seeds = len(scale.training.seeds)
     jobs = len(table.runs) * seeds
     trained = sum(run.training.steps * run.training.batch for run in table.runs.values()) * seeds
     sampled = images_sampled(scale, table)
     rivals = compared.rivals
-    of_rivals = rival_times(rivals, measured)
     drawn = sum(rival.training.steps * rival.training.batch for rival in rivals)
     rival_rows = [_row("train_rival", len(rivals), drawn, of_rivals)] if rivals else []
     rows: list[tuple[str, ...]] = [
@@ -141,14 +156,11 @@ def _stages(
         *rival_rows,
         _row("sample", jobs, sampled, list(samplings.values()) * seeds),
     ]
-    jobs_of_rules = [_job("score", jobs, sampled, measured)]
-    jobs_of_rules += [
-        _job(rule, *each, measured) for rule, each in _other_jobs(scale, compared).items() if each[0]
-    ]
-    known = [measured.jobs[row[0]] * int(row[1]) for row in jobs_of_rules if row[0] in measured.jobs]
-    total = sum(t.seconds for t in (*trainings.values(), *samplings.values())) * seeds + sum(known)
+    counts = {"score": (jobs, sampled), **_other_jobs(scale, compared)}
+    rows += [_job(rule, *count, known.get(rule)) for rule, count in counts.items() if count[0]]
+    total = sum(t.seconds for t in (*trainings.values(), *samplings.values())) * seeds
     total += sum(t.seconds for t in of_rivals)
-    rows += jobs_of_rules
+    total += sum(known[rule].seconds * count for rule, (count, _) in counts.items() if rule in known)
     rows.append(("all that is known", "", "", _hours(total), ""))
     cells = f"{len(table.cells)} cells, {len(table.runs)} runs, {seeds} seed{'s' * (seeds != 1)} each"
     return f"scale {scale.name}: {cells}\n\n{aligned(rows)}"
@@ -185,10 +197,9 @@ def _row(stage: str, jobs: int, images: int, times: Sequence[Time]) -> tuple[str
     return stage, str(jobs), f"{images:,}", hours, said
 
 
-def _job(rule: str, jobs: int, images: int, measured: MeasuredRuns) -> tuple[str, ...]:
-    seconds = measured.jobs.get(rule)
-    hours = "?" if seconds is None else _hours(seconds * jobs)
-    how = "not known before the first" if seconds is None else f"{measured.how}, the mean of earlier ones"
+def _job(rule: str, jobs: int, images: int, each: Time | None) -> tuple[str, ...]:
+    hours = "?" if each is None else _hours(each.seconds * jobs)
+    how = "not known before the first" if each is None else f"{each.how}, the mean of earlier ones"
     return rule, str(jobs), f"{images:,}" if images else "", hours, how
 
 
@@ -203,10 +214,9 @@ def _notes(
     scale, table = project.scale, project.table
     lines = []
     if measured.how == "measured elsewhere":
-        store = STORES / project.results.name
         lines.append(
-            f"hours: of one job after the other, as the runs in {store} took on {measured.devices}; machines differ "
-            "by a factor of three"
+            f"hours: of one job after the other, as the study's runs (replication/) took on {measured.devices}; "
+            "machines differ by a factor of three"
         )
     elif rate is not None:
         lines.append(
@@ -220,7 +230,7 @@ def _notes(
     else:
         disk = storage(scale, table, compared, parameter_counts(scale, places))
         lines.append(
-            f"disk: {size(disk.total)} under results/{scale.name}: students {size(disk.students)}, checkpoints of one "
+            f"disk: {size(disk.total)} under {project.results}: students {size(disk.students)}, checkpoints of one "
             f"training at a time {size(disk.checkpoints)}, images {size(disk.samples)}, training logs "
             f"{size(disk.logs)}, features {size(disk.reference)}; modelled: float32 weights, PNG at 2 bytes a pixel"
         )

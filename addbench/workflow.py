@@ -5,9 +5,11 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 import shlex
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
@@ -23,6 +25,7 @@ from add.config.system import SystemSpec, load_systems, system_findings
 from add.config.training import CacheSpec, CocoSpec, ShardsSpec, TrainData
 from add.config.yaml import Loc, SpecError, dotted, nearest, raise_all
 from add.device import machine_gpus
+from add.digests import digest_of
 from add.errors import InputError
 from add.identity import deciding_values
 from addbench.preflight import built_later
@@ -72,7 +75,8 @@ def ablations_folder(path: str | Path) -> Path:
 
 def report_folder(scale: Scale, ablations: Path) -> str:
     """Where a table's report stays: another folder of ablations is another table, and replaces no report."""
-    return f"reports/{_own_name(scale, ablations)}"
+    below = ablations.relative_to(ABLATIONS) if ablations.is_relative_to(ABLATIONS) else ablations
+    return "-".join([f"reports/{scale.name}", *(part for part in below.parts if part != "..")])
 
 
 def results_folder(scale: Scale, ablations: Path, table: Table) -> str:
@@ -81,10 +85,10 @@ def results_folder(scale: Scale, ablations: Path, table: Table) -> str:
     A folder with another run of a name that the project's table has keeps all of its runs apart: no table trains over
     the runs of the other. Raises SpecError with what is wrong with the files of the project's folder.
     """
-    shared = f"results/{scale.name}"
-    if ablations == ABLATIONS or not ABLATIONS.is_dir():
+    shared, default = f"results/{scale.name}", baseline_file(ABLATIONS)
+    if ablations == ABLATIONS or not default.is_file():
         return shared
-    baseline = load_baseline(baseline_file(ABLATIONS))
+    baseline = load_baseline(default)
     for questions in ((), *((each,) for each in load_ablations(ABLATIONS))):
         try:
             project = resolve(scale, baseline, questions).runs
@@ -92,13 +96,14 @@ def results_folder(scale: Scale, ablations: Path, table: Table) -> str:
             continue
         for name in table.runs.keys() & project.keys():
             if deciding_values(table.runs[name]) != deciding_values(project[name]):
-                return f"results/{_own_name(scale, ablations)}"
+                return f"{shared}-{_unique(ablations.as_posix())}"
     return shared
 
 
-def _own_name(scale: Scale, ablations: Path) -> str:
-    below = ablations.relative_to(ABLATIONS) if ablations.is_relative_to(ABLATIONS) else ablations
-    return "-".join([scale.name, *(part for part in below.parts if part != "..")])
+def _unique(path: str) -> str:
+    """A path as a name that no other path has, of letters that no shell reads as anything else."""
+    plain = re.sub(r"[^A-Za-z0-9._-]+", "-", path).strip("-.")
+    return plain if plain == path else f"{plain}-{digest_of(path)[:6]}".lstrip("-")
 
 
 def plain(run: Run) -> str:
@@ -264,8 +269,9 @@ class StudyFiles:
             return ()
         keys = read_all_keys([folder], made)
         texts = None
-        if not built_later(scale, scale.data.root):
-            texts = {p.prompt_id: p.prompt for p in read_prompts(RatingValues.of(scale).compared)}
+        with suppress(InputError):  # what is wrong with the prompts is said of these
+            if not built_later(scale, scale.data.root):
+                texts = {p.prompt_id: p.prompt for p in read_prompts(RatingValues.of(scale).compared)}
         return read_folder(folder, [s.label for s in self.systems], keys, prompts=texts)
 
     @property
@@ -398,7 +404,8 @@ def plan_compared(scale: Scale, table: Table, results: str, whole: bool = True) 
     """The scale's systems and its study as files below `results`. Raises SpecError with every unknown name.
 
     whole: whether the table is that of the project's folder. The systems are runs of that table; another table has no
-    comparison of systems, and where it lacks those that the study shows it has no ratings, and says so on stderr.
+    comparison of systems. Where it lacks those that the study shows, or keeps its runs apart, it has no ratings either,
+    and says so on stderr.
     """
     specs = load_systems(scale.systems)
     if not whole:
@@ -410,6 +417,12 @@ def plan_compared(scale: Scale, table: Table, results: str, whole: bool = True) 
     study = scale.study
     if study is None:
         return ComparedSystems(specs, systems, times=times) if whole else ComparedSystems()
+    if results != f"results/{scale.name}":
+        print(
+            "This report has no ratings: people's votes are on images of the project's table.",
+            file=sys.stderr,
+        )
+        return ComparedSystems()
     labels = {system.label: system for system in reversed(systems)}
     lacking = [label for label in study.systems if label not in labels]
     if lacking and not whole:

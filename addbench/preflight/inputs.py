@@ -175,12 +175,16 @@ def _check_cache(found: Findings, scale: Scale) -> None:
 def check_inputs_exist(scale: Scale) -> None:
     """Refuse to begin where training data or photographs are missing, or prompts: sampling would find out days later.
 
-    Skipped until a module of the project has made the data. Raises SpecError with all that is missing.
+    Where a module of the project makes the data, only too few prompts are refused, once it has. Raises SpecError with
+    all that is missing.
     """
-    if built_later(scale, scale.data.root):
-        return
+    found: Iterator[tuple[Loc, str]] = _missing(scale)
+    remedy = REMEDY
+    if scale.data.build is not None:
+        found = iter(()) if built_later(scale, scale.data.root) else _wrong_prompts(scale)
+        remedy = f"delete {scale.data.root}/dataset.json to have the data made again, or correct the scale"
     file, line = scale.origin.file, scale.origin.line
-    raise_all(SpecError(file, line(loc), f"{message}; {REMEDY}") for loc, message in _missing(scale))
+    raise_all(SpecError(file, line(loc), f"{message}; {remedy}") for loc, message in found)
 
 
 def absent_shards(train: TrainData) -> tuple[tuple[Path, ...], str]:
@@ -209,19 +213,22 @@ def _missing(scale: Scale) -> Iterator[tuple[Loc, str]]:
         files += [(loc, train.annotations), (loc, train.images)]
     else:
         files.append((loc, train.path))
-    for name, prompts in scale.sampling.prompts.items():
-        loc = ("sampling", "prompts", name)
-        if not Path(_prompts_file(prompts)).exists():
-            files.append((loc, _prompts_file(prompts)))
-            continue
-        try:
-            read_prompts(prompts)
-        except InputError as error:
-            yield loc, str(error)
+    files += [(("sampling", "prompts", k), _prompts_file(v)) for k, v in scale.sampling.prompts.items()]
+    yield from _wrong_prompts(scale)
     files.append((("evaluation", "reference"), evaluation.reference.images))
     if evaluation.oracle is not None:
         files.append((("evaluation", "oracle", "scenes"), evaluation.oracle.scenes))
     yield from ((loc, f"{path}: no such file or directory") for loc, path in files if not Path(path).exists())
+
+
+def _wrong_prompts(scale: Scale) -> Iterator[tuple[Loc, str]]:
+    """Files of prompts that are there, and hold too few of them or are wrong."""
+    for name, prompts in scale.sampling.prompts.items():
+        if Path(_prompts_file(prompts)).exists():
+            try:
+                read_prompts(prompts)
+            except InputError as error:
+                yield ("sampling", "prompts", name), str(error)
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from itertools import chain
 from pathlib import Path
 
 from add.config.scale import Scale
@@ -73,10 +72,11 @@ def _handed_in(found: Findings, scale: Scale, spec: SystemSpec, deadline: float)
         assignment = None if place is None else Path(place)
         try:
             if built_later(scale, scale.data.root):
-                files = [*chain.from_iterable(read_assignment(Path(folder), assignment).values())]
-            else:
-                prompts = read_prompts(scale.sampling.prompts[name].at(spec.steps[0]))
-                files, _ = assigned(Path(folder), assignment, [prompt.prompt for prompt in prompts])
+                read_assignment(Path(folder), assignment)
+                found.left.append(f"the images in {folder}, until the prompts are made")
+                continue
+            prompts = read_prompts(scale.sampling.prompts[name].at(spec.steps[0]))
+            files, _ = assigned(Path(folder), assignment, [prompt.prompt for prompt in prompts])
         except InputError as error:
             yield ("images", name), f"images.{name}: {error}"
             continue

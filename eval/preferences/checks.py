@@ -91,19 +91,6 @@ class Resolver:
     def resolve(self, cells: dict[str, str]) -> Iterator[tuple[str, str, str]]:
         """Replaces codes by names in `cells`; yields (column, value, reason) of what is not known."""
         key = self._keys.get(cells["study"])
-        if self._prompts is not None:
-            number, others = (
-                cells["prompt_id"],
-                "votes on other images are not rated with these: take them out",
-            )
-            if number not in self._prompts:
-                yield (
-                    "prompt_id",
-                    number,
-                    f"is no prompt that is compared{nearest(number, self._prompts)}; {others}",
-                )
-            elif (text := self._prompts[number]) != cells["prompt"]:
-                yield "prompt", cells["prompt"], f"is not prompt {number!r}, {text[:60]!r}; {others}"
         for side in ("a", "b"):
             for kind in ("system", "image"):
                 column = f"{kind}_{side}"
@@ -117,6 +104,16 @@ class Resolver:
                     cells[column] = name
                 if kind == "system" and self._systems is not None and cells[column] not in self._systems:
                     yield column, value, self._unknown(cells[column], value, cells["study"], key)
+
+    def prompt_problems(self, cells: Mapping[str, str]) -> Iterator[tuple[str, str, str]]:
+        """(column, value, reason) of a prompt that may not occur."""
+        if self._prompts is None:
+            return
+        number, others = cells["prompt_id"], "votes on other images are not rated with these: take them out"
+        if number not in self._prompts:
+            yield "prompt_id", number, f"is no prompt that is compared; {others}"
+        elif (text := self._prompts[number]) != cells["prompt"]:
+            yield "prompt", cells["prompt"], f"is not prompt {number!r}, {text[:60]!r}; {others}"
 
     def _unknown(self, name: str, value: str, study: str, key: StudyKey | None) -> str:
         assert self._systems is not None

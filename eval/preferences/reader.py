@@ -172,6 +172,8 @@ def _vote(row: CsvRow, resolver: Resolver, mixed: bool) -> Vote | list[tuple[str
         problems += resolver.resolve(cells)
         if not same_codes and not problems:
             problems += pair_problems(cells)  # two codes may stand for one system
+    if not bad & {"prompt_id", "prompt"}:
+        problems += resolver.prompt_problems(cells)
     if problems:
         return problems
     values: dict[str, Any] = cells

@@ -97,6 +97,10 @@ def test_a_users_files_among_a_stages_stay(tmp_path: Path):
     ]
     gone += [f"{run}/scores/coco-1step.csv", f"{run}/samples/.coco-1step.lock", "results/mini/logs/train.log"]
     gone += [f"{system}/result-25step.json", f"{system}/samples/coco-25step/000000.png"]
+    gone += [
+        f"results/mini/{name}" for name in ("reference/.features.safetensors.7.ab.partial", "ratings/.a.lock")
+    ]
+    gone += [f"{run}/scores/coco-1step.safetensors", "results/mini/systems/.timing.json.lock"]
     gone += ["results/mini/systems/timing.json", "data/pretrain/train-30000-0.npy"]
     gone += [
         "results/mini/other/seed1/spec.json",

@@ -333,7 +333,7 @@ def test_a_fresh_clone_is_told_what_the_shipped_study_took(
     assert 17 * min(seconds) / 3600 < float(rows["train"][2]) < 17 * max(seconds) / 3600
     scores = [record["provenance"]["score_seconds"] for record in in_table]
     assert float(rows["score"][2]) == pytest.approx(17 * sum(scores) / len(scores) / 3600, rel=0.01)
-    assert "as the runs in replication/mini took on AMD EPYC" in text
+    assert "as the study's runs (replication/) took on AMD EPYC" in text
     assert "A100" not in text
     assert rows["train_rival"][2:] == ["?", "unknown"]
 

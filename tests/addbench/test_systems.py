@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from base64 import b64encode
 from dataclasses import asdict
 from pathlib import Path
@@ -231,6 +232,11 @@ def test_what_is_handed_in_is_opened_before_training(root: Path):
     assert (
         f"2 of {len(drawn)} images cannot be used, such as handed/{names[3]}: is {side}x{side // 2}" in said
     )
+    (root / "data/mini/dataset.json").unlink()
+    early = look(60)
+    assert "i.yaml" not in "\n".join(early.problems), "the prompts that are made may not take these images"
+    assert "the images in handed, until the prompts are made" in early.left
+    (root / "data/mini/dataset.json").touch()
     late = look(0)
     assert "i.yaml" not in "\n".join(late.problems)
     assert late.left == [
@@ -275,6 +281,18 @@ def test_another_folder_of_ablations_has_a_report_of_its_own(root: Path, folder:
         assert report_folder(scale, ablations_folder(written)) == report
 
 
+def test_votes_are_not_on_the_images_of_a_table_that_keeps_its_runs_apart(
+    root: Path, capsys: pytest.CaptureFixture[str]
+):
+    """Breaks when people's votes on one student count as votes on another of the same label."""
+    shutil.copytree(root / "ablations", root / "own")
+    text = (root / "own/baseline.yaml").read_text()
+    (root / "own/baseline.yaml").write_text(text.replace("teacher_steps: 1 ", "teacher_steps: 2 "))
+    assert load_project("mini").compared().study.systems
+    assert not load_project("mini", Path("own")).compared().study.systems
+    assert "no ratings: people's votes are on images of the project's table" in capsys.readouterr().err
+
+
 def test_a_folder_that_the_workflow_would_take_for_a_wildcard_is_refused(capsys: pytest.CaptureFixture[str]):
     with pytest.raises(InputError, match=r"has no \{"):
         ablations_folder("more/{ours")
@@ -305,13 +323,19 @@ def test_a_folder_with_another_run_of_a_name_keeps_its_results_apart(
     another("same", "loss.adversarial: 0")
     assert results("same") == "results/mini", "the row is the table's, however it was written"
     another("more/same", "loss.adversarial: 0.5")
-    assert results("more/same") == "results/mini-more-same"
+    assert re.fullmatch(r"results/mini-more-same-[0-9a-f]{6}", results("more/same"))
     another("own", "loss.adversarial: 0.5", name="new_question")
     baseline = Path("ablations/baseline.yaml").read_text()
     Path("own/baseline.yaml").write_text(baseline)
     assert results("own") == "results/mini"
     Path("own/baseline.yaml").write_text(baseline.replace("teacher_steps: 1", "teacher_steps: 4"))
     assert results("own") == "results/mini-own"
+    alike = ["own", "../own", "ablations/own", "o wn", "a/b", "a-b", "."]
+    for folder in alike[1:]:
+        another(folder, "teacher_steps: 2", name="teacher_steps", label="4")
+    named = [results(folder) for folder in alike]
+    assert len(set(named)) == len(alike), "two folders of one name"
+    assert all(re.fullmatch(r"results/mini-[A-Za-z0-9._-]+", name) for name in named), named
     text = Path("ablations/loss_terms.yaml").read_text()
     Path("ablations/loss_terms.yaml").write_text(text.replace("loss.adversarial: 0.0", "student: sdxxl"))
     assert results("more/same") == "results/mini", "a row that the scale cannot train has no runs"

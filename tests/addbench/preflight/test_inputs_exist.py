@@ -89,7 +89,11 @@ def test_fewer_prompts_than_are_asked_for_are_said_before_training(here: Path) -
     shutil.copytree(here / "data/coco", here / mini.data.root)
     coco_file(here / coco.annotations, {"000000000001.png": ["a tree"]})
     (here / mini.data.root / "dataset.json").touch()
-    assert [line for line in messages(mini) if f"{coco.annotations}: " in line and f"{coco.count}" in line]
+    found = messages(mini)
+    assert all(f"{coco.annotations}: " in line for line in found), "what is not there is made"
+    assert f"{coco.count}" in found[0]
+    remedy = f"delete {mini.data.root}/dataset.json to have the data made again, or correct the scale"
+    assert found[0].endswith(remedy)
 
 
 @pytest.mark.parametrize(
