@@ -34,8 +34,6 @@ from addbench.preflight import size
 from addbench.project import RESULTS, Project, aligned, load_project
 from addbench.replication import STORES
 from addbench.workflow import ComparedSystems
-from eval.findings.present import present_study
-from eval.findings.store import read_store
 
 Times = Mapping[str, Time]
 
@@ -104,6 +102,9 @@ def _earlier(project: Project) -> Path:
 
 def _elsewhere(project: Project, here: MeasuredRuns) -> MeasuredRuns | None:
     """The study's runs of this table, where none of its runs was trained here; None where the study has none."""
+    from eval.findings.present import present_study
+    from eval.findings.store import read_store
+
     scale, table = project.scale, project.table
     if any(same_trainings(run, here) for run in table.runs.values()):
         return None

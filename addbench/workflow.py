@@ -34,7 +34,6 @@ from baselines.spec import RivalSpec
 from eval.preferences.key import read_all_keys
 from eval.preferences.reader import read_folder
 from eval.preferences.record import PreferenceError, Vote
-from eval.prompts import read_prompts
 from eval.stage import MeasureValues, RatingValues, StageValues
 from reports.study import ReportStudy, ReportSystem, study_from_spec
 
@@ -264,6 +263,8 @@ class StudyFiles:
         Raises PreferenceError with every problem, as the ratings' job does; which prompts are compared is not known
         before the scale's data are made.
         """
+        from eval.prompts import read_prompts
+
         folder = Path(self.folder)
         if not self.systems or not folder.is_dir():
             return ()
@@ -417,7 +418,7 @@ def plan_compared(scale: Scale, table: Table, results: str, whole: bool = True) 
     study = scale.study
     if study is None:
         return ComparedSystems(specs, systems, times=times) if whole else ComparedSystems()
-    if results != f"results/{scale.name}":
+    if not whole and results != f"results/{scale.name}":
         print(
             "This report has no ratings: people's votes are on images of the project's table.",
             file=sys.stderr,
