@@ -522,3 +522,15 @@ def test_statistics_are_a_system_without_images(root: Path, tmp_path: Path):
     said = [str(problem) for problem in error.value.problems]
     assert any("s.yaml:2" in s and "no set 'cocoa'; did you mean 'coco'" in s for s in said), said
     assert any("there is no file" in s and "gone.npz" in s for s in said), said
+
+
+def test_what_the_paper_scale_loads_from_the_hub_names_its_commit(root: Path):
+    """A branch moves, and the figures beside it would be another network's."""
+    wanted = wanted_networks(load_scale(root / "config/paper.yaml"), load_systems("systems/paper"))
+    unpinned = {each.path for each in wanted if each.revision is None and not each.path.startswith("data/")}
+    # Of these no public code pins a commit, and their files say so.
+    assert unpinned == {
+        "amused/amused-512",
+        "XCLiu/instaflow_0_9B_from_sd_1_5",
+        "latent-consistency/lcm-sdxl",
+    }
