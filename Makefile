@@ -48,8 +48,8 @@ format: $(STAMP)
 # is a rehearsal: every stage goes through, in the folder OUT/rehearsal, and nothing is compared.
 pretrain: $(STAMP)
 	$(BIN)/snakemake --snakefile mini/pretrain/Snakefile --directory . --cores $(CORES) \
-	  --config $(if $(OUT),"out=$(OUT)") $(if $(SHARE),"share=$(SHARE)") -- \
-	  $(foreach stage,$(STAGE),"$(or $(OUT),mini/weights)$(if $(SHARE),/rehearsal)/$(stage)/CARD.json")
+	  --config $(if $(OUT),"out=$(OUT)") $(if $(SHARE),"share=$(SHARE)") \
+	  $(if $(STAGE),"stage=$(STAGE)" -- stages)
 	$(if $(SHARE),,$(if $(OUT),$(BIN)/python -m mini.pretrain compare --out "$(OUT)"))
 
 # The environment is a function of requirements.lock alone.

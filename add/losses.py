@@ -92,11 +92,26 @@ def distillation_weight(schedule: NoiseSchedule, t: Tensor, form: DistillationFo
     raise ValueError(f"distillation form {form!r} is not one of exponential, sds, nfsd")
 
 
-def weight_factor(schedule: NoiseSchedule, drawn: tuple[int, int], form: DistillationForm) -> float:
-    """What c(t) of a form is multiplied by to have the exponential weight's mean over t in `drawn`, both ends in it."""
+def weighted_timestep(t: Tensor, steps: int, form: DistillationForm) -> Tensor:
+    """The timestep (B,) at which c is taken, of a teacher's chain of `steps` from t (B,) on: t itself.
+
+    NFSD's direction is that of the chain's last timestep, and its weight is of the same, or w(t) would not be its
+    factor.
+    """
+    return ddim_timesteps(t, steps)[-1] if form == "nfsd" else t
+
+
+def weight_factor(
+    schedule: NoiseSchedule, drawn: tuple[int, int], form: DistillationForm, steps: int = 1
+) -> float:
+    """What c of a form is multiplied by to have the exponential weight's mean over t in `drawn`, both ends in it.
+
+    steps: of the teacher's chain.
+    """
     t = torch.arange(drawn[0], drawn[1] + 1)
-    means = [distillation_weight(schedule, t, weight).double().mean() for weight in ("exponential", form)]
-    return float(means[0] / means[1])
+    own = distillation_weight(schedule, weighted_timestep(t, steps, form), form)
+    exponential = distillation_weight(schedule, t, "exponential")
+    return float(exponential.double().mean() / own.double().mean())
 
 
 def distillation_loss(

@@ -23,11 +23,11 @@ from add.losses import (
     share_ranked,
     teacher_target,
     weight_factor,
+    weighted_timestep,
 )
 from add.models.diffusion import DiffusionNetwork, student_x0
 from add.models.features import FeatureNetwork
 from add.models.frozen import FrozenNetworks
-from add.noise import ddim_timesteps
 
 
 def losses(
@@ -147,11 +147,10 @@ def target_of(
         )
         if variant.loss.space == "pixel":
             target = teacher.decode(target)
-    # NFSD's direction is that of the chain's last timestep; its weight is of the same, or w(t) would not be its factor.
-    t = ddim_timesteps(batch.t, variant.teacher_steps)[-1] if form == "nfsd" else batch.t
-    weight = distillation_weight(teacher.schedule, t, form)
+    steps = variant.teacher_steps
+    weight = distillation_weight(teacher.schedule, weighted_timestep(batch.t, steps, form), form)
     if variant.loss.mean_weight == "exponential":
-        weight = weight * weight_factor(teacher.schedule, settings.distillation_timesteps, form)
+        weight = weight * weight_factor(teacher.schedule, settings.distillation_timesteps, form, steps)
     return target, weight
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from add.config.load import BASELINE, baseline_file, load_ablations, load_baseline, load_run, load_scale
 from add.config.resolve import resolve
-from add.config.run import Run
+from add.config.run import Run, Variant
 from add.config.types import WITH_NULLS
 from add.config.yaml import SpecError, raise_all
 from add.identity import deciding_values, spec_hash
@@ -62,9 +62,11 @@ def add_run_and_json(command: argparse.ArgumentParser) -> None:
 def show(options: argparse.Namespace) -> tuple[str, int]:
     """Show one run fully resolved, as YAML, with the place that each value comes from.
 
-    The YAML reads back as the run; comments say baseline, scale, scale (default), row or unused.
+    The YAML reads back as the run; comments say baseline, scale, row or unused, and (default) where the file of a
+    baseline or a scale leaves a value to this program.
     """
     project = load_project(options.scale, options.ablations)
+    baseline = load_baseline(baseline_file(options.ablations))
     run = project.run(options.run)
     if options.json:
         return plain(run), 0
@@ -73,13 +75,13 @@ def show(options: argparse.Namespace) -> tuple[str, int]:
     lines += [(f"# part {cell.part}, {cell.label}: {cell.file}:{cell.line}", "") for cell in cells]
     for path, value in walk(run.model_dump(mode="json", context=WITH_NULLS)):
         unused = not value and path[0] == "networks" and len(path) == 2
-        source = "unused" if unused else _source(project, run.name, path)
+        source = "unused" if unused else _source(project, baseline, run.name, path)
         lines.append((yaml_line(path, value), "" if is_section(value) else source))
     width = max(len(text) for text, source in lines if source)
     return "\n".join(f"{text.ljust(width)}  # {source}" if source else text for text, source in lines), 0
 
 
-def _source(project: Project, run: str, path: tuple[str, ...]) -> str:
+def _source(project: Project, baseline: Variant, run: str, path: tuple[str, ...]) -> str:
     """Where a run's value comes from; `path` holds its keys in the run's JSON."""
     if path == ("name",):
         return "resolved"
@@ -87,7 +89,7 @@ def _source(project: Project, run: str, path: tuple[str, ...]) -> str:
     if cell and run != BASELINE and ".".join(path).removeprefix("variant.") in cell.overrides:
         return f"row {cell.file}:{cell.line}"
     if path[0] == "variant":
-        return BASELINE
+        return BASELINE if path[1:] in baseline.origin.lines else f"{BASELINE} (default)"
     return "scale" if path in project.scale.origin.lines else "scale (default)"
 
 

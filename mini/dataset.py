@@ -2,8 +2,8 @@
 
 It has COCO's layout and formats (images, `annotations/captions_<split>.json`), a TSV in PartiPrompts' format, and
 `scenes.json` with the attributes behind every caption that can be a prompt. The splits are disjoint: no photograph is
-in two of them, and no two-object caption of `val` or `reference` is in `train`. What is called `val`, as COCO
-calls it, is of the world's split `test`: no network was chosen by it, and no setting.
+in two of them, and no caption of `val` or `reference` with two different objects is in `train`. What is called `val`,
+as COCO calls it, is of the world's split `test`: no network was chosen by it, and no setting.
 """
 
 from __future__ import annotations

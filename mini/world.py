@@ -25,7 +25,7 @@ LAYOUTS = ("single", "row", "column", "triple")
 Split = Literal["train", "discriminator", "evaluation", "val", "reference", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
 """What each split of the images is for: the diffusion models and VAEs; the discriminator's networks; the evaluation's
-networks; what trainers are measured on; the FID's reference; the prompts, which no setting was chosen by."""
+networks; what trainers are measured on; the FID's reference; the prompts, by whose pictures no setting was chosen."""
 
 _BACKGROUND_PHRASE = {"snow": "in the snow", "stone": "on stone", "sand": "on sand", "night": "at night"}
 _CHUNK = 2048  # scenes are drawn in chunks of this size, so the first n do not depend on the total

@@ -280,7 +280,7 @@ def conflicts(scale: Scale, variant: Variant, training: TrainingSpec) -> Iterato
 def _vanishing_delta(variant: Variant, training: TrainingSpec) -> Iterator[Conflict]:
     """NFSD without its delta_D is no NFSD: the direction is guidance alone."""
     nfsd, lowest = training.nfsd, training.distillation_timesteps[0] // variant.teacher_steps
-    if variant.loss.distillation == "nfsd" and not nfsd.negative_prompt and lowest >= nfsd.threshold:
+    if variant.loss.distillation == "nfsd" and not nfsd.negative_prompt.strip() and lowest >= nfsd.threshold:
         message = (
             f"nfsd's delta_D is zero for every sample: without a negative prompt it is above the threshold of "
             f"{nfsd.threshold}, and the teacher's last timestep is never below {lowest}; state "

@@ -210,7 +210,8 @@ def train(recipe: Recipe, *, nuisances: bool, vaes: Sequence[Path] = ()) -> None
             value = value + 2.0 * F.mse_loss(logits[:, classes:], target)
         return value
 
-    seconds = fit(recipe, [network], loss, decay=0.99)
+    networks = {f"{vae.parent.name}/vae": vae for vae in vaes}
+    seconds = fit(recipe, [network], loss, decay=0.99, networks=networks)
     network.train()
     with torch.no_grad():  # batch statistics of the averaged weights
         for index in batches(recipe.n, batch, recipe.steps, recipe.seed)[-50:]:

@@ -50,9 +50,9 @@ def _projector(width: int) -> nn.Module:
 def train_features(recipe: Recipe, *, hidden: tuple[int, ...], instance: bool) -> None:
     """Train without labels and captions, between two photographs of one scene.
 
-    This makes the network know what the caption says. `instance` adds InfoNCE between two views of one photograph,
-    which makes it know what distinguishes two pictures of a scene: texture, light, position. Rotated colours make
-    shape necessary (colours alone tell 128 scenes apart).
+    This makes the network know what the caption says. `instance` adds InfoNCE between two views of one photograph, by
+    what distinguishes two pictures of a scene (texture, light, position; the cards' probe of texture and light sees no
+    gain). Rotated colours make shape necessary (colours alone tell 128 scenes apart).
     """
     torch.manual_seed(recipe.seed)
     shots = [to_tensor(photographs("discriminator", recipe.n, shot)[2]) for shot in (0, 1)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -195,7 +195,7 @@ def train(
     tokenizer = build_tokenizer()
     text_encoder = build_text_encoder(*text, len(tokenizer))
     unet = build_unet(channels, text[0], layers)
-    _fit(recipe, unet, text_encoder, tokenizer, build_scheduler("v_prediction"), judges, start="nothing")
+    _fit(recipe, unet, text_encoder, tokenizer, build_scheduler("v_prediction"), judges, {}, start="nothing")
 
 
 def train_on(
@@ -212,13 +212,15 @@ def train_on(
     shutil.copytree(start / "vae", recipe.out / "vae", dirs_exist_ok=True)
     pipeline = StableDiffusionPipeline.from_pretrained(start, torch_dtype=torch.float32)
     unet, text_encoder, begun = pipeline.unet, pipeline.text_encoder, _begun(start)
+    networks = {start.name: start}
     if reader is not None:
         text_encoder = StableDiffusionPipeline.from_pretrained(reader, torch_dtype=torch.float32).text_encoder
         text_encoder.requires_grad_(False)
         unet = _reading(unet, text_encoder.config.hidden_size)
         begun += f", with the text encoder of {reader.name}"
+        networks[reader.name] = reader
     parts = unet.train(), text_encoder.train(), pipeline.tokenizer
-    _fit(recipe, *parts, build_scheduler(prediction), judges, start=begun)
+    _fit(recipe, *parts, build_scheduler(prediction), judges, networks, start=begun)
 
 
 def _reading(unet: Any, text_width: int) -> Any:
@@ -248,6 +250,7 @@ def _fit(
     tokenizer: Any,
     scheduler: Any,
     judges: classify.Judges,
+    networks: Mapping[str, Path],
     *,
     start: str,
 ) -> None:
@@ -283,7 +286,9 @@ def _fit(
         return (weight * (unet(noised, t, states).sample - target).square()).mean()
 
     trained = [module for module in (unet, text_encoder) if next(module.parameters()).requires_grad]
-    seconds = fit(recipe, trained, loss, images=len(mean), decay=0.999)
+    seconds = fit(
+        recipe, trained, loss, images=len(mean), decay=0.999, networks={**networks, "vae": out / "vae"}
+    )
     for module in (vae, unet, text_encoder):
         module.half()
     save_pipeline(out, vae, text_encoder, tokenizer, unet, scheduler)

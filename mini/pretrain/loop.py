@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -24,9 +25,12 @@ from add.distributed import ALONE
 from add.files import whole_file, write_json
 from add.models.weights import weights_hash
 from eval.result import hardware
+from mini import world
 from mini.world import Photographs, Scenes, Split, draw_photographs, draw_scenes, render
 
 CACHE = Path("data/pretrain")
+WORLD = hashlib.sha256(Path(world.__file__).read_bytes()).hexdigest()[:12]
+"""Which world the pictures are of, by its source."""
 _CHECKPOINT = 500
 
 
@@ -61,15 +65,17 @@ def fit(
     images: int | None = None,
     decay: float = 0.0,
     every_thousand: Callable[[], None] | None = None,
+    networks: Mapping[str, Path] | None = None,
 ) -> float:
     """Minimise `loss` with AdamW and clipped gradients; returns the CPU seconds used.
 
     images: indices are below it (by default recipe.n), in the order of `batches`. decay: of the moving average of the
     weights, which the modules end with; 0 keeps the last weights. every_thousand: called after each 1000 steps, with
-    the average in place.
+    the average in place. networks: those that the loss or the first weights come from, by name, each a directory.
 
     What a step draws is a function of the recipe's seed and the step, and there is a checkpoint every _CHECKPOINT
-    steps and at the end, until `write_card`: killed and started again, a stage ends in the same bits.
+    steps and at the end, until `write_card`: killed and started again, a stage ends in the same bits. Raises InputError
+    where it would go on with another world or another of `networks`.
     """
     parameters = [p for module in modules for p in module.parameters()]
     decayed, plain = [p for p in parameters if p.ndim > 1], [p for p in parameters if p.ndim <= 1]
@@ -78,7 +84,11 @@ def fit(
     ema = EMA(*modules, decay=decay)
     state = TrainingState({"student": nn.ModuleList(modules)}, {"student_optimiser": optimiser}, ema.mean)
     checkpoints = recipe.out / "checkpoints"
-    identity = {"spec": digest_of({**asdict(recipe), "out": recipe.out.name})[:12]}
+    identity = {
+        "spec": digest_of({**asdict(recipe), "out": recipe.out.name})[:12],
+        "world": WORLD,
+        "weights": {name: weights_hash(folder) for name, folder in (networks or {}).items()},
+    }
     begun, note = state.resume(checkpoints, ALONE, identity)
     seconds = float(note.get("seconds", 0))
     order = batches(images or recipe.n, recipe.batch, recipe.steps, recipe.seed)
@@ -183,7 +193,7 @@ def write_card(
 def photographs(split: Split, n: int, shot: int = 0) -> tuple[Scenes, Photographs, NDArray[np.uint8]]:
     """Scenes, photographs and (n, 32, 32, 3) uint8 pictures of a split; pictures are cached on disk."""
     scenes, photos = draw_scenes(split, n), draw_photographs(split, n, shot=shot)
-    file = CACHE / f"{split}-{n}-{shot}.npy"
+    file = CACHE / f"{split}-{n}-{shot}-{WORLD}.npy"
     if not file.exists():
         with whole_file(file) as partial, partial.open("wb") as stream:
             np.save(stream, render(scenes, photos))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +59,7 @@ def refine(recipe: Recipe, start: Path, emphasis: float = 12.0) -> None:
         return (object_weights(x, emphasis) * (difference.square() + 0.09 * difference.abs())).mean()
 
     terms = f"MSE + 0.09 L1, both weighted towards objects by {emphasis:g}, + 5e-6 KL"
-    _fit(recipe, vae, error, 5e-6, terms, network=earlier["network"], start=earlier)
+    _fit(recipe, vae, error, 5e-6, terms, {"start": start}, network=earlier["network"], start=earlier)
 
 
 def _fit(
@@ -68,6 +68,7 @@ def _fit(
     error: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
     kl_weight: float,
     terms: str,
+    networks: Mapping[str, Path] | None = None,
     **card: Any,
 ) -> None:
     """Minimise `error(images, reconstructions - images)` plus weighted KL; save the VAE as float16 with its card."""
@@ -85,7 +86,7 @@ def _fit(
     def report() -> None:
         print(f"\n{recipe.out}: {psnr(vae, held_out[:200]):.2f} dB", flush=True)
 
-    seconds = fit(recipe, [vae], loss, decay=0.995, every_thousand=report)
+    seconds = fit(recipe, [vae], loss, decay=0.995, every_thousand=report, networks=networks)
     vae.eval().requires_grad_(False)
     fold_normalisation(vae, encode(vae, images[:4000])[0])
     quality = {"psnr_db": round(psnr(vae, held_out), 2), "images": len(held_out)}

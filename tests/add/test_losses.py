@@ -14,8 +14,9 @@ from add.losses import (
     r1_penalty,
     teacher_target,
     weight_factor,
+    weighted_timestep,
 )
-from add.noise import NoiseSchedule, diffuse, epsilon_from, x0_from
+from add.noise import NoiseSchedule, ddim_timesteps, diffuse, epsilon_from, x0_from
 
 SD = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "num_train_timesteps": 1000}
 B, C, S = 3, 4, 5
@@ -141,6 +142,18 @@ def test_the_sds_weight_at_the_exponential_weights_mean():
     means = [distillation_weight(schedule(), drawn, form).mean() for form in ("sds", "exponential")]
     torch.testing.assert_close(factor * means[0], means[1])
     assert weight_factor(schedule(), (20, 979), "exponential") == 1
+
+
+@pytest.mark.parametrize("steps", [1, 2, 4])
+def test_nfsd_s_factor_is_over_the_timesteps_at_which_its_weight_is_taken(steps: int):
+    """Breaks when a chain's weight is of its last timestep and its factor of its first."""
+    drawn = torch.arange(20, 980)
+    taken = weighted_timestep(drawn, steps, "nfsd")
+    assert torch.equal(taken, ddim_timesteps(drawn, steps)[-1])
+    weight = distillation_weight(schedule(), taken, "nfsd")
+    mean = (weight_factor(schedule(), (20, 979), "nfsd", steps) * weight).mean()
+    torch.testing.assert_close(mean, distillation_weight(schedule(), drawn, "exponential").mean())
+    assert torch.equal(weighted_timestep(drawn, steps, "sds"), drawn)
 
 
 def test_distillation_loss_is_a_sum_per_latent_position():

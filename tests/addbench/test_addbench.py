@@ -87,6 +87,7 @@ def test_show_as_json_is_the_spec_that_training_reads(addbench, root, tmp_path):
 
 def test_show_says_where_each_value_comes_from(addbench, root):
     edit(root / "config/mini.yaml", "      revision: null", "      # revision: null")
+    edit(root / "ablations/baseline.yaml", "  mean_weight:", "  # mean_weight:")
     row = ONE_ROW.replace("1.0}", "1.0, training.steps: 300}")
     (root / "ablations/weight.yaml").write_text(row)
     lines = [line.rsplit("  # ", 1) for line in addbench("show", "weight-lambda-1")[1].splitlines()]
@@ -95,6 +96,7 @@ def test_show_says_where_each_value_comes_from(addbench, root):
     assert sources["distillation_weight: 1.0"] == "row ablations/weight.yaml:4"
     assert sources["steps: 300"] == "row ablations/weight.yaml:4"
     assert sources["space: pixel"] == "baseline"
+    assert sources["mean_weight: own"] == "baseline (default)"
     assert sources["batch: 40"] == "scale"
     assert sources["path: mini/weights/sd21"] == "scale"
     assert sources["revision: null"] == "scale"  # the last of several; the first is the one left out

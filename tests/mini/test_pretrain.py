@@ -209,6 +209,31 @@ def test_a_training_that_was_killed_ends_in_the_same_bits(tmp_path: Path):
     assert not (tmp_path / "broken/checkpoints").exists()
 
 
+@pytest.mark.parametrize("changed", ["the network it begins from", "the world"])
+def test_a_training_does_not_go_on_with_something_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changed: str
+):
+    """Breaks when a killed stage goes on after what it is made from was remade, and its card names the new one."""
+    start, out = tmp_path / "start", tmp_path / "out"
+    start.mkdir()
+    (start / "model.safetensors").write_bytes(b"one")
+    recipe = Recipe(out, seed=5, steps=2, batch=4, lr=1e-2, n=40)
+    network = torch.nn.Linear(3, 1)
+
+    def loss(index: np.ndarray, _: torch.Generator) -> torch.Tensor:
+        return network(torch.ones(len(index), 3)).square().mean()
+
+    fit(recipe, [network], loss, networks={"start": start})
+    fit(recipe, [network], loss, networks={"start": start})
+    if changed == "the world":
+        monkeypatch.setattr("mini.pretrain.loop.WORLD", "another")
+    else:
+        (start / "model.safetensors").write_bytes(b"two")
+    message = "made with world" if changed == "the world" else "made with weights of start"
+    with pytest.raises(InputError, match=message):
+        fit(recipe, [network], loss, networks={"start": start})
+
+
 @pytest.mark.parametrize(("prediction", "last"), [("epsilon", 0.0683), ("v_prediction", 0.0)])
 def test_targets_are_what_the_schedules_prediction_means(prediction: str, last: float):
     """Breaks when a network learns another quantity than the scheduler that is saved with it says."""
@@ -346,8 +371,18 @@ def test_a_stage_runs_where_its_environment_is_not_activated(tmp_path: Path):
     assert log.is_file()
 
 
-@pytest.mark.parametrize("share", ["0", "1.5", "few"])
-def test_a_share_that_is_none_is_refused_before_anything_runs(tmp_path: Path, share: str):
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ("share=0", "share: should be a number above 0 and at most 1"),
+        ("share=1.5", "share: should be a number above 0 and at most 1"),
+        ("share=few", "share: should be a number above 0 and at most 1"),
+        ("stage=sd21 sd22", "stage: there is no 'sd22'; did you mean 'sd21'?"),
+    ],
+)
+def test_a_share_or_stage_that_is_none_is_refused_before_anything_runs(
+    tmp_path: Path, config: str, message: str
+):
     command = [
         sys.executable,
         "-m",
@@ -358,13 +393,13 @@ def test_a_share_that_is_none_is_refused_before_anything_runs(tmp_path: Path, sh
         str(tmp_path),
     ]
     done = subprocess.run(
-        [*command, "--cores", "1", "--config", f"out={tmp_path}", f"share={share}"],
+        [*command, "--cores", "1", "--config", f"out={tmp_path}", config],
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode != 0
-    assert "share: should be a number above 0 and at most 1" in done.stderr
+    assert message in done.stderr
     assert not (tmp_path / "logs").exists()
 
 

@@ -44,7 +44,7 @@ BAD = [
         0,
         "known: discriminator, loss, student",
     ),
-    ("missing key", BASE, "  r1_gamma: 1.0e-5", "", -3, "missing key 'discriminator.r1_gamma'"),
+    ("missing key", BASE, "  r1_gamma: 1.0e-5", "", -4, "missing key 'discriminator.r1_gamma'"),
     ("name in an ablation", FEATURES, "part: a", "part: a\nname: x", 1, "unknown key 'name'"),
     ("key that is a number", MINI, "  c_text:", "  1:", 0, "is not text"),
     ("merge key", MINI, "  c_text:", "  <<:", 0, "not text"),

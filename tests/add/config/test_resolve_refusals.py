@@ -43,6 +43,14 @@ BAD_ROWS = [
         "2 timesteps are trained, but the scale's sampling.steps asks for 4 steps",
     ),
     ("loss.adversarial: 0, loss.distillation: none", "nothing would train the student"),
+    *(
+        (
+            f"loss.distillation: nfsd, training.nfsd.negative_prompt: '{blank}', "
+            "training.distillation_timesteps: [200, 979]",
+            "nfsd's delta_D is zero for every sample",
+        )
+        for blank in ("", " ")
+    ),
     (
         "loss.space: latent, teacher: sdxl",
         "two VAEs is not defined: the student 'sd21' has latents sd21, the teacher",
