@@ -44,7 +44,7 @@ def adopt(options: argparse.Namespace) -> tuple[str, int]:
     Writes config/<name>.yaml and data/<name>/, and says what was found and what to run; trains nothing.
     Raises InputError with all that is missing or broken, SpecError where the base scale is wrong.
     """
-    from eval.adopted import BUILD, inspect, write_data
+    from eval.adopted import BUILD, inspect, refuse_others, write_data
     from eval.stage import MeasureValues
 
     base = load_scale(scale_path(options.scale))
@@ -60,6 +60,7 @@ def adopt(options: argparse.Namespace) -> tuple[str, int]:
         raise InputError(f"{file}: was not written by adopt; choose another --name")
     if there != text and not options.replace:
         raise InputError(f"{file}: exists, and differs; give --replace to lose it, or choose another --name")
+    refuse_others(Path("data") / options.name)
     with TemporaryDirectory(dir=CONFIG, prefix=".adopting-") as folder:
         partial = Path(folder) / file.name  # a scale's file has the scale's name
         partial.write_text(text, encoding="utf-8")
@@ -257,6 +258,7 @@ COMMENTS = {
     "sampling.prompts.parti.file": "yours",
     "sampling.prompts.parti.count": "prompts, drawn with rule_seed",
     "evaluation.reference.images": "yours",
+    "evaluation.reference.count": "all photographs in the folder",
     "evaluation.crop": "photographs are not square; training crops alike",
     "evaluation.oracle": "none: only the built-in scenes have one",
 }

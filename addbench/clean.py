@@ -50,7 +50,7 @@ BUILT = (
     *("networks", "encoded", "scenes.json", "PartiPrompts.tsv", "dataset.json"),
 )
 """What mini.dataset and mini.smoke make below a data set's root, and the cache that config/mini.yaml names there."""
-PICTURES = ("[a-z]*-[0-9]*-[0-9].npy", ".*.partial")
+PICTURES = ("[a-z]*-[0-9]*-[0-9]*.npy", ".*.partial")
 """What mini.pretrain keeps in data/pretrain."""
 ADOPTED = ("annotations/captions_train.json", "dataset.json")
 """What eval.adopted makes there, maybe among a user's own photographs."""

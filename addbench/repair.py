@@ -23,7 +23,7 @@ def repair(options: argparse.Namespace) -> tuple[str, int]:
 
     root = load_project(options.scale, options.ablations).results
     lines, left = [], []
-    for student in sorted(root.glob("*/seed*/student")):
+    for student in sorted([*root.glob("*/seed*/student"), *root.glob("systems/*/student")]):
         if lost := next(lost_files(student), None):
             shutil.rmtree(student)
             student.with_name("train").joinpath("train.json").unlink(missing_ok=True)

@@ -144,8 +144,8 @@ class _GrowingStudy:
         return next_jobs(wanted, self._taken(counted), most)
 
     def _taken(self, counted: CountedRuns) -> dict[str, set[int]]:
-        """The seeds of each run that this processor has in the store, or that somebody has on this machine."""
-        taken = {run: {r.seed for r in found} for run, found in _here(counted, self._processor()).items()}
+        """The seeds of each run that the store has, of any processor, or that somebody has on this machine."""
+        taken = {run: {r.seed for r in found} for run, found in counted.results.items()}
         for run, seeds in taken.items():
             for folder in (self.results / run).glob("seed*/"):
                 number = folder.name.removeprefix("seed")

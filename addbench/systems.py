@@ -255,16 +255,22 @@ def _rival(scale: Scale, spec: SystemSpec) -> tuple[str, Any]:
         return spec.origin.error(loc or ("rival",), message if loc else f"rival: {message}")
 
     made = rival_of(scale, spec.name, settings, refused)
+    if odd := [str(k) for k in spec.steps if k not in made.sampled_steps]:
+        known = ", ".join(map(str, made.sampled_steps))
+        raise refused(
+            ("steps",), f"steps: {made.rival.kind} with these settings is sampled by {known}, not {odd[0]}"
+        )
     return json.dumps(made.model_dump(mode="json"), sort_keys=True), rival_identity(scale, made)
 
 
 def _handed_in(scale: Scale, spec: SystemSpec) -> Any:
     """What decides the images of somebody's folders."""
     from addbench.identity import files_identity, folder_identity
+    from eval.images import INDEX
 
-    assigned = spec.prompts or {}
-    every = {
-        name: [folder_identity(Path(folder)), files_identity([assigned[name]]) if name in assigned else None]
-        for name, folder in (spec.images or {}).items()
-    }
+    every = {}
+    for name, folder in (spec.images or {}).items():
+        index = Path(folder) / INDEX  # which image is whose, where no other file says it
+        assignment = (spec.prompts or {}).get(name, index.as_posix() if index.is_file() else None)
+        every[name] = [folder_identity(Path(folder)), files_identity([assignment]) if assignment else None]
     return [every, scale.evaluation.resolution]

@@ -73,9 +73,18 @@ def ablations_folder(path: str | Path) -> Path:
 
 
 def report_folder(scale: Scale, ablations: Path) -> str:
-    """Where a table's report stays: another folder of ablations is another table, and replaces no report."""
-    below = ablations.relative_to(ABLATIONS) if ablations.is_relative_to(ABLATIONS) else ablations
-    return "-".join([f"reports/{scale.name}", *(part for part in below.parts if part != "..")])
+    """Where a table's report stays: another folder of ablations is another table, and replaces no report.
+
+    A folder below the project's has its name, one beside it too where the former has none of it, and any other path a
+    name that no other has. `make replication` typesets in folders that end in its name.
+    """
+    if ablations == ABLATIONS:
+        return f"reports/{scale.name}"
+    name, below = ablations.name, ablations.parent == ABLATIONS
+    own = below or (ablations.parent == Path() and not (ABLATIONS / name).exists())
+    if not own or name.endswith("replication") or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+        name = _unique(f"{ablations.as_posix()}/")  # the slash makes it one with a digest
+    return f"reports/{scale.name}-{name}"
 
 
 def results_folder(scale: Scale, ablations: Path, table: Table) -> str:

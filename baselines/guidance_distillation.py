@@ -23,7 +23,7 @@ from add.models.encoder_cache import EncoderCache
 from add.noise import NoiseSchedule, coefficients, student_input
 from baselines.ddim import Estimates, estimates
 from baselines.method import DDIM, RivalMethod, load_teacher, pretrained_student, save_sampled_by
-from baselines.spec import GuidanceDistillationSpec, RivalSpec
+from baselines.spec import RivalSpec
 
 
 def truncated_snr_loss(schedule: NoiseSchedule, x0: Tensor, target: Tensor, t: Tensor) -> Tensor:
@@ -59,8 +59,7 @@ class GuidanceDistillation(RivalMethod):
         """With DDIM, at the settings' numbers of steps."""
         from diffusers import DDIMScheduler
 
-        assert isinstance(self.spec.rival, GuidanceDistillationSpec)
-        save_sampled_by(self.network, self.student, DDIMScheduler, self.spec.rival.sampled, out, DDIM)
+        save_sampled_by(self.network, self.student, DDIMScheduler, self.spec.sampled_steps, out, DDIM)
 
 
 def make(spec: RivalSpec, seed: int, device: str, cache: EncoderCache | None) -> RivalMethod:

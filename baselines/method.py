@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from add.batch import Batch
 from add.config.training import OptimiserSpec
-from add.errors import InputError
 from add.losses import Conditioning, Predict
 from add.models.diffusion import (
     DiffusionNetwork,
@@ -153,15 +152,3 @@ class Recorded(nn.Module):
         super().__init__()
         for name, tensor in tensors.items():
             self.register_buffer(name, tensor)
-
-
-def split(steps: int, shares: Sequence[float]) -> list[int]:
-    """Training steps of consecutive stages with these shares, which sum to 1.
-
-    Raises InputError where a stage would get no step.
-    """
-    ends = [round(steps * sum(shares[: i + 1])) for i in range(len(shares))]
-    lengths = [end - start for start, end in zip([0, *ends], ends, strict=False)]
-    if min(lengths) < 1:
-        raise InputError(f"{steps} steps in shares {list(shares)} leave a stage none: train longer")
-    return lengths

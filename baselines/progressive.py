@@ -27,23 +27,8 @@ from add.models.encoder_cache import EncoderCache
 from add.noise import NoiseSchedule, student_input
 from baselines.ddim import Estimates, ddim, estimates, grid, levels
 from baselines.guidance_distillation import guidance_loss, truncated_snr_loss
-from baselines.method import DDIM, RivalMethod, load_teacher, pretrained_student, save_sampled_by, split
+from baselines.method import DDIM, RivalMethod, load_teacher, pretrained_student, save_sampled_by
 from baselines.spec import ProgressiveSpec, RivalSpec
-
-
-def stages(settings: ProgressiveSpec, steps: int) -> list[tuple[int | None, int]]:
-    """The student's steps (None while guidance is distilled) and the training steps of each stage, in order.
-
-    Raises InputError where a stage gets no training step.
-    """
-    halvings = settings.halvings
-    rest = 1 - settings.guidance_share
-    shares = [rest * (1 - settings.last_share) / max(1, len(halvings) - 1)] * (len(halvings) - 1)
-    shares.append(rest * settings.last_share)
-    names: list[int | None] = list(halvings)
-    if settings.guidance_share > 0:
-        names, shares = [None, *names], [settings.guidance_share, *shares]
-    return list(zip(names, split(steps, shares), strict=True))
 
 
 def two_step_target(
@@ -64,7 +49,7 @@ class ProgressiveDistillation(RivalMethod):
     def __init__(self, spec: RivalSpec, settings: ProgressiveSpec, network: DiffusionNetwork) -> None:
         super().__init__(spec, network, pretrained_student(network))
         self.settings = settings
-        self.stages = stages(settings, spec.training.steps)
+        self.stages = settings.stages(spec.training.steps)
         self.teacher = copy.deepcopy(self.student).requires_grad_(False)
         self.modules["teacher"] = self.counted["own_teacher"] = self.teacher
 
@@ -103,7 +88,7 @@ class ProgressiveDistillation(RivalMethod):
         """With DDIM, at the last stage's number of steps: it was trained for no other."""
         from diffusers import DDIMScheduler
 
-        save_sampled_by(self.network, self.student, DDIMScheduler, [self.settings.last], out, DDIM)
+        save_sampled_by(self.network, self.student, DDIMScheduler, self.spec.sampled_steps, out, DDIM)
 
 
 def make(spec: RivalSpec, seed: int, device: str, cache: EncoderCache | None) -> RivalMethod:

@@ -41,7 +41,6 @@ from baselines.method import (
     load_teacher,
     pretrained_student,
     save_sampled_by,
-    split,
 )
 from baselines.spec import RectifiedFlowSpec, RivalSpec
 
@@ -102,9 +101,7 @@ class RectifiedFlow(RivalMethod):
     def __init__(self, spec: RivalSpec, settings: RectifiedFlowSpec, network: DiffusionNetwork) -> None:
         super().__init__(spec, network, pretrained_student(network))
         self.settings = settings
-        shares = [settings.teacher_pairs, settings.reflow, settings.own_pairs, settings.distil]
-        self.phases = split(spec.training.steps, [share for share in shares if share > 0])
-        self.phases += [0] * (len(shares) - len(self.phases))
+        self.phases = settings.phases(spec.training.steps)
         rows = max(self.phases[0], self.phases[2]) * spec.training.batch
         pair = torch.zeros(rows, *network.latent_shape, device=network.device)
         parts = {field.name: getattr(self.null, field.name) for field in fields(self.null)}
@@ -158,8 +155,7 @@ class RectifiedFlow(RivalMethod):
         """With DDIM: in one step where it was distilled, otherwise in 1, 2 and 4."""
         from diffusers import DDIMScheduler
 
-        steps = [1] if self.settings.distil else [1, 2, 4]
-        save_sampled_by(self.network, self.student, DDIMScheduler, steps, out, DDIM)
+        save_sampled_by(self.network, self.student, DDIMScheduler, self.spec.sampled_steps, out, DDIM)
 
 
 def make(spec: RivalSpec, seed: int, device: str, cache: EncoderCache | None) -> RivalMethod:

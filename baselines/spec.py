@@ -7,12 +7,13 @@ student's, `training.head_optimiser` and `training.head_width` those of discrimi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
+from add.config.resolve import OF_THE_SCALE
 from add.config.run import DiscriminatorSpec
 from add.config.scale import DiffusionNetworkSpec, NetworksSpec, Scale
 from add.config.training import OptimiserSpec, RunDataSpec, TrainingSpec
@@ -34,6 +35,18 @@ def _divides(value: int) -> int:
 
 
 Divisor = Annotated[int, Field(ge=1, lt=TIMESTEPS), AfterValidator(_divides)]
+
+
+def split(steps: int, shares: Sequence[float]) -> list[int]:
+    """Training steps of consecutive stages with these shares, which sum to 1.
+
+    Raises ValueError where a stage would get no step.
+    """
+    ends = [round(steps * sum(shares[: i + 1])) for i in range(len(shares))]
+    lengths = [end - start for start, end in zip([0, *ends], ends, strict=False)]
+    if min(lengths) < 1:
+        raise ValueError(f"{steps} steps in shares {list(shares)} leave a stage none: train longer")
+    return lengths
 
 
 class ConsistencySpec(Frozen):
@@ -105,6 +118,20 @@ class ProgressiveSpec(Frozen):
             found.insert(0, found[0] * 2)
         return tuple(found)
 
+    def stages(self, steps: int) -> list[tuple[int | None, int]]:
+        """The student's steps (None while guidance is distilled) and the training steps of each stage, in order.
+
+        steps: of the training. Raises ValueError where a stage gets none.
+        """
+        halvings = self.halvings
+        rest = 1 - self.guidance_share
+        shares = [rest * (1 - self.last_share) / max(1, len(halvings) - 1)] * (len(halvings) - 1)
+        shares.append(rest * self.last_share)
+        names: list[int | None] = list(halvings)
+        if self.guidance_share > 0:
+            names, shares = [None, *names], [self.guidance_share, *shares]
+        return list(zip(names, split(steps, shares), strict=True))
+
 
 class RectifiedFlowSpec(Frozen):
     """Reflow and one-step distillation (baselines/rectified_flow.py), in four phases by shares of the steps.
@@ -129,6 +156,12 @@ class RectifiedFlowSpec(Frozen):
         if (self.own_pairs == 0) != (self.distil == 0):
             raise ValueError("own_pairs are what distil trains on: both are 0, or neither")
         return self
+
+    def phases(self, steps: int) -> list[int]:
+        """Training steps of the four phases. Raises ValueError where one with a share gets none."""
+        shares = [self.teacher_pairs, self.reflow, self.own_pairs, self.distil]
+        found = split(steps, [share for share in shares if share > 0])
+        return found + [0] * (len(shares) - len(found))
 
 
 class DiffInstructSpec(Frozen):
@@ -221,6 +254,31 @@ class RivalSpec(Frozen):
             )
         return value
 
+    @model_validator(mode="after")
+    def _every_stage_is_trained(self) -> RivalSpec:
+        if isinstance(self.rival, ProgressiveSpec):
+            self.rival.stages(self.training.steps)
+        elif isinstance(self.rival, RectifiedFlowSpec):
+            self.rival.phases(self.training.steps)
+        return self
+
+    @property
+    def sampled_steps(self) -> tuple[int, ...]:
+        """The numbers of steps that its student can be sampled by."""
+        rival, few = self.rival, (1, 2, 4)
+        trained = len(self.training.student_timesteps)
+        if isinstance(rival, ConsistencySpec):
+            return tuple(k for k in few if k <= TIMESTEPS // rival.skip)
+        if isinstance(rival, GuidanceDistillationSpec):
+            return rival.sampled
+        if isinstance(rival, ProgressiveSpec):
+            return (int(rival.last),)
+        if isinstance(rival, RectifiedFlowSpec):
+            return (1,) if rival.distil else few
+        if isinstance(rival, LaddSpec):
+            return tuple(k for k in few if k <= trained)
+        return (trained,) if isinstance(rival, DenoisingDiffusionGanSpec) else (1,)
+
     @property
     def network(self) -> DiffusionNetworkSpec:
         """The teacher's pipeline."""
@@ -239,6 +297,13 @@ def rival_of(
     unknown = [key for key in settings if key not in given]
     raise_all(refused((key,), f"unknown key '{key}'{nearest(key, given)}") for key in unknown)
     made = validated(_Settings, dict(settings), refused)
+    of_the_scale = {
+        key: why for key, why in OF_THE_SCALE.items() if key.removeprefix("training.") in made.training
+    }
+    raise_all(
+        refused(("training", key.removeprefix("training.")), f"{key} is the scale's alone: {why}")
+        for key, why in of_the_scale.items()
+    )
     # The scale's options of ADD's networks are not a rival's; it trains plainly.
     training = scale.training.model_dump(exclude={"seeds", "performance"}) | made.training
     networks = scale.networks

@@ -13,12 +13,13 @@ import argparse
 import json
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from add.data.coco import read_captions
+from add.data.reading import file_bytes, json_object
 from add.errors import InputError, refuses
 from add.files import write_json
 from add.lock import only_writer
@@ -30,6 +31,7 @@ BUILD = "eval.adopted"
 """This module as a scale names it in `data.build`."""
 
 TRAINING_LIST = "annotations/captions_train.json"
+_ON_DISK = "those on disk"
 
 
 @dataclass(frozen=True)
@@ -127,8 +129,28 @@ def inspect(values: MeasureValues) -> tuple[dict[str, Any], dict[str, Any]]:
     return facts, listing
 
 
+def refuse_others(root: Path) -> None:
+    """Raises InputError where `write_data` would write over a file that it did not write."""
+    made: dict[str, Callable[[dict[str, Any]], bool]] = {
+        TRAINING_LIST: lambda content: str(content.get("info")).endswith(f"{_ON_DISK}'}}"),
+        "dataset.json": lambda content: {"scale", "photographs", "training"} <= content.keys(),
+    }
+    for name, ours in made.items():
+        path = root / name
+        try:
+            there = path.is_file() and ours(json_object(file_bytes(path), path))
+        except InputError:
+            there = False
+        if path.is_file() and not there:
+            raise InputError(path, "is a file of yours, and would be written over; choose another --name")
+
+
 def write_data(root: Path, facts: dict[str, Any], listing: dict[str, Any]) -> None:
-    """Write both files below `root`. One that would not change is left alone: its age decides what is rerun."""
+    """Write both files below `root`. One that would not change is left alone: its age decides what is rerun.
+
+    Raises InputError as `refuse_others` does.
+    """
+    refuse_others(root)
     for path, content in ((root / TRAINING_LIST, listing), (root / "dataset.json", facts)):
         text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
         if not path.is_file() or path.read_text(encoding="utf-8") != text:
@@ -138,7 +160,7 @@ def write_data(root: Path, facts: dict[str, Any], listing: dict[str, Any]) -> No
 def _training_list(found: AdoptedPhotographs) -> dict[str, Any]:
     there = set(found.present)
     ids = sorted(image_id for image_id, name in found.names.items() if name in there)
-    title = f"{len(ids)} of the {len(found.names)} images of {found.annotations.name}: those on disk"
+    title = f"{len(ids)} of the {len(found.names)} images of {found.annotations.name}: {_ON_DISK}"
     return {
         "info": {"description": title},
         "images": [{"id": i, "file_name": found.names[i]} for i in ids],

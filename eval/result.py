@@ -7,6 +7,7 @@ import os
 import platform
 import subprocess
 import time
+from collections import Counter
 from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
@@ -124,6 +125,14 @@ class _Scored(_Document):
     systems: tuple[ResultSystem, ...]
     protocols: dict[Hash12, dict[str, Any]]
     provenance: ResultProvenance
+
+    @field_validator("systems")
+    @classmethod
+    def _each_once(cls, value: tuple[ResultSystem, ...]) -> tuple[ResultSystem, ...]:
+        places = Counter((each.prompts, each.steps) for each in value)
+        if twice := [f"'{prompts}' at {steps} step(s)" for (prompts, steps), n in places.items() if n > 1]:
+            raise ValueError(f"has {', '.join(twice)} more than once")
+        return value
 
 
 class Result(_Scored):

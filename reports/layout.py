@@ -230,6 +230,8 @@ def supported_best(report: Report) -> dict[tuple[Slice, str, str], str]:
             if len(runs) > 1:
                 best = (min if lower else max)(runs, key=lambda run: fit.means[run])
                 others = [fit.difference(best, run) for run in runs if run != best]
+                if any(each.error == 0 for each in others):  # nothing varies: all fail alike, or none does
+                    continue
                 p = max(each.below(0) if lower else each.above(0) for each in others)
                 found[where, metric, part] = best, p * len(runs)
     adjusted = holm([p for _, p in found.values()])

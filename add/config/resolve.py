@@ -161,7 +161,7 @@ def _finding_error(ablation: Ablation, index: int, key: str, message: str) -> Sp
     return ablation.origin.error(("findings", index, key), f"{key}: {message}")
 
 
-_OF_THE_SCALE = {
+OF_THE_SCALE = {
     "training.seeds": "every run is repeated with the same seeds",
     "training.device": "the workflow gives a GPU to all of its jobs or to none",
 }
@@ -171,7 +171,7 @@ _OF_THE_SCALE = {
 def override_keys() -> tuple[str, ...]:
     """Every key that a row may set."""
     keys = (*_leaves(Variant), *(f"training.{key}" for key in _leaves(TrainingSpec)))
-    return tuple(key for key in keys if key not in _OF_THE_SCALE)
+    return tuple(key for key in keys if key not in OF_THE_SCALE)
 
 
 class _Values(Frozen):
@@ -214,8 +214,8 @@ class _Candidate:
         for key in self.row.set:
             if key in known:
                 continue
-            if key in _OF_THE_SCALE:
-                message = f"{key} is the scale's alone: {_OF_THE_SCALE[key]}"
+            if key in OF_THE_SCALE:
+                message = f"{key} is the scale's alone: {OF_THE_SCALE[key]}"
             elif below := [other for other in known if other.startswith(f"{key}.")]:
                 message = f"'{key}' is a section; set one of {', '.join(below)}"
             else:
@@ -280,7 +280,7 @@ def conflicts(scale: Scale, variant: Variant, training: TrainingSpec) -> Iterato
 def _vanishing_delta(variant: Variant, training: TrainingSpec) -> Iterator[Conflict]:
     """NFSD without its delta_D is no NFSD: the direction is guidance alone."""
     nfsd, lowest = training.nfsd, training.distillation_timesteps[0] // variant.teacher_steps
-    if variant.loss.distillation == "nfsd" and not nfsd.negative_prompt.strip() and lowest >= nfsd.threshold:
+    if variant.loss.distillation == "nfsd" and not nfsd.negative_prompt and lowest >= nfsd.threshold:
         message = (
             f"nfsd's delta_D is zero for every sample: without a negative prompt it is above the threshold of "
             f"{nfsd.threshold}, and the teacher's last timestep is never below {lowest}; state "

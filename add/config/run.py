@@ -42,6 +42,12 @@ class DiscriminatorSpec(Frozen):
     given: Given = "own"
     r1_gamma: NonNegative
 
+    @model_validator(mode="after")
+    def _something_is_given(self) -> DiscriminatorSpec:
+        if self.given != "own" and not self.conditioning:
+            raise ValueError(f"given: {self.given} changes nothing without a condition; state conditioning")
+        return self
+
 
 class LossSpec(Frozen):
     """adversarial * L_adv + distillation_weight (lambda) * L_distill, with L_distill in pixel or latent `space`.

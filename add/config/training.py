@@ -179,6 +179,13 @@ class NfsdSpec(Frozen):
     threshold: Annotated[int, Field(ge=0, le=1000)]
     negative_prompt: str
 
+    @field_validator("negative_prompt")
+    @classmethod
+    def _says_something(cls, value: str) -> str:
+        if value and not value.strip():
+            raise ValueError('holds nothing but white space; write "" for none')
+        return value
+
 
 class PerformanceSpec(Frozen):
     """Speed and memory on a GPU. Each option changes results a little, so these are values like any other."""

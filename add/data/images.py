@@ -199,7 +199,9 @@ def upright_rgb(image: Image.Image) -> Image.Image:
         raise ValueError(f"holds {frames} frames; one image a file")
     upright = ImageOps.exif_transpose(image)
     if upright.mode.startswith("I;16"):
-        grey = np.asarray(upright).astype(np.float64) / 257
+        values = np.asarray(upright)
+        grey = values.astype(np.float64) / 257
+        grey[values == upright.info.get("transparency")] = 255  # the one value that a PNG may name
         return Image.fromarray(np.rint(grey).astype(np.uint8)).convert("RGB")
     if upright.mode in ("I", "F"):
         raise ValueError(f"has pixels of mode {upright.mode}, whose range is not known; save it with 8 bits")

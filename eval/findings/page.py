@@ -70,15 +70,18 @@ def answers(
     for k, finding in enumerate(findings):
         claim = claim_of(finding)
         try:
+            level = LEVEL
             if finding.steps is None:
                 made = fit_systems(finding, claim, systems or {}, prompts, comparable_spreads)
-                asked[k] = claim, made, LEVEL
             else:
                 measure = finding.metric, finding.steps, _set_of(finding, results, prompts)
-                found, level = _seen(claim, results, measure), LEVEL
+                found = _seen(claim, results, measure)
                 if growing:
                     found, level = look(found, claim)
-                asked[k] = claim, fit_measure(found, measure, spreads), level
+                made = fit_measure(found, measure, spreads)
+            if any(made.difference(*pair).error == 0 for pair in claim.pairs):
+                raise ValueError("neither runs nor images vary, so that nothing can be tested")
+            asked[k] = claim, made, level
         except ValueError as error:
             reasons[k] = str(error)
     judged = judge(*zip(*asked.values(), strict=True)) if asked else ()

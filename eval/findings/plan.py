@@ -45,7 +45,10 @@ def _filled(has: dict[str, int], targets: Mapping[str, int]) -> Iterator[str]:
 
 
 def next_seed(taken: Collection[int]) -> int:
-    """The smallest seed of the study that a row does not have yet on this processor."""
+    """The smallest seed of the study that a row does not have yet, on any processor.
+
+    So seeds are taken in the order in which runs are made, and a look's runs, the first by seed, stay what they are.
+    """
     return next(seed for seed in range(FIRST_SEED, FIRST_SEED + len(taken) + 1) if seed not in taken)
 
 
@@ -54,7 +57,7 @@ def next_jobs(
 ) -> list[tuple[str, int]]:
     """The first `most` (run, seed) of the wanted rows, each seed once.
 
-    taken: the seeds that each row has on this processor.
+    taken: the seeds that each row has, on any processor.
     """
     seeds = {run: set(taken.get(run, ())) for run in wanted}
     jobs: list[tuple[str, int]] = []

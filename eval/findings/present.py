@@ -90,9 +90,7 @@ def _training(result: Result, study: PresentStudy) -> Iterator[Mismatch]:
             yield Mismatch("weights", f"does not say by which {name} it was trained")
             return
         if stated[name] != sha256:
-            message = (
-                f"was trained from other weights: {name} is {stated[name][:12]}, here it is {sha256[:12]}"
-            )
+            message = f"was trained from other weights: {name} is {str(stated[name])[:12]}, here it is {sha256[:12]}"
             yield Mismatch("weights", message)
             return
     if train.get("method") != METHOD:

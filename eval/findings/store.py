@@ -23,7 +23,9 @@ from typing import Any
 from add.errors import InputError
 from add.files import write_whole
 from eval.findings.measured import processor_of
+from eval.findings.plan import FIRST_SEED
 from eval.findings.present import Kind, PresentStudy, mismatches
+from eval.findings.verdicts import transformed
 from eval.metrics.protocol import protocol_id
 from eval.result import MeasuredImages, Result, ResultSystem, read_json, read_result, validated
 
@@ -215,11 +217,26 @@ def problems(result: Result, known: Mapping[Key, Result], study: PresentStudy) -
     """Why a result cannot stand beside the `known`, which count, each reason in a sentence."""
     for mismatch in mismatches(result, study):
         yield mismatch.message
+    if result.seed < FIRST_SEED:
+        yield f"has training seed {result.seed}: smaller ones than {FIRST_SEED} are of tables and calibrations"
+    for system in result.systems:
+        for part in _parts(system):
+            for name, metric in part.metrics.items():
+                try:
+                    transformed(name, metric.value)
+                except ValueError as error:
+                    yield f"{error} ('{system.prompts}' at {system.steps} step(s))"
     for other in list(known.values())[:1]:  # they are of one kind
         yield from _other_measure(result, other)
     if (key := Key.of(result)) in known:
         same = record(result) == record(known[key])
         yield f"{key}: is there already, {'the same numbers' if same else 'with other numbers'}; a run counts once"
+    elif same_images := [
+        str(other)
+        for other, there in known.items()
+        if other.run == key.run and there.provenance.sample_sha256 == result.provenance.sample_sha256
+    ]:
+        yield f"{key}: its images are those of {same_images[0]}, byte by byte; a run counts once"
 
 
 def _other_measure(result: Result, other: Result) -> Iterator[str]:

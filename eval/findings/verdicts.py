@@ -23,6 +23,7 @@ from typing import Literal
 
 from scipy.optimize import brentq
 
+from add.config.load import BASELINE
 from eval.findings.contrasts import Contrast, Fit, Observation, quantile, tail
 
 LEVEL = 0.05
@@ -139,16 +140,16 @@ def holm(p: Sequence[float]) -> list[float]:
 def look(observations: Sequence[Observation], claim: Claim) -> tuple[tuple[Observation, ...], float]:
     """The observations that a growing study may judge a claim by now, and the level of this look; level 0: none yet.
 
-    A look is at FIRST_LOOK runs of each of the claim's rows, at twice as many, and so on. A row gives just as many, the
-    first by seed and processor, or twice as many where it has them: a look on every run in between would be another
-    test at the same level.
-    Rows without a training seed wait for the others.
+    A look is at FIRST_LOOK runs of each of the claim's rows, at twice as many, and so on; of the baseline, with which
+    most claims compare, always at twice as many as of the others. A row gives just so many, the first by seed and
+    processor: a look on every run in between would be another test at the same level. Rows without a training seed
+    wait for the others.
     """
     fixed = {o.row for o in observations if o.error is not None}
     runs = {row: [o for o in observations if o.row == row] for row in claim.runs if row not in fixed}
     if not runs:
         return tuple(observations), LEVEL
-    fewest = min(len(found) for found in runs.values())
+    fewest = min(len(found) // _times(row) for row, found in runs.items())
     if fewest < FIRST_LOOK:
         return tuple(observations), 0.0
     number = int(math.log2(fewest / FIRST_LOOK))
@@ -156,10 +157,12 @@ def look(observations: Sequence[Observation], claim: Claim) -> tuple[tuple[Obser
     by_row: dict[str, list[Observation]] = {}
     for o in sorted(observations, key=lambda o: (o.seed or 0, o.processor)):
         by_row.setdefault(o.row, []).append(o)
-    seen = tuple(
-        o for found in by_row.values() for o in found[: 2 * asked if len(found) >= 2 * asked else asked]
-    )
+    seen = tuple(o for row, found in by_row.items() for o in found[: asked * _times(row)])
     return seen, LEVEL * FIRST_SHARE * (1 - FIRST_SHARE) ** number
+
+
+def _times(row: str) -> int:
+    return 2 if row == BASELINE else 1
 
 
 @dataclass(frozen=True)

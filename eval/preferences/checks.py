@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
@@ -46,6 +47,10 @@ def _cell_reason(column: str, value: str, cells: Mapping[str, str], mixed: bool)
         return reason
     if value == UNKNOWN and column not in _MAY_BE_UNKNOWN:
         return f"must be known; only {', '.join(_MAY_BE_UNKNOWN)} may be {UNKNOWN}"
+    if column == "rater" and not unicodedata.is_normalized("NFC", value):
+        return (
+            "has accents as characters of their own (not NFC), and would count as another rater; compose them"
+        )
     return None
 
 

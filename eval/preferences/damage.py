@@ -26,6 +26,10 @@ _OTHER_STARTS = {
 }
 
 _JSON_SPACE = " \t\r\n"
+_IGNORABLE = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
+)
+"""Unicode's default ignorable characters that are no format characters, and the blank of Braille."""
 
 _FORMULA_STARTS = "=+-@"
 _FORMULA = re.compile(
@@ -143,7 +147,9 @@ def cell_damage(value: str, is_text: bool, mixed: bool = False) -> str | None:
         if _FORMULA.match(value):
             return "starts like a spreadsheet formula, and a spreadsheet would run it; it is not a prompt"
         return None if value.strip() else "holds nothing but white space"
-    return _damaged_id(value)
+    if (reason := _damaged_id(value)) is None and (char := next(filter(_unseen, value), None)):
+        reason = f"holds the invisible character U+{ord(char):04X}; delete it"
+    return reason
 
 
 def _odd_character(value: str, is_text: bool, mixed: bool) -> str | None:
@@ -161,11 +167,15 @@ def _odd_character(value: str, is_text: bool, mixed: bool) -> str | None:
         kind = unicodedata.category(char)
         if kind == "Cc" and not (is_text and char in "\t\n\r"):
             return f"holds the control character U+{ord(char):04X}; delete it"
-        if kind == "Cf" and not is_text:
-            return f"holds the invisible character U+{ord(char):04X}; delete it"
         if kind == "Cs":
             return f"holds half a character (U+{ord(char):04X}); export it again as UTF-8"
     return None
+
+
+def _unseen(char: str) -> bool:
+    """Whether a character of an id shows as nothing, or as a space that is none: two ids would look alike."""
+    kind = unicodedata.category(char)
+    return kind == "Cf" or (kind == "Zs" and char != " ") or _IGNORABLE.match(char) is not None
 
 
 def _damaged_id(value: str) -> str | None:

@@ -111,6 +111,11 @@ class Vote:
         return self.winner == self.attention_check
 
     @property
+    def whole_prompt(self) -> str:
+        """The id, and in further lines the prompt: one id has one prompt within a study alone."""
+        return f"{self.prompt_id}\n{self.prompt}"
+
+    @property
     def comparison(self) -> tuple[object, ...]:
         """What a rater may answer only once: the same two images, in either order, on one prompt and question."""
         pair = frozenset(((self.system_a, self.image_a), (self.system_b, self.image_b)))

@@ -164,6 +164,20 @@ def test_options_that_cannot_be_met_are_refused(here: Path, capsys, options, rea
     assert (here / "config/smoke.yaml").read_text() == before
 
 
+@pytest.mark.parametrize("name", ["annotations/captions_train.json", "dataset.json"])
+def test_a_file_of_yours_is_never_written_over(here: Path, capsys, name: str) -> None:
+    """Breaks when photographs that lie in data/<name> lose their own captions to the list of those on disk."""
+    own = here / "data/coco" / name
+    own.parent.mkdir(parents=True)
+    own.write_text('{"images": [], "annotations": [], "info": {"description": "mine"}}')
+    assert adopt("--present-only") == 1
+    assert f"data/coco/{name}: is a file of yours" in capsys.readouterr().err
+    assert '"mine"' in own.read_text()
+    assert not (here / "config/coco.yaml").exists()
+    own.unlink()
+    assert adopt("--present-only") == adopt("--present-only", "--replace") == 0, "its own files it does"
+
+
 def test_a_scale_that_you_edited_is_replaced_only_when_told(here: Path, capsys) -> None:
     assert adopt("--present-only") == 0
     assert adopt("--present-only") == 0, "the same again changes nothing, so there is nothing to refuse"

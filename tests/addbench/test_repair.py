@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,18 @@ def test_a_student_that_lost_a_file_is_untrained(run: Path, capsys: pytest.Captu
     assert not (run / "train" / "train.json").exists()
     assert (run / "samples" / "coco-1step" / "samples.json").exists()
     assert str(run / "student" / lost.split("/")[0]) in capsys.readouterr().out
+
+
+def test_a_rivals_student_that_lost_a_file_is_untrained(run: Path):
+    """Breaks when sampling sends its user to a command that does not look there."""
+    rival = Path("results/mini/systems/lcm-seed0")
+    rival.parent.mkdir()
+    shutil.copytree(run, rival)
+    (rival / "student/student.json").unlink()
+    assert main(["repair"]) == 0
+    assert not (rival / "student").exists()
+    assert not (rival / "train/train.json").exists()
+    assert (run / "student").exists()
 
 
 def test_a_student_whose_weights_end_early_is_untrained(run: Path, capsys: pytest.CaptureFixture[str]):

@@ -270,15 +270,25 @@ def test_a_report_of_something_else_is_refused(text: str):
         ("ablations", "reports/mini"),
         ("./ablations/", "reports/mini"),
         ("ablations/ours", "reports/mini-ours"),
-        ("more/ours", "reports/mini-more-ours"),
-        ("../ours", "reports/mini-ours"),
+        ("mine", "reports/mini-mine"),
     ],
 )
 def test_another_folder_of_ablations_has_a_report_of_its_own(root: Path, folder: str, report: str):
-    """Breaks when two folders of one last name take turns in one folder of reports/."""
     scale = load_scale(root / "config/mini.yaml")
     for written in (folder, str(Path(folder).resolve())):
         assert report_folder(scale, ablations_folder(written)) == report
+
+
+def test_no_two_folders_of_ablations_have_one_report(root: Path):
+    """Breaks when two folders take turns in one folder of reports/, or one in that of `make replication`."""
+    for name in ("ours", "a/b", "a-b"):
+        (root / "ablations" / name).mkdir(parents=True, exist_ok=True)
+    scale = load_scale(root / "config/mini.yaml")
+    paths = ["ablations/ours", "ours", "../ours", "more/ours", "a/b", "a-b", "ablations/a/b", "ablations/a-b"]
+    paths += ["ablations/replication", "ablations/ours-replication", "x y", "x_y"]
+    found = [report_folder(scale, ablations_folder(path)) for path in paths]
+    assert len(set(found)) == len(found)
+    assert not any(each.endswith("replication") for each in found)
 
 
 def test_votes_are_not_on_the_images_of_a_table_that_keeps_its_runs_apart(
@@ -401,6 +411,32 @@ def test_a_rivals_settings_are_refused_with_the_file(root: Path):
     file.write_text(text.replace("teacher: sd21", "teacher: sd22"))
     with pytest.raises(SpecError, match=r"r\.yaml:3: .*no diffusion network 'sd22'; did you mean 'sd21'"):
         plan(root)
+    file.write_text(text.replace("{steps: 7}", "{steps: 7, device: cuda}"))
+    with pytest.raises(SpecError, match=r"r\.yaml:4: training\.device is the scale's alone"):
+        plan(root)
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "message"),
+    [
+        ("diff_instruct", "steps: [1]", "steps: [1, 4]", "diff_instruct with .* is sampled by 1, not 4"),
+        ("progressive", "\nsteps: [1]", "\nsteps: [1, 2]", "is sampled by 1, not 2"),
+        ("progressive", "steps: 290", "steps: 3", "3 steps in shares .* leave a stage none"),
+        ("lcm", "steps: [1, 4]", "steps: [1, 4, 8]", "is sampled by 1, 2, 4, not 8"),
+        ("lcm", "skip: 100", "skip: 500", "is sampled by 1, 2, not 4"),
+        ("guidance_distillation", "steps: [4]", "steps: [5]", "is sampled by 1, 2, 4, 8, 25, not 5"),
+        ("denoising_diffusion_gan", "steps: [4]", "steps: [1]", "is sampled by 4, not 1"),
+    ],
+)
+def test_a_rival_that_could_not_be_sampled_is_refused_before_it_is_trained(
+    root: Path, name: str, old: str, new: str, message: str
+):
+    file = root / f"systems/mini/{name}.yaml"
+    text = file.read_text()
+    assert text.count(old) == 1
+    file.write_text(text.replace(old, new))
+    with pytest.raises(SpecError, match=rf"{name}\.yaml:\d+: .*{message}"):
+        plan(root)
 
 
 def test_a_new_pipeline_of_four_lines_is_sampled_and_scored_by_the_rules(root: Path):
@@ -454,7 +490,11 @@ def test_handed_in_images_decide_by_their_bytes(root: Path, tmp_path: Path):
     first = planned(root, "C, 1 step")
     assert (first.sets, first.source) == (("parti",), None)
     (images / "a.png").write_bytes(b"22")
-    assert planned(root, "C, 1 step").deciding != first.deciding
+    second = planned(root, "C, 1 step").deciding
+    assert second != first.deciding
+    for text in ("file,prompt\na.png,one\n", "file,prompt\na.png,two\n"):
+        (images / "index.csv").write_text(text)  # which image is whose decides as much
+        assert (before := second) != (second := planned(root, "C, 1 step").deciding), before
     assert plan(root).wildcards("handed in") == "c"
 
 

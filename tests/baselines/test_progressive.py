@@ -10,11 +10,10 @@ from torch import Tensor
 
 from add.batch import draw_batch
 from add.data.training_set import open_training_set
-from add.errors import InputError
 from add.noise import NoiseSchedule, coefficients, diffuse, epsilon_from, x0_from
 from baselines.ddim import ddim, estimates, grid, levels, sample
 from baselines.guidance_distillation import guidance_loss, truncated_snr_loss
-from baselines.progressive import stages, two_step_target
+from baselines.progressive import two_step_target
 from baselines.spec import ProgressiveSpec
 from baselines.train import make_method
 from tests.support.rivals import RIVALS, smoke_rival
@@ -121,11 +120,11 @@ def settings(**changes: object) -> ProgressiveSpec:
 
 
 def test_the_schedule_halves_down_to_the_last():
-    found = stages(settings(guidance_share=0.2, first=8, last=1, last_share=0.4), 100)
+    found = settings(guidance_share=0.2, first=8, last=1, last_share=0.4).stages(100)
     assert found == [(None, 20), (8, 16), (4, 16), (2, 16), (1, 32)]
-    assert stages(settings(guidance_share=0.0, first=4, last=4, last_share=1.0), 7) == [(4, 7)]
-    with pytest.raises(InputError, match="train longer"):
-        stages(settings(guidance_share=0.2, first=8), 3)
+    assert settings(guidance_share=0.0, first=4, last=4, last_share=1.0).stages(7) == [(4, 7)]
+    with pytest.raises(ValueError, match="train longer"):
+        settings(guidance_share=0.2, first=8).stages(3)
     with pytest.raises(ValueError, match="power of two"):
         settings(first=6, last=1)
 
@@ -134,7 +133,7 @@ def test_at_a_stages_start_the_teacher_becomes_the_student(smoke: Path):
     spec = smoke_rival("progressive", steps=6)
     method = make_method(spec, 0, "cpu", None)
     data = open_training_set(spec.data.train)
-    lengths = [length for _, length in stages(settings(), 6)]
+    lengths = [length for _, length in settings().stages(6)]
     starts = {sum(lengths[:k]) for k in range(1, len(lengths))}
     seen = set()
     for step in range(6):

@@ -69,6 +69,7 @@ def test_each_method_resumes_to_the_same_bits_and_is_sampled_without_this_projec
     assert any(not torch.equal(value, before[name]) for name, value in pipeline.unet.state_dict().items())
     pipeline.set_progress_bar_config(disable=True)
     note = json.loads((whole / "student" / "student.json").read_text())
+    assert tuple(map(int, note["timesteps"])) == spec.sampled_steps, "files of systems are held to these"
     system = load_system(str(whole / "student"))
     for steps, timesteps in system.timesteps.items():
         ours_now = system.images(["a red circle"], [3], steps)

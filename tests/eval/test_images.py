@@ -183,6 +183,10 @@ def test_every_mode_becomes_upright_rgb(tmp_path: Path) -> None:
     deep = np.asarray(image.convert("L")).astype(np.uint16) * 257
     Image.fromarray(deep).save(tmp_path / "deep.png")
     assert decode_image(tmp_path / "deep.png").tobytes() == decode_image(tmp_path / "grey.png").tobytes()
+    Image.fromarray(deep).save(tmp_path / "named.png", transparency=int(deep[0, 0]))
+    shown = np.asarray(decode_image(tmp_path / "named.png"))[..., 0]
+    assert (shown[deep == deep[0, 0]] == 255).all(), "the value that a 16-bit PNG calls transparent is white"
+    assert np.array_equal(shown[deep != deep[0, 0]], (deep // 257)[deep != deep[0, 0]])
     image.convert("CMYK").save(tmp_path / "cmyk.tif")
     assert np.abs(np.asarray(decode_image(tmp_path / "cmyk.tif")).astype(int) - expected).max() <= 1
     image.quantize(64).save(tmp_path / "palette.png")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -32,7 +33,7 @@ class Options:
     A value that both the file and an option state is refused, and so is one that neither states.
 
     rater_column, prompt_column, prompt_id_column: read the value from this column of the file.
-    row_is: each row is another prompt, or another rater, and is named by its line; for files without either.
+    row_is: each row is another prompt, or another rater, and is named by study and line; for files without either.
     shown_left: the system that stood on the left, where the file does not say; none: not known.
     time_zone: of times that the file gives without a zone: UTC, or unknown (then the time is 'unknown').
     both_bad: tie counts 'both are bad' as a tie. unanswered, same_system: leave-out leaves such rows out and
@@ -220,11 +221,12 @@ class Builder:
         return choices[value]
 
     def field(self, entry: ForeignEntry, name: str) -> str:
-        """A field of the vote, from its column, its option, or the number of the row."""
+        """A field of the vote, from its column, its option, or the study and the number of the row."""
         if name in self._columns:
-            return self.text(entry, self._columns[name])
+            text = self.text(entry, self._columns[name])
+            return unicodedata.normalize("NFC", text) if name == "rater" else text
         value = getattr(self._options, name)
-        return str(value) if value is not None else self._rows[id(entry)]
+        return str(value) if value is not None else f"{self.field(entry, 'study')}-{self._rows[id(entry)]}"
 
     def time(self, entry: ForeignEntry, column: str) -> str:
         """The time in UTC; `unknown` where the file has none."""

@@ -77,9 +77,11 @@ def _rate_kind(
 ) -> list[Ratings]:
     answers = [v for v in votes if v.attention_check != "no"]
     passed = sum(v.passed for v in answers)
-    excluded = win_rates.inattentive(answers)
+    inattentive = win_rates.inattentive(answers)
+    several = len({v.study for v in votes}) > 1
+    excluded = tuple(f"{rater} (study {study})" if several else rater for study, rater in inattentive)
     checks = {"checks_passed": passed, "checks_failed": len(answers) - passed, "excluded_raters": excluded}
-    kept = [v for v in votes if v.attention_check == "no" and v.rater not in excluded]
+    kept = [v for v in votes if v.attention_check == "no" and (v.study, v.rater) not in inattentive]
     if not kept and excluded:
         raise InputError(
             f"all {kind} raters with votes failed their attention checks: {', '.join(excluded)}; "

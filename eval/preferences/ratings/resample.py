@@ -44,11 +44,13 @@ class VarianceWay:
 class Spread:
     """How uncertain m estimates are together: one part, or those of raters, prompts and (taken away) cells.
 
-    floor (m, m): a covariance below which no variance is taken; None: there is none.
+    floor (m, m): a covariance below which no variance is taken, for contrasts that are alike in every resample, or for
+    all of them (`always`).
     """
 
     parts: tuple[VarianceWay, ...]
     floor: Array | None = None
+    always: bool = False
 
     def half_width(self, contrasts: Array) -> Array:
         """Half the width of the 95% intervals of `contrasts` (c, m) of the estimates: (c,)."""
@@ -65,7 +67,8 @@ class Spread:
         # Of two systems that are alike in every resample the difference varies by rounding alone, to either side of 0.
         variance = np.maximum(np.maximum(signs @ terms, terms.min(axis=0)), 0.0)
         if self.floor is not None:
-            variance = np.maximum(variance, ((contrasts @ self.floor) * contrasts).sum(axis=1))
+            least = ((contrasts @ self.floor) * contrasts).sum(axis=1)
+            variance = np.where((variance <= _ROUNDING) | self.always, np.maximum(variance, least), variance)
         shares = ((terms / np.maximum(variance, _ROUNDING)) ** 2 / freedoms[:, None]).sum(axis=0)
         freedom = np.maximum(freedoms.min(), 1 / np.maximum(shares, 1e-9))
         return np.sqrt(variance), freedom
@@ -105,7 +108,8 @@ def spread(votes: Tally, values: Array, draws: dict[Cluster, Strengths], half_wi
     """The uncertainty of strengths `values` (n,), from draws for each way of clustering.
 
     half_wins: whether the votes have no estimate without. Then resamples say too little: a system that won every vote
-    wins them in each of them, too. The variance is then at least that of independent votes at these strengths.
+    wins them in each of them, too. The variance is then at least that of independent votes at these strengths, and so
+    it is of systems that every resample finds alike, as where all votes are ties.
     """
     parts = []
     for by, drawn in draws.items():
@@ -114,7 +118,7 @@ def spread(votes: Tally, values: Array, draws: dict[Cluster, Strengths], half_wi
         parts.append(VarianceWay(np.atleast_2d(covariance), count))
     if len(parts) == 2:
         parts.append(cells(votes, values))
-    return Spread(tuple(parts), _independent(votes, values) if half_wins else None)
+    return Spread(tuple(parts), _independent(votes, values), half_wins)
 
 
 def _independent(votes: Tally, values: Array) -> Array:

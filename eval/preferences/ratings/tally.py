@@ -25,9 +25,9 @@ Cluster = Literal["rater", "prompt"]
 class Tally:
     """n systems in the order of their names, and v votes on pairs (first, second) of them, first < second.
 
-    first, second: (v,) indices of systems. score: (v,) 1 where first won, 0 where second won, 1/2 for a tie.
-    rater, prompt: (v,) indices into raters and prompts. left: (v,) 1 where the winner stood on the left, 0
-    where it stood on the right, nan for ties and where the side is not known.
+    prompts: `Vote.whole_prompt` of each. first, second: (v,) indices of systems. score: (v,) 1 where first won, 0 where
+    second won, 1/2 for a tie. rater, prompt: (v,) indices into raters and prompts. left: (v,) 1 where the winner stood
+    on the left, 0 where it stood on the right, nan for ties and where the side is not known.
     """
 
     systems: tuple[str, ...]
@@ -93,7 +93,7 @@ def tally(votes: Sequence[Vote]) -> Tally:
         k = int((a == b).argmax())
         raise InputError(f"vote {k} compares {systems[a[k]]!r} with itself")
     raters, rater = _numbered([v.rater for v in votes])
-    prompts, prompt = _numbered([v.prompt_id for v in votes])
+    prompts, prompt = _numbered([v.whole_prompt for v in votes])
     of_a = np.array([{"a": 1.0, "b": 0.0, "tie": 0.5}[v.winner] for v in votes])
     score = np.where(a < b, of_a, 1 - of_a)
     left = np.array([float(v.winner == v.shown_left) for v in votes])

@@ -64,10 +64,15 @@ class DesignEffect:
         return np.clip(middle - half, 0, rate), np.clip(middle + half, rate, 1)
 
     def p(self, rate: Array, votes: Array) -> Array:
-        """Two-sided p-values of a rate of 1/2, by the test whose inversion the interval is."""
+        """Two-sided p-values of a rate of 1/2: the larger of the interval's own test and the binomial one."""
+        from scipy.special import betainc
         from scipy.stats import t
 
-        return np.asarray(2 * t.sf(np.abs(rate - 0.5) / np.sqrt(self.value / 4 / votes), self.freedom))
+        score = 2 * t.sf(np.abs(rate - 0.5) / np.sqrt(self.value / 4 / votes), self.freedom)
+        # Of few votes the normal tail is too short: four that all agree have .046 by it, and .125 by the binomial.
+        count = votes / self.value
+        more, less = count * np.maximum(rate, 1 - rate), count * np.minimum(rate, 1 - rate)
+        return np.asarray(np.maximum(score, np.minimum(1.0, 2 * betainc(more, less + 1, 0.5))))
 
 
 def pair_rates(votes: Tally, raters_vary: bool = True) -> tuple[PairRate, ...]:
@@ -181,7 +186,7 @@ def krippendorff_alpha(votes: Sequence[Vote]) -> Alpha:
         images = frozenset(((v.system_a, v.image_a), (v.system_b, v.image_b)))
         answer = {"a": v.system_a, "b": v.system_b, "tie": ""}[v.winner]
         lower = min(v.system_a, v.system_b)
-        units[v.question, v.prompt_id, images]["tie" if not answer else "01"[answer == lower]] += 1
+        units[v.question, v.whole_prompt, images]["tie" if not answer else "01"[answer == lower]] += 1
     shared = [unit for unit in units.values() if unit.total() > 1]
     if not shared:
         return Alpha(None, "no two raters saw the same two images under the same question")
@@ -236,11 +241,14 @@ def smallest_difference(votes: Tally, raters_vary: bool = True) -> float:
     return float(min(0.5, np.median(quantiles * np.sqrt(effect.value / 4 / votes.total))))
 
 
-def inattentive(checks: Sequence[Vote]) -> tuple[str, ...]:
-    """Raters who passed fewer than 80% of their attention checks, and had at least two; in order of names."""
-    passed: dict[str, list[bool]] = defaultdict(list)
+def inattentive(checks: Sequence[Vote]) -> tuple[tuple[str, str], ...]:
+    """(study, rater) of those who passed fewer than 80% of a study's attention checks, and had at least two; in order.
+
+    By study, since two studies may have given one id to two people.
+    """
+    passed: dict[tuple[str, str], list[bool]] = defaultdict(list)
     for vote in checks:
-        passed[vote.rater].append(vote.passed)
+        passed[vote.study, vote.rater].append(vote.passed)
     return tuple(
         rater
         for rater, results in sorted(passed.items())

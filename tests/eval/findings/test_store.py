@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,8 @@ def result(
         "data": "d" * 64,
         "weights": {name: network.sha256 for name, network in networks_of(RUNS[run]).items()},
     }
-    provenance["sample_sha256"] = {f"{s['prompts']}-{s['steps']}step": "0" * 64 for s in values["systems"]}
+    images = sha256(f"{run} {seed} {processor}".encode()).hexdigest()
+    provenance["sample_sha256"] = {f"{s['prompts']}-{s['steps']}step": images for s in values["systems"]}
     return values
 
 
@@ -150,7 +152,8 @@ def test_after_a_change_old_records_stay_do_not_count_and_are_replaced_by_the_sa
     )
     if words not in left.left_out_text:  # what the measurement decides is so for every run
         assert words.replace("1 ", "2 ") in left.left_out_text
-    another = {**new, "seed": 101}
+    another = copy.deepcopy(new) | {"seed": 101}
+    another["provenance"]["sample_sha256"] = dict.fromkeys(new["provenance"]["sample_sha256"], "1" * 64)
     added, refused = add(store, put(tmp_path / "new", new, another), study)
     assert (len(added), refused) == (2, []), "old records do not block"
     assert [r.seed for r in counted(store, study)["baseline"]] == [100, 101]
@@ -270,6 +273,20 @@ REFUSED = {
         "has no kid of 'coco' at 1 step(s)",
     ),
     "another scale": (lambda r: r.update(scale="paper"), "is of scale 'paper', the study is of 'mini'"),
+    "a set twice": (lambda r: r["systems"].append(r["systems"][0]), "'coco' at 1 step(s) more than once"),
+    "weights of no hash": (
+        lambda r: r["provenance"]["train"]["weights"].update(sd21=None),
+        "was trained from other weights: sd21 is None, here it is",
+    ),
+    "a seed of calibrations": (lambda r: r.update(seed=7), "has training seed 7: smaller ones than 100"),
+    "no logarithm": (
+        lambda r: r["systems"][0]["metrics"]["fid"].update(value=-0.004),
+        "fid is -0.004, which has no logarithm ('coco' at 1 step(s))",
+    ),
+    "the images of another record": (
+        lambda r: r["provenance"].update(sample_sha256=result(seed=100)["provenance"]["sample_sha256"]),
+        "its images are those of baseline, seed 100, on CPU 1",
+    ),
     "an unknown run": (
         lambda r: r.update(run="lambda-1"),
         "is of the run 'lambda-1', which the table does not have",

@@ -96,7 +96,7 @@ def test_a_mean_has_the_spread_of_its_runs_and_what_was_not_trained_here_has_non
     assert seeds.spread.of(LCM).freedom == 2
 
 
-def test_one_number_of_steps_of_each_other_student_tells_of_the_spread():
+def test_students_by_as_many_steps_tell_of_the_spread():
     """Breaks where one student's values by several steps, which hang together, count as several students'."""
     others = {
         label: runs(label, values)
@@ -112,8 +112,39 @@ def test_one_number_of_steps_of_each_other_student_tells_of_the_spread():
     made = fit_systems(asked, claim_of(asked), systems, "coco", None)
     assert set(made.rows) == {ADD, LCM, "GAN, 1 step"}
     variances = [np.var(np.log(values), ddof=1) for values in ([40, 41, 42], [50, 52, 51], [60, 61, 63])]
-    assert made.spread.typical.value == pytest.approx(np.mean(variances))
-    assert made.spread.typical.freedom == pytest.approx(2 * sum(variances) ** 2 / np.square(variances).sum())
+    for label in (ADD, LCM):
+        spread = made.spread.of(label)
+        assert spread.value == pytest.approx(np.mean(variances))
+        assert spread.freedom == pytest.approx(2 * sum(variances) ** 2 / np.square(variances).sum())
+
+
+def test_systems_by_other_numbers_of_steps_spread_as_others_by_as_many():
+    """Runs spread further by four steps: breaks where a claim's interval is made of the spread at one."""
+    rng = np.random.default_rng(0)
+    deviations = {1: 0.1, 4: 0.3}
+    held = dict.fromkeys(deviations, 0)
+    for _ in range(300):
+        systems = {TEACHER: runs(TEACHER, [40.0], seeds=False, stderr=0.4)}
+        for name in ("ADD", "LCM", "GAN", "VSD"):
+            for steps, deviation in deviations.items():
+                label = f"{name}, {steps} step{'s' * (steps > 1)}"
+                systems[label] = runs(label, list(40 * np.exp(deviation * rng.standard_normal(3))))
+        for steps in deviations:
+            label = f"ADD, {steps} step{'s' * (steps > 1)}"
+            asked = finding(label, TEACHER, "equivalent")
+            made = fit_systems(asked, claim_of(asked), systems, "coco", None)
+            low, high = made.difference(label, TEACHER).interval()
+            held[steps] += low <= 0 <= high
+    assert all(0.92 < count / 300 < 0.98 for count in held.values()), held
+
+
+def test_a_claim_across_numbers_of_steps_has_each_one_s_spread():
+    four = "ADD, 4 steps"
+    systems = {ADD: runs(ADD, [40.0, 41.0, 42.0]), four: runs(four, [20.0, 30.0, 40.0])}
+    asked = finding(four, ADD)
+    found = fit_systems(asked, claim_of(asked), systems, "coco", None).difference(four, ADD)
+    variances = [np.var(np.log(values), ddof=1) for values in ([40, 41, 42], [20, 30, 40])]
+    assert found.error == pytest.approx(math.sqrt(sum(variances) / 3))
 
 
 @pytest.mark.parametrize(

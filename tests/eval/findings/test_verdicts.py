@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from add.config.load import BASELINE
 from eval.findings.contrasts import Contrast, Fit, Observation, RunSpread, Variance, fit
 from eval.findings.verdicts import FIRST_LOOK, LEVEL, Claim, Relation, holm, judge, look, transformed
 
@@ -213,7 +214,7 @@ def test_adding_runs_until_something_is_decided_decides_nothing_falsely():
         everything = runs_of(rng, 32)
         false = False
         for runs in range(4, 33, 4):
-            there = [o for o in everything if o.seed < (2 * runs if o.row == "r0" else runs)]
+            there = [o for o in everything if o.seed < runs]
             seen, level = look(there, asked[0])
             if level:
                 # All rows have as many runs, so every claim is at the same look.
@@ -226,17 +227,25 @@ def test_adding_runs_until_something_is_decided_decides_nothing_falsely():
 def test_a_look_sees_whole_doublings_alone():
     rng = np.random.default_rng(4)
     claim = Claim("r0 and r1", ("r0",), "better", ("r1",), MARGIN, False)
-    everything = runs_of(rng, 40)
+    with_default = Claim("the default and r1", (BASELINE,), "better", ("r1",), MARGIN, False)
+    everything = runs_of(rng, 64)
+    everything += [replace(o, row=BASELINE) for o in everything if o.row == "r0"]
     levels = []
     for runs in (4, 8, 15, 16, 31, 32):
-        there = [o for o in everything if o.seed < (40 if o.row == "r0" else runs)]
-        seen, level = look(there, claim)
-        levels.append(level)
-        if level:
-            asked = FIRST_LOOK * 2 ** int(math.log2(runs / FIRST_LOOK))
-            assert sum(o.row == "r0" for o in seen) == (2 * asked if 2 * asked <= 40 else asked)
-            assert {o.seed for o in seen if o.row == "r1"} == set(range(asked))
-    assert levels == pytest.approx([0, 0.04, 0.04, 0.008, 0.008, 0.0016])
+        there = [o for o in everything if o.row != "r1" or o.seed < runs]
+        for asks in (claim, with_default):
+            seen, level = look(there, asks)
+            levels.append(level)
+            if level:
+                asked = FIRST_LOOK * 2 ** int(math.log2(runs / FIRST_LOOK))
+                assert sum(o.row == BASELINE for o in seen) == 2 * asked
+                assert sum(o.row == "r0" for o in seen) == asked
+                assert {o.seed for o in seen if o.row == "r1"} == set(range(asked))
+    assert levels[::2] == levels[1::2] == pytest.approx([0, 0.04, 0.04, 0.008, 0.008, 0.0016])
+    # The default's further runs are no further look: one at 15 and one at 16 of them would have one level twice.
+    few = [o for o in everything if o.seed < (15 if o.row == BASELINE else 8)]
+    assert look(few, with_default)[1] == 0
+    assert look(few, claim)[1] == pytest.approx(0.04)
 
 
 def test_looking_after_every_single_run_decides_nothing_falsely():

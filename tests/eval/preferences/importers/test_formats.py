@@ -99,7 +99,9 @@ def test_hpdv2_pictures_that_nobody_ranked_need_a_decision(tmp_path: Path) -> No
     assert "must name two images or more" in found
 
 
-@pytest.mark.parametrize(("indent", "raters"), [(None, ("row-1.1", "row-1.2")), (1, ("row-2", "row-9"))])
+@pytest.mark.parametrize(
+    ("indent", "raters"), [(None, ("hpd-row-1.1", "hpd-row-1.2")), (1, ("hpd-row-2", "hpd-row-9"))]
+)
 def test_rows_of_one_line_are_told_apart(tmp_path: Path, indent: int | None, raters: tuple[str, str]) -> None:
     """Breaks when all rows of a file without line breaks count as one rater's: intervals are over raters."""
     rows = [TRAIN, {**TRAIN, "prompt": "another"}]

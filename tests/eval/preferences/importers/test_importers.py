@@ -57,7 +57,10 @@ def test_arena_rank_needs_only_three_columns(tmp_path: Path) -> None:
     options = Options(**{**vars(ALONE), "row_is": "prompt", "prompt": "not recorded"})
     text = "model_a,model_b,winner\nx,y,model_a\nx,y,tie\n"
     votes = brought(tmp_path, text, options).votes
-    assert [(vote.prompt_id, vote.winner) for vote in votes] == [("row-2", "a"), ("row-3", "tie")]
+    assert [(vote.prompt_id, vote.winner) for vote in votes] == [
+        (f"{ALONE.study}-row-2", "a"),
+        (f"{ALONE.study}-row-3", "tie"),
+    ]
 
 
 @pytest.mark.parametrize("word", ["tie (bothbad)", "both_bad"])

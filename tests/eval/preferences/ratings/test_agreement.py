@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
@@ -134,7 +135,28 @@ def test_inattentive_raters() -> None:
     checks = [check(r, good, k) for r, goods in results.items() for k, good in enumerate(goods)]
     results = {"lazy": [True] * 7 + [False] * 2, "careful": [True] * 8 + [False] * 2}
     checks += [check(r, good, k) for r, goods in results.items() for k, good in enumerate(goods)]
-    assert inattentive(checks) == ("both", "half", "lazy", "most")
+    study = checks[0].study
+    assert inattentive(checks) == tuple((study, rater) for rater in ("both", "half", "lazy", "most"))
+    # Another study's rater of the same name may be somebody else, and passes or fails there.
+    again = [replace(check("careful", False, k), study="another") for k in range(3)]
+    assert inattentive([*checks, *again]) == (("another", "careful"), *inattentive(checks))
+
+
+def test_one_id_in_two_studies_is_two_prompts_where_the_prompts_differ() -> None:
+    """Breaks where row 2 of one file and row 2 of another are taken for votes on one prompt."""
+    votes = [vote("ant", "bee", "a", k % 3, rater=f"r{k % 2}") for k in range(6)]
+    other = [replace(v, study="another", prompt=f"another {v.prompt}") for v in votes]
+    assert len(tally([*votes, *other]).prompts) == 6
+    same = [replace(v, study="another") for v in votes]
+    assert len(tally([*votes, *same]).prompts) == 3
+
+
+def test_few_votes_that_all_agree_do_not_set_systems_apart() -> None:
+    """By the binomial distribution: five of five have p = .0625, six of six .03125, and the normal tail .025."""
+    for count, apart in ((4, False), (5, False), (6, True)):
+        votes = [vote("ant", "bee", "a", k, rater="r") for k in range(count)]
+        (pair,) = pair_rates(tally(votes))
+        assert pair.apart is apart
 
 
 def coins(seed: int) -> list[Vote]:

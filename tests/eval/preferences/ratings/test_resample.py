@@ -93,6 +93,21 @@ def test_two_ways_add_up_and_cells_are_taken_away_once() -> None:
     assert Spread((one(4.0, 11),)).error(contrast)[1][0] == pytest.approx(10)
 
 
+@pytest.mark.parametrize("ties", [True, False])
+def test_votes_that_no_resample_tells_apart_still_have_an_interval(ties: bool) -> None:
+    """Breaks where five ties, or a win either way on each prompt, give a rating of 1000 without any doubt."""
+    votes = [
+        vote("ant", "bee", "tie" if ties else winner, prompt, rater=f"r{k}")  # type: ignore[arg-type]
+        for prompt in range(5)
+        for k, winner in enumerate("ab")
+    ]
+    (found,) = rate(votes, {}, resamples=100, shuffles=5)
+    first = found.systems[0]
+    assert first.low < 1000 < first.high
+    pair = found.pairs[0]
+    assert (first.high - first.low) / 400 > 0.2 * (pair.high - pair.low)
+
+
 def test_few_clusters_are_corrected_for() -> None:
     votes = simulated(raters=4, rater_effect=0.5)
     value = strengths(votes).values[0]
