@@ -24,7 +24,8 @@ def diagnose(log: Sequence[Mapping[str, float]]) -> dict[str, Any]:
 
     ranked, ranked_error: share of samples whose real image gets the larger logit (0.5 is chance), its standard error.
     gap, gap_error: mean logit of real less that of generated images, over heads. heads_above_zero: share of heads whose
-    mean gap is above zero. heads_separate: whether `ranked` is above SEPARATING, and above 0.5 beyond its noise.
+    mean gap is above zero. heads_separate: whether `ranked` is above SEPARATING, and above 0.5 beyond its noise; of one
+    record alone there is no noise, and so no error and no verdict (let `log_every` be smaller).
     no_gradient: by loss, the share of all logged steps in which it gave none. gradient_ratio: geometric mean of
     |d lambda L_distill / d x| / |d L_adv / d x| over the steps in which both gave one; x is the student's output.
     """
@@ -32,12 +33,15 @@ def diagnose(log: Sequence[Mapping[str, float]]) -> dict[str, Any]:
     found: dict[str, Any] = {"steps": len(log)}
     if late and "gap" in late[0]:
         for name in ("ranked", "gap"):
-            found[name], found[f"{name}_error"] = _mean([record[name] for record in late])
+            found[name], error = _mean([record[name] for record in late])
+            if error is not None:
+                found[f"{name}_error"] = error
         heads = [key for key in late[0] if key.startswith("gap_")]
         above = [_mean([record[key] for record in late])[0] > 0 for key in heads]
         found["heads_above_zero"] = sum(above) / len(above)
-        beyond = found["ranked"] - 0.5 > 2 * found["ranked_error"]
-        found["heads_separate"] = bool(beyond and found["ranked"] >= SEPARATING)
+        if "ranked_error" in found:
+            beyond = found["ranked"] - 0.5 > 2 * found["ranked_error"]
+            found["heads_separate"] = bool(beyond and found["ranked"] >= SEPARATING)
     norms = {
         loss: [record[key] for record in log if key in record]
         for loss, key in (
@@ -61,14 +65,14 @@ _USED = {"distillation": "loss_distill", "adversarial": "loss_g_adv", "heads": "
 """What a record holds where a run has the loss."""
 
 
-def _mean(values: Sequence[float]) -> tuple[float, float]:
-    """Mean, and its standard error from the means of consecutive blocks; 0 where there is one block."""
+def _mean(values: Sequence[float]) -> tuple[float, float | None]:
+    """Mean, and its standard error from the means of consecutive blocks; None where there is one block."""
     blocks = min(_BLOCKS, len(values))
     edges = [round(k * len(values) / blocks) for k in range(blocks + 1)]
     means = [sum(values[a:b]) / (b - a) for a, b in pairwise(edges)]
     mean = sum(values) / len(values)
     if blocks == 1:
-        return mean, 0.0
+        return mean, None
     centre = sum(means) / blocks
     variance = sum((m - centre) ** 2 for m in means) / (blocks - 1)
     return mean, math.sqrt(variance / blocks)

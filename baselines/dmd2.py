@@ -3,15 +3,16 @@
 Three changes to DMD: no regression loss, hence no pairs from the teacher; two time scales, `fake_updates` updates of
 the fake score network for each of the student; and a GAN on real images, whose discriminator is a head on the
 bottleneck of the fake network at noised latents (sections 4.1 to 4.3). The student's direction at x_t, per sample, is
-DMD's (2311.18828, eq. 7 and 8),
+DMD's (2311.18828, eq. 7 and 8) without the factor alpha_t,
 
     (x0_fake - x0_teacher) / mean |x - x0_teacher|,
 
 and softplus(-D(x_t)) is added with weight `adversarial`. The fake network minimises its denoising loss plus
 `discriminator` times softplus(D(x_t)) + softplus(-D(real_t)).
 
-Departures: a student of one step, so no backward simulation; the head is one convolution, norm and mean; the scale's
-networks and steps. The rest is baselines/diff_instruct.py's.
+Departures: alpha_t, which eq. 4, 5, 7 and 8 together put before that ratio, is left out, so that late timesteps count
+as much as early ones; a student of one step, so no backward simulation; the head is one convolution, norm and mean; the
+scale's networks and steps. The rest is baselines/diff_instruct.py's.
 """
 
 from __future__ import annotations

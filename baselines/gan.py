@@ -2,7 +2,8 @@
 
 The generator has the teacher's architecture with weights drawn anew. It takes noise and a caption to latents in one
 step, and the (pretrained, frozen) decoder takes these to an image. It is trained by ADD's discriminator alone: heads on
-frozen features, hinge loss, R1, conditioned on the caption. This is ADD without its pretrained start and without
+frozen features, hinge loss, R1, with the conditions that its settings state (`image` is c_img of a real image of the
+caption, which the generator does not see). This is ADD without its pretrained start and without
 its teacher, at the one timestep 999 where nothing of a real image is in the input.
 
 Departures: the generator is a UNet from noise of the latents' shape, not a style-based one from a vector; it generates

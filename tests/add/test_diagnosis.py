@@ -38,6 +38,10 @@ def test_heads_that_rank_right_separate_and_heads_at_chance_do_not():
     assert diagnose(log(gap=0.05, ranked=0.52, noise=1e-4))["heads_separate"] is False
     # A good mean that is noise: four logged steps.
     assert diagnose(log(gap=0.3, ranked=0.6, steps=4, noise=0.2))["heads_separate"] is False
+    # One record has no noise to be held against: a run that logs once says nothing of its heads.
+    once = diagnose(log(gap=0.3, ranked=0.9, steps=1))
+    assert once["ranked"] == pytest.approx(0.9, abs=0.3)
+    assert not {"heads_separate", "ranked_error"} & once.keys()
 
 
 def test_the_first_half_of_training_is_not_judged():
