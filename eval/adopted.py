@@ -13,7 +13,7 @@ import argparse
 import json
 import sys
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -131,18 +131,20 @@ def inspect(values: MeasureValues) -> tuple[dict[str, Any], dict[str, Any]]:
 
 def refuse_others(root: Path) -> None:
     """Raises InputError where `write_data` would write over a file that it did not write."""
-    made: dict[str, Callable[[dict[str, Any]], bool]] = {
-        TRAINING_LIST: lambda content: str(content.get("info")).endswith(f"{_ON_DISK}'}}"),
-        "dataset.json": lambda content: {"scale", "photographs", "training"} <= content.keys(),
-    }
-    for name, ours in made.items():
-        path = root / name
-        try:
-            there = path.is_file() and ours(json_object(file_bytes(path), path))
-        except InputError:
-            there = False
-        if path.is_file() and not there:
+    for path in (root / TRAINING_LIST, root / "dataset.json"):
+        if path.is_file() and not _written_here(path):
             raise InputError(path, "is a file of yours, and would be written over; choose another --name")
+
+
+def _written_here(path: Path) -> bool:
+    """Whether `write_data` wrote a file."""
+    try:
+        content = json_object(file_bytes(path), path)
+    except InputError:
+        return False
+    info = content.get("info")
+    listed = isinstance(info, dict) and str(info.get("description", "")).endswith(_ON_DISK)
+    return listed or {"scale", "photographs", "training"} <= content.keys()
 
 
 def write_data(root: Path, facts: dict[str, Any], listing: dict[str, Any]) -> None:
