@@ -309,12 +309,9 @@ def read_results(study: ReportStudy, results: Path) -> dict[tuple[str, int], Res
 def _common_slices(read: Mapping[str, Result]) -> tuple[Slice, ...]:
     """The slices of all results, by prompt set in the order of the first result, then by steps.
 
-    Raises InputError where a result lacks a slice or has it twice.
+    Raises InputError where a result lacks a slice.
     """
     every = {key: [Slice(s.steps, s.prompts) for s in result.systems] for key, result in read.items()}
-    for name, slices in every.items():
-        if doubled := sorted({str(where) for where in slices if slices.count(where) > 1}):
-            raise InputError(f"{name}: measured twice: {', '.join(doubled)}")
     union = list(dict.fromkeys(where for slices in every.values() for where in slices))
     absent = [(key, where) for key, slices in every.items() for where in union if where not in slices]
     lacking = [f"  {name}: {where}" for name, where in absent]

@@ -151,7 +151,7 @@ def test_every_missing_result_is_named_and_no_other(tmp_path):
         (lambda r: r["systems"][0]["metrics"]["fid"].update(value=float("nan")), r"metrics\.fid\.value"),
         (lambda r: r["protocols"].popitem(), "protocols not described"),
         (lambda r: next(iter(r["protocols"].values())).update(images=1), "what is called protocol"),
-        (lambda r: r["systems"].append(r["systems"][0]), "measured twice"),
+        (lambda r: r["systems"].append(r["systems"][0]), "more than once"),
     ],
 )
 def test_a_result_that_is_stale_wrong_or_undescribed_is_refused(tmp_path, change, message):

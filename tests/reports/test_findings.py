@@ -277,10 +277,11 @@ def test_a_store_gives_the_larger_studys_answers(tmp_path: Path):
     write_results(study, tmp_path / "results", images=2)
     assert collect(study, tmp_path / "results").replicated == ()
     files = sorted((tmp_path / "results").rglob("result.json"))
-    for file in files:
-        values = json.loads(file.read_text())
+    for k, file in enumerate(files):
+        values = json.loads(file.read_text()) | {"seed": 100}
         values["provenance"]["train"]["method"] = METHOD
-        file.write_text(json.dumps(values))
+        files[k] = tmp_path / f"{k}.json"
+        files[k].write_text(json.dumps(values))
     store = tmp_path / "store"
     _, refused = add_results(files, read_store(store), study.present)
     assert not refused

@@ -212,6 +212,8 @@ def test_processors_of_one_marketing_name_are_told_apart_and_old_records_stay_re
     new = [result(processor="Intel(R) Xeon(R) Processor", shift=0.001 * k) for k in range(3)]
     for values, model, simd in zip(new, (143, 173, 173), ("AVX512", "AVX512", "AVX2"), strict=True):
         values["provenance"]["hardware"] |= {"family": 6, "model": model, "stepping": 8, "simd": simd}
+        images = sha256(f"{model} {simd}".encode()).hexdigest()
+        values["provenance"]["sample_sha256"] = dict.fromkeys(old["provenance"]["sample_sha256"], images)
     added, refused = add(store, put(tmp_path / "in", old, *new))
     assert (len(added), refused) == (4, [])
     assert {key.processor for key in read_store(store).runs} == {
