@@ -297,12 +297,10 @@ def rival_of(
     unknown = [key for key in settings if key not in given]
     raise_all(refused((key,), f"unknown key '{key}'{nearest(key, given)}") for key in unknown)
     made = validated(_Settings, dict(settings), refused)
-    of_the_scale = {
-        key: why for key, why in OF_THE_SCALE.items() if key.removeprefix("training.") in made.training
-    }
     raise_all(
-        refused(("training", key.removeprefix("training.")), f"{key} is the scale's alone: {why}")
-        for key, why in of_the_scale.items()
+        refused(("training", key), f"training.{key} is the scale's alone: {OF_THE_SCALE[f'training.{key}']}")
+        for key in made.training
+        if f"training.{key}" in OF_THE_SCALE
     )
     # The scale's options of ADD's networks are not a rival's; it trains plainly.
     training = scale.training.model_dump(exclude={"seeds", "performance"}) | made.training

@@ -47,7 +47,8 @@ def _filled(has: dict[str, int], targets: Mapping[str, int]) -> Iterator[str]:
 def next_seed(taken: Collection[int]) -> int:
     """The smallest seed of the study that a row does not have yet, on any processor.
 
-    So seeds are taken in the order in which runs are made, and a look's runs, the first by seed, stay what they are.
+    So seeds are taken in the order in which runs are made, and a look's runs, the first by seed, stay what they are; a
+    gap, of a run that failed while later ones went through, is filled first.
     """
     return next(seed for seed in range(FIRST_SEED, FIRST_SEED + len(taken) + 1) if seed not in taken)
 
